@@ -1,0 +1,35 @@
+"""What every test shares: eight fake CPU devices, the compilation cache, the golden folder."""
+
+import os
+import pathlib
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["XLA_FLAGS"] = (
+  os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+)
+
+import jax
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+jax.config.update("jax_compilation_cache_dir", str(ROOT / ".cache" / "jax"))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+  parser.addoption(
+    "--golden-dir",
+    default=None,
+    help="Folder with glober/*.npz recorded from the authors' modules. "
+    "Default: ../shared/golden where it exists, else tests/golden/data.",
+  )
+
+
+def golden_dir(config: pytest.Config) -> pathlib.Path:
+  """The folder of golden arrays this run tests against."""
+  if chosen := config.getoption("--golden-dir"):
+    return pathlib.Path(chosen)
+  shared = ROOT.parent / "shared" / "golden"
+  return shared if shared.is_dir() else ROOT / "tests" / "golden" / "data"
