@@ -1,0 +1,199 @@
+"""DiT: the transformer that generates global features (GLOBER Sec. 3.2)."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from videodiff_jax.models.attention import attend
+from videodiff_jax.models.layers import ZEROS, Dtype, PositionEmbedding
+from videodiff_jax.models.unet import Remat
+
+_XAVIER = nn.initializers.xavier_uniform()
+_TIME_CHANNELS = 256
+
+
+def position_table(side: int, width: int) -> np.ndarray:
+  """Fixed 2-D sinusoids of a side x side grid: (side**2, width), float32.
+
+  The first half of the width codes the column, the second the row, each as [sin, cos].
+  """
+  if width % 4:
+    raise ValueError(f"DiT's width must be divisible by 4, not {width}.")
+  frequencies = 1e4 ** -(np.arange(width // 4) / (width / 4))
+  angles = np.arange(side)[:, None] * frequencies
+  code = np.concatenate([np.sin(angles), np.cos(angles)], axis=-1)
+  rows, columns = np.meshgrid(np.arange(side), np.arange(side), indexing="ij")
+  table = np.concatenate([code[columns.ravel()], code[rows.ravel()]], axis=-1)
+  return table.astype(np.float32)
+
+
+def _modulate(x: jax.Array, shift: jax.Array, scale: jax.Array) -> jax.Array:
+  return x * (1 + scale[:, None]) + shift[:, None]
+
+
+def _norm(x: jax.Array, dtype: Dtype) -> jax.Array:
+  return nn.LayerNorm(epsilon=1e-6, use_bias=False, use_scale=False, dtype=dtype)(x)
+
+
+class DiTBlock(nn.Module):
+  """Attention and MLP whose shifts, scales and gates come from the condition (adaLN-zero)."""
+
+  num_heads: int
+  hidden: int  # width of the MLP
+  dtype: Dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array, condition: jax.Array) -> jax.Array:
+    """Tokens (b, n, d), condition (b, d) -> (b, n, d)."""
+    b, n, d = x.shape
+
+    def dense(features: int, name: str) -> nn.Dense:
+      return nn.Dense(features, kernel_init=_XAVIER, dtype=self.dtype, name=name)
+
+    modulation = nn.Dense(6 * d, kernel_init=ZEROS, dtype=self.dtype, name="modulation")
+    shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = jnp.split(
+      modulation(nn.silu(condition)), 6, axis=-1
+    )
+    y = _modulate(_norm(x, self.dtype), shift_1, scale_1)
+    q, k, v = jnp.moveaxis(
+      dense(3 * d, "qkv")(y).reshape(b, n, 3, self.num_heads, d // self.num_heads), 2, 0
+    )
+    x += gate_1[:, None] * dense(d, "out")(attend(q, k, v).reshape(x.shape))
+    y = _modulate(_norm(x, self.dtype), shift_2, scale_2)
+    y = dense(d, "mlp_out")(nn.gelu(dense(self.hidden, "mlp_in")(y), approximate=True))
+    return x + gate_2[:, None] * y
+
+
+class DiT(nn.Module):
+  """Predicts the noise of a map from timestep, class label and text tokens.
+
+  Tokens are put before the map's own; the label is added to the timestep's code. `scan_blocks`
+  compiles one block for all (parameters stacked under 'blocks'): right for accelerators, while
+  on CPU its backward pass is slower.
+  """
+
+  input_size: int
+  in_channels: int
+  patch_size: int = 1
+  width: int = 1152
+  depth: int = 28
+  num_heads: int = 16
+  mlp_ratio: float = 4.0
+  num_classes: int = 0  # 0: no labels; else index num_classes is the null class
+  context_dim: int = 0  # 0: no tokens
+  learn_sigma: bool = False
+  scan_blocks: bool = False
+  remat: Remat = "none"
+  dtype: Dtype = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self,
+    x: jax.Array,
+    t: jax.Array,
+    labels: jax.Array | None = None,
+    tokens: jax.Array | None = None,
+  ) -> jax.Array:
+    """Maps (b, h, w, c), timesteps (b,), labels (b,), tokens (b, l, context_dim) -> prediction.
+
+    The prediction is (b, h, w, c), float32; with `learn_sigma` (b, h, w, 2c), the variance's
+    channels last.
+
+    Raises:
+      ValueError: a map of another shape, sizes that do not divide, or labels or tokens given
+        without room for them or missing where there is.
+    """
+    self._check(x, labels, tokens)
+    b, _, _, c = x.shape
+    p, side = self.patch_size, self.input_size // self.patch_size
+    patch = nn.Conv(
+      self.width, (p, p), (p, p), "VALID", kernel_init=_XAVIER, dtype=self.dtype, name="patch"
+    )
+    h = patch(x).reshape(b, side**2, self.width)
+    h += position_table(side, self.width).astype(h.dtype)
+    prefix = 0
+    if tokens is not None:
+      prefix = tokens.shape[1]
+      embed = nn.Dense(self.width, kernel_init=_XAVIER, dtype=self.dtype, name="token_embed")
+      h = jnp.concatenate([embed(tokens), h], axis=1)
+    condition = PositionEmbedding(_TIME_CHANNELS, self.width, self.dtype, name="time_embed")(t)
+    if labels is not None:
+      table = nn.Embed(
+        self.num_classes + 1,
+        self.width,
+        embedding_init=nn.initializers.normal(0.02),
+        dtype=self.dtype,
+        name="label_embed",
+      )
+      condition += table(labels)
+
+    h = self._blocks(h, condition)[:, prefix:]
+    modulation = nn.Dense(
+      2 * self.width, kernel_init=ZEROS, dtype=self.dtype, name="final_modulation"
+    )
+    h = _modulate(_norm(h, self.dtype), *jnp.split(modulation(nn.silu(condition)), 2, axis=-1))
+    channels = 2 * c if self.learn_sigma else c
+    h = nn.Dense(p * p * channels, kernel_init=ZEROS, dtype=self.dtype, name="final_out")(h)
+    h = h.reshape(b, side, side, p, p, channels).swapaxes(2, 3)
+    return h.reshape(b, side * p, side * p, channels).astype(jnp.float32)
+
+  def _blocks(self, h: jax.Array, condition: jax.Array) -> jax.Array:
+    settings = (self.num_heads, int(self.width * self.mlp_ratio), self.dtype)
+    if not self.scan_blocks:
+      block = nn.remat(DiTBlock) if self.remat == "blocks" else DiTBlock
+      for i in range(self.depth):
+        h = block(*settings, name=f"block_{i}")(h, condition)
+      return h
+    # Inside a scan nothing can be merged across iterations, so remat needs no barrier there.
+    block = nn.remat(DiTBlock, prevent_cse=False) if self.remat == "blocks" else DiTBlock
+    scan = nn.scan(
+      lambda module, h, condition: (module(h, condition), None),
+      variable_axes={"params": 0},
+      split_rngs={"params": True},
+      in_axes=nn.broadcast,
+      length=self.depth,
+    )
+    return scan(block(*settings, name="blocks"), h, condition)[0]
+
+  def _check(self, x: jax.Array, labels: jax.Array | None, tokens: jax.Array | None) -> None:
+    shape = (self.input_size, self.input_size, self.in_channels)
+    if x.shape[1:] != shape:
+      raise ValueError(f"This DiT takes maps (b, {str(shape)[1:]}, not {x.shape}.")
+    if self.input_size % self.patch_size or self.width % self.num_heads:
+      raise ValueError(
+        f"patch_size={self.patch_size} must divide input_size={self.input_size}, and "
+        f"num_heads={self.num_heads} must divide width={self.width}."
+      )
+    if (labels is not None) != (self.num_classes > 0):
+      raise ValueError(
+        f"num_classes={self.num_classes}, but labels are "
+        f"{'missing' if labels is None else 'given'}: pass them exactly where it is above 0 "
+        "(index num_classes for the null class)."
+      )
+    if (tokens is not None) != (self.context_dim > 0):
+      raise ValueError(
+        f"context_dim={self.context_dim}, but tokens are "
+        f"{'missing' if tokens is None else 'given'}: pass tokens exactly where it is above 0."
+      )
+
+
+def stack_blocks(params: Mapping[str, Any]) -> dict[str, Any]:
+  """Parameters of an unrolled DiT in the form that `scan_blocks=True` takes."""
+  depth = sum(name.startswith("block_") for name in params)
+  rest = {name: value for name, value in params.items() if not name.startswith("block_")}
+  stacked = jax.tree.map(lambda *a: jnp.stack(a), *(params[f"block_{i}"] for i in range(depth)))
+  return {**rest, "blocks": stacked}
+
+
+def unstack_blocks(params: Mapping[str, Any]) -> dict[str, Any]:
+  """Parameters of a scanned DiT in the form that `scan_blocks=False` takes."""
+  rest = {name: value for name, value in params.items() if name != "blocks"}
+  depth = jax.tree.leaves(params["blocks"])[0].shape[0]
+  blocks = {
+    f"block_{i}": jax.tree.map(lambda a, i=i: a[i], params["blocks"]) for i in range(depth)
+  }
+  return {**rest, **blocks}

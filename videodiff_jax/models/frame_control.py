@@ -1,0 +1,64 @@
+"""The paper's additional modules: from global feature and frame time to maps for the UNet."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from videodiff_jax.models.layers import ZEROS, Dtype, PositionEmbedding, ResBlock
+from videodiff_jax.models.unet import Block
+
+
+def select(blocks: Sequence[Block], which: Literal["all", "down"]) -> tuple[Block, ...]:
+  """The UNet blocks to control: 'all' as in the paper, or 'down' as in the March-2023 code."""
+  if which not in ("all", "down"):
+    raise ValueError(f"control is {which!r}, but must be 'all' or 'down'.")
+  return tuple(b for b in blocks if which == "all" or b.name.startswith("down"))
+
+
+class FrameControl(nn.Module):
+  """One independent residual block a UNet block, then a zero-initialised 1x1 convolution."""
+
+  unet_blocks: tuple[Block, ...]  # those to control
+  feature_rate: int  # latent side / global feature side
+  channels: int = 320  # of the frame time's sinusoid
+  index_scale: float = 1.0  # multiplies the frame time before its sinusoid
+  zero_init_res: bool = True
+  dtype: Dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, global_feature: jax.Array, frame_time: jax.Array) -> dict[str, jax.Array]:
+    """Global features (n, h, w, c), times tau (n,) -> a map of its own shape for each block."""
+    if frame_time.shape != global_feature.shape[:1]:
+      raise ValueError(
+        f"{global_feature.shape[0]} global features need as many frame times, "
+        f"not shape {frame_time.shape}: repeat the feature for every frame."
+      )
+    embedding = PositionEmbedding(
+      self.channels, 4 * self.channels, self.dtype, name="time_embed"
+    )(frame_time * self.index_scale)
+    maps = {}
+    for block in self.unet_blocks:
+      h = ResBlock(
+        block.channels,
+        levels=self._levels(block),
+        zero_init=self.zero_init_res,
+        dtype=self.dtype,
+        name=f"{block.name}_res",
+      )(global_feature, embedding)
+      maps[block.name] = nn.Dense(
+        block.channels, kernel_init=ZEROS, dtype=self.dtype, name=f"{block.name}_out"
+      )(h)
+    return maps
+
+  def _levels(self, block: Block) -> int:
+    """Doublings (below zero: halvings) from the global feature's side to the block's."""
+    levels = self.feature_rate.bit_length() - block.rate.bit_length()
+    if self.feature_rate != block.rate * 2.0**levels:
+      raise ValueError(
+        f"The global feature's rate {self.feature_rate} and {block.name}'s rate {block.rate} "
+        "do not differ by a power of two."
+      )
+    return levels

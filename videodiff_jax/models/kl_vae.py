@@ -1,0 +1,131 @@
+"""KL-VAE of single frames, in the layout of Stable Diffusion v1."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from videodiff_jax.models.attention import attend
+from videodiff_jax.models.gaussian import Gaussian
+from videodiff_jax.models.layers import Conv3x3, Dtype, GroupNorm, ResBlock, resample
+
+_EPSILON = 1e-6
+
+
+class _Attention(nn.Module):
+  """Single-head self-attention over the pixels of a map."""
+
+  dtype: Dtype
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    n, h, w, c = x.shape
+    y = GroupNorm(epsilon=_EPSILON, name="norm")(x)
+    q, k, v = (
+      nn.Dense(c, dtype=self.dtype, name=name)(y).reshape(n, h * w, 1, c)
+      for name in ("query", "key", "value")
+    )
+    return x + nn.Dense(c, dtype=self.dtype, name="out")(attend(q, k, v).reshape(x.shape))
+
+
+class _Stack(nn.Module):
+  """What encoder and decoder share: how blocks and attention are named and built."""
+
+  channels: int
+  multipliers: tuple[int, ...]
+  blocks: int
+  out_channels: int
+  mid_attention: bool
+  attention_rates: tuple[int, ...]
+  dtype: Dtype
+
+  def level(self, x: jax.Array, i: int, blocks: int) -> jax.Array:
+    """The residual blocks (and attention) of level i, counted from full resolution."""
+    for j in range(blocks):
+      x = self.block(self.channels * self.multipliers[i], f"level_{i}_block_{j}")(x)
+      if 2**i in self.attention_rates:
+        x = _Attention(self.dtype, name=f"level_{i}_attention_{j}")(x)
+    return x
+
+  def middle(self, x: jax.Array) -> jax.Array:
+    x = self.block(x.shape[-1], "middle_block_0")(x)
+    if self.mid_attention:
+      x = _Attention(self.dtype, name="middle_attention")(x)
+    return self.block(x.shape[-1], "middle_block_1")(x)
+
+  def head(self, x: jax.Array) -> jax.Array:
+    x = nn.silu(GroupNorm(epsilon=_EPSILON, name="norm_out")(x))
+    return Conv3x3(self.out_channels, dtype=self.dtype, name="conv_out")(x)
+
+  def block(self, features: int, name: str) -> ResBlock:
+    return ResBlock(features, zero_init=False, epsilon=_EPSILON, dtype=self.dtype, name=name)
+
+
+class _Encoder(_Stack):
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    x = Conv3x3(self.channels, dtype=self.dtype, name="conv_in")(x)
+    for i in range(len(self.multipliers)):
+      x = self.level(x, i, self.blocks)
+      if i < len(self.multipliers) - 1:
+        x = Conv3x3(x.shape[-1], 2, ((0, 1), (0, 1)), dtype=self.dtype, name=f"level_{i}_down")(
+          x
+        )
+    return self.head(self.middle(x))
+
+
+class _Decoder(_Stack):
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    width = self.channels * self.multipliers[-1]
+    x = self.middle(Conv3x3(width, dtype=self.dtype, name="conv_in")(x))
+    for i in reversed(range(len(self.multipliers))):
+      x = self.level(x, i, self.blocks + 1)
+      if i > 0:
+        x = Conv3x3(x.shape[-1], dtype=self.dtype, name=f"level_{i}_up")(resample(x, 1))
+    return self.head(x)
+
+
+class KLVAE(nn.Module):
+  """Frame autoencoder with a Gaussian code, f = 2**(levels - 1) times smaller a side."""
+
+  in_channels: int = 3
+  channels: int = 128
+  multipliers: tuple[int, ...] = (1, 2, 4, 4)
+  blocks: int = 2  # residual blocks a level; the decoder has one more
+  z_channels: int = 4
+  embed_dim: int = 4  # channels of the code; a linear map joins it to z_channels
+  mid_attention: bool = True
+  attention_rates: tuple[int, ...] = ()  # downsampling rates with attention after each block
+  dtype: Dtype = jnp.float32
+
+  def setup(self) -> None:
+    shared = (self.mid_attention, self.attention_rates, self.dtype)
+    sizes = (self.channels, self.multipliers, self.blocks)
+    self.encoder = _Encoder(*sizes, 2 * self.z_channels, *shared)
+    self.decoder = _Decoder(*sizes, self.in_channels, *shared)
+    self.to_moments = nn.Dense(2 * self.embed_dim, dtype=self.dtype)
+    self.from_code = nn.Dense(self.z_channels, dtype=self.dtype)
+
+  @property
+  def factor(self) -> int:
+    """Pixels a side of one latent pixel."""
+    return 2 ** (len(self.multipliers) - 1)
+
+  def encode(self, x: jax.Array) -> Gaussian:
+    """Frames (n, h, w, in_channels) in [-1, 1] -> Gaussian over (n, h/f, w/f, embed_dim)."""
+    if x.shape[-1] != self.in_channels or x.shape[1] % self.factor or x.shape[2] % self.factor:
+      raise ValueError(
+        f"The KL-VAE takes frames (n, h, w, {self.in_channels}) with sides divisible by "
+        f"{self.factor}, not {x.shape}."
+      )
+    moments = self.to_moments(self.encoder(x))
+    return Gaussian.create(*jnp.split(moments, 2, axis=-1))
+
+  def decode(self, z: jax.Array) -> jax.Array:
+    """Codes (n, h, w, embed_dim) -> frames (n, f h, f w, in_channels), float32, not clipped."""
+    return self.decoder(self.from_code(z)).astype(jnp.float32)
+
+  def __call__(self, x: jax.Array, key: jax.Array) -> tuple[jax.Array, Gaussian]:
+    """Frames -> (reconstruction from a posterior sample, posterior)."""
+    posterior = self.encode(x)
+    return self.decode(posterior.sample(key)), posterior

@@ -1,0 +1,216 @@
+"""Layers that several networks share.
+
+Feature maps are (n, h, w, c) with frames folded into n, or (b, f, h, w, c) where time matters.
+Parameters and the statistics of norms are float32; `dtype` is what the rest computes in.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+Dtype = Any
+Padding = Sequence[tuple[int, int]]
+
+SYMMETRIC: Padding = ((1, 1), (1, 1))
+ZEROS = nn.initializers.zeros
+_KERNEL_INIT = nn.initializers.lecun_normal()
+
+
+def sinusoid(positions: jax.Array, dim: int, max_period: float = 1e4) -> jax.Array:
+  """Sinusoidal code of real positions of any shape: (..., dim), [cos, sin], float32.
+
+  Frequencies are max_period ** (-k / half), k = 0..half-1. An odd `dim` ends in a zero column.
+  """
+  half = dim // 2
+  exponents = np.float32(-math.log(max_period)) * np.arange(half, dtype=np.float32) / half
+  angles = positions.astype(jnp.float32)[..., None] * np.exp(exponents)
+  code = jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
+  return jnp.pad(code, [(0, 0)] * positions.ndim + [(0, dim % 2)])
+
+
+def conv3x3(
+  x: jax.Array, kernel: jax.Array, stride: int = 1, padding: Padding = SYMMETRIC
+) -> jax.Array:
+  """3x3 convolution of (n, h, w, c) by a (3, 3, c, d) kernel.
+
+  On CPU XLA's convolution falls to a few GFLOP/s on the smallest maps, where nine shifted
+  copies and one matrix product are up to 50 times faster. On larger maps they are slower.
+  """
+  (top, bottom), (left, right) = padding
+  h = (x.shape[1] + top + bottom - 3) // stride + 1
+  w = (x.shape[2] + left + right - 3) // stride + 1
+  if jax.default_backend() != "cpu" or max(h, w) > 4:
+    return lax.conv_general_dilated(
+      x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+  x = jnp.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)))
+  rows = [slice(i, i + (h - 1) * stride + 1, stride) for i in range(3)]
+  columns = [slice(j, j + (w - 1) * stride + 1, stride) for j in range(3)]
+  shifted = [x[:, row, column] for row in rows for column in columns]
+  return jnp.concatenate(shifted, axis=-1) @ kernel.reshape(-1, kernel.shape[-1])
+
+
+def conv_frames(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
+  """Convolution of (b, f, h, w, c) by a (k, 3, 3, c, d) kernel, k odd; the stride is spatial.
+
+  On CPU it is k convolutions over space, summed over shifted frames: the gradient of XLA's own
+  strided one takes 9 times as long there.
+  """
+  k = kernel.shape[0]
+  if jax.default_backend() != "cpu":
+    return lax.conv_general_dilated(
+      x,
+      kernel,
+      (1, stride, stride),
+      ((k // 2, k // 2), *SYMMETRIC),
+      dimension_numbers=("NDHWC", "DHWIO", "NDHWC"),
+    )
+  b, f = x.shape[:2]
+  x = x.reshape(b * f, *x.shape[2:])
+  total = 0.0
+  for i in range(k):
+    y = conv3x3(x, kernel[i], stride)
+    y = y.reshape(b, f, *y.shape[1:])
+    before, after = max(k // 2 - i, 0), max(i - k // 2, 0)
+    y = jnp.pad(y, ((0, 0), (before, after), (0, 0), (0, 0), (0, 0)))
+    total += y[:, after : after + f]
+  return total
+
+
+def resample(x: jax.Array, levels: int) -> jax.Array:
+  """Scales (n, h, w, c) by 2**levels: nearest neighbour up, 2x2 means down, no parameters."""
+  n, h, w, c = x.shape
+  if levels > 0:
+    s = 2**levels
+    x = jnp.broadcast_to(x[:, :, None, :, None], (n, h, s, w, s, c))
+    return x.reshape(n, h * s, w * s, c)
+  if levels < 0:
+    s = 2**-levels
+    if h % s or w % s:
+      raise ValueError(f"A {h}x{w} map cannot be scaled down by {s}: use a divisible size.")
+    return x.reshape(n, h // s, s, w // s, s, c).mean(axis=(2, 4))
+  return x
+
+
+class GroupNorm(nn.Module):
+  """Normalises groups of channels over all axes but the first; statistics in float32.
+
+  `num_groups` None: the largest divisor of the channels that is not above 32.
+  """
+
+  num_groups: int | None = None
+  epsilon: float = 1e-5
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """(n, ..., c) -> (n, ..., c) in the input's dtype."""
+    n, c = x.shape[0], x.shape[-1]
+    groups = self.num_groups or max(g for g in range(1, min(32, c) + 1) if c % g == 0)
+    if c % groups:
+      raise ValueError(f"{c} channels do not split into {groups} groups.")
+    scale = self.param("scale", nn.initializers.ones, (c,), jnp.float32)
+    bias = self.param("bias", ZEROS, (c,), jnp.float32)
+
+    # One pass over x. Sums of squares lose digits where the mean is far from zero, so they are
+    # taken around each channel's first value; no gradient flows there, as both moments are
+    # indifferent to the shift.
+    y = x.astype(jnp.float32).reshape(n, -1, c)
+    shift = lax.stop_gradient(y[:, :1])
+    mean = (y - shift).mean(axis=1, keepdims=True)
+    variance = jnp.square(y - shift).mean(axis=1, keepdims=True) - jnp.square(mean)
+    mean, variance = (mean + shift).reshape(n, groups, -1), variance.reshape(n, groups, -1)
+    centre = mean.mean(axis=-1, keepdims=True)
+    spread = (variance + jnp.square(mean - centre)).mean(axis=-1, keepdims=True)
+    inverse = lax.rsqrt(jnp.maximum(spread, 0.0) + self.epsilon)
+    centre, inverse = (
+      jnp.repeat(m, c // groups, axis=-1).reshape(n, 1, c) for m in (centre, inverse)
+    )
+    y = (y - centre) * (inverse * scale) + bias
+    return y.reshape(x.shape).astype(x.dtype)
+
+
+class Conv3x3(nn.Module):
+  """3x3 convolution over space, (n, h, w, c) -> (n, h', w', features)."""
+
+  features: int
+  stride: int = 1
+  padding: Padding = SYMMETRIC
+  zero_init: bool = False
+  dtype: Dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    init = ZEROS if self.zero_init else _KERNEL_INIT
+    kernel = self.param("kernel", init, (3, 3, x.shape[-1], self.features), jnp.float32)
+    bias = self.param("bias", ZEROS, (self.features,), jnp.float32)
+    x, kernel, bias = (a.astype(self.dtype) for a in (x, kernel, bias))
+    return conv3x3(x, kernel, self.stride, self.padding) + bias
+
+
+class ConvFrames(nn.Module):
+  """Convolution over `temporal_kernel` frames and 3x3 pixels of (b, f, h, w, c)."""
+
+  features: int
+  temporal_kernel: int = 3
+  stride: int = 1
+  dtype: Dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    shape = (self.temporal_kernel, 3, 3, x.shape[-1], self.features)
+    kernel = self.param("kernel", _KERNEL_INIT, shape, jnp.float32)
+    bias = self.param("bias", ZEROS, (self.features,), jnp.float32)
+    x, kernel, bias = (a.astype(self.dtype) for a in (x, kernel, bias))
+    return conv_frames(x, kernel, self.stride) + bias
+
+
+class PositionEmbedding(nn.Module):
+  """Sinusoid, linear, SiLU, linear: the code of a timestep or of a frame's time."""
+
+  channels: int  # of the sinusoid
+  features: int
+  dtype: Dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, positions: jax.Array) -> jax.Array:
+    """(n,) real positions -> (n, features)."""
+    code = sinusoid(positions, self.channels)
+    code = nn.silu(nn.Dense(self.features, dtype=self.dtype, name="linear_in")(code))
+    return nn.Dense(self.features, dtype=self.dtype, name="linear_out")(code)
+
+
+class ResBlock(nn.Module):
+  """Norm, SiLU, 3x3, (+ embedding), norm, SiLU, 3x3, added to the input.
+
+  `levels` scales the map by 2**levels before the first convolution and on the way past it.
+  A first block of zeros (`zero_init`) makes deep networks start as the identity; in very small
+  autoencoders it stops learning instead.
+  """
+
+  features: int
+  levels: int = 0
+  zero_init: bool = True
+  epsilon: float = 1e-5
+  dtype: Dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array, embedding: jax.Array | None = None) -> jax.Array:
+    """(n, h, w, c), embedding (n, e) or None -> (n, h 2**levels, w 2**levels, features)."""
+    x = x.astype(self.dtype)
+    h = nn.silu(GroupNorm(epsilon=self.epsilon, name="norm_in")(x))
+    h = Conv3x3(self.features, dtype=self.dtype, name="conv_in")(resample(h, self.levels))
+    if embedding is not None:
+      shift = nn.Dense(self.features, dtype=self.dtype, name="embed")(nn.silu(embedding))
+      h += shift[:, None, None]
+    h = nn.silu(GroupNorm(epsilon=self.epsilon, name="norm_out")(h))
+    h = Conv3x3(self.features, zero_init=self.zero_init, dtype=self.dtype, name="conv_out")(h)
+    x = resample(x, self.levels)
+    if x.shape[-1] != self.features:
+      x = nn.Dense(self.features, dtype=self.dtype, name="skip")(x)
+    return x + h
