@@ -28,10 +28,13 @@ def sinusoid(positions: jax.Array, dim: int, max_period: float = 1e4) -> jax.Arr
   Frequencies are max_period ** (-k / half), k = 0..half-1. An odd `dim` ends in a zero column.
   """
   half = dim // 2
+  # At t = 999 the last bit of a frequency already moves the code by 6e-5, so they are rounded
+  # where PyTorch rounds, and once.
   exponents = np.float32(-math.log(max_period)) * np.arange(half, dtype=np.float32) / half
-  angles = positions.astype(jnp.float32)[..., None] * np.exp(exponents)
+  frequencies = np.exp(exponents.astype(np.float64)).astype(np.float32)
+  angles = jnp.asarray(positions, jnp.float32)[..., None] * frequencies
   code = jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
-  return jnp.pad(code, [(0, 0)] * positions.ndim + [(0, dim % 2)])
+  return jnp.pad(code, [(0, 0)] * (code.ndim - 1) + [(0, dim % 2)])
 
 
 def conv3x3(

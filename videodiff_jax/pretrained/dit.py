@@ -1,0 +1,50 @@
+"""Names of DiT's release (and of GLOBER's variant with text tokens) in our parameter tree."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from videodiff_jax.models.dit import position_table
+from videodiff_jax.pretrained.convert import Rules, State, convert
+
+_LABELS = "y_embedder.embedding_table.weight"
+
+_DIT: Rules = (
+  (r"^x_embedder\.proj", "patch"),
+  (r"^t_embedder\.mlp\.0", "time_embed.linear_in"),
+  (r"^t_embedder\.mlp\.2", "time_embed.linear_out"),
+  (r"^c_embedder", "token_embed"),
+  (r"^y_embedder\.embedding_table", "label_embed"),
+  (r"^final_layer\.adaLN_modulation\.1", "final_modulation"),
+  (r"^final_layer\.linear", "final_out"),
+  (r"^blocks\.(\d+)", r"block_\1"),
+  (r"\battn\.qkv\b", "qkv"),
+  (r"\battn\.proj\b", "out"),
+  (r"\bmlp\.fc1\b", "mlp_in"),
+  (r"\bmlp\.fc2\b", "mlp_out"),
+  (r"\badaLN_modulation\.1\b", "modulation"),
+)
+
+
+def dit_params(state: State, shapes: Mapping[str, Any]) -> dict[str, Any]:
+  """Parameters of an unrolled `models.dit.DiT`; `stack_blocks` there makes the scanned form.
+
+  Raises:
+    ValueError: as `convert`, or where the stored position table is not the one we compute.
+  """
+  state = dict(state)
+  stored = state.pop("pos_embed", None)  # fixed, not trained
+  if stored is not None:
+    table = position_table(math.isqrt(stored.shape[1]), stored.shape[2])
+    if not np.allclose(stored[0], table, atol=1e-6):
+      raise ValueError(
+        "pos_embed is not the fixed sinusoid of a square grid, the only one built here."
+      )
+  if _LABELS in state and "label_embed" in shapes:
+    classes, width = state[_LABELS].shape
+    if shapes["label_embed"]["embedding"].shape == (classes + 1, width):
+      # Trained without condition dropout: there was never a null class to learn.
+      state[_LABELS] = np.concatenate([state[_LABELS], np.zeros((1, width), np.float32)])
+  return convert(state, _DIT, shapes)
