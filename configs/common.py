@@ -1,0 +1,219 @@
+"""What all GLOBER configurations share: the paper's values, and the variants of every config.
+
+Comments give the paper's place; 'release' is the authors' code of January 2024, 'March 2023' its
+revision that agrees with the paper's text, 'ours' what neither names.
+"""
+
+from collections.abc import Callable
+
+from ml_collections import ConfigDict
+
+Variant = Callable[[ConfigDict], None]
+
+
+def base() -> ConfigDict:
+  """GLOBER at the size of Table 8; a dataset's config sets what differs there."""
+  config = ConfigDict()
+  config.system = "glober"
+  config.stages = ("kl_vae", "autoencoder", "generator")  # in order; the paper's KL-VAE is given
+  config.after = ("sample", "evaluate")  # modes run when the last stage is finished; ours
+  config.seed = 0  # of parameters, data order, noise and previews
+  config.condition = "none"  # "none" or "class"
+  config.precision = "bfloat16"  # of computation; the paper: 16-bit. Parameters stay float32
+  config.remat = "blocks"  # "none" or "blocks": recompute blocks in the backward pass; ours
+
+  config.mesh = ConfigDict()
+  config.mesh.data = -1  # devices along 'data'; -1: all that fsdp leaves
+  config.mesh.fsdp = 1  # devices that share one copy of the parameters
+
+  config.data = data = ConfigDict()
+  data.name = ""  # of the builder in data/, see python -m data.prepare --help
+  data.dir = ""  # the prepared store
+  data.image_size = 256  # pixels, square
+  data.channels = 3  # of a frame
+  data.num_classes = 0  # used with condition "class"
+  data.num_frames = 16  # F, of a clip (Sec. 4.1)
+  data.stride = 1  # stored frames between two frames of a clip (release: consecutive)
+  data.num_keyframes = 4  # K: indices 0, 5, 10, 15 (Sec. 4.1; release: K = 8, 0, 2, ..., 14)
+  data.num_targets = 2  # frames synthesised a clip and step, i < j strictly (Sec. 3.1)
+  data.frame_time = "index / F"  # tau (paper, release); or "index / (F - 1)" (ours)
+  data.flip = True  # mirror a whole clip with p = 0.5 (release)
+  data.sampling = "video"  # an item is a video; "clip": every start is an item
+  data.threads = 16  # that read and decode
+
+  config.model = model = ConfigDict()
+  model.latent_scale = 0.18215  # latents are multiplied by it (release); 0: by measured 1 / std
+  model.kl_vae = ConfigDict()
+  model.kl_vae.channels = 128
+  model.kl_vae.multipliers = (1, 2, 4, 4)  # f_frame = 8 (Table 8); (1, 2, 4) is f = 4
+  model.kl_vae.blocks = 2
+  model.kl_vae.z_channels = 4
+  model.kl_vae.embed_dim = 4
+  model.kl_vae.mid_attention = True
+  model.video_encoder = ConfigDict()
+  model.video_encoder.channels = 320  # Table 8
+  model.video_encoder.multipliers = (1, 2)  # Table 8; f_video = 2
+  model.video_encoder.blocks = 2  # Table 8
+  model.video_encoder.attention_rates = (1, 2)  # sides 32, 16 (release; Table 8 prints [16, 8])
+  model.video_encoder.num_head_channels = 64  # Table 8
+  model.video_encoder.out_channels = 16  # C'' (Table 8)
+  model.video_encoder.temporal_kernel = 3  # release; 1 is the paper's 2-D convolution
+  model.video_encoder.head = "joint"  # March 2023; "split_first" is the paper's text
+  model.video_encoder.logvar_bias = 0.0  # added to the posterior's log-variance; ours
+  model.video_encoder.zero_init = True  # last layers of residual and attention blocks (release)
+  model.frame_control = ConfigDict()
+  model.frame_control.which = "all"  # 25 UNet blocks (paper); "down": 12 (March 2023)
+  model.frame_control.index_scale = 1.0  # multiplies tau before its sinusoid (release: 1)
+  model.frame_control.zero_init_res = True  # release; the 1x1 convolutions always start at zero
+  model.unet = ConfigDict()
+  model.unet.channels = 320  # Table 8
+  model.unet.multipliers = (1, 2, 4, 4)  # Table 8
+  model.unet.blocks = 2  # Table 8
+  model.unet.attention_rates = (1, 2, 4)  # sides 32, 16, 8 (Table 8)
+  model.unet.num_heads = 8  # Table 8
+  model.unet.context_dim = 768  # width of condition tokens (Stable Diffusion v1)
+  model.discriminator = ConfigDict()
+  model.discriminator.on = "pixels"  # "pixels" (Sec. 3.1) or "latents" (March 2023)
+  model.discriminator.channels = 64  # release; 256 on latents
+  model.discriminator.multipliers = (1, 2, 3, 4, 4)  # release; (1, 1, 2, 2, 2) on latents
+  model.discriminator.blocks = 1
+  model.discriminator.attention_rates = (16,)  # side 16 of 256 (release); (2, 4, 8, 16) on latents
+  model.discriminator.num_head_channels = 32  # release
+  model.discriminator.position_scale = 1.0  # std of e_0 and e_1 at the start (release)
+  model.dit = ConfigDict()
+  model.dit.width = 1024  # Table 8
+  model.dit.depth = 20  # Table 8
+  model.dit.num_heads = 16  # Table 8
+  model.dit.mlp_ratio = 4
+  model.dit.patch_size = 1  # 256 tokens (Sec. 3.2: v is flattened)
+  model.dit.context_dim = 768
+  model.dit.scan_blocks = True  # one compiled block; off is faster on CPU
+
+  config.diffusion = diffusion = ConfigDict()
+  diffusion.schedule = ConfigDict()
+  diffusion.schedule.kind = "scaled_linear"  # release; the paper names none
+  diffusion.schedule.num_timesteps = 1000
+  diffusion.schedule.beta_start = 8.5e-4
+  diffusion.schedule.beta_end = 1.2e-2
+  for name in ("decoder", "generator"):
+    diffusion[name] = ConfigDict()
+    diffusion[name].prediction_type = "epsilon"  # Eq. 7
+    diffusion[name].loss_weighting = "uniform"  # Eq. 7; or "min_snr"
+    diffusion[name].timestep_power = 1.0  # t uniform
+
+  config.loss = loss = ConfigDict()
+  loss.lambda_kl = 1e-6  # lambda_1 (Sec. 4.1; release: 1e-7), of the sum over h, w, c
+  loss.lambda_cra = 0.1  # lambda_2 (Sec. 4.1)
+  loss.drop_video = 0.1  # zero keyframe latents, for guidance (release)
+  loss.drop_condition = 0.1  # null class, for guidance (release)
+  loss.cra = ConfigDict()
+  loss.cra.loss = "hinge"  # release; "log": Eq. 10, mended as DESIGN.md section 5 says
+  loss.cra.start_step = 0  # step from which L_cra counts (release: from the first)
+  loss.cra.max_timestep = 999  # pairs with a noisier frame do not count; 999: all do
+  loss.cra.discriminator_every = 1  # steps; the release cycles G, D, D
+  loss.kl_vae = ConfigDict()  # the paper takes a pretrained KL-VAE; Rombach et al.'s recipe
+  loss.kl_vae.reconstruction = "l1"
+  loss.kl_vae.kl = 1e-6
+  loss.kl_vae.lpips = 1.0  # weight; 0 leaves LPIPS and its weights out
+  loss.kl_vae.lpips_net = "vgg"
+  loss.kl_vae.adversary = 0.5  # weight; 0: none
+  loss.kl_vae.adversary_start = 50_000
+
+  config.train = ConfigDict()
+  config.train.kl_vae = stage(steps=200_000, batch_size=96, learning_rate=4.5e-6, ema=0.999)
+  config.train.autoencoder = stage(steps=40_000, batch_size=32 * 8, learning_rate=1e-4)
+  config.train.generator = stage(steps=100_000, batch_size=32 * 8, learning_rate=5e-5)
+  config.train.generator.draws_per_clip = 1  # timesteps and noises drawn for each encoded clip
+
+  config.sample = sample = ConfigDict()
+  sample.num_videos = 16
+  sample.decoder = sampler(50)  # Sec. 4.1: DDIM
+  sample.generator = sampler(50)  # Sec. 4.1
+  sample.guidance_decoder = 3.0  # s; a scale of 3 in Sec. 4.1, read as s
+  sample.guidance_generator = 9.0  # s (Sec. 4.1); counts with a condition alone
+  sample.noise = "individual"  # starting noise of a clip's frames (Sec. 2); "shared", "mixed"
+  sample.frames_per_chunk = 32  # frames drawn in one compiled call; bounds memory
+
+  config.evaluate = evaluate = ConfigDict()
+  evaluate.num_real = 2048  # clips of the training split that sets are compared with
+  evaluate.num_fake = 2048  # clips a set
+  evaluate.motion = False  # centroid metrics, for one bright object on black
+  return config
+
+
+def stage(steps: int, batch_size: int, learning_rate: float, ema: float = 0.9999) -> ConfigDict:
+  """How one stage is trained; AdamW as torch has it (release), the rest ours."""
+  settings = ConfigDict()
+  settings.steps = steps
+  settings.batch_size = batch_size  # clips a step over all devices
+  settings.accumulate = 1  # parts of a batch whose gradients are added up
+  settings.optimizer = ConfigDict()
+  settings.optimizer.learning_rate = learning_rate
+  settings.optimizer.weight_decay = 0.01
+  settings.optimizer.warmup_steps = 1000  # ours (May 2023: 1000; release: none)
+  settings.optimizer.decay = "constant"
+  settings.optimizer.clip_norm = 1.0  # ours (release: none)
+  settings.ema = ConfigDict()
+  settings.ema.decay = ema  # ours (release: no average)
+  settings.ema.interval = 1
+  settings.ema.copy_until = 0
+  settings.log_every = 50
+  settings.checkpoint_every = 2000
+  settings.preview_every = 2000
+  settings.keep = 2  # checkpoints
+  return settings
+
+
+def sampler(num_steps: int) -> ConfigDict:
+  """DDIM; kind: ddim, ddpm, dpmpp_2m, unipc; grid: uniform, log_snr, leading."""
+  settings = ConfigDict()
+  settings.kind = "ddim"
+  settings.num_steps = num_steps
+  settings.grid = "uniform"  # in t; "leading" with final "abar0" is the release's
+  settings.final = "x0"  # where the last step ends; or "abar0"
+  settings.eta = 0.0  # noise of DDIM
+  return settings
+
+
+def smoke(config: ConfigDict) -> None:
+  """`:smoke`: the same code at a size that trains a few steps a stage in seconds on CPU."""
+  config.precision = "float32"
+  config.remat = "none"
+  config.mesh.fsdp = 1
+  data, model = config.data, config.model
+  data.image_size = 32
+  data.threads = 2
+  model.latent_scale = 0.0
+  multipliers = (1, 1, 1) if len(model.kl_vae.multipliers) == 3 else (1, 1, 1, 1)
+  model.kl_vae.update(channels=8, multipliers=multipliers, blocks=1, mid_attention=False)
+  model.video_encoder.update(channels=8, blocks=1, num_head_channels=8)
+  model.unet.update(channels=8, multipliers=(1, 1), blocks=1, num_heads=1, context_dim=8)
+  model.unet.attention_rates = (2,)
+  model.discriminator.update(channels=8, multipliers=(1, 1, 1), attention_rates=(4,))
+  model.discriminator.num_head_channels = 8
+  model.dit.update(width=16, depth=2, num_heads=2, context_dim=8, scan_blocks=False)
+  config.loss.cra.start_step = min(config.loss.cra.start_step, 2)
+  config.loss.kl_vae.update(lpips=0.0, adversary=0.0)
+  for name in config.stages:
+    train = config.train[name]
+    train.update(steps=4, batch_size=8, log_every=2, checkpoint_every=4, preview_every=4)
+    train.optimizer.warmup_steps = 1
+  config.sample.num_videos = 2
+  config.sample.frames_per_chunk = 16
+  config.sample.decoder.num_steps = config.sample.generator.num_steps = 2
+  config.after = ("sample",)
+  config.evaluate.update(num_real=4, num_fake=2)
+
+
+def finish(config: ConfigDict, arg: str | None, variants: dict[str, Variant]) -> ConfigDict:
+  """Applies the comma-joined variants of `arg`, in order.
+
+  Raises:
+    ValueError: an unknown variant; lists the valid ones.
+  """
+  variants = variants | {"smoke": smoke}
+  for name in filter(None, (arg or "").split(",")):
+    if name not in variants:
+      raise ValueError(f"Unknown variant {name!r}. Choose among: {', '.join(sorted(variants))}.")
+    variants[name](config)
+  return config

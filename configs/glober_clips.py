@@ -1,0 +1,44 @@
+"""GLOBER at 64 x 64 on any prepared store of colour video.
+
+  python -m data.prepare --dataset=video_folder --source=VIDEOS --out=STORE --size=64
+  python -m experiments.main --config=configs/glober_clips.py --workdir=runs/clips \
+    --config.data.dir=STORE
+
+Without --config.data.dir it prepares `demo_clips`, three real videos. Sized for one GPU; time and
+score: not run yet. Variants: smoke (32 x 32, a minute on CPU).
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+  config = common.base()
+  config.data.name = "demo_clips"
+  config.data.dir = "data/stores/demo_clips_64"
+  config.data.image_size = 64
+  config.data.num_targets = 4
+  config.data.frame_time = "index / (F - 1)"
+  model = config.model
+  model.latent_scale = 0.0
+  model.kl_vae.update(channels=64, multipliers=(1, 2, 4), blocks=1)
+  model.video_encoder.update(channels=128, out_channels=16, num_head_channels=32)
+  model.video_encoder.logvar_bias = -4.0
+  model.frame_control.index_scale = 30.0
+  model.unet.update(channels=128, multipliers=(1, 2, 2), num_heads=4, context_dim=128)
+  model.discriminator.update(multipliers=(1, 2, 3, 4), attention_rates=(4,), position_scale=0.02)
+  model.dit.update(width=384, depth=12, num_heads=6, context_dim=128)
+  for name in ("decoder", "generator"):
+    config.diffusion[name].prediction_type = "v_prediction"
+  config.diffusion.decoder.timestep_power = 2.0
+  config.loss.kl_vae.update(lpips=0.0, adversary=0.0)
+  config.loss.cra.update(start_step=10_000, max_timestep=500)
+  config.train.kl_vae = common.stage(10_000, 64, 1e-3, ema=0.999)
+  config.train.autoencoder = common.stage(20_000, 64, 4e-4, ema=0.999)
+  config.train.generator = common.stage(20_000, 128, 3e-4, ema=0.999)
+  config.train.generator.draws_per_clip = 2
+  config.sample.guidance_decoder = 1.0
+  config.sample.noise = "shared"
+  config.evaluate.update(num_real=96, num_fake=48)
+  return common.finish(config, arg, {})

@@ -1,0 +1,75 @@
+"""GLOBER on moving digits, 32 x 32, 16 frames: the whole system on a laptop.
+
+  python -m experiments.main --config=configs/glober_digits.py --workdir=runs/glober_digits
+
+The data prepares itself. Variants: smoke; 64 (64 x 64, larger networks, for one GPU).
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+  config = common.base()
+  config.precision = "float32"
+  config.remat = "none"
+  config.condition = "class"
+  data, model, train = config.data, config.model, config.train
+  data.name = "moving_digits"
+  data.dir = "data/stores/moving_digits_32"
+  data.image_size = 32
+  data.channels = 1
+  data.num_classes = 10
+  data.num_targets = 4
+  data.frame_time = "index / (F - 1)"
+  data.flip = False
+  data.threads = 2
+  model.latent_scale = 0.0
+  model.kl_vae.update(channels=16, multipliers=(1, 2, 4), blocks=1, mid_attention=False)
+  model.video_encoder.update(
+    channels=32, blocks=1, out_channels=32, num_head_channels=16, logvar_bias=-4.0
+  )
+  model.frame_control.update(index_scale=30.0, zero_init_res=False)
+  model.unet.update(channels=64, multipliers=(1, 2), blocks=1, num_heads=4, context_dim=64)
+  model.unet.attention_rates = (2,)
+  model.discriminator.update(channels=16, multipliers=(1, 2, 3, 4), attention_rates=(8,))
+  model.discriminator.update(num_head_channels=16, position_scale=0.02)
+  model.dit.update(width=192, depth=6, num_heads=4, context_dim=64, scan_blocks=False)
+  for name in ("decoder", "generator"):
+    config.diffusion[name].prediction_type = "v_prediction"
+  config.diffusion.decoder.timestep_power = 2.0
+  config.loss.kl_vae.update(reconstruction="l2", lpips=0.0, adversary=0.0)
+  config.loss.cra.update(start_step=3000, max_timestep=500)
+  train.kl_vae = common.stage(800, 32, 3e-3, ema=0.99)
+  train.autoencoder = common.stage(3500, 8, 1.5e-3, ema=0.995)
+  train.generator = common.stage(500, 16, 1e-3, ema=0.995)
+  train.generator.draws_per_clip = 4
+  for stage in (train.kl_vae, train.autoencoder, train.generator):
+    stage.optimizer.update(decay="cosine", warmup_steps=50)
+    stage.update(checkpoint_every=1000, preview_every=1000)
+  config.sample.guidance_decoder = 1.0
+  config.sample.guidance_generator = 1.0
+  config.sample.decoder.num_steps = 10
+  config.sample.noise = "shared"
+  config.sample.frames_per_chunk = 256
+  config.evaluate.update(num_real=96, num_fake=48, motion=True)
+  return common.finish(config, arg, {"64": _at_64px})
+
+
+def _at_64px(config: ConfigDict) -> None:
+  config.precision = "bfloat16"
+  config.data.dir = "data/stores/moving_digits_64"
+  config.data.image_size = 64
+  model, train = config.model, config.train
+  model.kl_vae.update(channels=32, multipliers=(1, 2, 4), blocks=1)
+  model.video_encoder.update(channels=64, out_channels=16)
+  model.unet.update(channels=128, multipliers=(1, 2, 2), blocks=1)
+  model.unet.attention_rates = (2, 4)
+  model.discriminator.update(channels=32, multipliers=(1, 2, 3, 4))
+  model.dit.update(width=384, depth=12, num_heads=6)
+  train.kl_vae.update(steps=4000, batch_size=128)
+  train.autoencoder.update(steps=12_000, batch_size=64)
+  train.generator.update(steps=8000, batch_size=64)
+  config.loss.cra.start_step = 10_000
+  config.evaluate.update(num_real=256, num_fake=256)

@@ -1,0 +1,107 @@
+"""The forward process, what a network is asked to predict, and the loss weights."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from videodiff_jax.diffusion.schedules import Schedule
+
+PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
+LOSS_WEIGHTINGS = ("uniform", "min_snr")
+
+
+@dataclasses.dataclass(frozen=True)
+class Process:
+  """A schedule together with the meaning of the network's output.
+
+  Every method takes arrays with a leading batch axis and timesteps t of shape (b,): integers
+  in training, any real number in [0, T-1] in sampling (log-SNR is interpolated linearly).
+
+  Attributes:
+    schedule: the noise schedule.
+    prediction_type: 'epsilon' (Eq. 7: the noise), 'v_prediction' (alpha noise - sigma x_0) or
+      'sample' (x_0).
+    loss_weighting: 'uniform' (Eq. 7) or 'min_snr' (Hang et al. 2023, gamma = 5).
+    timestep_power: t = T u^(1 / power) for u uniform. 1 draws t uniformly (the paper); 2 draws
+      noisy timesteps more often, where a frame's content has to come from its condition.
+  """
+
+  schedule: Schedule
+  prediction_type: str = "epsilon"
+  loss_weighting: str = "uniform"
+  timestep_power: float = 1.0
+
+  def __post_init__(self) -> None:
+    for value, choices in (
+      (self.prediction_type, PREDICTION_TYPES),
+      (self.loss_weighting, LOSS_WEIGHTINGS),
+    ):
+      if value not in choices:
+        raise ValueError(f"Unknown {value!r}. Choose one of: {', '.join(choices)}.")
+
+  @property
+  def num_timesteps(self) -> int:
+    return self.schedule.num_timesteps
+
+  def log_snr(self, t: jax.Array) -> jax.Array:
+    """lambda_t of shape (b,), float32."""
+    table = jnp.asarray(self.schedule.log_snr, jnp.float32)
+    below = jnp.floor(t).astype(jnp.int32)
+    above = jnp.minimum(below + 1, self.num_timesteps - 1)
+    return table[below] + (t - below) * (table[above] - table[below])
+
+  def alpha_sigma(self, t: jax.Array, ndim: int) -> tuple[jax.Array, jax.Array]:
+    """sqrt(abar_t) and sqrt(1 - abar_t), shaped (b, 1, ...) to multiply arrays of rank ndim."""
+    double = 2.0 * self.log_snr(t).reshape(t.shape + (1,) * (ndim - t.ndim))
+    return jnp.sqrt(jax.nn.sigmoid(double)), jnp.sqrt(jax.nn.sigmoid(-double))
+
+  def draw_timesteps(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Integer training timesteps in 0..T-1, independent for every entry of `shape`."""
+    uniform = jax.random.uniform(key, shape) ** (1.0 / self.timestep_power)
+    t = jnp.floor(uniform * self.num_timesteps).astype(jnp.int32)
+    return jnp.minimum(t, self.num_timesteps - 1)
+
+  def q_sample(self, x0: jax.Array, t: jax.Array, noise: jax.Array) -> jax.Array:
+    """x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) noise: Eq. 4 (Eq. 5 misprints the square root)."""
+    alpha, sigma = self.alpha_sigma(t, x0.ndim)
+    return alpha * x0 + sigma * noise
+
+  def target(self, x0: jax.Array, t: jax.Array, noise: jax.Array) -> jax.Array:
+    """What the network is trained to return."""
+    if self.prediction_type == "epsilon":
+      return noise
+    if self.prediction_type == "sample":
+      return x0
+    alpha, sigma = self.alpha_sigma(t, x0.ndim)
+    return alpha * noise - sigma * x0
+
+  def to_x0(self, x_t: jax.Array, t: jax.Array, prediction: jax.Array) -> jax.Array:
+    """The x_0 that a prediction stands for: Eq. 9 (which misprints the square root)."""
+    alpha, sigma = self.alpha_sigma(t, x_t.ndim)
+    if self.prediction_type == "epsilon":
+      return (x_t - sigma * prediction) / alpha
+    if self.prediction_type == "v_prediction":
+      return alpha * x_t - sigma * prediction
+    return prediction
+
+  def to_epsilon(self, x_t: jax.Array, t: jax.Array, prediction: jax.Array) -> jax.Array:
+    """The noise that a prediction stands for."""
+    alpha, sigma = self.alpha_sigma(t, x_t.ndim)
+    if self.prediction_type == "epsilon":
+      return prediction
+    if self.prediction_type == "v_prediction":
+      return alpha * prediction + sigma * x_t
+    return (x_t - alpha * prediction) / sigma
+
+  def loss(
+    self, prediction: jax.Array, x0: jax.Array, t: jax.Array, noise: jax.Array
+  ) -> jax.Array:
+    """Mean squared error a sample, weighted: Eq. 7. Returns (b,), float32."""
+    error = jnp.square(prediction - self.target(x0, t, noise)).astype(jnp.float32)
+    error = error.reshape(*t.shape, -1).mean(-1)
+    if self.loss_weighting == "uniform":
+      return error
+    snr = jnp.exp(2.0 * self.log_snr(t))
+    per_type = {"epsilon": snr, "v_prediction": snr + 1.0, "sample": jnp.ones_like(snr)}
+    return error * jnp.minimum(snr, 5.0) / per_type[self.prediction_type]

@@ -1,0 +1,259 @@
+"""Samplers: from noise to x_0 in n evaluations of a denoiser, one `lax.scan`, one signature.
+
+Each sampler is linear in x, in the network's prediction of x_0 and in earlier ones, so all that
+depends on the schedule is put into tables (float64 NumPy) when the sampler is made.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from videodiff_jax.diffusion.process import Process
+
+KINDS = ("ddim", "ddpm", "dpmpp_2m", "unipc")
+GRIDS = ("uniform", "log_snr", "leading")
+FINALS = ("x0", "abar0")
+
+Denoiser = Callable[[jax.Array, jax.Array, Any], tuple[jax.Array, Any]]
+
+
+class SamplerState(NamedTuple):
+  """What one step hands to the next.
+
+  Attributes:
+    x: (b, ...) the sample so far.
+    history: earlier arrays that multistep samplers need, each shaped as x: () for DDIM and
+      DDPM, (x0,) for DPM-Solver++, (x, x0, x0 of the step before) for UniPC.
+  """
+
+  x: jax.Array
+  history: tuple[jax.Array, ...]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Sampler:
+  """A sampler bound to a process: timesteps and coefficient tables, one row a step.
+
+  Attributes:
+    kind: one of KINDS.
+    timesteps: (n,) float32, descending; what the denoiser is called with.
+    tables: name -> (n,) float32 coefficients, read by `step`.
+  """
+
+  kind: str
+  timesteps: np.ndarray
+  tables: dict[str, np.ndarray]
+
+  @property
+  def num_steps(self) -> int:
+    return len(self.timesteps)
+
+  @property
+  def stochastic(self) -> bool:
+    return self.kind in ("ddim", "ddpm") and bool(self.tables["noise"].any())
+
+  def start(self, x_T: jax.Array) -> SamplerState:
+    """The state before the first step."""
+    depth = {"ddim": 0, "ddpm": 0, "dpmpp_2m": 1, "unipc": 3}[self.kind]
+    return SamplerState(x_T, (jnp.zeros_like(x_T),) * depth)
+
+  def step(
+    self,
+    process: Process,
+    i: jax.Array | int,
+    state: SamplerState,
+    prediction: jax.Array,
+    noise: jax.Array | None = None,
+  ) -> SamplerState:
+    """One step from timesteps[i] to the next; pure.
+
+    Args:
+      process: gives the prediction its meaning.
+      i: index into `timesteps`; may be traced.
+      state: from `start` or the step before.
+      prediction: the network's output at (state.x, timesteps[i]).
+      noise: standard normal, shaped as x; used where `stochastic`.
+    """
+    row = {name: jnp.asarray(table)[i] for name, table in self.tables.items()}
+    t = jnp.full(state.x.shape[:1], jnp.asarray(self.timesteps)[i])
+    x0 = process.to_x0(state.x, t, prediction)
+    if self.kind in ("ddim", "ddpm"):
+      epsilon = process.to_epsilon(state.x, t, prediction)
+      x = row["x0"] * x0 + row["epsilon"] * epsilon
+      return SamplerState(x + row["noise"] * noise if self.stochastic else x, ())
+    if self.kind == "dpmpp_2m":
+      (x0_1,) = state.history
+      return SamplerState(_second_order(row, state.x, x0, x0_1), (x0,))
+    last_x, x0_1, x0_2 = state.history
+    corrected = (
+      row["c_x"] * state.x
+      + row["c_last_x"] * last_x
+      + row["c_x0"] * x0
+      + row["c_x0_1"] * x0_1
+      + row["c_x0_2"] * x0_2
+    )
+    return SamplerState(_second_order(row, corrected, x0, x0_1), (corrected, x0, x0_1))
+
+
+def _second_order(
+  row: dict[str, jax.Array], x: jax.Array, x0: jax.Array, x0_1: jax.Array
+) -> jax.Array:
+  """DPM-Solver++(2M), Lu et al. 2022 Algorithm 2; UniPC's predictor is the same formula."""
+  return row["x"] * x + row["x0"] * (x0 + row["slope"] * (x0 - x0_1))
+
+
+def make_sampler(
+  process: Process,
+  kind: str = "ddim",
+  num_steps: int = 50,
+  *,
+  grid: str = "uniform",
+  final: str = "x0",
+  eta: float = 0.0,
+) -> Sampler:
+  """Lays out the timesteps and computes the tables.
+
+  Args:
+    process: schedule and prediction type.
+    kind: 'ddim' (Song et al. 2021 Eq. 12), 'ddpm' (Eq. 6: DDIM with eta = 1, on any grid),
+      'dpmpp_2m' (DPM-Solver++ 2M) or 'unipc' (UniPC-2, B(h) = exp(h) - 1).
+    num_steps: evaluations of the denoiser, at least 1.
+    grid: 'uniform' in t, 'log_snr' (uniform in log-SNR; fractional t), or 'leading' (the
+      release's: every (T // n)-th timestep plus one, which may give more than n steps).
+    final: where the last step ends: 'x0', or 'abar0' (noise level of t = 0, as released).
+    eta: DDIM's noise: 0 deterministic, 1 as DDPM.
+
+  Raises:
+    ValueError: unknown name, or a 'leading' grid that runs past T - 1 (the release crashes).
+  """
+  for value, choices in ((kind, KINDS), (grid, GRIDS), (final, FINALS)):
+    if value not in choices:
+      raise ValueError(f"Unknown {value!r}. Choose one of: {', '.join(choices)}.")
+  if eta and kind != "ddim":
+    raise ValueError(f"eta is DDIM's own setting; {kind!r} has none. Leave eta at 0.")
+  timesteps = _timesteps(process, num_steps, grid)
+  at = np.interp(timesteps, np.arange(process.num_timesteps), process.schedule.log_snr)
+  end = [process.schedule.log_snr[0] if final == "abar0" else np.inf]
+  to = np.append(at[1:], end)
+  if kind in ("ddim", "ddpm"):
+    tables = _ddim_tables(at, to, 1.0 if kind == "ddpm" else eta)
+  else:
+    tables = _multistep_tables(at, to)
+    if kind == "unipc":
+      tables |= _corrector_tables(at)
+  as_float32 = {name: table.astype(np.float32) for name, table in tables.items()}
+  return Sampler(kind, timesteps.astype(np.float32), as_float32)
+
+
+def _timesteps(process: Process, num_steps: int, grid: str) -> np.ndarray:
+  total = process.num_timesteps
+  if not 1 <= num_steps <= total:
+    raise ValueError(f"Sampling steps must be between 1 and {total}, not {num_steps}.")
+  if grid == "uniform":
+    return np.round(total - np.arange(num_steps) * total / num_steps) - 1.0
+  if grid == "log_snr":
+    log_snr = process.schedule.log_snr
+    wanted = np.linspace(log_snr[-1], log_snr[0], num_steps)
+    return np.interp(wanted, log_snr[::-1], np.arange(total)[::-1].astype(float))
+  timesteps = np.arange(0, total, total // num_steps) + 1
+  if timesteps[-1] >= total:
+    raise ValueError(
+      f"grid='leading' with {num_steps} steps asks for timestep {timesteps[-1]}, past the last "
+      f"one ({total - 1}). Use another number of steps or grid='uniform'."
+    )
+  return timesteps[::-1].astype(float)
+
+
+def _signal_noise(log_snr: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """sqrt(abar) and sqrt(1 - abar) of lambda, exact also at lambda = inf."""
+  return (1.0 + np.exp(-2.0 * log_snr)) ** -0.5, np.exp(-log_snr) * (
+    1.0 + np.exp(-2.0 * log_snr)
+  ) ** -0.5
+
+
+def _ddim_tables(at: np.ndarray, to: np.ndarray, eta: float) -> dict[str, np.ndarray]:
+  (alpha, sigma), (alpha_to, sigma_to) = _signal_noise(at), _signal_noise(to)
+  ratio = np.clip(1.0 - (alpha / alpha_to) ** 2, 0.0, None)
+  noise = eta * sigma_to / sigma * np.sqrt(ratio)
+  epsilon = np.sqrt(np.clip(sigma_to**2 - noise**2, 0.0, None))
+  return {"x0": alpha_to, "epsilon": epsilon, "noise": noise}
+
+
+def _multistep_tables(at: np.ndarray, to: np.ndarray) -> dict[str, np.ndarray]:
+  """First order at both ends: there is no earlier x_0 at the first, and h is infinite at x_0."""
+  (_, sigma), (alpha_to, sigma_to) = _signal_noise(at), _signal_noise(to)
+  h = to - at
+  slope = np.zeros_like(h)
+  slope[1:] = 0.5 * h[1:] / h[:-1]
+  slope[-1] = 0.0
+  return {"x": sigma_to / sigma, "x0": -alpha_to * np.expm1(-h), "slope": slope}
+
+
+def _corrector_tables(at: np.ndarray) -> dict[str, np.ndarray]:
+  """UniPC's corrector (Zhao et al. 2023, Algorithm 7): x_i again, now that x0 at t_i is known."""
+  alpha, sigma = _signal_noise(at)
+  table = {name: np.zeros_like(at) for name in ("c_x", "c_last_x", "c_x0", "c_x0_1", "c_x0_2")}
+  table["c_x"][0] = 1.0
+  for i in range(1, len(at)):
+    h = at[i] - at[i - 1]
+    shrink = np.expm1(-h)
+    if i == 1:
+      rho, rho_older, r = 0.5, 0.0, 1.0
+    else:
+      r = (at[i - 2] - at[i - 1]) / h
+      phi_2 = shrink / -h - 1.0
+      phi_3 = phi_2 / -h - 0.5
+      b = np.array([phi_2, 2.0 * phi_3]) / shrink
+      rho_older, rho = np.linalg.solve(np.array([[1.0, 1.0], [r, 1.0]]), b)
+    scale = -alpha[i] * shrink
+    table["c_last_x"][i] = sigma[i] / sigma[i - 1]
+    table["c_x0"][i] = scale * rho
+    table["c_x0_2"][i] = scale * rho_older / r
+    table["c_x0_1"][i] = scale * (1.0 - rho - rho_older / r)
+  return table
+
+
+def sample(
+  denoise: Denoiser,
+  process: Process,
+  sampler: Sampler,
+  x_T: jax.Array,
+  keys: jax.Array | None = None,
+  carry: Any = None,
+) -> jax.Array:
+  """Runs the sampler from x_T to x_0 inside one `lax.scan`.
+
+  Args:
+    denoise: (x_t, t (b,), carry) -> (prediction, carry); conditions are closed over.
+    process: the process the denoiser was trained for.
+    sampler: from `make_sampler`.
+    x_T: (b, ...) starting noise.
+    keys: (b,) one PRNG key a sample, needed where `sampler.stochastic`. A sample's noise
+      depends on its own key alone.
+    carry: first value of the denoiser's carry.
+
+  Returns:
+    (b, ...) x_0, float32.
+  """
+  if sampler.stochastic and keys is None:
+    raise ValueError("This sampler adds noise: give `keys`, one PRNG key a sample.")
+
+  def body(
+    loop: tuple[SamplerState, Any], i: jax.Array
+  ) -> tuple[tuple[SamplerState, Any], None]:
+    state, carry = loop
+    t = jnp.full(x_T.shape[:1], jnp.asarray(sampler.timesteps)[i])
+    prediction, carry = denoise(state.x, t, carry)
+    noise = None
+    if sampler.stochastic:
+      step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, i)
+      noise = jax.vmap(lambda key: jax.random.normal(key, x_T.shape[1:]))(step_keys)
+    return (sampler.step(process, i, state, prediction, noise), carry), None
+
+  start = (sampler.start(x_T.astype(jnp.float32)), carry)
+  (state, _), _ = jax.lax.scan(body, start, jnp.arange(sampler.num_steps))
+  return state.x

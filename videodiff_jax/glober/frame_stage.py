@@ -1,0 +1,110 @@
+"""The kl_vae stage: reconstruction + KL, with LPIPS and a patch adversary by option.
+
+The paper takes a pretrained KL-VAE (Sec. 3.1, Frame Encoding) whose recipe is Rombach et al.'s
+(arXiv 2112.10752, Appendix G); this is that recipe with a constant adversarial weight.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import optax
+
+from videodiff_jax.glober.autoencoder import to_float
+from videodiff_jax.glober.networks import Networks
+from videodiff_jax.metrics import lpips
+from videodiff_jax.models.patch_discriminator import PatchDiscriminator
+from videodiff_jax.training import optimizers, state
+from videodiff_jax.training.stage import Batch, Metrics, Stage
+from videodiff_jax.training.state import Adversary, TrainState
+
+RECONSTRUCTIONS = ("l1", "l2")
+
+
+def kl_vae_stage(config: ml_collections.ConfigDict, networks: Networks) -> Stage:
+  """Trains the frame auto-encoder on single frames; batches hold 'frames' (b, n, h, w, c)."""
+  settings, losses = config.train.kl_vae, config.loss.kl_vae
+  optimizer = optimizers.make_optimizer(steps=settings.steps, **settings.optimizer)
+  ema = state.Ema(**settings.ema)
+  model = networks.kl_vae
+  discriminator = PatchDiscriminator(dtype=jnp.dtype(config.precision))
+  perceptual = lpips.load_params(losses.lpips_net) if losses.lpips else None
+
+  def init(key: jax.Array) -> TrainState:
+    keys = jax.random.split(key, 3)
+    frame = jnp.zeros((1, config.data.image_size, config.data.image_size, config.data.channels))
+    params = model.init(keys[0], frame, keys[0])
+    adversary = None
+    if losses.adversary:
+      fresh = discriminator.init(keys[1], frame)
+      adversary = Adversary(fresh, optimizer.init(fresh))
+    return state.create(keys[2], params, optimizer, adversary=adversary)
+
+  def gradients(train: TrainState, batch: Batch, key: jax.Array, adversarial: bool) -> dict:
+    x = to_float(batch["frames"]).reshape(-1, *batch["frames"].shape[2:])
+
+    def of_vae(params: Any) -> tuple[jax.Array, tuple[Metrics, jax.Array]]:
+      posterior = model.apply(params, x, method="encode")
+      drawn = model.apply(params, posterior.sample(key), method="decode")
+      error = jnp.abs(drawn - x) if losses.reconstruction == "l1" else jnp.square(drawn - x)
+      # Summed over a frame's pixels, as the KL is over its latent: their ratio has no side length.
+      metrics = {"reconstruction": error.sum((1, 2, 3)).mean(), "kl": posterior.kl().mean()}
+      total = metrics["reconstruction"] + losses.kl * metrics["kl"]
+      if losses.lpips:
+        rgb = [jnp.broadcast_to(image, (*image.shape[:3], 3)) for image in (drawn, x)]
+        metrics["lpips"] = lpips.lpips(*rgb, losses.lpips_net, perceptual).mean()
+        total += losses.lpips * metrics["lpips"] * x[0].size
+      if adversarial:
+        metrics["adversary"] = -discriminator.apply(train.adversary.params, drawn).mean()
+        total += losses.adversary * metrics["adversary"] * x[0].size
+      return total, (metrics | {"loss": total}, drawn)
+
+    grad, (metrics, drawn) = jax.grad(of_vae, has_aux=True)(train.params)
+    if not adversarial:
+      return {"params": grad, "metrics": metrics}
+
+    def of_adversary(params: Any) -> jax.Array:
+      real = discriminator.apply(params, x)
+      fake = discriminator.apply(params, jax.lax.stop_gradient(drawn))
+      return 0.5 * (jax.nn.relu(1.0 - real).mean() + jax.nn.relu(1.0 + fake).mean())
+
+    loss, grad_d = jax.value_and_grad(of_adversary)(train.adversary.params)
+    return {"params": grad, "adversary": grad_d, "metrics": metrics | {"discriminator": loss}}
+
+  def step(train: TrainState, batch: Batch, adversarial: bool) -> tuple[TrainState, Metrics]:
+    result = optimizers.accumulate(
+      lambda part, key: gradients(train, part, key, adversarial),
+      batch, jax.random.fold_in(train.key, train.step), settings.accumulate,
+    )  # fmt: skip
+    metrics = result["metrics"] | {"gradient_norm": optax.tree.norm(result["params"])}
+    new = state.apply_gradients(train, result["params"], optimizer, ema)
+    if adversarial:
+      new = new.replace(
+        adversary=train.adversary.apply_gradients(result["adversary"], optimizer)
+      )
+    return new, metrics
+
+  def preview(
+    train: TrainState, frozen: Any, batch: Batch, key: jax.Array
+  ) -> dict[str, jax.Array]:
+    del frozen, key
+    clips = to_float(batch["frames"])
+    posterior = model.apply(
+      train.ema_params, clips.reshape(-1, *clips.shape[2:]), method="encode"
+    )
+    drawn = model.apply(train.ema_params, posterior.mean, method="decode")
+    return {"real": clips, "reconstruction": drawn.reshape(clips.shape)}
+
+  def plain(train: TrainState, frozen: Any, batch: Batch) -> tuple[TrainState, Metrics]:
+    return step(train, batch, adversarial=False)
+
+  def against_adversary(
+    train: TrainState, frozen: Any, batch: Batch
+  ) -> tuple[TrainState, Metrics]:
+    return step(train, batch, adversarial=True)
+
+  steps = ((0, plain),)
+  if losses.adversary:
+    steps = ((0, plain), (max(losses.adversary_start, 1), against_adversary))
+  return Stage("kl_vae", init, steps, preview)

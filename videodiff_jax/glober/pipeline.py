@@ -1,0 +1,234 @@
+"""The library: a trained GLOBER that encodes, reconstructs, generates and redraws clips."""
+
+import dataclasses
+import functools
+import json
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import tqdm
+from jax.sharding import Mesh
+
+from videodiff_jax.glober import sampling, stages
+from videodiff_jax.glober.networks import Networks, build
+from videodiff_jax.inputs.clips import keyframe_indices
+from videodiff_jax.training import partitioning
+from videodiff_jax.training.checkpoints import CheckpointError, Checkpoints
+from videodiff_jax.training.loop import abstract_state, to_uint8
+
+
+@dataclasses.dataclass(frozen=True)
+class Samples:
+  """Clips and what they were drawn from.
+
+  Attributes:
+    videos: (n, f, h, w, c) uint8.
+    global_features: (n, H'', W'', C'') float32.
+    frame_times: (f,) tau.
+    labels: (n,) classes; num_classes is 'none'.
+    seed: of every draw.
+  """
+
+  videos: np.ndarray
+  global_features: np.ndarray
+  frame_times: np.ndarray
+  labels: np.ndarray
+  seed: int
+
+
+class Pipeline:
+  """GLOBER with its averaged weights.
+
+  Clip n of a call draws from fold_in(key(seed), n) alone: it is the same clip whatever the number
+  of clips, the chunks frames are drawn in, or the devices (up to rounding).
+
+  Settings come from `config.sample`; change them on a copy: `pipeline.with_settings(...)`.
+  """
+
+  def __init__(self, config: ml_collections.ConfigDict, params: dict[str, Any], mesh: Mesh):
+    self.config = ml_collections.FrozenConfigDict(config)
+    self.networks: Networks = build(config)
+    self.params = params
+    self.mesh = mesh
+
+  @classmethod
+  def from_workdir(cls, workdir: str | pathlib.Path, **settings: Any) -> "Pipeline":
+    """Loads the newest complete checkpoints of a workdir.
+
+    Args:
+      workdir: as given to training.
+      **settings: replace entries of `config.sample`, as in `with_settings`.
+
+    Raises:
+      CheckpointError: no workdir, or a stage without a checkpoint.
+    """
+    workdir = pathlib.Path(workdir)
+    if not (workdir / "config.json").is_file():
+      raise CheckpointError(f"{workdir} is not a workdir: it has no config.json. Train one first.")
+    config = ml_collections.ConfigDict(json.loads((workdir / "config.json").read_text()))
+    mesh = partitioning.make_mesh()
+    ema = {name: load_ema(config, workdir, name, mesh) for name in stages.NAMES}
+    return cls(config, stages.sampling_params(ema), mesh).with_settings(**settings)
+
+  def with_settings(self, **settings: Any) -> "Pipeline":
+    """A pipeline with the same weights and other entries of `config.sample`.
+
+    `decoder` and `generator` take dicts that replace single keys (kind, num_steps, grid, eta).
+    """
+    config = ml_collections.ConfigDict(self.config)
+    for name, value in settings.items():
+      if name not in config.sample:
+        raise ValueError(f"Unknown setting {name!r}. Choose among: {', '.join(config.sample)}.")
+      if isinstance(value, dict):
+        config.sample[name].update(value)
+      else:
+        config.sample[name] = value
+    return Pipeline(config, self.params, self.mesh)
+
+  @property
+  def frame_times(self) -> np.ndarray:
+    """(F,) tau of a training clip's frames."""
+    return sampling.frame_times(self.config)
+
+  def encode(self, clips: np.ndarray) -> np.ndarray:
+    """(n, F, h, w, c) uint8 clips of training length -> (n, H'', W'', C'') global features."""
+    data = self.config.data
+    expected = (data.num_frames, data.image_size, data.image_size, data.channels)
+    if clips.dtype != np.uint8 or clips.shape[1:] != expected:
+      raise ValueError(
+        f"Clips must be uint8 of shape (n, {', '.join(map(str, expected))}), not {clips.dtype} "
+        f"{clips.shape}."
+      )
+    keys = clips[:, keyframe_indices(data.num_frames, data.num_keyframes)]
+    return self._in_chunks("encode", self._encode, (keys,), data.num_keyframes)
+
+  def reconstruct(
+    self,
+    clips: np.ndarray,
+    labels: np.ndarray | None = None,
+    frame_times: np.ndarray | None = None,
+    seed: int = 0,
+  ) -> Samples:
+    """Encodes clips and draws them again, at their own frame times or others."""
+    return self.redraw(self.encode(clips), frame_times, labels, seed)
+
+  def generate(
+    self,
+    num_videos: int,
+    frame_times: np.ndarray | None = None,
+    labels: np.ndarray | None = None,
+    seed: int = 0,
+  ) -> Samples:
+    """New clips.
+
+    Args:
+      num_videos: how many.
+      frame_times: (f,) tau; the frames of a training clip by default. Any times, any number.
+      labels: (n,) classes; by default drawn uniformly where the system has classes.
+      seed: of every draw.
+    """
+    classes = self.networks.num_classes
+    if labels is None and classes:
+      labels = np.random.default_rng(seed).integers(0, classes, num_videos)
+    labels = self._labels(labels, num_videos)
+    rows = (labels, np.arange(num_videos))
+    draw = functools.partial(self._draw_features, seed=seed)
+    features = self._in_chunks("global features", draw, rows, 1)
+    return self.redraw(features, frame_times, labels, seed)
+
+  def redraw(
+    self,
+    global_features: np.ndarray,
+    frame_times: np.ndarray | None = None,
+    labels: np.ndarray | None = None,
+    seed: int = 0,
+  ) -> Samples:
+    """Draws frames of given global features (n, H'', W'', C'') at any times tau (f,)."""
+    times = np.asarray(self.frame_times if frame_times is None else frame_times, np.float64)
+    if times.ndim != 1 or not len(times) or times.min() < 0 or times.max() > 1:
+      raise ValueError("frame_times must be a non-empty list of numbers between 0 and 1.")
+    n, f = len(global_features), len(times)
+    labels = self._labels(labels, n)
+    rows = (
+      np.repeat(np.asarray(global_features, np.float32), f, axis=0),
+      np.tile(times.astype(np.float32), n),
+      np.repeat(labels, f),
+      np.repeat(np.arange(n), f),
+    )
+    draw = functools.partial(self._draw_frames, seed=seed)
+    frames = self._in_chunks("frames", draw, rows, 1)
+    videos = frames.reshape(n, f, *frames.shape[1:])
+    return Samples(videos, np.asarray(global_features), times, labels, seed)
+
+  def _labels(self, labels: np.ndarray | None, num_videos: int) -> np.ndarray:
+    classes = self.networks.num_classes
+    if labels is None:
+      return np.full(num_videos, classes, np.int32)
+    labels = np.broadcast_to(np.asarray(labels, np.int32), num_videos)
+    if labels.min() < 0 or labels.max() > classes:
+      has = f"classes 0 to {classes - 1}" if classes else "no classes"
+      raise ValueError(f"Class label {labels.max()} was asked for, but this system has {has}.")
+    return labels
+
+  def _in_chunks(self, what: str, function: Any, rows: tuple, frames_per_row: int) -> np.ndarray:
+    """Calls a compiled function on equal chunks of rows; the last one is padded."""
+    devices = self.mesh.devices.size
+    size = max(self.config.sample.frames_per_chunk // frames_per_row, 1)
+    total = len(rows[0])
+    size = -(-min(size, total) // devices) * devices
+    out = []
+    with jax.set_mesh(self.mesh):
+      for begin in tqdm.trange(0, total, size, desc=what, disable=None):
+        chunk = [row[begin : begin + size] for row in rows]
+        padded = [np.concatenate([c, np.repeat(c[-1:], size - len(c), axis=0)]) for c in chunk]
+        placed = partitioning.put_batch(dict(enumerate(padded)), self.mesh)
+        out.append(np.asarray(function(self.params, *placed.values()))[: len(chunk[0])])
+    return np.concatenate(out)
+
+  @functools.cached_property
+  def _encode(self) -> Any:
+    return jax.jit(lambda params, keys: sampling.encode_clips(self.networks, params, keys))
+
+  @functools.cached_property
+  def _draw_features(self) -> Any:
+    @jax.jit
+    def draw(params: Any, labels: jax.Array, clips: jax.Array, seed: jax.Array) -> jax.Array:
+      keys = _clip_keys(seed, clips)
+      return sampling.draw_features(self.config, self.networks, params, labels, keys)
+
+    return draw
+
+  @functools.cached_property
+  def _draw_frames(self) -> Any:
+    @jax.jit
+    def draw(params: Any, v: Any, times: Any, labels: Any, clips: Any, seed: Any) -> jax.Array:
+      keys = _clip_keys(seed, clips)
+      return to_uint8(
+        sampling.draw_frames(self.config, self.networks, params, v, times, labels, keys)
+      )
+
+    return draw
+
+
+def _clip_keys(seed: jax.Array, clips: jax.Array) -> jax.Array:
+  return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), clips)
+
+
+def load_ema(
+  config: ml_collections.ConfigDict, workdir: pathlib.Path, name: str, mesh: Mesh
+) -> dict[str, Any]:
+  """{'ema_params', 'statistics'} of a stage's newest complete checkpoint."""
+  checkpoints = Checkpoints(workdir / name / "checkpoints")
+  step = checkpoints.latest_step()
+  if step is None:
+    raise CheckpointError(
+      f"Stage {name!r} has no checkpoint in {workdir}. Train it first: --stage={name}."
+    )
+  target = abstract_state(stages.make_stage(config, name), config.seed, mesh)
+  ema = checkpoints.restore_ema(step, target)
+  checkpoints.close()
+  return ema

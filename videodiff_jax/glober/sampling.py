@@ -1,0 +1,176 @@
+"""Drawing global features and frames: pure functions, each one compiled call.
+
+`params` is a dict with the averaged parameters of the stages ('kl_vae', 'autoencoder',
+'generator') and the channel statistics ('latent_statistics', 'feature_statistics').
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from videodiff_jax.diffusion.guidance import guide
+from videodiff_jax.diffusion.noise import frame_keys, starting_noise
+from videodiff_jax.diffusion.samplers import make_sampler, sample
+from videodiff_jax.glober import generator
+from videodiff_jax.glober.autoencoder import decode_frames, encode_frames
+from videodiff_jax.glober.networks import Networks
+from videodiff_jax.inputs.clips import keyframe_indices
+from videodiff_jax.training import partitioning
+
+Params = dict[str, Any]
+
+
+def frame_time_divisor(config: ml_collections.ConfigDict) -> int:
+  """What an index is divided by to give tau: F, or F - 1."""
+  divisors = {"index / F": config.data.num_frames, "index / (F - 1)": config.data.num_frames - 1}
+  return divisors[config.data.frame_time]
+
+
+def frame_times(config: ml_collections.ConfigDict) -> np.ndarray:
+  """(F,) tau of a training clip's frames, float64."""
+  return np.arange(config.data.num_frames) / frame_time_divisor(config)
+
+
+def encode_clips(networks: Networks, params: Params, key_frames: jax.Array) -> jax.Array:
+  """(n, K, h, w, c) uint8 keyframes -> (n, H'', W'', C'') means of the global feature's posterior."""
+  z = encode_frames(
+    networks.kl_vae, params["kl_vae"], params["latent_statistics"], key_frames, None
+  )
+  return networks.autoencoder.apply(params["autoencoder"], z, method="encode").mean
+
+
+def null_video(
+  config: ml_collections.ConfigDict, networks: Networks, params: Params
+) -> jax.Array:
+  """(1, H'', W'', C''): the encoding of zero keyframe latents, what training drops videos to."""
+  zeros = jnp.zeros((1, config.data.num_keyframes, *networks.latent_shape))
+  return networks.autoencoder.apply(params["autoencoder"], zeros, method="encode").mean
+
+
+def draw_features(
+  config: ml_collections.ConfigDict,
+  networks: Networks,
+  params: Params,
+  labels: jax.Array,
+  clip_keys: jax.Array,
+) -> jax.Array:
+  """New global features (n, H'', W'', C'') from the DiT, guided by class where there are any.
+
+  Args:
+    config: `config.sample.generator` has the sampler, `config.sample.guidance_generator` s.
+    networks: of the system.
+    params: averaged parameters and statistics.
+    labels: (n,) classes.
+    clip_keys: (n,) one PRNG key a clip.
+  """
+  process, settings = networks.generator_process, config.sample
+  sampler = make_sampler(process, **settings.generator)
+  weights = partitioning.gather(params["generator"])
+
+  def denoise(
+    x: jax.Array, t: jax.Array, labels: jax.Array, carry: Any
+  ) -> tuple[jax.Array, Any]:
+    return generator.denoise(networks.generator, weights, x, t, labels), carry
+
+  null = jnp.full_like(labels, networks.num_classes)
+  scale = settings.guidance_generator if networks.num_classes else 1.0
+  noise = jax.vmap(lambda key: jax.random.normal(key, networks.feature_shape))(clip_keys)
+  noise = partitioning.split_batch(noise)
+  keys = jax.vmap(jax.random.fold_in, (0, None))(clip_keys, 1)
+  v = sample(guide(denoise, labels, null, scale), process, sampler, noise, keys)
+  statistics = params["feature_statistics"]
+  return v * statistics["std"] + statistics["mean"]
+
+
+def draw_frames(
+  config: ml_collections.ConfigDict,
+  networks: Networks,
+  params: Params,
+  global_features: jax.Array,
+  times: jax.Array,
+  labels: jax.Array,
+  clip_keys: jax.Array,
+) -> jax.Array:
+  """Frames (n, h, w, c) in about [-1, 1], each from its own row of arguments alone.
+
+  Args:
+    config: `config.sample.decoder` has the sampler, `.guidance_decoder` s, `.noise` its sharing.
+    networks: of the system.
+    params: averaged parameters and statistics.
+    global_features: (n, H'', W'', C''), one a frame.
+    times: (n,) tau of each frame.
+    labels: (n,) classes.
+    clip_keys: (n,) PRNG keys, equal for the frames of one clip.
+  """
+  process, settings, model = networks.decoder_process, config.sample, networks.autoencoder
+  sampler = make_sampler(process, **settings.decoder)
+  weights = partitioning.gather(params["autoencoder"])
+
+  def conditions(v: jax.Array, labels: jax.Array) -> Any:
+    return model.apply(weights, v, times, labels, method="frame_conditions")
+
+  def denoise(x: jax.Array, t: jax.Array, condition: Any, carry: Any) -> tuple[jax.Array, Any]:
+    return model.apply(weights, x, t, condition, method="denoise"), carry
+
+  condition = null = conditions(global_features, labels)
+  if settings.guidance_decoder != 1.0:
+    null_v = jnp.broadcast_to(null_video(config, networks, params), global_features.shape)
+    null = conditions(null_v, jnp.full_like(labels, networks.num_classes))
+  noise = starting_noise(clip_keys, times, networks.latent_shape, settings.noise)
+  noise = partitioning.split_batch(noise)
+  keys = frame_keys(jax.vmap(jax.random.fold_in, (0, None))(clip_keys, 1), times)
+  denoiser = guide(denoise, condition, null, settings.guidance_decoder)
+  z = sample(denoiser, process, sampler, noise, keys)
+  return decode_frames(networks.kl_vae, params["kl_vae"], params["latent_statistics"], z)
+
+
+def _draw_clips(
+  config: ml_collections.ConfigDict,
+  networks: Networks,
+  params: Params,
+  features: jax.Array,
+  labels: jax.Array,
+  clip_keys: jax.Array,
+) -> jax.Array:
+  """(n, F, h, w, c): every frame of a training clip's length for each global feature."""
+  times = jnp.asarray(frame_times(config), jnp.float32)
+  n, f = len(features), len(times)
+
+  def rows(x: jax.Array) -> jax.Array:
+    return jnp.repeat(x, f, axis=0)
+
+  frames = draw_frames(
+    config, networks, params, rows(features), jnp.tile(times, n), rows(labels), rows(clip_keys)
+  )
+  return frames.reshape(n, f, *frames.shape[1:])
+
+
+def reconstruct_clips(
+  config: ml_collections.ConfigDict,
+  networks: Networks,
+  params: Params,
+  clips: jax.Array,
+  labels: jax.Array,
+  key: jax.Array,
+) -> jax.Array:
+  """(n, F, h, w, c) uint8 clips -> the same clips drawn from their global features."""
+  indices = keyframe_indices(config.data.num_frames, config.data.num_keyframes)
+  features = encode_clips(networks, params, clips[:, np.asarray(indices)])
+  keys = jax.random.split(key, len(clips))
+  return _draw_clips(config, networks, params, features, labels, keys)
+
+
+def generate_clips(
+  config: ml_collections.ConfigDict,
+  networks: Networks,
+  params: Params,
+  labels: jax.Array,
+  key: jax.Array,
+) -> jax.Array:
+  """(n, F, h, w, c) new clips of the given classes."""
+  keys = jax.random.split(key, len(labels))
+  features = draw_features(config, networks, params, labels, keys)
+  return _draw_clips(config, networks, params, features, labels, keys)

@@ -1,0 +1,272 @@
+"""What the training loop runs for GLOBER: kl_vae, autoencoder, generator."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import optax
+from einops import rearrange
+
+from videodiff_jax.glober import adversarial, generator, sampling
+from videodiff_jax.glober.autoencoder import (
+  decode_frames,
+  encode_frames,
+  reconstruction,
+  to_float,
+)
+from videodiff_jax.glober.frame_stage import kl_vae_stage
+from videodiff_jax.glober.networks import Networks, build
+from videodiff_jax.training import optimizers, partitioning, state
+from videodiff_jax.training.stage import Batch, Metrics, Stage
+from videodiff_jax.training.state import Adversary, TrainState
+
+NAMES = ("kl_vae", "autoencoder", "generator")
+
+
+def make_stage(config: ml_collections.ConfigDict, name: str) -> Stage:
+  """The stage of a name; see `NAMES`."""
+  makers: dict[str, Callable[[ml_collections.ConfigDict, Networks], Stage]] = {
+    "kl_vae": kl_vae_stage,
+    "autoencoder": autoencoder_stage,
+    "generator": generator_stage,
+  }
+  return makers[name](config, build(config))
+
+
+def frozen_networks(name: str, ema: dict[str, dict[str, Any]]) -> dict[str, Any]:
+  """The `frozen` argument of a stage, from {'ema_params', 'statistics'} of the earlier ones."""
+  frozen = {}
+  if name != "kl_vae":
+    frozen["kl_vae"] = ema["kl_vae"]["ema_params"]
+  if name == "generator":
+    frozen["autoencoder"] = ema["autoencoder"]["ema_params"]
+    frozen["latent_statistics"] = ema["autoencoder"]["statistics"]["latents"]
+  return frozen
+
+
+def sampling_params(ema: dict[str, dict[str, Any]]) -> dict[str, Any]:
+  """The `params` of glober.sampling, from {'ema_params', 'statistics'} of all stages."""
+  return frozen_networks("generator", ema) | {
+    "generator": ema["generator"]["ema_params"],
+    "feature_statistics": ema["generator"]["statistics"]["global_features"],
+  }
+
+
+def channel_statistics(channels: int, std: float = 1.0) -> dict[str, jax.Array]:
+  """Mean 0 and a common std for every channel: the values before any are measured."""
+  return {"mean": jnp.zeros(channels), "std": jnp.full(channels, std)}
+
+
+def autoencoder_stage(config: ml_collections.ConfigDict, networks: Networks) -> Stage:
+  """Eq. 8: L_rec + lambda_1 L_kl + lambda_2 L_cra^G, and the discriminator's own L_cra^D."""
+  settings, losses, cra = config.train.autoencoder, config.loss, config.loss.cra
+  optimizer = _optimizer(settings)
+  ema = state.Ema(**settings.ema)
+  model, process, kl_vae = networks.autoencoder, networks.decoder_process, networks.kl_vae
+  discriminator = networks.discriminator
+  measured = not config.model.latent_scale
+
+  def init(key: jax.Array) -> TrainState:
+    keys = jax.random.split(key, 3)
+    latents = jnp.zeros((1, config.data.num_keyframes, *networks.latent_shape))
+    params = model.init(keys[0], latents, jnp.zeros(1), jnp.zeros(1, jnp.int32))
+    adversary = None
+    if losses.lambda_cra:
+      side, channels = discriminator.image_size, discriminator.in_channels
+      fresh = discriminator.init(keys[1], jnp.zeros((1, 2, side, side, channels)))
+      adversary = Adversary(fresh, optimizer.init(fresh))
+    std = 1.0 if measured else 1.0 / config.model.latent_scale
+    statistics = {"latents": channel_statistics(networks.latent_shape[-1], std)}
+    return state.create(keys[2], params, optimizer, statistics, adversary)
+
+  def synthesised(
+    params: Any, frozen: Any, statistics: Any, batch: Batch, key: jax.Array
+  ) -> tuple[dict[str, jax.Array], jax.Array]:
+    """The losses of Eq. 8 without CRA, and the target latents."""
+    keys = jax.random.split(key, 3)
+    encode = [
+      encode_frames(kl_vae, frozen["kl_vae"], statistics["latents"], batch[name], k)
+      for name, k in (("key_frames", keys[0]), ("target_frames", keys[1]))
+    ]
+    out = reconstruction(
+      model, process, params, *encode, batch["target_times"], batch["label"], keys[2],
+      drop_video=losses.drop_video, drop_condition=losses.drop_condition,
+    )  # fmt: skip
+    return out, encode[1]
+
+  def cra_pairs(
+    frozen: Any, statistics: Any, batch: Batch, out: dict, latents: jax.Array
+  ) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """(real, fake) pairs (b, 2, h, w, c) of neighbouring targets, and which of them count."""
+    pairs = batch["target_times"].shape[1] // 2
+    fake = rearrange(out["latents"], "b (p f) h w c -> (b p) f h w c", p=pairs)
+    if config.model.discriminator.on == "pixels":
+      flat = rearrange(fake, "n f h w c -> (n f) h w c")
+      flat = decode_frames(kl_vae, frozen["kl_vae"], statistics["latents"], flat)
+      fake = rearrange(flat, "(n f) h w c -> n f h w c", f=2)
+      real = to_float(batch["target_frames"])
+    else:
+      real = latents
+    real = rearrange(real, "b (p f) h w c -> (b p) f h w c", p=pairs)
+    latest = rearrange(out["timesteps"], "b (p f) -> (b p) f", p=pairs).max(1)
+    return real, fake, (latest <= cra.max_timestep).astype(jnp.float32)
+
+  def judge(params: Any, pairs: jax.Array) -> jax.Array:
+    """(p, n, 2, h, w, c) -> logits (p, n)."""
+    flat = rearrange(pairs, "p n f h w c -> (p n) f h w c")
+    return discriminator.apply(params, flat).reshape(pairs.shape[:2])
+
+  def mean_over(counted: jax.Array, values: jax.Array) -> jax.Array:
+    return (counted * values).sum() / jnp.maximum(counted.sum(), 1.0)
+
+  def gradients(
+    train: TrainState, frozen: Any, batch: Batch, key: jax.Array, with_cra: bool
+  ) -> dict:
+    """Gradients and metrics of one (part of a) batch; the frames are synthesised once."""
+
+    def of_autoencoder(params: Any) -> tuple[jax.Array, tuple[Metrics, Any]]:
+      out, latents = synthesised(params, frozen, train.statistics, batch, key)
+      total = out["reconstruction"] + losses.lambda_kl * out["kl"]
+      metrics = {"reconstruction": out["reconstruction"], "kl": out["kl"]}
+      pairs = None
+      if with_cra:
+        pairs = real, fake, counted = cra_pairs(frozen, train.statistics, batch, out, latents)
+        logits = judge(train.adversary.params, adversarial.generator_pairs(real, fake))
+        cra_loss = mean_over(counted, adversarial.generator_loss(logits, cra.loss))
+        total = total + losses.lambda_cra * cra_loss
+        metrics["cra_generator"] = cra_loss
+      return total, (metrics | {"loss": total}, pairs)
+
+    def of_discriminator(params: Any, pairs: Any) -> tuple[jax.Array, Metrics]:
+      real, fake, counted = jax.lax.stop_gradient(pairs)
+      inputs, labels = adversarial.discriminator_pairs(real, fake)
+      logits = judge(params, inputs)
+      loss = mean_over(counted, adversarial.discriminator_loss(logits, labels, cra.loss))
+      right = (logits > 0) == (labels > 0)
+      return loss, {"cra_discriminator": loss, "cra_accuracy": right.mean()}
+
+    grad, (metrics, pairs) = jax.grad(of_autoencoder, has_aux=True)(train.params)
+    if not with_cra:
+      return {"params": grad, "metrics": metrics}
+    grad_d, metrics_d = jax.grad(of_discriminator, has_aux=True)(train.adversary.params, pairs)
+    return {"params": grad, "adversary": grad_d, "metrics": metrics | metrics_d}
+
+  def step(
+    train: TrainState, frozen: Any, batch: Batch, with_cra: bool
+  ) -> tuple[TrainState, Metrics]:
+    result = optimizers.accumulate(
+      lambda part, key: gradients(train, frozen, part, key, with_cra),
+      batch, jax.random.fold_in(train.key, train.step), settings.accumulate,
+    )  # fmt: skip
+    metrics = result["metrics"] | {"gradient_norm": optax.tree.norm(result["params"])}
+    adversary = train.adversary
+    if with_cra:
+      # Between its steps the discriminator keeps parameters and moments alike.
+      due = train.step % cra.discriminator_every == 0
+      stepped = adversary.apply_gradients(result["adversary"], optimizer)
+      adversary = jax.tree.map(lambda new, old: jnp.where(due, new, old), stepped, adversary)
+    new = state.apply_gradients(train, result["params"], optimizer, ema)
+    return new.replace(adversary=adversary), metrics
+
+  def measure(frozen: Any, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
+    raw = channel_statistics(networks.latent_shape[-1])
+    return {"latents": encode_frames(kl_vae, frozen["kl_vae"], raw, batch["key_frames"], key)}
+
+  def preview(
+    train: TrainState, frozen: Any, batch: Batch, key: jax.Array
+  ) -> dict[str, jax.Array]:
+    params = {
+      "kl_vae": frozen["kl_vae"],
+      "autoencoder": train.ema_params,
+      "latent_statistics": train.statistics["latents"],
+    }
+    drawn = sampling.reconstruct_clips(
+      config, networks, params, batch["frames"], batch["label"], key
+    )
+    return {"real": to_float(batch["frames"]), "reconstruction": drawn}
+
+  def without(*args: Any) -> tuple[TrainState, Metrics]:
+    return step(*args, with_cra=False)
+
+  def with_cra(*args: Any) -> tuple[TrainState, Metrics]:
+    return step(*args, with_cra=True)
+
+  steps = ((0, without),)
+  if losses.lambda_cra:
+    steps = (
+      ((0, with_cra),) if cra.start_step == 0 else ((0, without), (cra.start_step, with_cra))
+    )
+  return Stage("autoencoder", init, steps, preview, measure if measured else None)
+
+
+def generator_stage(config: ml_collections.ConfigDict, networks: Networks) -> Stage:
+  """Sec. 3.2: the DiT on standardised posterior samples of the frozen video encoder."""
+  settings = config.train.generator
+  optimizer = _optimizer(settings)
+  ema = state.Ema(**settings.ema)
+  model, channels = networks.generator, networks.feature_shape[-1]
+
+  def init(key: jax.Array) -> TrainState:
+    labels = jnp.zeros(1, jnp.int32)
+    features = jnp.zeros((1, *networks.feature_shape))
+    key_init, key = jax.random.split(key)
+    params = model.init(key_init, features, jnp.zeros(1), **generator.inputs(model, labels))
+    statistics = {"global_features": channel_statistics(channels)}
+    return state.create(key, params, optimizer, statistics)
+
+  def posterior_samples(frozen: Any, batch: Batch, key: jax.Array, draws: int) -> jax.Array:
+    """(b * draws, H'', W'', C'') samples of Eq. 1, `draws` of each clip."""
+    keys = jax.random.split(key)
+    latents = encode_frames(
+      networks.kl_vae,
+      frozen["kl_vae"],
+      frozen["latent_statistics"],
+      batch["key_frames"],
+      keys[0],
+    )
+    posterior = networks.autoencoder.apply(frozen["autoencoder"], latents, method="encode")
+    repeated = jax.tree.map(lambda x: jnp.repeat(x, draws, axis=0), posterior)
+    return repeated.sample(keys[1])
+
+  def gradients(train: TrainState, frozen: Any, batch: Batch, key: jax.Array) -> dict:
+    keys = jax.random.split(key)
+    features = posterior_samples(frozen, batch, keys[0], settings.draws_per_clip)
+    scale = train.statistics["global_features"]
+    features = partitioning.split_batch((features - scale["mean"]) / scale["std"])
+    labels = jnp.repeat(batch["label"], settings.draws_per_clip)
+
+    def loss(params: Any) -> jax.Array:
+      return generator.loss(
+        model, networks.generator_process, params, features, labels, keys[1],
+        drop_condition=config.loss.drop_condition,
+      ).mean()  # fmt: skip
+
+    value, grad = jax.value_and_grad(loss)(train.params)
+    return {"params": grad, "metrics": {"loss": value}}
+
+  def train_step(train: TrainState, frozen: Any, batch: Batch) -> tuple[TrainState, Metrics]:
+    result = optimizers.accumulate(
+      lambda part, key: gradients(train, frozen, part, key),
+      batch, jax.random.fold_in(train.key, train.step), settings.accumulate,
+    )  # fmt: skip
+    metrics = result["metrics"] | {"gradient_norm": optax.tree.norm(result["params"])}
+    return state.apply_gradients(train, result["params"], optimizer, ema), metrics
+
+  def measure(frozen: Any, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
+    return {"global_features": posterior_samples(frozen, batch, key, 1)}
+
+  def preview(
+    train: TrainState, frozen: Any, batch: Batch, key: jax.Array
+  ) -> dict[str, jax.Array]:
+    params = frozen | {
+      "generator": train.ema_params, "feature_statistics": train.statistics["global_features"]
+    }  # fmt: skip
+    return {"generated": sampling.generate_clips(config, networks, params, batch["label"], key)}
+
+  return Stage("generator", init, ((0, train_step),), preview, measure)
+
+
+def _optimizer(settings: ml_collections.ConfigDict) -> optax.GradientTransformation:
+  return optimizers.make_optimizer(steps=settings.steps, **settings.optimizer)

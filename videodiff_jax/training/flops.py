@@ -1,0 +1,63 @@
+"""Floating-point operations of a function, by walking its jaxpr, and what devices can do."""
+
+import math
+from typing import Any
+
+import jax
+from jax.extend import core
+
+# Dense bf16 peaks, FLOP/s a device, from the vendors' data sheets.
+PEAKS = {
+  "NVIDIA V100": 125e12,
+  "NVIDIA A100": 312e12,
+  "NVIDIA H100": 989e12,
+  "NVIDIA H200": 989e12,
+  "TPU v4": 275e12,
+  "TPU v5 lite": 197e12,
+  "TPU v5e": 197e12,
+  "TPU v5p": 459e12,
+  "TPU v5": 459e12,
+  "TPU v6": 918e12,
+}
+
+
+def peak_flops(device: jax.Device) -> float | None:
+  """The device's dense bf16 peak, or None where it is not known (every CPU)."""
+  for name, peak in PEAKS.items():
+    if device.device_kind.startswith(name):
+      return peak
+  return None
+
+
+def count(jaxpr: core.ClosedJaxpr | core.Jaxpr) -> int:
+  """Operations (2 per multiply-add) of matrix products and convolutions.
+
+  Scans count their body times their length (XLA's own analysis counts it once) and padding taps
+  count as taps, the convention of the published figures.
+  """
+  jaxpr = jaxpr.jaxpr if isinstance(jaxpr, core.ClosedJaxpr) else jaxpr
+  return sum(_count_equation(equation) for equation in jaxpr.eqns)
+
+
+def _count_equation(equation: Any) -> int:
+  name, params = equation.primitive.name, equation.params
+  if name == "dot_general":
+    (contracted, _), _ = params["dimension_numbers"]
+    lhs = equation.invars[0].aval.shape
+    return 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(lhs[i] for i in contracted)
+  if name == "conv_general_dilated":
+    kernel = equation.invars[1].aval.shape
+    out_features = kernel[params["dimension_numbers"].rhs_spec[0]]
+    taps = math.prod(kernel) // out_features
+    outputs = math.prod(equation.outvars[0].aval.shape)
+    return 2 * outputs * taps // math.prod(params["lhs_dilation"])
+  if name == "scan":
+    return params["length"] * count(params["jaxpr"])
+  if name == "cond":
+    return max(count(branch) for branch in params["branches"])
+  return sum(count(inner) for inner in _inner(params))
+
+
+def _inner(params: dict[str, Any]) -> list[Any]:
+  values = [v for p in params.values() for v in (p if isinstance(p, list | tuple) else [p])]
+  return [v for v in values if isinstance(v, core.ClosedJaxpr | core.Jaxpr)]

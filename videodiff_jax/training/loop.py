@@ -1,0 +1,335 @@
+"""The training loop: one for every stage of every system. Read `train` top to bottom."""
+
+import collections
+import contextlib
+import dataclasses
+import pathlib
+import signal
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tqdm
+from absl import logging
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from videodiff_jax.training import flops, partitioning
+from videodiff_jax.training.checkpoints import CheckpointError, Checkpoints, fingerprint
+from videodiff_jax.training.stage import Stage
+from videodiff_jax.training.state import TrainState
+from videodiff_jax.training.writers import MetricWriter, plot_curves
+
+HostBatch = dict[str, np.ndarray]
+
+
+class NonFiniteLossError(FloatingPointError):
+  """The loss became NaN or infinite."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """How a stage is trained.
+
+  Attributes:
+    folder: of the stage, inside the workdir.
+    mesh: from partitioning.make_mesh.
+    seed: of the initial parameters and of every draw.
+    steps: to train in all.
+    batch_size: examples a step over all hosts.
+    log_every: steps between two lines of metrics.
+    checkpoint_every: steps between checkpoints; one more is written at the end.
+    preview_every: steps between previews; one more is drawn at the end.
+    keep: checkpoints kept.
+    meta: JSON dict stored with each checkpoint (config, code version).
+  """
+
+  folder: pathlib.Path
+  mesh: Mesh
+  seed: int
+  steps: int
+  batch_size: int
+  log_every: int
+  checkpoint_every: int
+  preview_every: int
+  keep: int
+  meta: dict[str, Any]
+
+
+def train(
+  stage: Stage,
+  run: Run,
+  frozen: Any,
+  batches: Callable[[int], Iterator[HostBatch]],
+  preview_batch: HostBatch,
+  write_preview: Callable[[int, dict[str, np.ndarray]], None],
+) -> bool:
+  """Trains a stage to `run.steps`, from its newest checkpoint where there is one.
+
+  Args:
+    stage: what to train.
+    run: how.
+    frozen: networks of earlier stages, an argument of every step.
+    batches: examples consumed so far (over all hosts) -> iterator over this host's batches.
+    preview_batch: fixed examples for the previews, the same on every host.
+    write_preview: (step, {name: uint8 videos (n, f, h, w, c)}), called on the first host.
+
+  Returns:
+    True when the stage is finished, False when SIGTERM stopped it (after saving).
+
+  Raises:
+    NonFiniteLossError: names the step, its examples and the last good checkpoint.
+    CheckpointError: the checkpoint was trained with other frozen networks.
+  """
+  first_host = jax.process_index() == 0
+  checkpoints = Checkpoints(run.folder / "checkpoints", run.keep)
+  writer = MetricWriter(run.folder, first_host)
+  meta = run.meta | {"frozen": fingerprint(frozen)}
+  with jax.set_mesh(run.mesh), _stop_on_sigterm() as stop, contextlib.ExitStack() as stack:
+    stack.callback(checkpoints.close)
+    stack.callback(writer.close)
+    state = _restore_or_init(stage, run, checkpoints, meta, frozen, batches)
+    step = int(state.step)
+    if step >= run.steps:
+      return True
+
+    stream = batches(step * run.batch_size)
+    if hasattr(stream, "close"):
+      stack.callback(stream.close)
+    batch, ids, waited = _next_batch(stream, run)
+    compiled, compiled_from, flops_per_step = None, -1, 0
+    preview = jax.jit(stage.preview)
+    pending = _Pending(run, checkpoints)
+    clock = _Clock(step)
+    with tqdm.tqdm(total=run.steps, initial=step, desc=stage.name, disable=None) as bar:
+      while step < run.steps:
+        first, function = stage.step_from(step)
+        if first != compiled_from:
+          with clock.paused():
+            compiled, flops_per_step = _compile(function, state, frozen, batch)
+            compiled_from = first
+        state, metrics = compiled(state, frozen, batch)
+        step += 1
+        pending.add(step, metrics, ids)
+        bar.update()
+        # The next batch is fetched while the devices work on this step.
+        if step < run.steps:
+          batch, ids, wait = _next_batch(stream, run)
+          waited += wait
+
+        last = step == run.steps or stop.requested(step % run.log_every == 0)
+        if step % run.log_every == 0 or last:
+          values = pending.read(keep=0 if last else 1)
+          speed = clock.steps_per_second(step)
+          values |= _speeds(speed, batch, run, flops_per_step, waited, clock)
+          writer.write(step, values, (run.steps - step) / speed)
+          waited = 0.0
+          clock.restart(step)
+        if step % run.checkpoint_every == 0 or last:
+          with clock.paused():
+            pending.read(keep=0)  # a state after a non-finite loss is never saved
+            checkpoints.save(step, state, meta | {"examples": step * run.batch_size})
+        if step % run.preview_every == 0 or step == run.steps:
+          with clock.paused():
+            drawn = preview(state, frozen, preview_batch, jax.random.key(run.seed))
+            if first_host:
+              write_preview(step, {name: np.asarray(to_uint8(video)) for name, video in drawn.items()})
+        if last:
+          break
+    checkpoints.wait()
+  if first_host:
+    plot_curves(run.folder / "metrics.jsonl", run.folder / "curves.png")
+  if step < run.steps:
+    logging.info("Stopped by SIGTERM at step %d of %s; saved.", step, stage.name)
+  return step == run.steps
+
+
+def to_uint8(video: jax.Array) -> jax.Array:
+  """[-1, 1] -> 0..255, rounded."""
+  return jnp.round(jnp.clip(video * 127.5 + 127.5, 0, 255)).astype(jnp.uint8)
+
+
+def abstract_state(stage: Stage, seed: int, mesh: Mesh) -> TrainState:
+  """The stage's TrainState as shapes with shardings; nothing is computed."""
+  return partitioning.with_shardings(jax.eval_shape(stage.init, jax.random.key(seed)), mesh)
+
+
+def _restore_or_init(
+  stage: Stage, run: Run, checkpoints: Checkpoints, meta: dict, frozen: Any, batches: Callable
+) -> TrainState:
+  target = abstract_state(stage, run.seed, run.mesh)
+  latest = checkpoints.latest_step()
+  if latest is not None:
+    saved = checkpoints.meta(latest)
+    if saved["frozen"] != meta["frozen"]:
+      raise CheckpointError(
+        f"Stage {stage.name!r} was trained above other frozen networks (hash {saved['frozen']}) "
+        f"than the ones given now ({meta['frozen']}). Restore the earlier stage's checkpoint or "
+        "train this stage in a new --workdir."
+      )
+    logging.info("Stage %s goes on from step %d.", stage.name, latest)
+    return checkpoints.restore(latest, target)
+  shardings = jax.tree.map(lambda x: x.sharding, target)
+  state = jax.jit(stage.init, out_shardings=shardings)(jax.random.key(run.seed))
+  if stage.measure is None:
+    return state
+  return state.replace(statistics=_measure(stage, run, state.key, frozen, batches))
+
+
+def _measure(
+  stage: Stage, run: Run, key: jax.Array, frozen: Any, batches: Callable
+) -> dict[str, dict[str, jax.Array]]:
+  """Per-channel mean and std over the first examples of the data."""
+
+  @jax.jit
+  def sums(frozen: Any, batch: dict, key: jax.Array) -> dict[str, jax.Array]:
+    def of(x: jax.Array) -> jax.Array:
+      x = x.astype(jnp.float32).reshape(-1, x.shape[-1])
+      return jnp.stack([x.mean(0), jnp.square(x).mean(0)])
+
+    return jax.tree.map(of, stage.measure(partitioning.gather(frozen), batch, key))
+
+  stream = batches(0)
+  count = -(-stage.measured_examples // run.batch_size)
+  total: dict[str, np.ndarray] = collections.defaultdict(float)
+  for i in tqdm.trange(count, desc=f"{stage.name}: statistics", disable=None):
+    batch, _, _ = _next_batch(stream, run)
+    # Far above every training step, so that no draw repeats.
+    for name, value in sums(frozen, batch, jax.random.fold_in(key, 2**31 + i)).items():
+      total[name] = total[name] + np.asarray(value, np.float64) / count
+  replicated = NamedSharding(run.mesh, P())
+  return {
+    name: {
+      "mean": jax.device_put(np.float32(first), replicated),
+      "std": jax.device_put(np.float32(np.sqrt(second - first**2)), replicated),
+    }
+    for name, (first, second) in total.items()
+  }
+
+
+def _next_batch(
+  stream: Iterator[HostBatch], run: Run
+) -> tuple[dict[str, jax.Array], list[int], float]:
+  """A batch on the devices, its examples' numbers, and the seconds spent waiting for it."""
+  began = time.monotonic()
+  host_batch = next(stream)
+  waited = time.monotonic() - began
+  return partitioning.put_batch(host_batch, run.mesh), host_batch["video"].tolist(), waited
+
+
+def compile_step(function: Callable, state: Any, frozen: Any, batch: Any) -> Any:
+  """Traces the sharded step: parameters gathered, state split again and donated."""
+
+  def step(state: TrainState, frozen: Any, batch: dict) -> tuple[TrainState, dict]:
+    whole = state.replace(params=partitioning.gather(state.params))
+    if state.adversary is not None:
+      adversary = state.adversary
+      whole = whole.replace(
+        adversary=adversary.replace(params=partitioning.gather(adversary.params))
+      )
+    return function(whole, partitioning.gather(frozen), batch)
+
+  shardings = jax.tree.map(lambda x: x.sharding, state)
+  replicated = NamedSharding(jax.tree.leaves(shardings)[0].mesh, P())
+  jitted = jax.jit(step, out_shardings=(shardings, replicated), donate_argnums=0)
+  return jitted.trace(state, frozen, batch)
+
+
+def _compile(function: Callable, state: Any, frozen: Any, batch: Any) -> tuple[Callable, int]:
+  traced = compile_step(function, state, frozen, batch)
+  return traced.lower().compile(), flops.count(traced.jaxpr)
+
+
+def _speeds(
+  speed: float, batch: dict, run: Run, flops_per_step: int, waited: float, clock: "_Clock"
+) -> dict[str, float]:
+  frames = sum(x.shape[1] for name, x in batch.items() if name.endswith("frames"))
+  devices = run.mesh.devices.size
+  per_device = flops_per_step * speed / devices
+  values = {
+    "steps_per_s": speed,
+    "frames_per_s": speed * run.batch_size * frames,
+    "gflops_per_s": flops_per_step * speed / 1e9,
+    "input_wait": waited / max(clock.seconds(), 1e-9),
+  }
+  peak = flops.peak_flops(run.mesh.devices.flat[0])
+  return values | ({"mfu": per_device / peak} if peak else {})
+
+
+class _Pending:
+  """Metrics still on the devices, read late so that the loop never waits for the newest step."""
+
+  def __init__(self, run: Run, checkpoints: Checkpoints):
+    self._run, self._checkpoints = run, checkpoints
+    self._queue: collections.deque = collections.deque()
+
+  def add(self, step: int, metrics: dict[str, jax.Array], ids: list[int]) -> None:
+    self._queue.append((step, metrics, ids))
+
+  def read(self, keep: int) -> dict[str, float]:
+    """Means over the steps read, all but the `keep` newest; checks each for finiteness."""
+    taken = [self._queue.popleft() for _ in range(len(self._queue) - keep)]
+    values = jax.device_get([metrics for _, metrics, _ in taken])
+    for (step, _, ids), row in zip(taken, values):
+      if not (np.isfinite(row["loss"]) and np.isfinite(row["gradient_norm"])):
+        self._checkpoints.wait()
+        raise NonFiniteLossError(
+          f"Loss {row['loss']}, gradient norm {row['gradient_norm']} at step {step} (videos of "
+          f"the batch: {ids}). Last good checkpoint: step {self._checkpoints.latest_step()} in "
+          f"{self._checkpoints.folder}. Lower the learning rate or raise clip_norm, and run again."
+        )
+    names = values[0] if values else {}
+    return {name: float(np.mean([row[name] for row in values])) for name in names}
+
+
+class _Clock:
+  """Seconds of training, without compiling, checkpoints and previews."""
+
+  def __init__(self, step: int):
+    self.restart(step)
+
+  def restart(self, step: int) -> None:
+    self._step, self._began, self._paused = step, time.monotonic(), 0.0
+
+  @contextlib.contextmanager
+  def paused(self) -> Iterator[None]:
+    began = time.monotonic()
+    yield
+    self._paused += time.monotonic() - began
+
+  def seconds(self) -> float:
+    return time.monotonic() - self._began - self._paused
+
+  def steps_per_second(self, step: int) -> float:
+    return (step - self._step) / max(self.seconds(), 1e-9)
+
+
+class _Stop:
+  """Remembers a SIGTERM; hosts agree on it at common steps, so that all save the same one."""
+
+  def __init__(self) -> None:
+    self.received = False
+
+  def requested(self, common_step: bool) -> bool:
+    if jax.process_count() == 1:
+      return self.received
+    return common_step and bool(multihost_utils.process_allgather(self.received).any())
+
+
+@contextlib.contextmanager
+def _stop_on_sigterm() -> Iterator[_Stop]:
+  stop = _Stop()
+
+  def note(signum: int, frame: Any) -> None:
+    del signum, frame
+    stop.received = True
+
+  before = signal.signal(signal.SIGTERM, note)
+  try:
+    yield stop
+  finally:
+    signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,83 @@
+"""AdamW with warm-up and clipping, and gradient accumulation."""
+
+from collections.abc import Callable
+from typing import Any
+
+import einops
+import jax
+import jax.numpy as jnp
+import optax
+
+from videodiff_jax.training import partitioning
+
+DECAYS = ("constant", "cosine")
+
+
+def make_optimizer(
+  learning_rate: float,
+  *,
+  steps: int,
+  warmup_steps: int = 0,
+  decay: str = "constant",
+  weight_decay: float = 0.01,
+  clip_norm: float = 0.0,
+  b1: float = 0.9,
+  b2: float = 0.999,
+) -> optax.GradientTransformation:
+  """AdamW, decay on every parameter as torch has it (the papers' runs).
+
+  Args:
+    learning_rate: peak.
+    steps: of the run; where a cosine ends, at a twentieth of the peak.
+    warmup_steps: linear from zero.
+    decay: 'constant' or 'cosine'.
+    weight_decay: AdamW's, times the learning rate.
+    clip_norm: global norm gradients are clipped to; 0 leaves them.
+    b1: first moment's decay.
+    b2: second moment's decay.
+  """
+  if decay == "cosine":
+    schedule = optax.warmup_cosine_decay_schedule(
+      0.0, learning_rate, warmup_steps, max(steps, warmup_steps + 1), 0.05 * learning_rate
+    )
+  elif decay == "constant":
+    schedule = optax.linear_schedule(
+      learning_rate / max(warmup_steps, 1), learning_rate, warmup_steps
+    )
+  else:
+    raise ValueError(f"Unknown decay {decay!r}. Choose one of: {', '.join(DECAYS)}.")
+  scatter = optax.stateless(lambda updates, params: partitioning.scatter(updates))
+  clip = optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity()
+  return optax.chain(
+    scatter, clip, optax.adamw(schedule, b1=b1, b2=b2, weight_decay=weight_decay)
+  )
+
+
+def accumulate(
+  function: Callable[[dict[str, jax.Array], jax.Array], Any],
+  batch: dict[str, jax.Array],
+  key: jax.Array,
+  parts: int,
+) -> Any:
+  """Mean of `function(batch, key)` over `parts` equal parts of the batch, one at a time.
+
+  Memory falls to that of one part. Every device works on each part, whatever the mesh.
+
+  Args:
+    function: returns a tree of float arrays (gradients and metrics), means over its batch.
+    batch: arrays with leading axis b, divisible by `parts`.
+    key: split into one key a part.
+    parts: 1 calls `function` once.
+  """
+  if parts == 1:
+    return function(batch, key)
+  split = jax.tree.map(lambda x: einops.rearrange(x, "(b p) ... -> p b ...", p=parts), batch)
+  keys = jax.random.split(key, parts)
+  shapes = jax.eval_shape(function, jax.tree.map(lambda x: x[0], split), keys[0])
+  zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+
+  def add(total: Any, part: tuple) -> tuple[Any, None]:
+    values = function(partitioning.split_batch(part[0]), part[1])
+    return jax.tree.map(lambda t, v: t + v / parts, total, values), None
+
+  return jax.lax.scan(add, zeros, (split, keys))[0]

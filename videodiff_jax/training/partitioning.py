@@ -1,0 +1,93 @@
+"""Where arrays live: a ('data', 'fsdp') mesh, batches split over both, big parameters over fsdp.
+
+Network and loss code is free of mesh names. The loop opens the mesh with `jax.set_mesh`; `gather`,
+`scatter` and `split_batch` then state inside the compiled step what XLA must not guess (left alone
+it drifts into tensor parallelism). Without a mesh they return their argument.
+"""
+
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+AXES = ("data", "fsdp")
+BATCH = P(AXES)
+
+# Smaller tensors are cheaper to keep everywhere than to gather.
+_MIN_SHARDED_SIZE = 2**14
+
+
+def make_mesh(data: int = -1, fsdp: int = 1, devices: list[jax.Device] | None = None) -> Mesh:
+  """A mesh over all devices (of all hosts); data = -1 takes what fsdp leaves.
+
+  Raises:
+    ValueError: the two sizes do not multiply to the number of devices.
+  """
+  devices = jax.devices() if devices is None else devices
+  count = len(devices)
+  if fsdp < 1 or count % fsdp or (data != -1 and data * fsdp != count):
+    fitting = [f"{count // n} x {n}" for n in range(1, count + 1) if count % n == 0]
+    raise ValueError(
+      f"config.mesh (data={data}, fsdp={fsdp}) does not fit {count} device(s). "
+      f"data x fsdp may be: {', '.join(fitting)}; data=-1 takes what fsdp leaves."
+    )
+  shape = (count // fsdp, fsdp)
+  return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * 2, devices=devices)
+
+
+def spec(shape: tuple[int, ...], fsdp: int) -> P:
+  """Splits the largest axis that divides by fsdp; small arrays stay whole."""
+  if fsdp == 1 or np.prod(shape) < _MIN_SHARDED_SIZE:
+    return P()
+  for axis in np.argsort(shape)[::-1]:
+    if shape[axis] % fsdp == 0:
+      return P(*(None,) * axis, "fsdp")
+  return P()
+
+
+def shardings(tree: Any, mesh: Mesh | jax.sharding.AbstractMesh) -> Any:
+  """A NamedSharding for each (abstract) array of a tree."""
+  fsdp = mesh.shape["fsdp"]
+  return jax.tree.map(lambda x: NamedSharding(mesh, spec(x.shape, fsdp)), tree)
+
+
+def with_shardings(tree: Any, mesh: Mesh) -> Any:
+  """The tree's shapes as ShapeDtypeStructs that carry their shardings."""
+  return jax.tree.map(
+    lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, shardings(tree, mesh)
+  )
+
+
+def gather(tree: Any) -> Any:
+  """Inside a compiled function: every array whole on every device (parameters before use)."""
+  if jax.sharding.get_abstract_mesh().empty:
+    return tree
+  return jax.lax.with_sharding_constraint(tree, P())
+
+
+def scatter(tree: Any) -> Any:
+  """Inside a compiled function: each array split as `shardings` has it (gradients)."""
+  mesh = jax.sharding.get_abstract_mesh()
+  if mesh.empty:
+    return tree
+  return jax.tree.map(
+    lambda x: jax.lax.with_sharding_constraint(x, spec(x.shape, mesh.shape["fsdp"])), tree
+  )
+
+
+def split_batch(tree: Any) -> Any:
+  """Inside a compiled function: the leading axis over all devices (data, noise, timesteps)."""
+  if jax.sharding.get_abstract_mesh().empty:
+    return tree
+  return jax.lax.with_sharding_constraint(tree, BATCH)
+
+
+def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+  """This host's share of a batch as global arrays, split over the mesh."""
+  sharding = NamedSharding(mesh, BATCH)
+  return {
+    name: jax.make_array_from_process_local_data(sharding, value)
+    for name, value in batch.items()
+  }

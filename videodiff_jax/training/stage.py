@@ -1,0 +1,41 @@
+"""The contract between a system and the training loop."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from videodiff_jax.training.state import TrainState
+
+Batch = dict[str, jax.Array]
+Metrics = dict[str, jax.Array]
+TrainStep = Callable[[TrainState, Any, Batch], tuple[TrainState, Metrics]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+  """One trainable thing, as pure functions.
+
+  Attributes:
+    name: its folder in the workdir.
+    init: key -> TrainState.
+    train_steps: (first step, function) pairs in order; the loop compiles each when it is reached.
+      Most stages have one; the autoencoder gets a second when its adversarial loss sets in.
+      A function takes (state, frozen, batch) and returns (state, metrics), with scalars 'loss'
+      and 'gradient_norm' among the metrics.
+    preview: (state, frozen, batch, key) -> {name: float video (n, f, h, w, c) in [-1, 1]}.
+    measure: (frozen, batch, key) -> {name: samples (n, ..., c)} whose per-channel mean and std over
+      `measured_examples` become state.statistics; None where nothing is measured.
+  """
+
+  name: str
+  init: Callable[[jax.Array], TrainState]
+  train_steps: tuple[tuple[int, TrainStep], ...]
+  preview: Callable[[TrainState, Any, Batch, jax.Array], dict[str, jax.Array]]
+  measure: Callable[[Any, Batch, jax.Array], dict[str, jax.Array]] | None = None
+  measured_examples: int = 1024
+
+  def step_from(self, step: int) -> tuple[int, TrainStep]:
+    """The (first step, function) pair in force after `step` steps."""
+    return [pair for pair in self.train_steps if pair[0] <= step][-1]

@@ -1,0 +1,102 @@
+"""TrainState: everything a stage trains, in one pytree."""
+
+import dataclasses
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+
+@flax.struct.dataclass
+class Adversary:
+  """A discriminator's parameters and its own optimiser state."""
+
+  params: Any
+  opt_state: Any
+
+  def apply_gradients(
+    self, gradients: Any, optimizer: optax.GradientTransformation
+  ) -> "Adversary":
+    """One optimiser step."""
+    updates, opt_state = optimizer.update(gradients, self.opt_state, self.params)
+    return Adversary(optax.apply_updates(self.params, updates), opt_state)
+
+
+@flax.struct.dataclass
+class TrainState:
+  """What one stage trains and a checkpoint holds.
+
+  Attributes:
+    step: iterations done, int32.
+    params: trained parameters, float32.
+    ema_params: their moving average: what samples, scores and later stages use.
+    opt_state: optax state of `params`.
+    key: PRNG key of the stage; step n draws from fold_in(key, n).
+    statistics: measured once at the stage's start (per-channel mean and std), {} if nothing is.
+    adversary: discriminator of an adversarial loss, or None.
+  """
+
+  step: jax.Array
+  params: Any
+  ema_params: Any
+  opt_state: Any
+  key: jax.Array
+  statistics: dict[str, Any]
+  adversary: Adversary | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Ema:
+  """Exponential moving average of the parameters.
+
+  Attributes:
+    decay: weight of the old average at each update.
+    interval: steps between updates.
+    copy_until: up to this step the average is a copy of the parameters.
+  """
+
+  decay: float = 0.999
+  interval: int = 1
+  copy_until: int = 0
+
+  def update(self, average: Any, params: Any, step: jax.Array) -> Any:
+    """The average after `step` steps."""
+    weight = jnp.where(step <= self.copy_until, 1.0, 1.0 - self.decay)
+    weight = jnp.where(step % self.interval == 0, weight, 0.0)
+    return jax.tree.map(lambda a, p: a + weight * (p - a), average, params)
+
+
+def create(
+  key: jax.Array,
+  params: Any,
+  optimizer: optax.GradientTransformation,
+  statistics: dict[str, Any] | None = None,
+  adversary: Adversary | None = None,
+) -> TrainState:
+  """A state at step 0 whose average is a copy of the parameters."""
+  return TrainState(
+    step=jnp.zeros((), jnp.int32),
+    params=params,
+    ema_params=jax.tree.map(jnp.copy, params),
+    opt_state=optimizer.init(params),
+    key=key,
+    statistics=statistics or {},
+    adversary=adversary,
+  )
+
+
+def apply_gradients(
+  state: TrainState, gradients: Any, optimizer: optax.GradientTransformation, ema: Ema
+) -> TrainState:
+  """One optimiser step on `params`, the average after it, and the step counted."""
+  updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+  params = optax.apply_updates(state.params, updates)
+  step = state.step + 1
+  return state.replace(
+    step=step,
+    params=params,
+    opt_state=opt_state,
+    ema_params=ema.update(state.ema_params, params, step),
+  )
