@@ -1,0 +1,60 @@
+"""The Frechet distance between two sets of features, from statistics that can be streamed."""
+
+import dataclasses
+from typing import Self
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Statistics:
+  """Mean and scatter of the features seen so far, in float64; `Statistics()` has seen none."""
+
+  count: int = 0
+  mean: np.ndarray | float = 0.0  # (d,)
+  scatter: np.ndarray | float = 0.0  # (d, d), summed outer products of deviations from the mean
+
+  def add(self, features: np.ndarray) -> Self:
+    """These statistics with `features` (n, d) counted in."""
+    features = np.asarray(features, np.float64)
+    if features.ndim != 2 or not np.isfinite(features).all():
+      raise ValueError(f"Features must be finite and (n, d); got the shape {features.shape}.")
+    if not len(features):
+      return self
+    mean = features.mean(axis=0)
+    centred = features - mean
+    return self.merge(Statistics(len(features), mean, centred.T @ centred))
+
+  def merge(self, other: Self) -> Self:
+    """The statistics of both sets together (Chan et al., 1979), stable for far-off means."""
+    count = self.count + other.count
+    if not count:
+      return self
+    delta = np.subtract(other.mean, self.mean)
+    between = np.multiply.outer(delta, delta) * (self.count * other.count / count)
+    mean = self.mean + delta * (other.count / count)
+    return Statistics(count, mean, self.scatter + other.scatter + between)
+
+  @property
+  def covariance(self) -> np.ndarray:
+    """(d, d), unbiased: divided by count - 1, as in TF-GAN (StyleGAN-V divides by count)."""
+    if self.count < 2:
+      raise ValueError(f"A covariance needs at least 2 samples, got {self.count}.")
+    return self.scatter / (self.count - 1)
+
+
+def frechet_distance(a: Statistics, b: Statistics) -> float:
+  """|mu_a - mu_b|^2 + tr(S_a + S_b - 2 (S_a^1/2 S_b S_a^1/2)^1/2), roots by eigenvalues.
+
+  Biased upwards for few samples: compare figures of equal counts only.
+  """
+  cov_a, cov_b = a.covariance, b.covariance
+  values, vectors = np.linalg.eigh(cov_a)
+  root_a = (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
+  cross = np.sqrt(np.linalg.eigvalsh(root_a @ cov_b @ root_a).clip(min=0)).sum()
+  return float(np.sum((a.mean - b.mean) ** 2) + np.trace(cov_a) + np.trace(cov_b) - 2 * cross)
+
+
+def fvd(real_features: np.ndarray, fake_features: np.ndarray) -> float:
+  """Frechet video distance of two (n, 400) sets of `metrics.i3d.features`."""
+  return frechet_distance(Statistics().add(real_features), Statistics().add(fake_features))

@@ -1,0 +1,96 @@
+"""How one bright object on black moves: what PSNR and FVD hardly see on such data."""
+
+import numpy as np
+
+
+def centroid(video: np.ndarray) -> np.ndarray:
+  """Where the light is: the mean pixel position weighted by brightness (channels summed).
+
+  Args:
+    video: uint8 (..., f, h, w, c).
+
+  Returns:
+    (..., f, 2) float64 (y, x) in pixels, (0, 0) the centre of the top left pixel; for a black
+    frame, the frame's middle.
+  """
+  if video.dtype != np.uint8 or video.ndim < 4:
+    raise ValueError(
+      f"Motion is measured on uint8 (..., f, h, w, c), got {video.dtype} {video.shape}."
+    )
+  light = video.sum(axis=-1, dtype=np.float64)
+  total = light.sum(axis=(-2, -1))
+  light = np.where(total[..., None, None] > 0, light, 1.0)
+  total = light.sum(axis=(-2, -1))
+  y = light.sum(axis=-1) @ np.arange(light.shape[-2]) / total
+  x = light.sum(axis=-2) @ np.arange(light.shape[-1]) / total
+  return np.stack([y, x], axis=-1)
+
+
+def position_error(recon: np.ndarray, true: np.ndarray) -> float:
+  """Mean distance in pixels between the centroids of equal frames of two uint8 videos."""
+  return float(np.linalg.norm(centroid(recon) - centroid(true), axis=-1).mean())
+
+
+def jitter(video: np.ndarray) -> float:
+  """Mean length in pixels of the centroid's second difference over frames: 0 for steady motion.
+
+  Args:
+    video: uint8 (..., f, h, w, c), f >= 3.
+  """
+  if video.shape[-4] < 3:
+    raise ValueError(f"Jitter needs 3 frames or more, got {video.shape[-4]}.")
+  return float(np.linalg.norm(np.diff(centroid(video), n=2, axis=-2), axis=-1).mean())
+
+
+def half_index_slope(at_integer: np.ndarray, at_half: np.ndarray, true: np.ndarray) -> float:
+  """Does a frame drawn at j + 1/2 lie half a step on? 1 is right, 0 means that it copies j.
+
+  The least-squares slope (with intercept) of d on d*, over all clips, j = 0 .. f - 2 and both
+  coordinates: d = centroid(at_half[j]) - centroid(at_integer[j]), and d* = half the true step,
+  (centroid(true[j + 1]) - centroid(true[j])) / 2.
+
+  Args:
+    at_integer: uint8 (..., f, h, w, c), frames drawn at the indices 0 .. f - 1.
+    at_half: uint8 (..., f - 1, h, w, c), drawn at 1/2 .. f - 3/2, from the same noise.
+    true: uint8 (..., f, h, w, c), the video itself at 0 .. f - 1.
+  """
+  if at_integer.shape != true.shape or at_half.shape[-4] != true.shape[-4] - 1:
+    raise ValueError(
+      "The slope needs f frames at integers, f - 1 at halves and f true ones, got "
+      f"{at_integer.shape}, {at_half.shape} and {true.shape}."
+    )
+  drawn = centroid(at_half) - centroid(at_integer)[..., :-1, :]
+  expected = np.diff(centroid(true), axis=-2) / 2
+  deviation = expected - expected.mean()
+  if not deviation.any():
+    raise ValueError("The true videos do not move: there is no displacement to regress on.")
+  return float((deviation * drawn).sum() / (deviation**2).sum())
+
+
+def identity_flicker(video: np.ndarray) -> float:
+  """How much the object changes its looks from frame to frame, its motion taken away.
+
+  Each frame is shifted (bilinear, black outside) so that its centroid is the centre of a square
+  crop of half the frame's height; the standard deviation of each crop pixel over time, in
+  [0, 1] units, is averaged over pixels, channels and clips. Resampling each frame at another
+  sub-pixel position alone gives some: compare with the real videos' figure.
+
+  Args:
+    video: uint8 (..., f, h, w, c).
+  """
+  centres = centroid(video).reshape(-1, 2)
+  frames = video.reshape(-1, *video.shape[-3:])
+  size = video.shape[-3] // 2
+  crops = np.stack([_crop(frame, at, size) for frame, at in zip(frames, centres)]) / 255
+  return float(crops.reshape(-1, video.shape[-4], *crops.shape[1:]).std(axis=1).mean())
+
+
+def _crop(frame: np.ndarray, centre: np.ndarray, size: int) -> np.ndarray:
+  """(h, w, c) -> (size, size, c) float64 around `centre`, bilinear between pixels."""
+  corner = centre - (size - 1) / 2 + size  # in the padded frame
+  whole = np.floor(corner).astype(int)
+  y, x = corner - whole
+  padded = np.pad(frame.astype(np.float64), ((size, size + 1), (size, size + 1), (0, 0)))
+  patch = padded[whole[0] : whole[0] + size + 1, whole[1] : whole[1] + size + 1]
+  patch = (1 - y) * patch[:-1] + y * patch[1:]
+  return (1 - x) * patch[:, :-1] + x * patch[:, 1:]
