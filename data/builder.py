@@ -1,0 +1,288 @@
+"""What every dataset's TFDS builder shares: writing a frame store that can be killed.
+
+Videos are first written as parts, each an array_record file and a JSON sidecar that marks it
+complete; both appear by an atomic rename, and a finished part is never made twice. The store is
+then copied together from the parts in the order of the candidates, in a folder that takes its
+final name at the very end. So the bytes of a store do not depend on how often it was killed,
+nor on the number of threads. Parts need as much disk as the store until it is complete.
+"""
+
+import abc
+import concurrent.futures
+import dataclasses
+import hashlib
+import itertools
+import json
+import os
+import pathlib
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+import tqdm
+from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
+from etils import epath
+from tensorflow_datasets.core.dataset_builder import FileReaderBuilder
+
+from videodiff_jax.inputs import frame_store, video_io
+
+_RECORD_OPTIONS = "group_size:1"  # One record can then be read without its neighbours.
+_SHARD_BYTES = 256_000_000
+
+
+@dataclasses.dataclass
+class Video:
+  """One video as its dataset yields it.
+
+  Attributes:
+    frames: uint8 (h, w, c), of any size: they are cropped and resized to the store's. Iterating
+      may raise `VideoError`, and the video is skipped.
+    fps: frames a second, 0 where unknown.
+    label: class name.
+    extra: what `FrameStore.extra` returns: a caption, or ground truth as nested lists.
+  """
+
+  frames: Iterable[np.ndarray]
+  fps: float = 0.0
+  label: str | None = None
+  extra: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """Options of every dataset; fields are the flags of `python -m data.prepare`.
+
+  Attributes:
+    size: side of the square frames in pixels.
+    num_frames: shorter videos are skipped.
+    codec: 'raw', 'jpeg' (quality 95, 4:4:4), 'png', or 'auto': raw up to 64 pixels, else jpeg.
+  """
+
+  size: int = 64
+  num_frames: int = 16
+  codec: str = "auto"
+
+  def __post_init__(self) -> None:
+    frame_store.resolve_codec(self.codec, self.size)
+
+
+class VideoBuilder(FileReaderBuilder, skip_registration=True):
+  """A TFDS builder whose `data_dir` is the store itself and whose records are frames.
+
+  A dataset says which videos there may be, how one is loaded, and which split it is in.
+  """
+
+  VERSION = tfds.core.Version("1.0.0")
+  OPTIONS: type[Options] = Options
+  CHANNELS = 3
+  VIDEOS_PER_PART = 1
+
+  def __init__(self, *, data_dir: str | os.PathLike[str], options: Options | None = None):
+    self.options = options or self.OPTIONS()
+    self.codec = frame_store.resolve_codec(self.options.codec, self.options.size)
+    super().__init__(data_dir=data_dir, file_format="array_record")
+
+  @abc.abstractmethod
+  def candidates(self) -> Mapping[str, int]:
+    """Name of everything that may be a video, in order, with a number that changes with it."""
+
+  @abc.abstractmethod
+  def load(self, name: str) -> Video:
+    """Opens one candidate, or raises `VideoError` with the reason why it is none."""
+
+  @abc.abstractmethod
+  def assign_splits(self, names: Sequence[str]) -> Mapping[str, str]:
+    """'train' or 'test' for each usable video."""
+
+  def class_names(self, labels: Iterable[str]) -> list[str]:
+    """The classes in the order of their indices, given the labels that occur."""
+    return sorted(set(labels), key=video_io.natural_key)
+
+  @classmethod
+  def request(cls, options: Options) -> dict[str, Any]:
+    """What decides a store's content, apart from its source: equal requests, equal stores."""
+    wanted = dataclasses.asdict(options)
+    wanted["codec"] = frame_store.resolve_codec(options.codec, options.size)
+    wanted.pop("source", None)  # A path of this machine.
+    return {"dataset": cls.name, "version": str(cls.VERSION), "options": wanted}
+
+  @property
+  def parts_path(self) -> pathlib.Path:
+    """Where parts wait until the store is complete."""
+    store = pathlib.Path(self.data_dir)
+    return store.with_name(f"{store.name}.parts")
+
+  def _build_data_dir(self, given_data_dir: str) -> tuple[str, str]:
+    store = os.path.abspath(given_data_dir)
+    return os.path.dirname(store), store
+
+  def _info(self) -> tfds.core.DatasetInfo:
+    return tfds.core.DatasetInfo(
+      builder=self,
+      description=type(self).__doc__,
+      features=frame_store.frame_features(self.options.size, self.CHANNELS, self.codec),
+      disable_shuffling=True,
+      metadata=tfds.core.MetadataDict(),
+    )
+
+  def download_and_prepare(self) -> None:
+    """Writes the store where there is none, going on from finished parts.
+
+    It replaces TFDS's own, which is about downloads and starts anew after a kill. One process
+    at a time: `data.prepare.ensure` takes care of that.
+    """
+    if self.data_path.exists():
+      return
+    unfinished = self.parts_path / "store"
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    self._download_and_prepare(unfinished)
+    self.info.write_to_directory(unfinished)
+    os.replace(unfinished, self.data_path)
+
+  def _download_and_prepare(self, store: pathlib.Path) -> None:
+    """Fills the folder `store` with everything but what TFDS writes of `self.info`."""
+    videos, skipped = self._write_parts()
+    if not videos:
+      reasons = "; ".join(f"{s['name']}: {s['reason']}" for s in skipped[:3])
+      raise ValueError(
+        f"None of the {len(skipped)} videos can be used ({reasons or 'none was found'})."
+      )
+    splits = self.assign_splits([video["name"] for video in videos])
+    classes = self.class_names(v["label"] for v in videos if v["label"] is not None)
+    infos, named, files = [], {}, []
+    for split in ("train", "test"):
+      if chosen := [video for video in videos if splits[video["name"]] == split]:
+        info = self._write_split(store, split, chosen)
+        infos.append(info)
+        files += [pathlib.Path(path) for path in info.filepaths]
+        self.info.metadata[split] = _index(chosen, classes)
+        named[split] = [
+          {key: video[key] for key in ("name", "frames", "size", "fps")} for video in chosen
+        ]
+    self.info.set_splits(tfds.core.splits.SplitDict(infos))
+    self.info.metadata.update(
+      codec=self.codec,
+      image_size=self.options.size,
+      channels=self.CHANNELS,
+      classes=classes,
+    )
+    manifest = self.request(self.options) | {"videos": named, "skipped": skipped}
+    manifest["files"] = [
+      {"name": path.name, "bytes": path.stat().st_size, "sha256": _sha256(path)}
+      for path in files
+    ]
+    (store / frame_store.MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+
+  def _write_parts(self) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
+    """Makes what is missing of the parts: all usable and all skipped videos, in order."""
+    candidates = list(self.candidates().items())
+    starts = range(0, len(candidates), self.VIDEOS_PER_PART)
+    videos, skipped = [], []
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+      jobs = [
+        pool.submit(
+          self._write_part,
+          self.parts_path / f"{start:06d}",
+          dict(candidates[start : start + self.VIDEOS_PER_PART]),
+        )
+        for start in starts
+      ]
+      try:
+        for job in tqdm.tqdm(jobs, desc=f"Preparing {self.name}", unit="part"):
+          part = job.result()
+          videos += part["videos"]
+          skipped += part["skipped"]
+      except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+    return videos, skipped
+
+  def _write_part(self, stem: pathlib.Path, group: dict[str, int]) -> dict[str, Any]:
+    records, sidecar = stem.with_suffix(".array_record"), stem.with_suffix(".json")
+    if sidecar.exists():
+      part = json.loads(sidecar.read_text())
+      if part["candidates"] == group:
+        return part
+    part = {"candidates": group, "videos": [], "skipped": []}
+    encode = frame_store.RecordEncoder(self.info.features, self.codec)
+    unfinished = stem.with_suffix(".unfinished")
+    writer = ArrayRecordWriter(str(unfinished), _RECORD_OPTIONS)
+    written = 0
+    for name in group:
+      entry: dict[str, Any] = {"name": name, "part": records.name, "first": written}
+      count, size = 0, 0
+      try:
+        video = self.load(name)
+        for frame in video.frames:
+          entry.setdefault("size", f"{frame.shape[1]}x{frame.shape[0]}")
+          if frame.shape[:2] != (self.options.size, self.options.size):
+            frame = video_io.square_crop_resize(frame, self.options.size)
+          record = encode(frame, name, count)
+          writer.write(record)
+          count, written, size = count + 1, written + 1, size + len(record)
+        if count < self.options.num_frames:
+          raise video_io.VideoError(
+            f"{count} frames, fewer than the {self.options.num_frames} of a clip"
+          )
+      except video_io.VideoError as reason:
+        # Its records stay in the part, and are not copied out of it.
+        part["skipped"].append({"name": name, "reason": str(reason)})
+        continue
+      entry |= {"frames": count, "bytes": size, "fps": video.fps}
+      part["videos"].append(entry | {"label": video.label, "extra": dict(video.extra)})
+    writer.close()
+    os.replace(unfinished, records)
+    unfinished.write_text(json.dumps(part))
+    os.replace(unfinished, sidecar)
+    return part
+
+  def _write_split(
+    self, store: pathlib.Path, split: str, videos: list[dict[str, Any]]
+  ) -> tfds.core.SplitInfo:
+    """Copies the videos' records into shards, whole videos each, and gives them `first`."""
+    sizes = itertools.accumulate(video["bytes"] for video in videos)
+    shards = [
+      list(group)
+      for _, group in itertools.groupby(zip(sizes, videos), lambda x: x[0] // _SHARD_BYTES)
+    ]
+    template = self._get_filename_template(split).replace(data_dir=epath.Path(store))
+    lengths, first = [], 0
+    for number, shard in enumerate(shards):
+      path = template.sharded_filepath(shard_index=number, num_shards=len(shards))
+      writer = ArrayRecordWriter(str(path), _RECORD_OPTIONS)
+      start = first
+      for part, entries in itertools.groupby((v for _, v in shard), lambda v: v["part"]):
+        reader = ArrayRecordReader(str(self.parts_path / part))
+        for video in entries:
+          for record in range(video["first"], video["first"] + video["frames"]):
+            writer.write(reader.read([record])[0])
+          video["first"] = first
+          first += video["frames"]
+        reader.close()
+      writer.close()
+      lengths.append(first - start)
+    return tfds.core.SplitInfo(
+      name=split,
+      shard_lengths=lengths,
+      num_bytes=sum(video["bytes"] for video in videos),
+      filename_template=template,
+    )
+
+
+def _index(videos: list[dict[str, Any]], classes: list[str]) -> list[dict[str, Any]]:
+  """The entries of `FrameStore.videos`."""
+  index = []
+  for video in videos:
+    entry = {key: video[key] for key in ("name", "first", "frames", "fps")}
+    if video["label"] is not None:
+      entry["label"] = classes.index(video["label"])
+    index.append(entry | ({"extra": video["extra"]} if video["extra"] else {}))
+  return index
+
+
+def _sha256(path: pathlib.Path) -> str:
+  with path.open("rb") as file:
+    return hashlib.file_digest(file, "sha256").hexdigest()

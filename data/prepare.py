@@ -1,0 +1,175 @@
+r"""Prepares a dataset as a frame store.
+
+  python -m data.prepare --dataset=moving_digits --out=data/stores/digits
+  python -m data.prepare --dataset=video_folder --source=FOLDER --out=DIR --size=128
+
+Killed, it goes on where it stopped when it is run again; a complete store is left alone.
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import os
+import pathlib
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from absl import app, flags, logging
+
+from data.builder import Options, VideoBuilder
+from data.demo_clips import DemoClips
+from data.moving_digits import MovingDigits
+from data.video_folder import VideoFolder
+from videodiff_jax.inputs.frame_store import MANIFEST
+
+DATASETS: dict[str, type[VideoBuilder]] = {
+  builder.name: builder for builder in (MovingDigits, DemoClips, VideoFolder)
+}
+# A flag that is not given leaves the dataset's own default.
+OPTION_FLAGS = {
+  "source": (flags.DEFINE_string, "video_folder: the folder of videos."),
+  "size": (flags.DEFINE_integer, "Side of the square frames in pixels."),
+  "num_frames": (flags.DEFINE_integer, "Shorter videos are skipped; moving_digits: length."),
+  "codec": (flags.DEFINE_string, "Of frames; auto: raw up to 64 pixels, else jpeg."),
+  "class_folders": (flags.DEFINE_bool, "video_folder: the first folder is the class."),
+  "num_videos": (flags.DEFINE_integer, "moving_digits: one in ten is for testing."),
+  "seed": (flags.DEFINE_integer, "moving_digits: of all motion."),
+}
+_REQUEST = "request.json"
+
+
+def ensure(dataset: str, out: str | os.PathLike[str], **options: Any) -> pathlib.Path:
+  """Prepares a store unless it is complete; several processes may ask at once.
+
+  Args:
+    dataset: a key of `DATASETS`.
+    out: the store's folder. Unfinished parts wait in `out`.parts.
+    **options: fields of the dataset's options.
+
+  Returns:
+    `out`, a folder for `FrameStore.open`.
+
+  Raises:
+    ValueError: unknown dataset or option, a folder that holds something else, nothing usable.
+  """
+  builder, chosen = _validate(dataset, options)
+  request = builder.request(chosen)
+  out = pathlib.Path(out).absolute()
+  parts = out.with_name(f"{out.name}.parts")
+  if not _is_complete(out, request):
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with _lock(parts):
+      if not _is_complete(out, request):  # Another process may have been faster.
+        _claim(parts, request)
+        builder(data_dir=out, options=chosen).download_and_prepare()
+  shutil.rmtree(parts, ignore_errors=True)
+  return out
+
+
+def _validate(dataset: str, options: dict[str, Any]) -> tuple[type[VideoBuilder], Options]:
+  if dataset not in DATASETS:
+    raise ValueError(f"Unknown dataset {dataset!r}; choose {', '.join(sorted(DATASETS))}.")
+  builder = DATASETS[dataset]
+  valid = [field.name for field in dataclasses.fields(builder.OPTIONS)]
+  if unknown := sorted(options.keys() - set(valid)):
+    raise ValueError(
+      f"{dataset} has no option {', '.join(unknown)}; its options are {', '.join(valid)}."
+    )
+  return builder, builder.OPTIONS(**options)
+
+
+def _is_complete(out: pathlib.Path, request: dict[str, Any]) -> bool:
+  """Whether `out` is the store asked for; an error where it is anything else."""
+  if (out / MANIFEST).exists():
+    _check_request(out, json.loads((out / MANIFEST).read_text()), request)
+    return True
+  if out.exists():
+    if not out.is_dir() or any(out.iterdir()):
+      raise ValueError(f"{out} holds something other than a frame store; choose another --out.")
+    out.rmdir()
+  return False
+
+
+def _check_request(place: pathlib.Path, found: dict[str, Any], request: dict[str, Any]) -> None:
+  found_options = {"dataset": found["dataset"], "version": found["version"], **found["options"]}
+  asked = {"dataset": request["dataset"], "version": request["version"], **request["options"]}
+  differences = [
+    f"{key} {found_options.get(key)!r} (asked for: {asked.get(key)!r})"
+    for key in sorted(found_options.keys() | asked.keys())
+    if found_options.get(key) != asked.get(key)
+  ]
+  if differences:
+    raise ValueError(
+      f"{place} was prepared with {', '.join(differences)}; choose another --out, or the same "
+      "options."
+    )
+
+
+@contextlib.contextmanager
+def _lock(parts: pathlib.Path) -> Iterator[None]:
+  """One process at a time; the system frees the lock of a killed one."""
+  parts.mkdir(exist_ok=True)
+  with (parts / "lock").open("w") as file:
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      logging.info("Another process prepares this store; waiting for it.")
+      fcntl.flock(file, fcntl.LOCK_EX)
+    yield
+
+
+def _claim(parts: pathlib.Path, request: dict[str, Any]) -> None:
+  """Writes down what the parts are of, or checks that they are of the same."""
+  parts.mkdir(exist_ok=True)
+  file = parts / _REQUEST
+  if file.exists():
+    _check_request(parts, json.loads(file.read_text()), request)
+    return
+  if {path.name for path in parts.iterdir()} - {"lock"}:
+    raise ValueError(f"{parts} holds something else than parts of a store; move it away.")
+  unfinished = parts / "lock.request"
+  unfinished.write_text(json.dumps(request))
+  os.replace(unfinished, file)
+
+
+def summarise(store: pathlib.Path) -> str:
+  """A few lines for people: what the store holds, and what was skipped and why."""
+  manifest = json.loads((store / MANIFEST).read_text())
+  size = sum(file["bytes"] for file in manifest["files"])
+  lines = [f"{store}: {manifest['dataset']}, {size / 1e6:.1f} MB, {manifest['options']}"]
+  for split, videos in manifest["videos"].items():
+    frames = sum(video["frames"] for video in videos)
+    lines.append(f"  {split}: {len(videos)} videos, {frames} frames")
+  skipped = manifest["skipped"]
+  lines += [f"  skipped {entry['name']}: {entry['reason']}" for entry in skipped[:10]]
+  if len(skipped) > 10:
+    lines.append(f"  ... {len(skipped)} skipped in all, listed in {store / MANIFEST}")
+  return "\n".join(lines)
+
+
+def main(argv: Sequence[str]) -> None:
+  del argv
+  given = {name: flags.FLAGS[name].value for name in OPTION_FLAGS}
+  options = {name: value for name, value in given.items() if value is not None}
+  try:
+    print(summarise(ensure(flags.FLAGS.dataset, flags.FLAGS.out, **options)))
+  except (ValueError, ImportError) as error:
+    sys.exit(f"Error: {error}")
+  except KeyboardInterrupt:
+    sys.exit("Interrupted. The same command goes on where this one stopped.")
+
+
+def define_flags() -> None:
+  """The command's flags; which options a dataset takes, `ensure` checks."""
+  flags.DEFINE_string("dataset", None, f"One of {', '.join(sorted(DATASETS))}.", required=True)
+  flags.DEFINE_string("out", None, "Folder of the store.", required=True)
+  for name, (define, text) in OPTION_FLAGS.items():
+    define(name, None, text)
+
+
+if __name__ == "__main__":
+  define_flags()
+  app.run(main)

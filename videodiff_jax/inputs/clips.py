@@ -1,0 +1,243 @@
+"""Clips from a frame store: which frames a batch needs, in one order on any number of hosts.
+
+The order of examples is a pure function of (store, sampler, seed), and a position in it is one
+integer, the number of examples consumed: that is all a checkpoint keeps to resume.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import grain.python as grain
+import numpy as np
+from absl import flags, logging
+
+from videodiff_jax.inputs.frame_store import FrameStore
+
+CONTENTS = ("frames", "pairs", "keys", "clip")
+SAMPLINGS = ("video", "clip")
+
+
+def keyframe_indices(num_frames: int, num_keyframes: int) -> np.ndarray:
+  """Keyframes at equal intervals from first frame to last: [0, 5, 10, 15] for 16 and 4."""
+  if not 1 <= num_keyframes <= num_frames:
+    raise ValueError(
+      f"A clip of {num_frames} frames has 1 to {num_frames} keyframes, not {num_keyframes}."
+    )
+  return np.linspace(0, num_frames - 1, num_keyframes).round().astype(np.int64)
+
+
+@dataclasses.dataclass(frozen=True)
+class ClipSampler:
+  """What is drawn from a video.
+
+  Attributes:
+    num_frames: F, frames of a clip.
+    stride: stored frames from one frame of the clip to the next.
+    num_keyframes: K, frames that the video encoder sees.
+    num_targets: frames drawn at random out of the clip, all different.
+    flip: mirror half of the clips, each as a whole.
+    content: what a batch holds: 'frames' (targets alone), 'pairs' (keyframes and targets),
+      'keys' (keyframes alone) or 'clip' (all F frames).
+    sampling: one item is a 'video', its start drawn anew each epoch, or a 'clip', so that an
+      epoch visits every start of every video.
+    frame_time_divisor: frame time is index / divisor: F in the paper's configurations (the
+      default), F - 1 where the last frame is to be time 1.
+  """
+
+  num_frames: int
+  stride: int = 1
+  num_keyframes: int = 4
+  num_targets: int = 2
+  flip: bool = False
+  content: Literal["frames", "pairs", "keys", "clip"] = "pairs"
+  sampling: Literal["video", "clip"] = "video"
+  frame_time_divisor: int | None = None
+
+  def __post_init__(self) -> None:
+    for name, choices in (("content", CONTENTS), ("sampling", SAMPLINGS)):
+      if getattr(self, name) not in choices:
+        raise ValueError(
+          f"Unknown {name} {getattr(self, name)!r}; choose {', '.join(choices)}."
+        )
+    if self.content in ("pairs", "keys"):
+      keyframe_indices(self.num_frames, self.num_keyframes)
+    if self.content in ("pairs", "frames") and not 1 <= self.num_targets <= self.num_frames:
+      raise ValueError(
+        f"A clip of {self.num_frames} frames has 1 to {self.num_frames} target frames, "
+        f"not {self.num_targets}."
+      )
+
+  @property
+  def span(self) -> int:
+    """Stored frames from a clip's first to its last, both counted."""
+    return (self.num_frames - 1) * self.stride + 1
+
+
+def count_starts(store: FrameStore, sampler: ClipSampler) -> np.ndarray:
+  """How many clips start in each video, (num_videos,): 0 where a video is too short.
+
+  Raises:
+    ValueError: no video is long enough.
+  """
+  frames = np.array([video["frames"] for video in store.videos], np.int64)
+  starts = np.maximum(frames - sampler.span + 1, 0)
+  if not starts.any():
+    raise ValueError(
+      f"No video of the {store.split} split has the {sampler.span} frames of a clip "
+      f"({sampler.num_frames} at stride {sampler.stride}); the longest has {frames.max()}. "
+      "Choose fewer frames or a smaller stride."
+    )
+  if short := int((starts == 0).sum()):
+    logging.info(
+      "%d of %d %s videos are shorter than a clip of %d frames and are left out.",
+      short, len(starts), store.split, sampler.span,
+    )  # fmt: skip
+  return starts
+
+
+class _Draw:
+  """Item number and generator to one clip's places: cheap, seeded, and before the slice."""
+
+  def __init__(self, sampler: ClipSampler, starts: np.ndarray):
+    self._sampler, self._starts = sampler, starts
+    self._usable, self._ends = np.flatnonzero(starts), np.cumsum(starts)
+    self.num_items = int(starts.sum() if sampler.sampling == "clip" else len(self._usable))
+
+  def __call__(self, item: int, rng: np.random.Generator) -> dict[str, Any]:
+    sampler = self._sampler
+    if sampler.sampling == "video":
+      video = self._usable[item]
+      start = rng.integers(self._starts[video])
+    else:
+      video = np.searchsorted(self._ends, item, side="right")
+      start = item - self._ends[video] + self._starts[video]
+    flip = sampler.flip and rng.random() < 0.5
+    targets = np.arange(sampler.num_frames if sampler.content == "clip" else 0)
+    if sampler.content in ("pairs", "frames"):
+      targets = np.sort(rng.choice(sampler.num_frames, sampler.num_targets, replace=False))
+    return {"video": video, "start": start, "flip": flip, "targets": targets}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Read:
+  """A clip's places to its arrays; runs in the loader's threads."""
+
+  store: FrameStore
+  sampler: ClipSampler
+
+  def __call__(self, draw: dict[str, Any]) -> dict[str, np.ndarray]:
+    sampler, targets = self.sampler, draw["targets"]
+    keys = np.zeros(0, np.int64)
+    if sampler.content in ("pairs", "keys"):
+      keys = keyframe_indices(sampler.num_frames, sampler.num_keyframes)
+    wanted, places = np.unique(np.concatenate([keys, targets]), return_inverse=True)
+    frames = self.store.read(draw["video"], draw["start"] + wanted * sampler.stride)[places]
+    if draw["flip"]:
+      frames = frames[:, :, ::-1]
+    example = {
+      "video": np.int32(draw["video"]),
+      "start": np.int32(draw["start"]),
+      "label": np.int32(self.store.videos[draw["video"]]["label"]),
+    }
+    if sampler.content in ("frames", "clip"):
+      return example | {"frames": frames}
+    example["key_frames"] = frames[: len(keys)]
+    if sampler.content == "pairs":
+      example["target_frames"] = frames[len(keys) :]
+      divisor = sampler.frame_time_divisor or sampler.num_frames
+      example["target_times"] = (targets / divisor).astype(np.float32)
+    return example
+
+
+def batches(
+  store: FrameStore,
+  sampler: ClipSampler,
+  seed: int,
+  global_batch: int,
+  start_examples: int = 0,
+  process_index: int = 0,
+  process_count: int = 1,
+  num_workers: int = 0,
+  num_threads: int = 8,
+) -> Iterator[dict[str, np.ndarray]]:
+  """Endless batches of this process's share of the examples, b = global_batch / process_count.
+
+  Process p takes examples p, p + process_count, ... of one global order, so together the
+  processes see the same batches however many they are. Epochs are shuffled anew; a batch may
+  span two, and a store smaller than a batch repeats within it.
+
+  Args:
+    store: where frames come from. Only the frames a batch needs are read.
+    sampler: what is drawn from a video.
+    seed: of order and draws.
+    global_batch: examples a step, all processes together.
+    start_examples: examples consumed before, all processes together: resumes there exactly.
+    process_index: which share.
+    process_count: number of shares.
+    num_workers: processes that read ahead. Threads alone are faster on few cores; each worker
+      keeps its own frames in memory.
+    num_threads: threads that read ahead.
+
+  Returns:
+    Iterator over dicts: `video`, `start` (in stored frames), `label`, each int32 (b,), and by
+    content `frames` uint8 (b, n, h, w, c), `key_frames` (b, K, h, w, c), `target_frames`
+    (b, T, h, w, c) with `target_times` float32 (b, T), strictly increasing.
+
+  Raises:
+    ValueError: the batch does not divide by the processes, or no video is long enough.
+  """
+  if global_batch % process_count:
+    raise ValueError(
+      f"A batch of {global_batch} does not divide by {process_count} processes; choose a "
+      f"multiple of {process_count}."
+    )
+  draw = _Draw(sampler, count_starts(store, sampler))
+  examples = grain.MapDataset.range(draw.num_items).seed(seed).shuffle().repeat()
+  examples = examples.random_map(draw)
+  # Sliced after everything seeded: the order is then the same for any number of processes.
+  examples = examples[start_examples + process_index :: process_count]
+  examples = examples.map(_Read(store, sampler))
+  loader = examples.batch(global_batch // process_count).to_iter_dataset(
+    grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=max(num_threads, 2))
+  )
+  if num_workers:
+    if not flags.FLAGS.is_parsed():
+      flags.FLAGS.mark_as_parsed()  # grain reads a flag, also outside absl's main.
+    loader = loader.mp_prefetch(
+      grain.MultiprocessingOptions(num_workers=num_workers, per_worker_buffer_size=2)
+    )
+  return iter(loader)
+
+
+def evaluation_clips(
+  store: FrameStore, sampler: ClipSampler, num_clips: int, seed: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """Different whole clips for scores, the same at every call; never mirrored.
+
+  Every video gives one clip before any gives a second, so clips are as independent as can be.
+
+  Returns:
+    (clips uint8 (n, F, h, w, c), videos int32 (n,), starts int32 (n,)).
+
+  Raises:
+    ValueError: the split holds fewer different clips.
+  """
+  starts = count_starts(store, sampler)
+  if num_clips > starts.sum():
+    raise ValueError(
+      f"{num_clips} clips were asked for, but the {store.split} split holds only "
+      f"{starts.sum()} different ones of {sampler.span} frames: ask for fewer."
+    )
+  rng = np.random.default_rng(seed)
+  orders = [rng.permutation(count) for count in starts]
+  chosen: list[tuple[int, int]] = []
+  while len(chosen) < num_clips:
+    for video in rng.permutation(len(orders)):
+      if len(orders[video]):
+        chosen.append((video, orders[video][0]))
+        orders[video] = orders[video][1:]
+  videos, first = np.array(chosen[:num_clips], np.int32).T
+  places = np.arange(sampler.num_frames) * sampler.stride
+  clips = np.stack([store.read(v, s + places) for v, s in zip(videos, first)])
+  return clips, videos, first

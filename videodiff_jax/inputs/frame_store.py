@@ -1,0 +1,201 @@
+"""The frame store: square uint8 frames at random access, without TensorFlow.
+
+A store is a folder that TFDS reads (`tfds.builder_from_directory`): array_record files with one
+record a frame, `metadata.json` with the index of videos, and beside them `manifest.json`, which
+names every video with its source's size and rate, every skipped one with the reason, and every
+file with its size and hash. The builders in data/ write stores.
+"""
+
+import hashlib
+import io
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from array_record.python.array_record_data_source import ArrayRecordDataSource
+from PIL import Image
+from tensorflow_datasets.core.example_serializer import ExampleSerializer
+
+CODECS = ("raw", "jpeg", "png")
+MANIFEST = "manifest.json"
+MEMORY_LIMIT = 1_000_000_000  # Bytes of decoded frames that `in_memory='auto'` keeps.
+_SKIP_DECODING = tfds.decode.SkipDecoding()
+
+
+class StoreError(ValueError):
+  """A store that is missing, unfinished or damaged; the message says what to run."""
+
+
+def resolve_codec(codec: str, size: int) -> str:
+  """'auto' is raw up to 64 pixels and JPEG above."""
+  if codec == "auto":
+    return "raw" if size <= 64 else "jpeg"
+  if codec not in CODECS:
+    raise ValueError(f"Unknown codec {codec!r}; choose auto, {', '.join(CODECS)}.")
+  return codec
+
+
+def frame_features(size: int, channels: int, codec: str) -> tfds.features.FeaturesDict:
+  """The TFDS features of one record: the frame, the name of its video, its index there."""
+  shape = (size, size, channels)
+  if codec == "raw":
+    frame = tfds.features.Tensor(
+      shape=shape, dtype=np.uint8, encoding=tfds.features.Encoding.BYTES
+    )
+  else:
+    frame = tfds.features.Image(shape=shape, encoding_format=codec)
+  index = tfds.features.Scalar(np.int32)
+  return tfds.features.FeaturesDict({"frame": frame, "video": tfds.features.Text(), "t": index})
+
+
+class RecordEncoder:
+  """Turns frames into records, to the same bytes in every process."""
+
+  def __init__(self, features: tfds.features.FeaturesDict, codec: str):
+    self._features, self._codec = features, codec
+    self._serializer = ExampleSerializer(features.get_serialized_info())
+
+  def __call__(self, frame: np.ndarray, video: str, t: int) -> bytes:
+    """The record of frame `t`, uint8 (size, size, c), of the video named `video`."""
+    example = {"frame": self._compress(frame), "video": video, "t": t}
+    proto = self._serializer.get_tf_example(self._features.encode_example(example))
+    # The default order of a proto map differs from process to process.
+    return proto.SerializeToString(deterministic=True)
+
+  def _compress(self, frame: np.ndarray) -> np.ndarray | io.BytesIO:
+    if self._codec == "raw":
+      return frame
+    file = io.BytesIO()
+    image = Image.fromarray(frame[..., 0] if frame.shape[-1] == 1 else frame)
+    options = {"quality": 95, "subsampling": 0} if self._codec == "jpeg" else {}
+    image.save(file, self._codec, **options)
+    file.seek(0)
+    return file
+
+
+class FrameStore:
+  """One split of a store, opened by `FrameStore.open`; picklable and safe in threads.
+
+  Attributes:
+    videos: the index, one dict a video: `name`, `first` (its first record), `frames`, `fps`
+      (0 where unknown) and `label` (an index into `classes`, 0 where there are none).
+    classes: class names, or an empty list.
+    image_size: side of a frame in pixels.
+    channels: 1 or 3.
+    codec: 'raw', 'jpeg' (quality 95, 4:4:4) or 'png'.
+    fingerprint: hash of the manifest, and through it of every frame: names the data in scores.
+    split: 'train' or 'test'.
+  """
+
+  def __init__(self, directory: pathlib.Path, split: str, in_memory: bool | str):
+    self._arguments = (directory, split, in_memory)
+    manifest, info = _load(directory)
+    self.split = split
+    if split not in info.splits:
+      raise StoreError(
+        f"The store {directory} has no split {split!r}; it has {', '.join(info.splits)}. "
+        "A test split needs at least two usable videos."
+      )
+    self._directory = directory
+    self._features = info.features
+    self._records = ArrayRecordDataSource([str(p) for p in info.splits[split].filepaths])
+    metadata = info.metadata
+    self.classes: list[str] = metadata["classes"]
+    self.image_size: int = metadata["image_size"]
+    self.channels: int = metadata["channels"]
+    self.codec: str = metadata["codec"]
+    self.fingerprint = hashlib.sha256(manifest).hexdigest()[:16]
+    self._extra = [video.get("extra", {}) for video in metadata[split]]
+    self.videos: list[dict[str, Any]] = [
+      {"label": 0, **{key: value for key, value in video.items() if key != "extra"}}
+      for video in metadata[split]
+    ]
+    shape = (len(self._records), self.image_size, self.image_size, self.channels)
+    keep = np.prod(shape) < MEMORY_LIMIT if in_memory == "auto" else in_memory
+    self._cache = np.empty(shape, np.uint8) if keep else None
+    self._cached = np.zeros(len(self._records), bool)
+
+  @classmethod
+  def open(
+    cls, directory: str | pathlib.Path, split: str = "train", in_memory: bool | str = "auto"
+  ) -> "FrameStore":
+    """Opens one split of a prepared store.
+
+    Args:
+      directory: the folder that `python -m data.prepare --out` wrote.
+      split: 'train' or 'test'.
+      in_memory: keep decoded frames after their first read, so that later epochs read nothing
+        from disk. 'auto' does where the split takes less than 1 GB.
+
+    Raises:
+      StoreError: nothing usable is there; the message names the command that prepares it.
+    """
+    return cls(pathlib.Path(directory), split, in_memory)
+
+  def __reduce__(self) -> tuple[Any, ...]:
+    return FrameStore, self._arguments
+
+  @property
+  def num_videos(self) -> int:
+    return len(self.videos)
+
+  def read(self, video: int, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+    """Frames `indices` of one video: uint8 (n, h, w, c). Only these are read and decoded."""
+    indices = np.asarray(indices)
+    frames = self.videos[video]["frames"]
+    if indices.size and not 0 <= indices.min() <= indices.max() < frames:
+      raise IndexError(f"Video {video} has frames 0 to {frames - 1}; asked for {indices}.")
+    records = self.videos[video]["first"] + indices
+    if self._cache is None:
+      return np.stack([self._decode(record) for record in records])
+    # Two threads may both decode a frame: they write the same bytes, and mark them after.
+    for record in records[~self._cached[records]]:
+      self._cache[record] = self._decode(record)
+      self._cached[record] = True
+    return self._cache[records]
+
+  def extra(self, video: int) -> dict[str, Any]:
+    """What else the store knows of a video: `caption`, or ground truth as float32 arrays."""
+    return {
+      key: np.asarray(value, np.float32) if isinstance(value, list) else value
+      for key, value in self._extra[video].items()
+    }
+
+  def _decode(self, record: int) -> np.ndarray:
+    decoders = None if self.codec == "raw" else {"frame": _SKIP_DECODING}
+    try:
+      example = self._features.deserialize_example_np(self._records[record], decoders=decoders)
+      if self.codec == "raw":
+        return example["frame"]
+      # By Pillow alone: TFDS takes OpenCV where it is installed, whose pixels differ.
+      frame = np.asarray(Image.open(io.BytesIO(example["frame"])))
+    except Exception as error:
+      raise StoreError(
+        f"Record {record} of {self._directory} ({self.split}) is damaged: move the store "
+        "away and prepare it again with `python -m data.prepare`."
+      ) from error
+    return frame.reshape(self.image_size, self.image_size, self.channels)
+
+
+def _load(directory: pathlib.Path) -> tuple[bytes, tfds.core.DatasetInfo]:
+  """A complete store's manifest and TFDS information, or `StoreError`."""
+  if not (directory / MANIFEST).exists():
+    raise StoreError(
+      f"{directory} holds no frame store. Prepare one with "
+      f"`python -m data.prepare --dataset=NAME --out={directory}`."
+    )
+  try:
+    manifest = (directory / MANIFEST).read_bytes()
+    for file in json.loads(manifest)["files"]:
+      found = (directory / file["name"]).stat().st_size
+      if found != file["bytes"]:
+        raise OSError(f"{file['name']} has {found} bytes, not {file['bytes']}")
+    return manifest, tfds.builder_from_directory(directory).info
+  except (OSError, ValueError, KeyError, TypeError) as error:
+    raise StoreError(
+      f"The frame store {directory} is damaged ({error}): move it away and prepare it again "
+      "with `python -m data.prepare`."
+    ) from error

@@ -1,0 +1,221 @@
+"""Videos in and out of files: decoding and mp4 by PyAV, GIFs and PNG strips by Pillow.
+
+Every video here is uint8 (f, h, w, c). Readers return c = 3; writers take c = 1 or 3. PyAV is
+imported on first use, so that GIFs, strips and the crop work without it.
+"""
+
+import contextlib
+import fractions
+import pathlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+VIDEO_SUFFIXES = frozenset(
+  ".3gp .avi .flv .gif .m4v .mkv .mov .mp4 .mpeg .mpg .ogv .webm .wmv".split()
+)
+IMAGE_SUFFIXES = frozenset(".bmp .jpeg .jpg .pgm .png .ppm .tif .tiff .webp".split())
+_VIEW_SIZE = 128  # Smaller frames are enlarged for people to look at.
+
+
+class VideoError(ValueError):
+  """A video that cannot be decoded; the message is the reason, for a manifest or a person."""
+
+
+def _import_av() -> Any:
+  try:
+    import av
+  except ImportError as error:
+    raise ImportError(
+      'Reading and writing video files needs PyAV: pip install -e ".[demo]".'
+    ) from error
+  return av
+
+
+def square_crop_resize(frame: np.ndarray, size: int) -> np.ndarray:
+  """The centre square of a frame, bicubic with antialiasing, as the authors prepare theirs.
+
+  Args:
+    frame: uint8 (h, w, 3) or (h, w, 1). Odd margins round as Pillow rounds a float crop box.
+    size: side of the result in pixels.
+
+  Returns:
+    uint8 (size, size, c). Resampling is done in uint8, per axis, as Pillow does.
+  """
+  channels = frame.shape[-1]
+  image = Image.fromarray(frame[..., 0] if channels == 1 else frame)
+  side = min(image.size)
+  left, top = (image.width - side) / 2, (image.height - side) / 2
+  image = image.crop((left, top, left + side, top + side))
+  image = image.resize((size, size), Image.Resampling.BICUBIC)
+  return np.asarray(image).reshape(size, size, channels)
+
+
+def natural_key(name: str) -> list[Any]:
+  """Sorts by name with numbers by value, so that frame_2.png precedes frame_10.png."""
+  return [int(part) if part.isdigit() else part for part in re.split(r"([0-9]+)", name)]
+
+
+def stream_video(path: str | pathlib.Path) -> tuple[float, Iterator[np.ndarray]]:
+  """Opens a video for one pass from start to end, so that length costs no memory.
+
+  Nothing seeks: positions found by time stamp are wrong on files of variable frame rate.
+
+  Args:
+    path: a video file, or a folder of images, which are its frames in the order of their names.
+
+  Returns:
+    (frames a second, or 0 where unknown; iterator over uint8 (h, w, 3) frames). Iterating
+    raises `VideoError` where a frame cannot be decoded or the file ends before its time.
+
+  Raises:
+    VideoError: the file is no video, or the folder holds no image.
+  """
+  path = pathlib.Path(path)
+  if path.is_dir():
+    images = [p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES]
+    if not images:
+      raise VideoError(f"{path.name}: a folder without images")
+    return 0.0, map(_read_image, sorted(images, key=lambda p: natural_key(p.name)))
+  if not path.exists():
+    raise VideoError(f"{path}: no such file")
+  av = _import_av()
+  with contextlib.ExitStack() as stack:
+    try:
+      container = stack.enter_context(av.open(str(path)))
+    except av.FFmpegError as error:
+      raise VideoError(f"{path.name}: not a video ({error.strerror})") from error
+    if not container.streams.video:
+      raise VideoError(f"{path.name}: holds no video stream")
+    rate = container.streams.video[0].average_rate
+    return float(rate or 0), _decode(container, path.name, stack.pop_all())
+
+
+def _decode(container: Any, name: str, stack: contextlib.ExitStack) -> Iterator[np.ndarray]:
+  av = _import_av()
+  stream = container.streams.video[0]
+  stream.thread_type = "AUTO"
+  decoded, end = 0, 0.0
+  with stack:
+    try:
+      for frame in container.decode(stream):
+        decoded += 1
+        if frame.pts is not None:
+          end = float((frame.pts - (stream.start_time or 0)) * frame.time_base)
+        yield np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
+    except av.FFmpegError as error:
+      raise VideoError(f"{name}: cannot be decoded to its end ({error.strerror})") from error
+    # A file cut between two packets ends without an error. Frames outside an edit list are
+    # missing too, but not their time; a long last frame takes time, but is not missing.
+    expected = float((stream.duration or 0) * (stream.time_base or 0))
+    missing = expected - end - 2 / float(stream.average_rate or 10)
+    if decoded < (stream.frames or decoded + 1) and missing > 0.02 * expected:
+      raise VideoError(f"{name}: truncated, {end:.1f} of {expected:.1f} seconds are there")
+
+
+def _read_image(path: pathlib.Path) -> np.ndarray:
+  try:
+    with Image.open(path) as image:
+      return np.asarray(image.convert("RGB"))
+  except (OSError, ValueError, SyntaxError) as error:
+    raise VideoError(f"frame {path.name} cannot be read") from error
+
+
+def read_video(path: str | pathlib.Path) -> tuple[np.ndarray, float]:
+  """Reads a whole video file, or a folder of images sorted by name.
+
+  Returns:
+    (uint8 (f, h, w, 3), frames a second or 0 where unknown).
+
+  Raises:
+    VideoError: the reason why it cannot be read.
+  """
+  rate, stream = stream_video(path)
+  frames = list(stream)
+  if not frames:
+    raise VideoError(f"{pathlib.Path(path).name}: holds no frame")
+  if len(shapes := {frame.shape for frame in frames}) > 1:
+    raise VideoError(f"{pathlib.Path(path).name}: frames differ in size, {sorted(shapes)}")
+  return np.stack(frames), rate
+
+
+def _viewable(video: np.ndarray, upscale: int | None) -> np.ndarray:
+  """RGB, enlarged by `upscale` (nearest neighbour), by default to at least 128 pixels."""
+  if video.dtype != np.uint8 or video.ndim != 4 or video.shape[-1] not in (1, 3):
+    raise ValueError(
+      f"A video is uint8 (f, h, w, 1 or 3); this one is {video.dtype} {video.shape}."
+    )
+  if upscale is None:
+    upscale = -(-_VIEW_SIZE // min(video.shape[1:3]))
+  video = video.repeat(upscale, axis=1).repeat(upscale, axis=2)
+  return np.broadcast_to(video, (*video.shape[:3], 3))
+
+
+def write_mp4(
+  path: str | pathlib.Path, video: np.ndarray, fps: float = 8, upscale: int | None = None
+) -> None:
+  """Writes H.264 in 4:2:0, which every player shows; odd sides gain one repeated pixel.
+
+  Args:
+    path: ends in .mp4.
+    video: uint8 (f, h, w, 1 or 3).
+    fps: frames a second.
+    upscale: nearest-neighbour factor. None enlarges small frames to 128 pixels.
+  """
+  av = _import_av()
+  video = _viewable(video, upscale)
+  height, width = video.shape[1:3]
+  video = np.pad(video, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+  rate = fractions.Fraction(fps).limit_denominator(1001)
+  with av.open(str(path), "w") as container:
+    stream = container.add_stream("libx264", rate=rate, options={"crf": "17"})
+    stream.height, stream.width, stream.pix_fmt = *video.shape[1:3], "yuv420p"
+    for frame in video:
+      container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+    container.mux(stream.encode())
+
+
+def write_gif(
+  path: str | pathlib.Path, video: np.ndarray, fps: float = 8, upscale: int | None = None
+) -> None:
+  """Writes an endless GIF; arguments as `write_mp4`. Needs no PyAV."""
+  first, *rest = [Image.fromarray(frame) for frame in _viewable(video, upscale)]
+  first.save(path, save_all=True, append_images=rest, duration=round(1000 / fps), loop=0)
+
+
+def write_strip(
+  path: str | pathlib.Path,
+  rows: Mapping[str, np.ndarray] | Sequence[np.ndarray],
+  max_frames: int = 16,
+  upscale: int | None = None,
+) -> None:
+  """Writes one PNG whose rows are videos and whose columns are frames.
+
+  Args:
+    path: ends in .png.
+    rows: videos uint8 (f, h, w, 1 or 3), of any lengths and sizes; a mapping's keys label them.
+    max_frames: a longer video shows this many frames at equal intervals, first and last
+      included.
+    upscale: nearest-neighbour factor. None enlarges small frames to 128 pixels.
+  """
+  labelled = list(rows.items() if isinstance(rows, Mapping) else (("", row) for row in rows))
+  if not labelled:
+    raise ValueError("A strip needs at least one row.")
+  pictures = []
+  for _, video in labelled:
+    shown = np.linspace(0, len(video) - 1, min(max_frames, len(video))).round().astype(int)
+    frames = np.pad(_viewable(video[shown], upscale), ((0, 0), (1, 1), (1, 1), (0, 0)))
+    pictures.append(np.concatenate(frames, axis=1))
+  font = ImageFont.load_default(size=16)
+  margin = max(int(font.getlength(label)) + 12 * bool(label) for label, _ in labelled)
+  width = margin + max(picture.shape[1] for picture in pictures)
+  strip = Image.new("RGB", (width, sum(p.shape[0] for p in pictures)), "white")
+  draw, top = ImageDraw.Draw(strip), 0
+  for (label, _), picture in zip(labelled, pictures):
+    strip.paste(Image.fromarray(picture), (margin, top))
+    draw.text((6, top + picture.shape[0] // 2), label, fill="black", font=font, anchor="lm")
+    top += picture.shape[0]
+  strip.save(path)
