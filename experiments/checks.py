@@ -1,0 +1,178 @@
+"""What can be told wrong about a run before anything is compiled: one clear error each."""
+
+import json
+import pathlib
+
+import jax
+import ml_collections
+
+from videodiff_jax.diffusion import noise, samplers
+from videodiff_jax.glober import adversarial, networks, stages
+from videodiff_jax.inputs.clips import SAMPLINGS
+from videodiff_jax.inputs.frame_store import FrameStore, StoreError
+from videodiff_jax.inputs.video_io import VideoError
+from videodiff_jax.training import optimizers, partitioning
+from videodiff_jax.training.checkpoints import CheckpointError
+from videodiff_jax.training.loop import NonFiniteLossError
+
+# Keys that may differ between a workdir's config.json and the run that goes on in it.
+_MAY_CHANGE = ("after", "evaluate", "mesh", "precision", "remat", "sample", "stages")
+_MAY_CHANGE_DATA = ("dir", "threads")
+_MAY_CHANGE_TRAIN = ("accumulate", "checkpoint_every", "keep", "log_every", "preview_every", "steps")
+
+
+class UserError(ValueError):
+  """Something to be put right by the person who gave the command; shown without a traceback."""
+
+
+def expected_errors() -> tuple[type[Exception], ...]:
+  """Errors of other modules that a person can act on as they stand."""
+  return (CheckpointError, NonFiniteLossError, StoreError, VideoError)
+
+
+def check_config(config: ml_collections.ConfigDict) -> None:
+  """Raises UserError for values that no network or loop could be made of."""
+  data, model, loss = config.data, config.model, config.loss
+  _choice("system", config.system, ("glober",))
+  _choice("condition", config.condition, networks.CONDITIONS)
+  _choice("precision", config.precision, ("float32", "bfloat16"))
+  _choice("remat", config.remat, ("none", "blocks"))
+  _choice("data.sampling", data.sampling, SAMPLINGS)
+  _choice("data.frame_time", data.frame_time, ("index / F", "index / (F - 1)"))
+  _choice("model.frame_control.which", model.frame_control.which, ("all", "down"))
+  _choice("model.video_encoder.head", model.video_encoder.head, ("joint", "split_first"))
+  _choice("model.discriminator.on", model.discriminator.on, ("pixels", "latents"))
+  _choice("loss.cra.loss", loss.cra.loss, adversarial.LOSSES)
+  _choice("sample.noise", config.sample.noise, noise.SHARINGS)
+  for name in config.stages:
+    _choice("stages", name, stages.NAMES)
+    _choice(f"train.{name}.optimizer.decay", config.train[name].optimizer.decay, optimizers.DECAYS)
+  if tuple(config.stages) != tuple(n for n in stages.NAMES if n in config.stages):
+    raise UserError(f"config.stages must keep the order {', '.join(stages.NAMES)}.")
+  if config.condition == "class" and data.num_classes < 1:
+    raise UserError("config.condition is 'class', but config.data.num_classes is 0.")
+  if not 1 <= data.num_keyframes <= data.num_frames:
+    raise UserError(
+      f"config.data.num_keyframes ({data.num_keyframes}) must be between 1 and the "
+      f"{data.num_frames} frames of a clip (config.data.num_frames)."
+    )
+  if not 1 <= data.num_targets <= data.num_frames:
+    raise UserError(
+      f"config.data.num_targets ({data.num_targets}) must be between 1 and the "
+      f"{data.num_frames} frames of a clip (config.data.num_frames)."
+    )
+  if loss.lambda_cra and data.num_targets % 2:
+    raise UserError(
+      f"The CRA loss judges pairs of frames: config.data.num_targets ({data.num_targets}) must "
+      "be even, or config.loss.lambda_cra 0."
+    )
+  _check_sizes(config)
+  try:
+    built = networks.build(config)
+    for name, diffusion in (("decoder", "decoder_process"), ("generator", "generator_process")):
+      samplers.make_sampler(getattr(built, diffusion), **config.sample[name])
+  except ValueError as error:
+    raise UserError(str(error)) from error
+
+
+def check_devices(config: ml_collections.ConfigDict) -> None:
+  """Raises UserError for a mesh or a batch that does not fit the devices."""
+  try:
+    mesh = partitioning.make_mesh(config.mesh.data, config.mesh.fsdp)
+  except ValueError as error:
+    raise UserError(str(error)) from error
+  count = mesh.devices.size
+  for name in config.stages:
+    settings = config.train[name]
+    if settings.batch_size % (count * settings.accumulate):
+      raise UserError(
+        f"config.train.{name}.batch_size ({settings.batch_size}) must be a multiple of the "
+        f"{count} device(s) times accumulate ({settings.accumulate}): for example "
+        f"{max(settings.batch_size // (count * settings.accumulate), 1) * count * settings.accumulate}."
+      )
+
+
+def check_store(config: ml_collections.ConfigDict, store: FrameStore) -> None:
+  """Raises UserError where the prepared store is not what the configuration describes."""
+  data = config.data
+  for name in ("image_size", "channels"):
+    if getattr(store, name) != data[name]:
+      raise UserError(
+        f"The store in {data.dir} has {name} {getattr(store, name)}, but config.data.{name} is "
+        f"{data[name]}. Prepare another store (python -m data.prepare --help) or change the key."
+      )
+  if config.condition == "class" and len(store.classes) != data.num_classes:
+    raise UserError(
+      f"The store in {data.dir} has {len(store.classes)} classes, but config.data.num_classes is "
+      f"{data.num_classes}."
+    )
+
+
+def check_same_run(
+  saved: ml_collections.ConfigDict, config: ml_collections.ConfigDict, workdir: pathlib.Path
+) -> None:
+  """Raises UserError where model, data, diffusion or loss differ from the workdir's own."""
+  before, now = _lasting(saved), _lasting(config)
+  different = [
+    f"  config.{key}: {before.get(key, 'absent')} there, {now.get(key, 'absent')} now"
+    for key in sorted(before.keys() | now.keys())
+    if before.get(key) != now.get(key)
+  ]
+  if different:
+    raise UserError(
+      f"{workdir} holds a run of another configuration:\n" + "\n".join(different[:10]) + "\n"
+      "Use another --workdir, or give the same values. Steps, mesh, sampling, evaluation and "
+      "logging may change."
+    )
+
+
+def _lasting(config: ml_collections.ConfigDict) -> dict[str, str]:
+  """'a.b.c' -> JSON of every key that must stay as it is over the life of a workdir."""
+  flat: dict[str, str] = {}
+
+  def add(prefix: str, tree: dict) -> None:
+    for key, value in tree.items():
+      if isinstance(value, dict):
+        add(f"{prefix}{key}.", value)
+      else:
+        flat[prefix + key] = json.dumps(value)
+
+  add("", json.loads(config.to_json()))
+  skipped = {*_MAY_CHANGE, *(f"data.{key}" for key in _MAY_CHANGE_DATA)}
+  for stage in stages.NAMES:
+    skipped |= {f"train.{stage}.{key}" for key in _MAY_CHANGE_TRAIN}
+  return {
+    key: value
+    for key, value in flat.items()
+    if key not in skipped and key.split(".")[0] not in skipped
+  }
+
+
+def _check_sizes(config: ml_collections.ConfigDict) -> None:
+  model, size = config.model, config.data.image_size
+  frame_rate = 2 ** (len(model.kl_vae.multipliers) - 1)
+  on_pixels = model.discriminator.on == "pixels"
+  needed = {
+    "video_encoder": frame_rate * 2 ** (len(model.video_encoder.multipliers) - 1),
+    "unet": frame_rate * 2 ** (len(model.unet.multipliers) - 1),
+    "discriminator": (1 if on_pixels else frame_rate)
+    * 2 ** (len(model.discriminator.multipliers) - 1),
+  }
+  for name, rate in needed.items():
+    if size % rate:
+      raise UserError(
+        f"config.data.image_size ({size}) must be a multiple of {rate}, the downsampling of the "
+        f"KL-VAE and config.model.{name} together (a factor 2 for each multiplier after the first)."
+      )
+
+
+def _choice(key: str, value: str, choices: tuple[str, ...]) -> None:
+  if value not in choices:
+    raise UserError(f"config.{key} is {value!r}. Choose one of: {', '.join(choices)}.")
+
+
+def local_devices() -> str:
+  """For tables: how many devices of what kind, over how many hosts."""
+  devices = jax.devices()
+  hosts = f" over {jax.process_count()} hosts" if jax.process_count() > 1 else ""
+  return f"{len(devices)} x {devices[0].device_kind}{hosts}"

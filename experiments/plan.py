@@ -1,0 +1,173 @@
+"""--mode=plan: parameters, FLOPs and bytes of every stage, before anything is allocated."""
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+from jax.sharding import AbstractMesh, AxisType
+
+from videodiff_jax.glober import sampling, stages
+from videodiff_jax.glober.networks import Networks, build
+from videodiff_jax.training import flops, partitioning
+from videodiff_jax.training.state import TrainState
+from videodiff_jax.training.writers import format_table
+
+
+@dataclasses.dataclass(frozen=True)
+class StageFigures:
+  """What a stage costs.
+
+  Attributes:
+    parameters: trained, without an adversary's.
+    flops_per_step: of the whole batch, all devices together; with the adversarial loss on.
+    state_bytes: of the whole TrainState.
+    device_bytes: of state and frozen networks on one device of the mesh.
+  """
+
+  parameters: int
+  flops_per_step: int
+  state_bytes: int
+  device_bytes: int
+
+
+def stage_figures(config: ml_collections.ConfigDict, name: str) -> StageFigures:
+  """Traces a stage on abstract arrays."""
+  config = _countable(config)
+  states = {n: _state(config, n) for n in stages.NAMES[: stages.NAMES.index(name) + 1]}
+  train = states[name]
+  frozen = stages.frozen_networks(
+    name, {n: {"ema_params": s.ema_params, "statistics": s.statistics} for n, s in states.items()}
+  )
+  step = stages.make_stage(config, name).train_steps[-1][1]
+  traced = jax.jit(step).trace(train, frozen, abstract_batch(config, name))
+  mesh = abstract_mesh(config)
+  return StageFigures(
+    parameters=count_parameters(train.params),
+    flops_per_step=flops.count(traced.jaxpr),
+    state_bytes=_bytes(train),
+    device_bytes=_device_bytes(train, mesh) + _device_bytes(frozen, mesh),
+  )
+
+
+def show(config: ml_collections.ConfigDict) -> str:
+  """The tables of --mode=plan."""
+  config = _countable(config)
+  networks = build(config)
+  mesh = abstract_mesh(config)
+  modules = [
+    (name, f"{count:,}", f"{cost / 1e9:.2f}", of) for name, count, cost, of in module_figures(networks)
+  ]
+  rows = []
+  for name in stages.NAMES:
+    figures = stage_figures(config, name)
+    batch = config.train[name].batch_size
+    rows.append(
+      (name, f"{figures.parameters:,}", batch, f"{figures.flops_per_step / 1e12:.3f}",
+       f"{figures.flops_per_step / mesh.size / 1e12:.3f}", f"{figures.state_bytes / 1e9:.2f}",
+       f"{figures.device_bytes / 1e9:.2f}")
+    )  # fmt: skip
+  heading = (
+    "stage", "parameters", "batch", "TFLOP/step", "TFLOP/step/device", "state GB", "GB/device"
+  )  # fmt: skip
+  return "\n\n".join(
+    [
+      format_table(modules, ("network", "parameters", "GFLOP", "of one")),
+      format_table(rows, heading),
+      f"mesh {dict(mesh.shape)}: {mesh.size} device(s). GB/device: state and frozen networks, "
+      "without activations. FLOPs: 2 per multiply-add of matrix products and convolutions.",
+    ]
+  )
+
+
+def module_figures(networks: Networks) -> list[tuple[str, int, int, str]]:
+  """(network, parameters, FLOPs of one forward pass, what one is) for every network."""
+  auto, kl_vae, dit = networks.autoencoder, networks.kl_vae, networks.generator
+  latent = jnp.zeros((1, *networks.latent_shape))
+  feature = jnp.zeros((1, *networks.feature_shape))
+  t, labels = jnp.zeros(1), jnp.zeros(1, jnp.int32)
+  side = networks.latent_shape[0] * 2 ** (len(kl_vae.multipliers) - 1)
+  frame = jnp.zeros((1, side, side, kl_vae.in_channels))
+  keys = jnp.zeros((1, 4, *networks.latent_shape))
+  tokens = jnp.zeros((1, 1, auto.unet.context_dim))
+  judge = networks.discriminator
+  pair = jnp.zeros((1, 2, judge.image_size, judge.image_size, judge.in_channels))
+  text = {"tokens": jnp.zeros((1, 1, dit.context_dim))}
+  if dit.num_classes:
+    text["labels"] = labels
+  whole = _forward(kl_vae, frame, jax.random.key(0))[0]
+  return [
+    ("KL-VAE encoder", whole, _method(kl_vae, "encode", frame), "frame"),
+    ("KL-VAE decoder", whole, _method(kl_vae, "decode", latent), "frame"),
+    ("video encoder", *_forward(auto.encoder, keys), "clip of 4 keyframes"),
+    ("frame control", *_forward(auto.control, feature, t), "frame"),
+    ("UNet", *_forward(auto.unet, latent, t, tokens), "frame"),
+    ("discriminator", *_forward(judge, pair), "pair"),
+    ("DiT", *_forward(dit, feature, t, **text), "global feature"),
+  ]
+
+
+def count_parameters(tree: Any) -> int:
+  return sum(math.prod(x.shape) for x in jax.tree.leaves(tree))
+
+
+def abstract_mesh(config: ml_collections.ConfigDict) -> AbstractMesh:
+  """The configuration's mesh without its devices; data = -1 stands for one."""
+  shape = (max(config.mesh.data, 1), config.mesh.fsdp)
+  return AbstractMesh(shape, partitioning.AXES, axis_types=(AxisType.Auto,) * 2)
+
+
+def abstract_batch(config: ml_collections.ConfigDict, name: str) -> dict[str, jax.ShapeDtypeStruct]:
+  """Shapes of a stage's batch."""
+  data, b = config.data, config.train[name].batch_size
+  frame = (data.image_size, data.image_size, data.channels)
+
+  def frames(count: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((b, count, *frame), jnp.uint8)
+
+  if name == "kl_vae":
+    return {"frames": frames(data.num_targets)}
+  batch = {"key_frames": frames(data.num_keyframes), "label": jax.ShapeDtypeStruct((b,), jnp.int32)}
+  if name == "autoencoder":
+    batch["target_frames"] = frames(data.num_targets)
+    batch["target_times"] = jax.ShapeDtypeStruct((b, data.num_targets), jnp.float32)
+  return batch
+
+
+def _countable(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+  """The same networks without what hides or repeats work: recomputation is not model FLOPs."""
+  config = ml_collections.ConfigDict(config)
+  config.remat = "none"
+  config.model.dit.scan_blocks = False
+  config.loss.kl_vae.lpips = 0.0
+  return config
+
+
+def _state(config: ml_collections.ConfigDict, name: str) -> TrainState:
+  return jax.eval_shape(stages.make_stage(config, name).init, jax.random.key(0))
+
+
+def _forward(module: Any, *args: Any, **kwargs: Any) -> tuple[int, int]:
+  params = jax.eval_shape(module.init, jax.random.key(0), *args, **kwargs)
+  traced = jax.jit(module.apply).trace(params, *args, **kwargs)
+  return count_parameters(params), flops.count(traced.jaxpr)
+
+
+def _method(module: Any, method: str, x: jax.Array) -> int:
+  params = jax.eval_shape(lambda: module.init(jax.random.key(0), x, method=method))
+  return flops.count(jax.jit(lambda p: module.apply(p, x, method=method)).trace(params).jaxpr)
+
+
+def _bytes(tree: Any) -> int:
+  return sum(math.prod(x.shape) * _itemsize(x) for x in jax.tree.leaves(tree))
+
+
+def _itemsize(x: Any) -> int:
+  return 8 if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x.dtype.itemsize
+
+
+def _device_bytes(tree: Any, mesh: AbstractMesh) -> int:
+  leaves = zip(jax.tree.leaves(tree), jax.tree.leaves(partitioning.shardings(tree, mesh)))
+  return sum(math.prod(s.shard_shape(x.shape)) * _itemsize(x) for x, s in leaves)

@@ -1,0 +1,96 @@
+"""The table every run begins with: devices, stages, steps, estimated minutes, disk."""
+
+import math
+import os
+import pathlib
+import shutil
+import time
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+from absl import logging
+from jax.sharding import Mesh
+
+from experiments import checks, plan
+from videodiff_jax.inputs.frame_store import FrameStore
+from videodiff_jax.training import flops
+from videodiff_jax.training.checkpoints import Checkpoints
+from videodiff_jax.training.writers import format_table
+
+# Share of the peak that training steps of these networks have reached: of a matrix product's
+# speed on CPU, of the data sheet's peak elsewhere. For estimates alone.
+_TYPICAL_SHARE = {"cpu": 0.25, "gpu": 0.3, "tpu": 0.35}
+
+
+def show(
+  config: ml_collections.ConfigDict, workdir: pathlib.Path, mesh: Mesh, store: FrameStore
+) -> None:
+  """Logs the table; refuses a disk too small for the checkpoints.
+
+  Raises:
+    UserError: less free disk than the checkpoints need.
+  """
+  speed = device_speed() * mesh.devices.size
+  rows, needed = [], 0
+  for name in config.stages:
+    figures = plan.stage_figures(config, name)
+    done = _steps_done(workdir / name)
+    left = max(config.train[name].steps - done, 0)
+    minutes = figures.flops_per_step * left / speed / 60
+    size = figures.state_bytes * config.train[name].keep
+    needed += size if left else 0
+    rows.append(
+      (name, f"{figures.parameters:,}", config.train[name].steps, done,
+       f"{max(minutes, 0.1):.1f}", f"{size / 1e9:.2f}")
+    )  # fmt: skip
+  heading = ("stage", "parameters", "steps", "done", "minutes (est.)", "disk, GB")
+  free = shutil.disk_usage(_existing_parent(workdir)).free
+  logging.info(
+    "%s\ndevices: %s, mesh %s\ndata: %s, %d training videos\nworkdir: %s, %.1f GB free\n%s",
+    "videodiff_jax", checks.local_devices(), dict(mesh.shape), config.data.dir, store.num_videos,
+    workdir, free / 1e9, format_table(rows, heading),
+  )  # fmt: skip
+  if free < needed:
+    raise checks.UserError(
+      f"The checkpoints need about {needed / 1e9:.1f} GB, but the disk of {workdir} has "
+      f"{free / 1e9:.1f} GB free. Free some, use another --workdir or a smaller "
+      "config.train.<stage>.keep."
+    )
+
+
+def device_speed() -> float:
+  """FLOP/s a device may be expected to train with."""
+  device = jax.devices()[0]
+  share = _TYPICAL_SHARE.get(device.platform, 0.3)
+  if peak := flops.peak_flops(device):
+    return share * peak
+  side = 1024
+  product = jax.jit(jnp.dot)
+  x = jnp.ones((side, side))
+  product(x, x).block_until_ready()
+  began = time.monotonic()
+  for _ in range(4):
+    product(x, x).block_until_ready()
+  return share * 4 * 2 * side**3 / (time.monotonic() - began)
+
+
+def _steps_done(folder: pathlib.Path) -> int:
+  if not (folder / "checkpoints").is_dir():
+    return 0
+  checkpoints = Checkpoints(folder / "checkpoints")
+  step = checkpoints.latest_step() or 0
+  checkpoints.close()
+  return step
+
+
+def _existing_parent(path: pathlib.Path) -> pathlib.Path:
+  path = path.absolute()
+  while not path.exists():
+    path = path.parent
+  return path
+
+
+def cores() -> int:
+  """Processor cores this process may use."""
+  return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else math.inf

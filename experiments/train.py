@@ -1,0 +1,171 @@
+"""--mode=train: the stages of a configuration in order, each from where it stopped."""
+
+import json
+import pathlib
+import subprocess
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+from absl import logging
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+
+import videodiff_jax
+from data import prepare
+from experiments import checks, start_table
+from videodiff_jax.glober import sampling, stages
+from videodiff_jax.glober.pipeline import load_ema
+from videodiff_jax.inputs import clips, video_io
+from videodiff_jax.inputs.frame_store import FrameStore
+from videodiff_jax.training import loop, partitioning
+
+_CONTENTS = {"kl_vae": "frames", "autoencoder": "pairs", "generator": "keys"}
+_EMBEDDED = ("moving_digits", "demo_clips")  # inside packages: prepared at first use
+_PREVIEW_CLIPS = 4
+
+
+def train(config: ml_collections.ConfigDict, workdir: pathlib.Path, only: str | None) -> bool:
+  """Trains all stages of `config.stages`, or one.
+
+  Args:
+    config: validated configuration.
+    workdir: gets config.json and a folder a stage; a finished stage is skipped, an unfinished one
+      resumed.
+    only: a stage's name, or None for all in order.
+
+  Returns:
+    True when every stage asked for is finished; False when SIGTERM ended the run early.
+  """
+  mesh = partitioning.make_mesh(config.mesh.data, config.mesh.fsdp)
+  store = open_store(config, "train")
+  held_out = open_store(config, "test")
+  checks.check_store(config, store)
+  claim_workdir(config, workdir)
+  start_table.show(config, workdir, mesh, store)
+  ema: dict[str, dict[str, Any]] = {}
+  for name in config.stages:
+    wanted = only in (None, name)
+    if wanted and not _train_stage(config, workdir, name, mesh, store, held_out, ema):
+      return False
+    if only == name:
+      return True
+    ema[name] = load_ema(config, workdir, name, mesh)
+  return True
+
+
+def open_store(config: ml_collections.ConfigDict, split: str) -> FrameStore:
+  """A split of the configuration's store; embedded data sets are prepared at first use."""
+  data = config.data
+  if data.name in _EMBEDDED and jax.process_index() == 0 and not pathlib.Path(data.dir).exists():
+    prepare.ensure(data.name, data.dir, size=data.image_size)
+  if jax.process_count() > 1:
+    multihost_utils.sync_global_devices("store")
+  return FrameStore.open(data.dir, split)
+
+
+def clip_sampler(config: ml_collections.ConfigDict, content: str, **other: Any) -> clips.ClipSampler:
+  """The configuration's clips, with the content a stage needs."""
+  data = config.data
+  settings = {
+    "num_frames": data.num_frames,
+    "stride": data.stride,
+    "num_keyframes": data.num_keyframes,
+    "num_targets": data.num_targets,
+    "flip": data.flip,
+    "sampling": data.sampling,
+    "frame_time_divisor": sampling.frame_time_divisor(config),
+  }
+  return clips.ClipSampler(content=content, **(settings | other))
+
+
+def claim_workdir(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
+  """Writes config.json, or checks that the one there agrees; steps, mesh and logging may differ."""
+  file = workdir / "config.json"
+  if file.is_file():
+    checks.check_same_run(ml_collections.ConfigDict(json.loads(file.read_text())), config, workdir)
+  elif workdir.is_dir() and any(workdir.iterdir()):
+    raise checks.UserError(
+      f"{workdir} is not empty and not a workdir (no config.json). Choose another --workdir."
+    )
+  if jax.process_index() == 0:
+    workdir.mkdir(parents=True, exist_ok=True)
+    file.write_text(config.to_json(indent=2) + "\n")
+
+
+def _train_stage(
+  config: ml_collections.ConfigDict,
+  workdir: pathlib.Path,
+  name: str,
+  mesh: Mesh,
+  store: FrameStore,
+  held_out: FrameStore,
+  ema: dict[str, dict[str, Any]],
+) -> bool:
+  settings = config.train[name]
+  run = loop.Run(
+    folder=workdir / name,
+    mesh=mesh,
+    seed=config.seed,
+    steps=settings.steps,
+    batch_size=settings.batch_size,
+    log_every=settings.log_every,
+    checkpoint_every=settings.checkpoint_every,
+    preview_every=settings.preview_every,
+    keep=settings.keep,
+    meta={"config": json.loads(config.to_json()), "code": code_version()},
+  )
+  sampler = clip_sampler(config, _CONTENTS[name])
+
+  def batches(start_examples: int) -> Iterator[dict[str, np.ndarray]]:
+    return clips.batches(
+      store,
+      sampler,
+      config.seed,
+      settings.batch_size,
+      start_examples,
+      jax.process_index(),
+      jax.process_count(),
+      num_threads=config.data.threads,
+    )
+
+  shown = min(_PREVIEW_CLIPS, held_out.num_videos)
+  frames, videos, _ = clips.evaluation_clips(
+    held_out, clip_sampler(config, "clip"), shown, config.seed
+  )
+  labels = np.array([held_out.videos[video]["label"] for video in videos], np.int32)
+  return loop.train(
+    stages.make_stage(config, name),
+    run,
+    stages.frozen_networks(name, ema),
+    batches,
+    {"frames": frames, "label": labels},
+    _preview_writer(workdir / name / "previews"),
+  )
+
+
+def _preview_writer(folder: pathlib.Path) -> Callable[[int, dict[str, np.ndarray]], None]:
+  def write(step: int, videos: dict[str, np.ndarray]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    count = len(next(iter(videos.values())))
+    rows = {f"{name} {i}": video[i] for i in range(count) for name, video in videos.items()}
+    video_io.write_strip(folder / f"{step:07d}.png", rows)
+    side_by_side = np.concatenate([np.concatenate(v, axis=2) for v in videos.values()], axis=1)
+    video_io.write_gif(folder / f"{step:07d}.gif", side_by_side)
+
+  return write
+
+
+def code_version() -> str:
+  """The package's version and, in a checkout, its commit."""
+  try:
+    commit = subprocess.run(
+      ["git", "-C", str(pathlib.Path(__file__).parent), "describe", "--always", "--dirty"],
+      capture_output=True, text=True, check=True,
+    ).stdout.strip()  # fmt: skip
+  except (OSError, subprocess.CalledProcessError):
+    logging.info("Not a git checkout: checkpoints carry the package's version alone.")
+    return videodiff_jax.__version__
+  return f"{videodiff_jax.__version__}+{commit}"
