@@ -129,11 +129,12 @@ def resize_matrix(source: int, target: int, method: str) -> np.ndarray:
   (TensorFlow 1's resize_bilinear, which the first FVD used).
   """
   shift = {"torch": 0.5, "tf1": 0.0}[method]
-  position = (np.arange(target) + shift) * source / target - shift
+  # In float32, as they compute it: exact positions would differ by 2e-5 of the range.
+  position = (np.arange(target, dtype=np.float32) + shift) * (source / target) - shift
   position = position.clip(0, source - 1)
   # Weights fall linearly with the distance to the sampled position.
-  distance = np.abs(position[:, None] - np.arange(source))
-  return (1 - distance).clip(min=0).astype(np.float32)
+  distance = np.abs(position[:, None] - np.arange(source, dtype=np.float32))
+  return (1 - distance).clip(min=0)
 
 
 @jax.jit(static_argnames="resize")

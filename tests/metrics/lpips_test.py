@@ -1,0 +1,116 @@
+import importlib.metadata
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.weights import require
+from videodiff_jax.metrics import lpips
+from videodiff_jax.pretrained import lpips as pretrained
+
+
+def load(net: str) -> dict:
+  require(pretrained.WEIGHTS[net])
+  return lpips.load_params(net)
+
+
+def pictures(seed: int, size: int = 40) -> np.ndarray:
+  return np.random.default_rng(seed).uniform(-1, 1, (2, size, size, 3)).astype(np.float32)
+
+
+@pytest.mark.parametrize(("net", "expected"), [("alex", 0.8139547), ("vgg", 0.4538)])
+def test_black_against_white(net: str, expected: float):
+  white = jnp.ones((1, 64, 64, 3))
+  distance = lpips.lpips(-white, white, net, load(net))
+  assert distance.shape == (1,)
+  np.testing.assert_allclose(distance, expected, rtol=2e-6 if net == "alex" else 1e-4)
+
+
+def test_equal_pictures_have_no_distance_and_order_does_not_matter():
+  params, a, b = load("alex"), pictures(0), pictures(1)
+  np.testing.assert_allclose(lpips.lpips(a, a, "alex", params), 0.0, atol=1e-12)
+  ab, ba = (lpips.lpips(*pair, "alex", params) for pair in ((a, b), (b, a)))
+  assert (ab > 0.05).all()
+  np.testing.assert_allclose(ab, ba, rtol=1e-6)
+
+
+def test_gradient_is_finite_and_leads_to_the_target():
+  params, target = load("alex"), pictures(0)
+  loss = jax.jit(jax.value_and_grad(lambda x: lpips.lpips(x, target, "alex", params).sum()))
+  x = pictures(1)
+  before, gradient = loss(x)
+  after, _ = loss(x - 1e-2 * gradient / jnp.abs(gradient).max())
+  assert after < before
+  for flat in (-1.0, 0.0, 1.0):
+    assert jnp.isfinite(loss(jnp.full_like(x, flat))[1]).all()
+
+
+def test_gradient_is_finite_where_every_feature_is_dead():
+  features = jnp.zeros((2, 3))
+  gradient = jax.grad(lambda x: lpips._normalise(jax.nn.relu(x)).sum())(features)
+  np.testing.assert_array_equal(gradient, 0.0)
+
+
+def torch_trunk(net: str) -> list:
+  """torchvision's layers, cut after each activation that LPIPS compares."""
+  nn = pytest.importorskip("torch").nn
+  if net == "alex":
+    return [
+      nn.Sequential(nn.Conv2d(3, 64, 11, 4, 2), nn.ReLU()),
+      nn.Sequential(nn.MaxPool2d(3, 2), nn.Conv2d(64, 192, 5, padding=2), nn.ReLU()),
+      nn.Sequential(nn.MaxPool2d(3, 2), nn.Conv2d(192, 384, 3, padding=1), nn.ReLU()),
+      nn.Sequential(nn.Conv2d(384, 256, 3, padding=1), nn.ReLU()),
+      nn.Sequential(nn.Conv2d(256, 256, 3, padding=1), nn.ReLU()),
+    ]
+  levels, previous = [], 3
+  for widths in ((64, 64), (128, 128), (256,) * 3, (512,) * 3, (512,) * 3):
+    layers = [nn.MaxPool2d(2, 2)] if levels else []
+    for width in widths:
+      layers += [nn.Conv2d(previous, width, 3, padding=1), nn.ReLU()]
+      previous = width
+    levels.append(nn.Sequential(*layers))
+  return levels
+
+
+@pytest.mark.parametrize("net", ["alex", "vgg"])
+def test_equal_to_torch_with_the_authors_heads(net: str):
+  """The trunk in torch with the same weights, the linear heads from the authors' package."""
+  torch = pytest.importorskip("torch")
+  try:
+    package = importlib.metadata.distribution("lpips")
+  except importlib.metadata.PackageNotFoundError:
+    pytest.skip("the authors' package (PyPI's lpips) is not installed")
+  path = package.locate_file(f"lpips/weights/v0.1/{net}.pth")
+  heads = torch.load(path, "cpu", weights_only=True)
+  params, levels = load(net), torch_trunk(net)
+  convs = [x for level in levels for x in level if isinstance(x, torch.nn.Conv2d)]
+  for i, conv in enumerate(convs):
+    kernel = np.transpose(params[f"conv_{i}"]["kernel"], (3, 2, 0, 1))
+    conv.weight.data = torch.tensor(kernel.copy())
+    conv.bias.data = torch.tensor(params[f"conv_{i}"]["bias"])
+
+  a, b = pictures(2), pictures(3)
+  shift = torch.tensor([-0.030, -0.088, -0.188]).view(1, 3, 1, 1)
+  scale = torch.tensor([0.458, 0.448, 0.450]).view(1, 3, 1, 1)
+  expected = 0.0
+  with torch.no_grad():
+    x, y = ((torch.tensor(z.transpose(0, 3, 1, 2)) - shift) / scale for z in (a, b))
+    for i, level in enumerate(levels):
+      x, y = level(x), level(y)
+      difference = torch.nn.functional.normalize(x) - torch.nn.functional.normalize(y)
+      head = heads[f"lin{i}.model.1.weight"]
+      expected += torch.nn.functional.conv2d(difference**2, head).mean(dim=(1, 2, 3)).numpy()
+  np.testing.assert_allclose(lpips.lpips(a, b, net, params), expected, rtol=2e-5)
+
+
+def test_wrong_input_is_an_error():
+  a = np.zeros((1, 32, 32, 3), np.float32)
+  with pytest.raises(ValueError, match=r"\['alex', 'vgg'\]"):
+    lpips.lpips(a, a, "squeeze", {})
+  with pytest.raises(ValueError, match=r"two \(n, h, w, 3\)"):
+    lpips.lpips(a[..., :1], a[..., :1], "alex", {})
+  with pytest.raises(ValueError, match="uint8"):
+    lpips.lpips(a.astype(np.uint8), a, "alex", {})
+  with pytest.raises(ValueError, match="31 pixels"):
+    lpips.lpips(a[:, :30], a[:, :30], "alex", {})

