@@ -146,6 +146,7 @@ class VideoBuilder(FileReaderBuilder, skip_registration=True):
     """Fills the folder `store` with everything but what TFDS writes of `self.info`."""
     videos, skipped = self._write_parts()
     if not videos:
+      shutil.rmtree(self.parts_path)  # Another attempt may use other options.
       reasons = "; ".join(f"{s['name']}: {s['reason']}" for s in skipped[:3])
       raise ValueError(
         f"None of the {len(skipped)} videos can be used ({reasons or 'none was found'})."
@@ -225,11 +226,11 @@ class VideoBuilder(FileReaderBuilder, skip_registration=True):
           count, written, size = count + 1, written + 1, size + len(record)
         if count < self.options.num_frames:
           raise video_io.VideoError(
-            f"{count} frames, fewer than the {self.options.num_frames} of a clip"
+            name, f"{count} frames, fewer than the {self.options.num_frames} of a clip"
           )
-      except video_io.VideoError as reason:
+      except video_io.VideoError as error:
         # Its records stay in the part, and are not copied out of it.
-        part["skipped"].append({"name": name, "reason": str(reason)})
+        part["skipped"].append({"name": name, "reason": error.reason})
         continue
       entry |= {"frames": count, "bytes": size, "fps": video.fps}
       part["videos"].append(entry | {"label": video.label, "extra": dict(video.extra)})

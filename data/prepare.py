@@ -9,6 +9,7 @@ Killed, it goes on where it stopped when it is run again; a complete store is le
 import contextlib
 import dataclasses
 import fcntl
+import itertools
 import json
 import os
 import pathlib
@@ -66,6 +67,7 @@ def ensure(dataset: str, out: str | os.PathLike[str], **options: Any) -> pathlib
         _claim(parts, request)
         builder(data_dir=out, options=chosen).download_and_prepare()
   shutil.rmtree(parts, ignore_errors=True)
+  _check_source(out, builder(data_dir=out, options=chosen))
   return out
 
 
@@ -84,7 +86,8 @@ def _validate(dataset: str, options: dict[str, Any]) -> tuple[type[VideoBuilder]
 def _is_complete(out: pathlib.Path, request: dict[str, Any]) -> bool:
   """Whether `out` is the store asked for; an error where it is anything else."""
   if (out / MANIFEST).exists():
-    _check_request(out, json.loads((out / MANIFEST).read_text()), request)
+    found = json.loads((out / MANIFEST).read_text())
+    _check_request(f"{out} was prepared", found, request, "choose another --out")
     return True
   if out.exists():
     if not out.is_dir() or any(out.iterdir()):
@@ -93,26 +96,46 @@ def _is_complete(out: pathlib.Path, request: dict[str, Any]) -> bool:
   return False
 
 
-def _check_request(place: pathlib.Path, found: dict[str, Any], request: dict[str, Any]) -> None:
-  found_options = {"dataset": found["dataset"], "version": found["version"], **found["options"]}
-  asked = {"dataset": request["dataset"], "version": request["version"], **request["options"]}
+def _check_request(
+  subject: str, found: dict[str, Any], request: dict[str, Any], remedy: str
+) -> None:
+  flat_found, flat_asked = (
+    {"dataset": r["dataset"], "version": r["version"], **r["options"]} for r in (found, request)
+  )
   differences = [
-    f"{key} {found_options.get(key)!r} (asked for: {asked.get(key)!r})"
-    for key in sorted(found_options.keys() | asked.keys())
-    if found_options.get(key) != asked.get(key)
+    f"{key} {flat_found.get(key)!r} (now: {flat_asked.get(key)!r})"
+    for key in sorted(flat_found | flat_asked)
+    if flat_found.get(key) != flat_asked.get(key)
   ]
   if differences:
     raise ValueError(
-      f"{place} was prepared with {', '.join(differences)}; choose another --out, or the same "
-      "options."
+      f"{subject} with other options: {', '.join(differences)}. Use the same, or {remedy}."
     )
+
+
+def _check_source(out: pathlib.Path, builder: VideoBuilder) -> None:
+  """A complete store is left alone, but not silently where its source is another by now."""
+  manifest = json.loads((out / MANIFEST).read_text())
+  listed = [*itertools.chain(*manifest["videos"].values()), *manifest["skipped"]]
+  candidates, names = set(builder.candidates()), {entry["name"] for entry in listed}
+  if not candidates & names:
+    raise ValueError(f"{out} was prepared from other videos; choose another --out.")
+  if new := candidates - names:
+    logging.warning(
+      "%d videos, as %s, came after %s was complete, which is left alone; prepare another "
+      "--out to have them.", len(new), min(new), out,
+    )  # fmt: skip
 
 
 @contextlib.contextmanager
 def _lock(parts: pathlib.Path) -> Iterator[None]:
   """One process at a time; the system frees the lock of a killed one."""
-  parts.mkdir(exist_ok=True)
-  with (parts / "lock").open("w") as file:
+  while True:
+    parts.mkdir(exist_ok=True)
+    with contextlib.suppress(FileNotFoundError):  # The last holder has just removed `parts`.
+      file = (parts / "lock").open("w")
+      break
+  with file:
     try:
       fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -126,11 +149,12 @@ def _claim(parts: pathlib.Path, request: dict[str, Any]) -> None:
   parts.mkdir(exist_ok=True)
   file = parts / _REQUEST
   if file.exists():
-    _check_request(parts, json.loads(file.read_text()), request)
+    found = json.loads(file.read_text())
+    _check_request(f"{parts} was begun", found, request, "remove that folder")
     return
-  if {path.name for path in parts.iterdir()} - {"lock"}:
+  unfinished = file.with_suffix(".unfinished")
+  if {path.name for path in parts.iterdir()} - {"lock", unfinished.name}:
     raise ValueError(f"{parts} holds something else than parts of a store; move it away.")
-  unfinished = parts / "lock.request"
   unfinished.write_text(json.dumps(request))
   os.replace(unfinished, file)
 

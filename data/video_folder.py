@@ -63,13 +63,13 @@ class VideoFolder(VideoBuilder):
   def load(self, name: str) -> Video:
     path = self._root / name
     if path.is_file() and path.suffix.lower() not in video_io.VIDEO_SUFFIXES:
-      raise video_io.VideoError(f"no video by its name: {path.suffix or 'no suffix'}")
+      raise video_io.VideoError(name, f"no video by its name ({path.suffix or 'no suffix'})")
+    fps, frames = video_io.stream_video(path)
     label = None
     if self.options.class_folders:
       label, *rest = pathlib.PurePosixPath(name).parts
       if not rest:
-        raise video_io.VideoError("lies in no class folder")
-    fps, frames = video_io.stream_video(path)
+        raise video_io.VideoError(name, "lies in no class folder")
     caption = self._captions.get(name)
     return Video(frames, fps, label, {} if caption is None else {"caption": caption})
 

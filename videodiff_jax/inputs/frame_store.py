@@ -92,7 +92,7 @@ class FrameStore:
 
   def __init__(self, directory: pathlib.Path, split: str, in_memory: bool | str):
     self._arguments = (directory, split, in_memory)
-    manifest, info = _load(directory)
+    manifest, info, metadata = _load(directory)
     self.split = split
     if split not in info.splits:
       raise StoreError(
@@ -102,7 +102,6 @@ class FrameStore:
     self._directory = directory
     self._features = info.features
     self._records = ArrayRecordDataSource([str(p) for p in info.splits[split].filepaths])
-    metadata = info.metadata
     self.classes: list[str] = metadata["classes"]
     self.image_size: int = metadata["image_size"]
     self.channels: int = metadata["channels"]
@@ -180,8 +179,8 @@ class FrameStore:
     return frame.reshape(self.image_size, self.image_size, self.channels)
 
 
-def _load(directory: pathlib.Path) -> tuple[bytes, tfds.core.DatasetInfo]:
-  """A complete store's manifest and TFDS information, or `StoreError`."""
+def _load(directory: pathlib.Path) -> tuple[bytes, tfds.core.DatasetInfo, dict[str, Any]]:
+  """A complete store's manifest, TFDS information and index, or `StoreError`."""
   if not (directory / MANIFEST).exists():
     raise StoreError(
       f"{directory} holds no frame store. Prepare one with "
@@ -193,8 +192,10 @@ def _load(directory: pathlib.Path) -> tuple[bytes, tfds.core.DatasetInfo]:
       found = (directory / file["name"]).stat().st_size
       if found != file["bytes"]:
         raise OSError(f"{file['name']} has {found} bytes, not {file['bytes']}")
-    return manifest, tfds.builder_from_directory(directory).info
-  except (OSError, ValueError, KeyError, TypeError) as error:
+    info = tfds.builder_from_directory(directory).info
+    keys = ("codec", "image_size", "channels", "classes", *info.splits)
+    return manifest, info, {key: info.metadata[key] for key in keys}
+  except Exception as error:  # TFDS raises of many kinds on what it cannot parse.
     raise StoreError(
       f"The frame store {directory} is damaged ({error}): move it away and prepare it again "
       "with `python -m data.prepare`."

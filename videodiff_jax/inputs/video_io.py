@@ -22,7 +22,11 @@ _VIEW_SIZE = 128  # Smaller frames are enlarged for people to look at.
 
 
 class VideoError(ValueError):
-  """A video that cannot be decoded; the message is the reason, for a manifest or a person."""
+  """A video that cannot be used; `reason` is the message without the name."""
+
+  def __init__(self, path: str | pathlib.Path, reason: str):
+    super().__init__(f"{path}: {reason}")
+    self.reason = reason
 
 
 def _import_av() -> Any:
@@ -78,23 +82,25 @@ def stream_video(path: str | pathlib.Path) -> tuple[float, Iterator[np.ndarray]]
   if path.is_dir():
     images = [p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES]
     if not images:
-      raise VideoError(f"{path.name}: a folder without images")
+      raise VideoError(path, "a folder without images")
     return 0.0, map(_read_image, sorted(images, key=lambda p: natural_key(p.name)))
   if not path.exists():
-    raise VideoError(f"{path}: no such file")
+    raise VideoError(path, "no such file")
   av = _import_av()
   with contextlib.ExitStack() as stack:
     try:
       container = stack.enter_context(av.open(str(path)))
     except av.FFmpegError as error:
-      raise VideoError(f"{path.name}: not a video ({error.strerror})") from error
+      raise VideoError(path, f"not a video ({error.strerror})") from error
     if not container.streams.video:
-      raise VideoError(f"{path.name}: holds no video stream")
+      raise VideoError(path, "holds no video stream")
     rate = container.streams.video[0].average_rate
-    return float(rate or 0), _decode(container, path.name, stack.pop_all())
+    return float(rate or 0), _decode(container, path, stack.pop_all())
 
 
-def _decode(container: Any, name: str, stack: contextlib.ExitStack) -> Iterator[np.ndarray]:
+def _decode(
+  container: Any, path: pathlib.Path, stack: contextlib.ExitStack
+) -> Iterator[np.ndarray]:
   av = _import_av()
   stream = container.streams.video[0]
   stream.thread_type = "AUTO"
@@ -107,13 +113,13 @@ def _decode(container: Any, name: str, stack: contextlib.ExitStack) -> Iterator[
           end = float((frame.pts - (stream.start_time or 0)) * frame.time_base)
         yield np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
     except av.FFmpegError as error:
-      raise VideoError(f"{name}: cannot be decoded to its end ({error.strerror})") from error
+      raise VideoError(path, f"cannot be decoded to its end ({error.strerror})") from error
     # A file cut between two packets ends without an error. Frames outside an edit list are
     # missing too, but not their time; a long last frame takes time, but is not missing.
     expected = float((stream.duration or 0) * (stream.time_base or 0))
     missing = expected - end - 2 / float(stream.average_rate or 10)
     if decoded < (stream.frames or decoded + 1) and missing > 0.02 * expected:
-      raise VideoError(f"{name}: truncated, {end:.1f} of {expected:.1f} seconds are there")
+      raise VideoError(path, f"truncated, {end:.1f} of {expected:.1f} seconds are there")
 
 
 def _read_image(path: pathlib.Path) -> np.ndarray:
@@ -121,7 +127,7 @@ def _read_image(path: pathlib.Path) -> np.ndarray:
     with Image.open(path) as image:
       return np.asarray(image.convert("RGB"))
   except (OSError, ValueError, SyntaxError) as error:
-    raise VideoError(f"frame {path.name} cannot be read") from error
+    raise VideoError(path.parent, f"frame {path.name} cannot be read") from error
 
 
 def read_video(path: str | pathlib.Path) -> tuple[np.ndarray, float]:
@@ -136,9 +142,9 @@ def read_video(path: str | pathlib.Path) -> tuple[np.ndarray, float]:
   rate, stream = stream_video(path)
   frames = list(stream)
   if not frames:
-    raise VideoError(f"{pathlib.Path(path).name}: holds no frame")
+    raise VideoError(path, "holds no frame")
   if len(shapes := {frame.shape for frame in frames}) > 1:
-    raise VideoError(f"{pathlib.Path(path).name}: frames differ in size, {sorted(shapes)}")
+    raise VideoError(path, f"its frames differ in size: {sorted(shapes)}")
   return np.stack(frames), rate
 
 
