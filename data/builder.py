@@ -11,6 +11,7 @@ import abc
 import concurrent.futures
 import dataclasses
 import hashlib
+import inspect
 import itertools
 import json
 import os
@@ -121,7 +122,7 @@ class VideoBuilder(FileReaderBuilder, skip_registration=True):
   def _info(self) -> tfds.core.DatasetInfo:
     return tfds.core.DatasetInfo(
       builder=self,
-      description=type(self).__doc__,
+      description=inspect.getdoc(type(self)),
       features=frame_store.frame_features(self.options.size, self.CHANNELS, self.codec),
       disable_shuffling=True,
       metadata=tfds.core.MetadataDict(),

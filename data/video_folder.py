@@ -101,7 +101,7 @@ def read_captions(path: pathlib.Path) -> dict[str, str]:
   captions: dict[str, str] = {}
   if not path.exists():
     return captions
-  for number, line in enumerate(path.read_text().splitlines(), 1):
+  for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
     if not line.strip():
       continue
     try:
