@@ -78,6 +78,7 @@ def test_speed_is_constant_and_in_range_and_walls_reflect(size) -> None:
     corners = moving_digits.bounce(np.random.default_rng(seed), size, 40)
     assert corners.min() >= 0 and corners.max() <= free
     velocity = np.diff(corners, axis=0)
+    assert np.abs(velocity).max() <= 1.25 * size / 32  # also at a wall
     away = (corners[:-1] > 2.5) & (corners[:-1] < free - 2.5)
     steps = velocity[away.all(1)]
     if len(steps):
