@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jax.sharding import NamedSharding
+from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 from tqdm import tqdm
 
@@ -202,7 +202,7 @@ def features(
     raise ValueError("There are no clips to take I3D features of.")
   if len(batch) < size:  # all there is: one device, rather than padding for each
     size, devices = len(batch), devices[:1]
-  mesh = jax.make_mesh((len(devices),), ("data",), devices=devices)
+  mesh = jax.make_mesh((len(devices),), ("data",), (AxisType.Auto,), devices=devices)
   params = pretrained.load(channels=batch[0].shape[-1])
   params = jax.device_put(params, NamedSharding(mesh, P()))
   results = []
