@@ -66,6 +66,9 @@ class Options:
   codec: str = "auto"
 
   def __post_init__(self) -> None:
+    for name in ("size", "num_frames"):
+      if getattr(self, name) < 1:
+        raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
     frame_store.resolve_codec(self.codec, self.size)
 
 

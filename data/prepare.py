@@ -167,10 +167,9 @@ def summarise(store: pathlib.Path) -> str:
   for split, videos in manifest["videos"].items():
     frames = sum(video["frames"] for video in videos)
     lines.append(f"  {split}: {len(videos)} videos, {frames} frames")
-  skipped = manifest["skipped"]
-  lines += [f"  skipped {entry['name']}: {entry['reason']}" for entry in skipped[:10]]
-  if len(skipped) > 10:
-    lines.append(f"  ... {len(skipped)} skipped in all, listed in {store / MANIFEST}")
+  if skipped := manifest["skipped"]:
+    lines.append(f"  skipped: {len(skipped)}, all listed in {store / MANIFEST}")
+    lines += [f"    {entry['name']}: {entry['reason']}" for entry in skipped[:10]]
   return "\n".join(lines)
 
 

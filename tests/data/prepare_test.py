@@ -182,6 +182,8 @@ def test_unknown_dataset_and_option_list_the_choices(tmp_path) -> None:
     ensure("moving_digits", tmp_path / "store", source="x")
   with pytest.raises(ValueError, match="choose auto, raw, jpeg, png"):
     ensure("moving_digits", tmp_path / "store", codec="gif")
+  with pytest.raises(ValueError, match="size is 0; it must be at least 1"):
+    ensure("demo_clips", tmp_path / "store", size=0)
 
 
 def test_every_option_has_a_flag() -> None:
@@ -199,7 +201,7 @@ def test_command_prints_a_summary_or_one_line(reference, tmp_path) -> None:
   assert good.returncode == 0
   skipped = json.loads((tmp_path / "a" / "manifest.json").read_text())["skipped"]
   assert len(skipped) == 3
-  for line in ("train: ", "test: ", "skipped v0: 3 frames, fewer than the 4 of a clip"):
+  for line in ("train: ", "test: ", "skipped: 3, ", "v0: 3 frames, fewer than the 4"):
     assert line in good.stdout
   assert "100%" in good.stderr
   bad = run("--dataset=moving_digit", f"--out={tmp_path / 'b'}")
