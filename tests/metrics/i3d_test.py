@@ -138,9 +138,12 @@ def test_batches_are_padded_and_spread_over_devices(stub: list[tuple[int, int]])
   assert stub == [(16, 8)] * 3
 
 
-def test_few_clips_need_no_padding(stub: list[tuple[int, int]]):
-  assert len(i3d.features(videos(3), progress=False)) == 3
-  assert stub == [(3, 1)]
+@pytest.mark.parametrize(("n", "call"), [(3, (3, 1)), (4, (4, 1)), (10, (12, 3))])
+def test_few_clips_take_few_devices(stub: list[tuple[int, int]], n: int, call: tuple[int, int]):
+  clips = videos(n)
+  features = i3d.features(clips, batch_size=4, progress=False)
+  np.testing.assert_allclose(features, clips.mean(axis=(2, 3, 4)), rtol=1e-5)
+  assert stub == [call]
 
 
 def test_chunks_equal_one_array(stub: list[tuple[int, int]]):

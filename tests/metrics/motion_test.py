@@ -62,9 +62,9 @@ def test_slope_is_the_share_of_the_half_step_taken(share: float):
   times = np.arange(8.0)
   velocities = np.array([[0.7, -0.45], [-0.3, 0.8], [0.5, 0.5]])
   true = np.stack([blob(line(times, v)) for v in velocities])
-  # A steady offset of the drawn frames is no motion, and must not count.
+  # An offset that all drawn frames share is no motion, and must not count.
   drawn = np.stack([blob(line(times, v) + 1.0) for v in velocities])
-  half = np.stack([blob(line(times[:-1] + share / 2, v) + 1.0) for v in velocities])
+  half = np.stack([blob(line(times[:-1] + share / 2, v) + 1.3) for v in velocities])
   assert motion.half_index_slope(drawn, half, true) == pytest.approx(share, abs=0.03)
 
 
@@ -98,3 +98,12 @@ def test_flicker_of_a_blinking_spot_is_the_std_of_its_brightness():
 def test_flicker_at_the_border_crops_black():
   corner = blob(np.array([[0.0, 0.0], [31.0, 31.0]]))
   assert np.isfinite(motion.identity_flicker(corner))
+
+
+def test_crop_is_centred_between_pixels_too():
+  frame = np.zeros((12, 12, 1), np.uint8)
+  frame[5, 6] = 200
+  crop = motion._crop(frame, np.array([5.0, 6.0]), 5)[..., 0]
+  assert crop[2, 2] == 200 and crop.sum() == 200
+  crop = motion._crop(frame, np.array([5.25, 6.0]), 5)[..., 0]
+  np.testing.assert_allclose(crop[1:4, 2], [50, 150, 0])

@@ -196,12 +196,13 @@ def features(
   total = len(videos) if isinstance(videos, np.ndarray) else None
   clips = _checked([videos] if isinstance(videos, np.ndarray) else videos)
   devices = jax.local_devices()
-  size = batch_size * len(devices)
-  batch = list(itertools.islice(clips, size))
+  batch = list(itertools.islice(clips, batch_size * len(devices)))
   if not batch:
     raise ValueError("There are no clips to take I3D features of.")
-  if len(batch) < size:  # all there is: one device, rather than padding for each
-    size, devices = len(batch), devices[:1]
+  # A few clips take no more devices, and no more padding, than they need.
+  per_device = min(batch_size, len(batch))
+  devices = devices[: math.ceil(len(batch) / per_device)]
+  size = per_device * len(devices)
   mesh = jax.make_mesh((len(devices),), ("data",), (AxisType.Auto,), devices=devices)
   params = pretrained.load(channels=batch[0].shape[-1])
   params = jax.device_put(params, NamedSharding(mesh, P()))
