@@ -41,7 +41,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
   config.diffusion.decoder.timestep_power = 2.0
   config.loss.kl_vae.update(reconstruction="l2", lpips=0.0, adversary=0.0)
   config.loss.cra.update(start_step=3000, max_timestep=500)
-  train.kl_vae = common.stage(800, 32, 3e-3, ema=0.99)
+  train.kl_vae = common.stage(700, 16, 3e-3, ema=0.99)
   train.autoencoder = common.stage(3500, 8, 1.5e-3, ema=0.995)
   train.generator = common.stage(500, 16, 1e-3, ema=0.995)
   train.generator.draws_per_clip = 4

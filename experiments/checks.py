@@ -27,7 +27,7 @@ class UserError(ValueError):
 
 def expected_errors() -> tuple[type[Exception], ...]:
   """Errors of other modules that a person can act on as they stand."""
-  return (CheckpointError, NonFiniteLossError, StoreError, VideoError)
+  return (CheckpointError, FileNotFoundError, NonFiniteLossError, StoreError, VideoError)
 
 
 def check_config(config: ml_collections.ConfigDict) -> None:

@@ -1,0 +1,178 @@
+"""--mode=evaluate: every score beside what makes it readable, into workdir/evaluations."""
+
+import json
+import pathlib
+from typing import Any
+
+import ml_collections
+import numpy as np
+from absl import logging
+
+from experiments import sample, train
+from videodiff_jax.glober.pipeline import Pipeline
+from videodiff_jax.inputs import clips, video_io
+from videodiff_jax.metrics import baselines, frechet, i3d, images, motion
+from videodiff_jax.pretrained import i3d as i3d_weights
+from videodiff_jax.pretrained import restricted_pickle
+from videodiff_jax.training.checkpoints import Checkpoints
+from videodiff_jax.training.writers import format_table
+
+_PROTOCOL = "ladder"
+_SEED = 0
+_NEIGHBOUR_BANK = 2000  # training clips searched for the nearest
+_NEIGHBOURS_SHOWN = 6
+
+
+def evaluate(workdir: pathlib.Path, config: ml_collections.ConfigDict | None) -> dict[str, Any]:
+  """Scores held-out reconstructions and generated clips.
+
+  Everything is computed on the same held-out clips and seeds: the FVD ladder (real, KL-VAE,
+  reconstructed, generated, shuffled, frozen, blurred, each against training clips), PSNR and SSIM
+  beside trivial predictions, and, where config.evaluate.motion says so, how the object moves.
+  """
+  settings = {} if config is None else config.sample.to_dict()
+  pipeline = Pipeline.from_workdir(workdir, **settings)
+  counts = (config or pipeline.config).evaluate
+  restricted_pickle.locate(i3d_weights.WEIGHTS)  # told now, not after the drawing
+  whole = train.clip_sampler(pipeline.config, "clip")
+  stores = {split: train.open_store(pipeline.config, split) for split in ("train", "test")}
+  reference, _, _ = clips.evaluation_clips(stores["train"], whole, counts.num_real, _SEED)
+  real, videos, _ = clips.evaluation_clips(stores["test"], whole, counts.num_fake, _SEED)
+  labels = None
+  if pipeline.networks.num_classes:
+    labels = np.array([stores["test"].videos[video]["label"] for video in videos])
+
+  features = pipeline.encode(real)
+  sets = {
+    "real": real,
+    "kl_vae": pipeline.reconstruct_frames(real),
+    "reconstruction": pipeline.redraw(features, None, labels, _SEED).videos,
+    "generated": pipeline.generate(len(real), None, labels, _SEED).videos,
+    "shuffled": baselines.shuffled_frames(real, _SEED),
+    "frozen": baselines.frozen_first_frame(real),
+    "blurred": baselines.blurred(real),
+  }
+  scores: dict[str, Any] = {
+    "fvd": _ladder(reference, sets),
+    "frames": _frame_scores(pipeline, real, sets),
+  }
+  if counts.motion:
+    scores["motion"] = _motion(pipeline, features, labels, sets)
+  out = workdir / "evaluations"
+  out.mkdir(exist_ok=True)
+  bank_size = min(_NEIGHBOUR_BANK, stores["train"].num_videos)
+  bank, _, _ = clips.evaluation_clips(stores["train"], whole, bank_size, _SEED)
+  write_neighbours(out / "nearest_training_clips.png", sets["generated"], bank)
+  video_io.write_strip(out / "sets.png", {name: clip[0] for name, clip in sets.items()})
+  record = {
+    "protocol": _PROTOCOL,
+    "scores": scores,
+    "settings": {
+      "num_real": len(reference),
+      "num_fake": len(real),
+      "num_frames": whole.num_frames,
+      "stride": whole.stride,
+      "image_size": pipeline.config.data.image_size,
+      "crop": "centre square",
+      "range": "uint8",
+      "codec": stores["train"].codec,
+      "resize_to_224": "bilinear, half-pixel centres, not antialiased",
+      "reference_split": "train",
+      "fake_split": "test",
+      "detector_sha256": i3d_weights.WEIGHTS.sha256,
+      "data_fingerprint": stores["train"].fingerprint,
+      "neighbour_bank": bank_size,
+      "seed": _SEED,
+      "sample": pipeline.config.sample.to_dict(),
+      "steps": {name: _step(workdir, name) for name in pipeline.config.stages},
+      "code": train.code_version(),
+    },
+  }
+  (out / f"{_PROTOCOL}.json").write_text(json.dumps(record, indent=2) + "\n")
+  logging.info("%s", report(scores, len(reference), len(real)))
+  return record
+
+
+def report(scores: dict[str, Any], num_real: int, num_fake: int) -> str:
+  """The scores as tables."""
+  fvd = format_table(
+    [(name, f"{value:.1f}") for name, value in scores["fvd"].items()],
+    (f"FVD of {num_fake} clips against {num_real}", ""),
+  )
+  frames = format_table(
+    [(name, f"{row['psnr']:.2f}", f"{row['ssim']:.3f}") for name, row in scores["frames"].items()],
+    ("held-out frames", "PSNR, dB", "SSIM"),
+  )
+  tables = [fvd, frames]
+  if "motion" in scores:
+    names = ("position_error", "jitter", "identity_flicker")
+    rows = [
+      (name, *(f"{row[key]:.3f}" if key in row else "" for key in names))
+      for name, row in scores["motion"]["sets"].items()
+    ]
+    tables.append(format_table(rows, ("motion", "position error, px", "jitter, px", "flicker")))
+    tables.append(f"half-index slope {scores['motion']['half_index_slope']:.3f} (1 is right)")
+  return "\n\n".join(tables)
+
+
+def write_neighbours(path: pathlib.Path, generated: np.ndarray, bank: np.ndarray) -> None:
+  """A strip with each generated clip above the training clip nearest to it in pixels."""
+  shown = generated[:_NEIGHBOURS_SHOWN]
+  nearest = baselines.nearest_neighbours(shown, bank)
+  rows = {}
+  for i, (clip, index) in enumerate(zip(shown, nearest)):
+    rows |= {f"generated {i}": clip, f"nearest {i}": bank[index]}
+  video_io.write_strip(path, rows)
+
+
+def _ladder(reference: np.ndarray, sets: dict[str, np.ndarray]) -> dict[str, float]:
+  every = i3d.features(np.concatenate([reference, *sets.values()]))
+  pieces = np.split(every, len(reference) + np.arange(len(sets)) * len(sets["real"]))
+  return {name: frechet.fvd(pieces[0], piece) for name, piece in zip(sets, pieces[1:])}
+
+
+def _frame_scores(
+  pipeline: Pipeline, real: np.ndarray, sets: dict[str, np.ndarray]
+) -> dict[str, dict[str, float]]:
+  data = pipeline.config.data
+  keys = clips.keyframe_indices(data.num_frames, data.num_keyframes)
+  predictions = {
+    "kl_vae": sets["kl_vae"],
+    "reconstruction": sets["reconstruction"],
+    "black": baselines.black(real),
+    "mean frame": baselines.mean_frame(real),
+    "nearest true keyframe": baselines.nearest_keyframe(real, keys),
+    "cross-faded true keyframes": baselines.crossfaded_keyframes(real, keys),
+  }
+  scores = {}
+  for name, prediction in predictions.items():
+    psnr = images.psnr(prediction, real)
+    # An exact copy (a keyframe) would be infinite; 60 dB keeps the mean a number.
+    psnr = float(np.minimum(psnr, 60.0).mean())
+    scores[name] = {"psnr": psnr, "ssim": float(images.ssim(prediction, real).mean())}
+  return scores
+
+
+def _motion(
+  pipeline: Pipeline, features: np.ndarray, labels: Any, sets: dict[str, np.ndarray]
+) -> dict[str, Any]:
+  times = pipeline.frame_times
+  halves = (times[:-1] + times[1:]) / 2
+  at_half = pipeline.redraw(features, halves, labels, _SEED).videos
+  rows = {}
+  for name in ("real", "kl_vae", "reconstruction", "generated", "frozen"):
+    rows[name] = {
+      "jitter": motion.jitter(sets[name]),
+      "identity_flicker": motion.identity_flicker(sets[name]),
+    }
+    if name != "generated":
+      rows[name]["position_error"] = motion.position_error(sets[name], sets["real"])
+  slope = motion.half_index_slope(sets["reconstruction"], at_half, sets["real"])
+  return {"sets": rows, "half_index_slope": slope}
+
+
+def _step(workdir: pathlib.Path, name: str) -> int | None:
+  checkpoints = Checkpoints(workdir / name / "checkpoints")
+  step = checkpoints.latest_step()
+  checkpoints.close()
+  return step

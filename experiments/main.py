@@ -94,7 +94,9 @@ def run() -> None:
     after = config.after if finished and not _STAGE.value else ()
   else:
     after = (mode,)
-  if jax.process_index() > 0:
+  if jax.process_count() > 1:
+    if jax.process_index() == 0 and after:
+      logging.info("Run --mode=%s on one host.", " and --mode=".join(after))
     return
   for step in after:
     if step == "evaluate":

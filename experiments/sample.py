@@ -1,0 +1,168 @@
+"""--mode=sample, redraw and reconstruct: clips out of a trained workdir, into workdir/samples."""
+
+import dataclasses
+import importlib.util
+import json
+import pathlib
+from typing import Any
+
+import ml_collections
+import numpy as np
+from absl import flags, logging
+
+from experiments import checks, train
+from videodiff_jax.glober.pipeline import Pipeline, Samples
+from videodiff_jax.inputs import clips, video_io
+from videodiff_jax.metrics import images
+
+_MAX_ROWS = 8  # clips on a strip
+
+
+def sample(
+  workdir: pathlib.Path, config: ml_collections.ConfigDict | None, options: flags.FlagValues
+) -> None:
+  """Draws new clips."""
+  pipeline = load(workdir, config, options)
+  labels = None
+  if options.class_label is not None:
+    labels = np.array([options.class_label])
+  count = options.num_videos or pipeline.config.sample.num_videos
+  drawn = pipeline.generate(count, frame_times(pipeline, options), labels, options.seed)
+  save(workdir, "sample", pipeline, drawn)
+
+
+def redraw(
+  workdir: pathlib.Path, config: ml_collections.ConfigDict | None, options: flags.FlagValues
+) -> None:
+  """Draws the global features of a saved sample at other times or another rate."""
+  file = pathlib.Path(options.input) if options.input else newest_samples(workdir)
+  if not file.is_file():
+    raise checks.UserError(f"No file {file}. Give --input=FOLDER/samples.npz of an earlier sample.")
+  with np.load(file) as saved:
+    if "global_features" not in saved:
+      raise checks.UserError(f"{file} holds no global_features: it is not a samples.npz.")
+    features, labels, seed = saved["global_features"], saved["labels"], int(saved["seed"])
+  pipeline = load(workdir, config, options)
+  drawn = pipeline.redraw(features, frame_times(pipeline, options), labels, seed)
+  save(workdir, "redraw", pipeline, drawn)
+
+
+def reconstruct(
+  workdir: pathlib.Path, config: ml_collections.ConfigDict | None, options: flags.FlagValues
+) -> None:
+  """Encodes and draws again the clips of a video file, or of the test split."""
+  pipeline = load(workdir, config, options)
+  count = options.num_videos or pipeline.config.sample.num_videos
+  if options.input:
+    real, labels = clips_of_file(pipeline, pathlib.Path(options.input))[:count], None
+  else:
+    store = train.open_store(pipeline.config, "test")
+    sampler = train.clip_sampler(pipeline.config, "clip")
+    real, videos, _ = clips.evaluation_clips(
+      store, sampler, min(count, store.num_videos), options.seed
+    )
+    labels = None
+    if pipeline.networks.num_classes:
+      labels = np.array([store.videos[video]["label"] for video in videos])
+  times = frame_times(pipeline, options)
+  drawn = pipeline.reconstruct(real, labels, times, options.seed)
+  if times is None:
+    psnr = images.psnr(drawn.videos, real).mean()
+    logging.info("PSNR %.2f dB over %d clips", psnr, len(real))
+  save(workdir, "reconstruct", pipeline, drawn, real)
+
+
+def load(
+  workdir: pathlib.Path, config: ml_collections.ConfigDict | None, options: flags.FlagValues
+) -> Pipeline:
+  """The workdir's pipeline; settings from --config where given, then from single flags."""
+  settings: dict[str, Any] = config.sample.to_dict() if config is not None else {}
+  pipeline = Pipeline.from_workdir(workdir, **settings)
+  both: dict[str, Any] = {}
+  if options.sampler:
+    both["kind"] = options.sampler
+  if options.steps:
+    both["num_steps"] = options.steps
+  changes: dict[str, Any] = {"decoder": both, "generator": both} if both else {}
+  if options.guidance_scale is not None:
+    changes |= dict.fromkeys(("guidance_decoder", "guidance_generator"), options.guidance_scale)
+  pipeline = pipeline.with_settings(**changes)
+  checks.check_config(ml_collections.ConfigDict(pipeline.config))
+  return pipeline
+
+
+def frame_times(pipeline: Pipeline, options: flags.FlagValues) -> np.ndarray | None:
+  """What --frame_times or --num_frames, --start and --end ask for; None: as in training."""
+  if options.frame_times:
+    try:
+      return np.array([float(time) for time in options.frame_times])
+    except ValueError as error:
+      raise checks.UserError(f"--frame_times: {error}. Give numbers such as 0,0.5,1.") from error
+  last = pipeline.frame_times[-1] if options.end is None else options.end
+  if options.num_frames is None and options.start == 0.0 and options.end is None:
+    return None
+  return np.linspace(options.start, last, options.num_frames or len(pipeline.frame_times))
+
+
+def clips_of_file(pipeline: Pipeline, file: pathlib.Path) -> np.ndarray:
+  """A video's consecutive clips of training length, cropped and resized: (n, F, h, w, c)."""
+  data = pipeline.config.data
+  frames, _ = video_io.read_video(file)
+  frames = np.stack([video_io.square_crop_resize(f, data.image_size) for f in frames])
+  if data.channels == 1:
+    frames = np.rint(frames @ np.array([0.299, 0.587, 0.114])).astype(np.uint8)[..., None]
+  frames = frames[:: data.stride]
+  count = len(frames) // data.num_frames
+  if not count:
+    raise checks.UserError(
+      f"{file} has {len(frames)} frames at stride {data.stride}; a clip needs {data.num_frames}."
+    )
+  return frames[: count * data.num_frames].reshape(count, data.num_frames, *frames.shape[1:])
+
+
+def save(
+  workdir: pathlib.Path,
+  mode: str,
+  pipeline: Pipeline,
+  drawn: Samples,
+  real: np.ndarray | None = None,
+) -> pathlib.Path:
+  """Writes a new numbered folder: samples.npz, settings.json, strip.png, a gif and mp4 a clip."""
+  samples = workdir / "samples"
+  number = len(list(samples.glob("*"))) if samples.is_dir() else 0
+  folder = samples / f"{number:03d}_{mode}_seed{drawn.seed}"
+  folder.mkdir(parents=True)
+  np.savez_compressed(folder / "samples.npz", **dataclasses.asdict(drawn))
+  settings = {"mode": mode, "sample": pipeline.config.sample.to_dict(), "code": train.code_version()}
+  (folder / "settings.json").write_text(json.dumps(settings, indent=2) + "\n")
+  rows = {}
+  for i, video in enumerate(drawn.videos[:_MAX_ROWS]):
+    if real is not None:
+      rows[f"real {i}"] = real[i]
+    rows[f"{mode} {i}"] = video
+  video_io.write_strip(folder / "strip.png", rows)
+  write_grid(folder / "all.gif", drawn.videos)
+  if importlib.util.find_spec("av"):
+    for i, video in enumerate(drawn.videos):
+      video_io.write_mp4(folder / f"{i:03d}.mp4", video)
+  else:
+    logging.warning('No mp4 written: PyAV is missing (pip install -e ".[demo]").')
+  logging.info("%d clips of %d frames in %s", *drawn.videos.shape[:2], folder)
+  return folder
+
+
+def write_grid(path: pathlib.Path, videos: np.ndarray) -> None:
+  """One GIF of up to 16 clips side by side, in rows of eight."""
+  videos = videos[:16]
+  across = min(len(videos), 8)
+  videos = videos[: len(videos) // across * across]
+  rows = [np.concatenate(videos[i : i + across], axis=2) for i in range(0, len(videos), across)]
+  video_io.write_gif(path, np.concatenate(rows, axis=1), upscale=max(64 // videos.shape[2], 1))
+
+
+def newest_samples(workdir: pathlib.Path) -> pathlib.Path:
+  """The samples.npz of the workdir's last sample."""
+  files = sorted((workdir / "samples").glob("*_sample_*/samples.npz"))
+  if not files:
+    raise checks.UserError(f"{workdir} has no samples yet: run --mode=sample first.")
+  return files[-1]

@@ -117,7 +117,9 @@ def _train_stage(
     keep=settings.keep,
     meta={"config": json.loads(config.to_json()), "code": code_version()},
   )
-  sampler = clip_sampler(config, _CONTENTS[name])
+  # A batch of the frame auto-encoder is as many videos as frames: more of them differ.
+  targets = {"num_targets": 1} if name == "kl_vae" else {}
+  sampler = clip_sampler(config, _CONTENTS[name], **targets)
 
   def batches(start_examples: int) -> Iterator[dict[str, np.ndarray]]:
     return clips.batches(

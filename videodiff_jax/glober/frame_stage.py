@@ -23,7 +23,7 @@ RECONSTRUCTIONS = ("l1", "l2")
 
 
 def kl_vae_stage(config: ml_collections.ConfigDict, networks: Networks) -> Stage:
-  """Trains the frame auto-encoder on single frames; batches hold 'frames' (b, n, h, w, c)."""
+  """Trains the frame auto-encoder on single frames; batches hold 'frames' (b, 1, h, w, c)."""
   settings, losses = config.train.kl_vae, config.loss.kl_vae
   optimizer = optimizers.make_optimizer(steps=settings.steps, **settings.optimizer)
   ema = state.Ema(**settings.ema)

@@ -14,6 +14,7 @@ import tqdm
 from jax.sharding import Mesh
 
 from videodiff_jax.glober import sampling, stages
+from videodiff_jax.glober.autoencoder import decode_frames, encode_frames
 from videodiff_jax.glober.networks import Networks, build
 from videodiff_jax.inputs.clips import keyframe_indices
 from videodiff_jax.training import partitioning
@@ -106,6 +107,11 @@ class Pipeline:
     keys = clips[:, keyframe_indices(data.num_frames, data.num_keyframes)]
     return self._in_chunks("encode", self._encode, (keys,), data.num_keyframes)
 
+  def reconstruct_frames(self, clips: np.ndarray) -> np.ndarray:
+    """Clips (n, f, h, w, c) uint8 through the KL-VAE alone: what no decoder can do better."""
+    frames = clips.reshape(-1, *clips.shape[2:])
+    return self._in_chunks("KL-VAE", self._round_trip, (frames,), 1).reshape(clips.shape)
+
   def reconstruct(
     self,
     clips: np.ndarray,
@@ -192,6 +198,16 @@ class Pipeline:
   @functools.cached_property
   def _encode(self) -> Any:
     return jax.jit(lambda params, keys: sampling.encode_clips(self.networks, params, keys))
+
+  @functools.cached_property
+  def _round_trip(self) -> Any:
+    @jax.jit
+    def round_trip(params: Any, frames: jax.Array) -> jax.Array:
+      model, weights = self.networks.kl_vae, params["kl_vae"]
+      z = encode_frames(model, weights, params["latent_statistics"], frames, None)
+      return to_uint8(decode_frames(model, weights, params["latent_statistics"], z))
+
+    return round_trip
 
   @functools.cached_property
   def _draw_features(self) -> Any:

@@ -26,6 +26,9 @@ from videodiff_jax.training.writers import MetricWriter, plot_curves
 
 HostBatch = dict[str, np.ndarray]
 
+# Steps the host may be ahead of the devices: enough to keep them busy.
+_RUN_AHEAD = 4
+
 
 class NonFiniteLossError(FloatingPointError):
   """The loss became NaN or infinite."""
@@ -268,7 +271,10 @@ class _Pending:
     self._queue: collections.deque = collections.deque()
 
   def add(self, step: int, metrics: dict[str, jax.Array], ids: list[int]) -> None:
+    """Remembers a step, and waits for one long before it: memory and SIGTERM stay bounded."""
     self._queue.append((step, metrics, ids))
+    if len(self._queue) > _RUN_AHEAD:
+      jax.block_until_ready(self._queue[-1 - _RUN_AHEAD][1])
 
   def read(self, keep: int) -> dict[str, float]:
     """Means over the steps read, all but the `keep` newest; checks each for finiteness."""

