@@ -48,6 +48,7 @@ class AttentionBlock(nn.Module):
   num_heads: int
   tokens: Tokens
   zero_init: bool = True
+  groups: int = 32
   dtype: Dtype = jnp.float32
 
   @nn.compact
@@ -60,7 +61,8 @@ class AttentionBlock(nn.Module):
       y = x.reshape((b * f, h * w, c) if self.tokens == "spatial" else (b, f * h * w, c))
     y = y.astype(self.dtype)
     n, m = y.shape[:2]
-    qkv = nn.Dense(3 * c, dtype=self.dtype, name="qkv")(GroupNorm(name="norm")(y))
+    qkv = GroupNorm(self.groups, name="norm")(y)
+    qkv = nn.Dense(3 * c, dtype=self.dtype, name="qkv")(qkv)
     q, k, v = jnp.moveaxis(qkv.reshape(n, m, self.num_heads, 3, c // self.num_heads), 3, 0)
     init = {"kernel_init": ZEROS} if self.zero_init else {}
     update = nn.Dense(c, dtype=self.dtype, name="out", **init)(attend(q, k, v).reshape(y.shape))
@@ -118,13 +120,14 @@ class SpatialTransformer(nn.Module):
 
   num_heads: int
   depth: int = 1
+  groups: int = 32
   dtype: Dtype = jnp.float32
 
   @nn.compact
   def __call__(self, x: jax.Array, context: jax.Array) -> jax.Array:
     """(n, h, w, c), (n, l, e) -> (n, h, w, c)."""
     n, h, w, c = x.shape
-    y = GroupNorm(epsilon=1e-6, name="norm")(x).reshape(n, h * w, c)
+    y = GroupNorm(self.groups, epsilon=1e-6, name="norm")(x).reshape(n, h * w, c)
     y = nn.Dense(c, dtype=self.dtype, name="proj_in")(y)
     context = context.astype(self.dtype)
     for i in range(self.depth):

@@ -25,6 +25,7 @@ class PairDiscriminator(nn.Module):
   num_head_channels: int | None = 32
   num_heads: int | None = None  # where num_head_channels is None
   position_scale: float = 1.0
+  norm_groups: int = 32  # at most; fewer for few channels, see GroupNorm
   dtype: Dtype = jnp.float32
 
   @nn.compact
@@ -46,15 +47,22 @@ class PairDiscriminator(nn.Module):
         index += 1
       for _ in range(count):
         name, features = f"down_{index}", self.channels * multiplier
-        frames = ResBlock(features, dtype=self.dtype, name=f"{name}_res")(
-          x.reshape(-1, *x.shape[2:])
+        block = ResBlock(
+          features, groups=self.norm_groups, dtype=self.dtype, name=f"{name}_res"
         )
+        frames = block(x.reshape(-1, *x.shape[2:]))
         x = frames.reshape(*x.shape[:2], *frames.shape[1:])
         if 2**level in self.attention_rates:
           heads = count_heads(features, self.num_heads, self.num_head_channels)
-          x = AttentionBlock(heads, "joint", dtype=self.dtype, name=f"{name}_joint")(x)
+          x = AttentionBlock(
+            heads, "joint", groups=self.norm_groups, dtype=self.dtype, name=f"{name}_joint"
+          )(x)
         index += 1
 
     x = ConvFrames(self.channels, dtype=self.dtype, name="head_conv")(x)
-    x = nn.silu(GroupNorm(name="head_norm")(x)).astype(jnp.float32).mean(axis=(1, 2, 3))
+    x = (
+      nn.silu(GroupNorm(self.norm_groups, name="head_norm")(x))
+      .astype(jnp.float32)
+      .mean(axis=(1, 2, 3))
+    )
     return nn.Dense(1, name="head_out")(x)[:, 0]

@@ -26,6 +26,7 @@ class FrameControl(nn.Module):
   channels: int = 320  # of the frame time's sinusoid
   index_scale: float = 1.0  # multiplies the frame time before its sinusoid
   zero_init_res: bool = True
+  norm_groups: int = 32  # at most; fewer for few channels, see GroupNorm
   dtype: Dtype = jnp.float32
 
   @nn.compact
@@ -45,6 +46,7 @@ class FrameControl(nn.Module):
         block.channels,
         levels=self._levels(block),
         zero_init=self.zero_init_res,
+        groups=self.norm_groups,
         dtype=self.dtype,
         name=f"{block.name}_res",
       )(global_feature, embedding)

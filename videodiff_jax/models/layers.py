@@ -42,13 +42,15 @@ def conv3x3(
 ) -> jax.Array:
   """3x3 convolution of (n, h, w, c) by a (3, 3, c, d) kernel.
 
-  On CPU XLA's convolution falls to a few GFLOP/s on the smallest maps, where nine shifted
-  copies and one matrix product are up to 50 times faster. On larger maps they are slower.
+  On CPU XLA's convolution falls to a few GFLOP/s where a batch has few pixels and the weights
+  are most of the work; nine shifted copies and one matrix product are up to 50 times faster
+  there (and twice as fast over a whole Stable Diffusion UNet on 16x16 latents). Elsewhere the
+  copies only cost.
   """
   (top, bottom), (left, right) = padding
   h = (x.shape[1] + top + bottom - 3) // stride + 1
   w = (x.shape[2] + left + right - 3) // stride + 1
-  if jax.default_backend() != "cpu" or max(h, w) > 4:
+  if jax.default_backend() != "cpu" or x.shape[0] * h * w >= 256:
     return lax.conv_general_dilated(
       x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
@@ -104,19 +106,19 @@ def resample(x: jax.Array, levels: int) -> jax.Array:
 class GroupNorm(nn.Module):
   """Normalises groups of channels over all axes but the first; statistics in float32.
 
-  `num_groups` None: the largest divisor of the channels that is not above 32.
+  There are as many groups as divide the channels and do not exceed `groups`. A group of one
+  channel loses that channel's mean, and with it whatever is constant over the map: with 32
+  groups a timestep's embedding leaves no trace in 32 channels. Networks that narrow need fewer.
   """
 
-  num_groups: int | None = None
+  groups: int = 32
   epsilon: float = 1e-5
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     """(n, ..., c) -> (n, ..., c) in the input's dtype."""
     n, c = x.shape[0], x.shape[-1]
-    groups = self.num_groups or max(g for g in range(1, min(32, c) + 1) if c % g == 0)
-    if c % groups:
-      raise ValueError(f"{c} channels do not split into {groups} groups.")
+    groups = max(g for g in range(1, min(self.groups, c) + 1) if c % g == 0)
     scale = self.param("scale", nn.initializers.ones, (c,), jnp.float32)
     bias = self.param("bias", ZEROS, (c,), jnp.float32)
 
@@ -199,6 +201,7 @@ class ResBlock(nn.Module):
   features: int
   levels: int = 0
   zero_init: bool = True
+  groups: int = 32
   epsilon: float = 1e-5
   dtype: Dtype = jnp.float32
 
@@ -206,12 +209,12 @@ class ResBlock(nn.Module):
   def __call__(self, x: jax.Array, embedding: jax.Array | None = None) -> jax.Array:
     """(n, h, w, c), embedding (n, e) or None -> (n, h 2**levels, w 2**levels, features)."""
     x = x.astype(self.dtype)
-    h = nn.silu(GroupNorm(epsilon=self.epsilon, name="norm_in")(x))
+    h = nn.silu(GroupNorm(self.groups, self.epsilon, name="norm_in")(x))
     h = Conv3x3(self.features, dtype=self.dtype, name="conv_in")(resample(h, self.levels))
     if embedding is not None:
       shift = nn.Dense(self.features, dtype=self.dtype, name="embed")(nn.silu(embedding))
       h += shift[:, None, None]
-    h = nn.silu(GroupNorm(epsilon=self.epsilon, name="norm_out")(h))
+    h = nn.silu(GroupNorm(self.groups, self.epsilon, name="norm_out")(h))
     h = Conv3x3(self.features, zero_init=self.zero_init, dtype=self.dtype, name="conv_out")(h)
     x = resample(x, self.levels)
     if x.shape[-1] != self.features:

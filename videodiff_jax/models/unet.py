@@ -73,6 +73,7 @@ class UNet(nn.Module):
   num_head_channels: int | None = None  # overrides num_heads
   depth: int = 1  # transformer blocks a transformer
   context_dim: int = 768
+  norm_groups: int = 32  # at most; fewer for few channels, see GroupNorm
   dtype: Dtype = jnp.float32
   remat: Remat = "none"
 
@@ -104,11 +105,13 @@ class UNet(nn.Module):
     )(t)
 
     def residual(h: jax.Array, features: int, name: str) -> jax.Array:
-      return wrap(ResBlock)(features, dtype=self.dtype, name=name)(h, embedding)
+      block = wrap(ResBlock)(features, groups=self.norm_groups, dtype=self.dtype, name=name)
+      return block(h, embedding)
 
     def transformer(h: jax.Array, name: str) -> jax.Array:
       heads = count_heads(h.shape[-1], self.num_heads, self.num_head_channels)
-      return wrap(SpatialTransformer)(heads, self.depth, self.dtype, name=name)(h, context)
+      settings = (heads, self.depth, self.norm_groups, self.dtype)
+      return wrap(SpatialTransformer)(*settings, name=name)(h, context)
 
     def controlled(h: jax.Array, name: str) -> jax.Array:
       return h + control[name].astype(h.dtype) if name in control else h
@@ -146,7 +149,7 @@ class UNet(nn.Module):
           h = Conv3x3(h.shape[-1], dtype=self.dtype, name=f"{name}_conv")(resample(h, 1))
         h = controlled(h, name)
 
-    h = nn.silu(GroupNorm(name="norm_out")(h))
+    h = nn.silu(GroupNorm(self.norm_groups, name="norm_out")(h))
     h = Conv3x3(self.out_channels, zero_init=True, dtype=self.dtype, name="conv_out")(h)
     return h.astype(jnp.float32)
 

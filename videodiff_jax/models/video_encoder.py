@@ -33,6 +33,7 @@ class VideoEncoder(nn.Module):
   head: Literal["joint", "split_first"] = "joint"
   logvar_bias: float = 0.0  # added to the log-variance: below zero the feature starts sharper
   zero_init: bool = True  # last layer of residual and attention blocks
+  norm_groups: int = 32  # at most; fewer for few channels, see GroupNorm
   dtype: Dtype = jnp.float32
   remat: Remat = "none"
 
@@ -74,20 +75,24 @@ class VideoEncoder(nn.Module):
       for _ in range(count):
         name, features = f"down_{index}", self.channels * multiplier
         frames = wrap(ResBlock)(
-          features, zero_init=self.zero_init, dtype=self.dtype, name=f"{name}_res"
+          features,
+          zero_init=self.zero_init,
+          groups=self.norm_groups,
+          dtype=self.dtype,
+          name=f"{name}_res",
         )(x.reshape(-1, *x.shape[2:]))
         x = frames.reshape(b, k + 1, *frames.shape[1:])
         if 2**level in self.attention_rates:
           heads = count_heads(features, self.num_heads, self.num_head_channels)
           for tokens in ("spatial", "temporal"):
-            x = wrap(AttentionBlock)(
-              heads, tokens, self.zero_init, self.dtype, name=f"{name}_{tokens}"
-            )(x)
+            settings = (heads, tokens, self.zero_init, self.norm_groups, self.dtype)
+            x = wrap(AttentionBlock)(*settings, name=f"{name}_{tokens}")(x)
         index += 1
 
     if self.head == "split_first":
       x = x[:, :1]
-    x = nn.silu(GroupNorm(name="head_norm")(conv(2 * self.out_channels, "head_conv")(x)))
+    x = conv(2 * self.out_channels, "head_conv")(x)
+    x = nn.silu(GroupNorm(self.norm_groups, name="head_norm")(x))
     # 1x1 without a view in time, so only e_v's slot has to be computed.
     moments = nn.Dense(2 * self.out_channels, dtype=self.dtype, name="head_out")(x[:, 0])
     mean, logvar = jnp.split(moments.astype(jnp.float32), 2, axis=-1)

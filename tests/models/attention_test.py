@@ -1,0 +1,76 @@
+import jax
+import numpy as np
+import pytest
+
+from tests.helpers import fill
+from videodiff_jax.models import attention
+
+
+def normal(*shape: int, seed: int = 0) -> np.ndarray:
+  return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def test_attend_equals_the_library_function():
+  q, k, v = normal(2, 5, 3, 8), normal(2, 7, 3, 8, seed=1), normal(2, 7, 3, 8, seed=2)
+  expected = jax.nn.dot_product_attention(q, k, v)
+  np.testing.assert_allclose(attention.attend(q, k, v), expected, atol=1e-5)
+
+
+def test_attend_survives_large_logits():
+  q, k, v = 200 * normal(1, 4, 1, 8), 200 * normal(1, 4, 1, 8, seed=1), normal(1, 4, 1, 8)
+  expected = jax.nn.dot_product_attention(q, k, v)
+  actual = attention.attend(q, k, v)
+  assert np.isfinite(actual).all()
+  np.testing.assert_allclose(actual, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("tokens, reach", [("spatial", 16), ("temporal", 3), ("joint", 48)])
+def test_attention_block_reaches_its_tokens_and_no_others(tokens, reach):
+  x = normal(2, 3, 4, 4, 8)
+  block = attention.AttentionBlock(2, tokens)
+  variables = fill(jax.eval_shape(block.init, jax.random.key(0), x), scale=0.5)
+  apply = jax.jit(block.apply)
+  nudged = x.copy()
+  nudged[1, 2, 1, 3] += np.arange(8)
+  changed = np.abs(apply(variables, nudged) - apply(variables, x)).max(-1) > 1e-7
+  assert changed.sum() == reach and not changed[0].any() and changed[1, 2, 1, 3]
+  if tokens == "spatial":
+    assert changed[1, 2].all()
+  if tokens == "temporal":
+    assert changed[1, :, 1, 3].all()
+
+
+@pytest.mark.parametrize("tokens", ["spatial", "temporal", "joint"])
+def test_attention_block_starts_as_the_identity(tokens):
+  x = normal(1, 2, 2, 2, 4)
+  block = attention.AttentionBlock(1, tokens)
+  key = jax.random.key(0, impl="unsafe_rbg")  # compiles faster
+  np.testing.assert_array_equal(jax.jit(block.init_with_output)(key, x)[0], x)
+
+
+def test_spatial_transformer_reads_its_context_and_starts_as_the_identity():
+  x, context = normal(2, 3, 3, 8), normal(2, 4, 6, seed=1)
+  module = attention.SpatialTransformer(num_heads=2, depth=2)
+  key = jax.random.key(0, impl="unsafe_rbg")  # compiles faster
+  start, variables = jax.jit(module.init_with_output)(key, x, context)
+  np.testing.assert_array_equal(start, x)
+  variables = fill(variables, scale=0.3)
+  apply = jax.jit(module.apply)
+  y, moved = apply(variables, x, context), apply(variables, x, context * np.float32(2))
+  assert np.abs(y - moved).max() > 1e-3
+  # Tokens are a set: their order carries nothing.
+  np.testing.assert_allclose(apply(variables, x, context[:, ::-1]), y, atol=1e-5)
+
+
+def test_heads_come_from_their_width_or_their_number():
+  assert attention.count_heads(640, None, 64) == 10
+  assert attention.count_heads(640, 8, None) == 8
+  assert attention.count_heads(640, 8, 32) == 20
+
+
+@pytest.mark.parametrize(
+  "arguments", [(100, None, 64), (10, 3, None), (64, None, None), (32, None, 64)]
+)
+def test_heads_that_do_not_divide_are_refused(arguments):
+  with pytest.raises(ValueError, match=f"{arguments[0]} channels do not split into heads"):
+    attention.count_heads(*arguments)
