@@ -1,5 +1,6 @@
 """Features of Inflated Inception-v1 (Carreira and Zisserman, 2017), which FVD compares."""
 
+import functools
 import itertools
 import math
 from collections.abc import Iterable, Iterator
@@ -8,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jax.sharding import AxisType, NamedSharding
+from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from tqdm import tqdm
 
@@ -137,7 +138,7 @@ def resize_matrix(source: int, target: int, method: str) -> np.ndarray:
   return (1 - distance).clip(min=0)
 
 
-@jax.jit(static_argnames="resize")
+@functools.partial(jax.jit, static_argnames="resize")
 def _features(params: dict, videos: jax.Array, resize: str) -> jax.Array:
   x = videos.astype(jnp.float32) * (2 / 255) - 1
   rows, columns = (resize_matrix(side, SIZE, resize) for side in videos.shape[2:4])
@@ -203,7 +204,7 @@ def features(
   per_device = min(batch_size, len(batch))
   devices = devices[: math.ceil(len(batch) / per_device)]
   size = per_device * len(devices)
-  mesh = jax.make_mesh((len(devices),), ("data",), (AxisType.Auto,), devices=devices)
+  mesh = Mesh(np.array(devices), ("data",))
   params = pretrained.load(channels=batch[0].shape[-1])
   params = jax.device_put(params, NamedSharding(mesh, P()))
   results = []
