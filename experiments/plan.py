@@ -1,9 +1,12 @@
 """--mode=plan: parameters, FLOPs and bytes of every stage, before anything is allocated."""
 
+import contextlib
 import dataclasses
 import functools
+import gc
 import json
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -11,12 +14,11 @@ import jax.numpy as jnp
 import ml_collections
 from jax.sharding import AbstractMesh, AxisType
 
-from videodiff_jax.glober import sampling, stages
+from videodiff_jax.glober import stages
 from videodiff_jax.glober.networks import Networks, build
 from videodiff_jax.training import flops, partitioning
 from videodiff_jax.training.state import TrainState
 from videodiff_jax.training.writers import format_table
-
 
 # Condition tokens the released UNet sees, at which its figure was published (here it sees one).
 _TOKENS = 64
@@ -39,6 +41,19 @@ class StageFigures:
   device_bytes: int
 
 
+@contextlib.contextmanager
+def _without_garbage_collection() -> Iterator[None]:
+  """Traces are large and nearly all of them stays alive: a quarter of their time went there."""
+  enabled = gc.isenabled()
+  gc.disable()
+  try:
+    yield
+  finally:
+    if enabled:
+      gc.enable()
+
+
+@_without_garbage_collection()
 def stage_figures(config: ml_collections.ConfigDict, name: str) -> StageFigures:
   """Traces a stage on abstract arrays."""
   config = _countable(config)
@@ -46,7 +61,8 @@ def stage_figures(config: ml_collections.ConfigDict, name: str) -> StageFigures:
   states = {n: _state(key, n) for n in stages.NAMES[: stages.NAMES.index(name) + 1]}
   train = states[name]
   frozen = stages.frozen_networks(
-    name, {n: {"ema_params": s.ema_params, "statistics": s.statistics} for n, s in states.items()}
+    name,
+    {n: {"ema_params": s.ema_params, "statistics": s.statistics} for n, s in states.items()},
   )
   step = stages.make_stage(config, name).train_steps[-1][1]
   traced = jax.jit(step).trace(train, frozen, abstract_batch(config, name))
@@ -61,11 +77,10 @@ def stage_figures(config: ml_collections.ConfigDict, name: str) -> StageFigures:
 
 def show(config: ml_collections.ConfigDict) -> str:
   """The tables of --mode=plan."""
-  config = _countable(config)
-  networks = build(config)
   mesh = abstract_mesh(config)
   modules = [
-    (name, f"{count:,}", f"{cost / 1e9:.2f}", of) for name, count, cost, of in module_figures(networks)
+    (name, f"{count:,}", f"{cost / 1e9:.2f}", of)
+    for name, count, cost, of in module_figures(build(_countable(config)))
   ]
   rows = []
   for name in stages.NAMES:
@@ -89,30 +104,33 @@ def show(config: ml_collections.ConfigDict) -> str:
   )
 
 
+@_without_garbage_collection()
 def module_figures(networks: Networks) -> list[tuple[str, int, int, str]]:
   """(network, parameters, FLOPs of one forward pass, what one is) for every network."""
   auto, kl_vae, dit = networks.autoencoder, networks.kl_vae, networks.generator
-  latent = jnp.zeros((1, *networks.latent_shape))
-  feature = jnp.zeros((1, *networks.feature_shape))
-  t, labels = jnp.zeros(1), jnp.zeros(1, jnp.int32)
+  judge = networks.discriminator
   side = networks.latent_shape[0] * 2 ** (len(kl_vae.multipliers) - 1)
   frame = jnp.zeros((1, side, side, kl_vae.in_channels))
   keys = jnp.zeros((1, 4, *networks.latent_shape))
-  tokens = jnp.zeros((1, _TOKENS, auto.unet.context_dim))
-  judge = networks.discriminator
   pair = jnp.zeros((1, 2, judge.image_size, judge.image_size, judge.in_channels))
-  text = {"tokens": jnp.zeros((1, 1, dit.context_dim))}
-  if dit.num_classes:
-    text["labels"] = labels
-  whole = _forward(kl_vae, frame, jax.random.key(0))[0]
+  latent, feature = (
+    jnp.zeros((1, *networks.latent_shape)),
+    jnp.zeros((1, *networks.feature_shape)),
+  )
+  t, tokens = jnp.zeros(1), jnp.zeros((1, _TOKENS, auto.unet.context_dim))
+  labels = jnp.zeros(1, jnp.int32) if dit.num_classes else None
+  no_text = jnp.zeros((1, 1, dit.context_dim))
+
+  encoder, encoding = _forward(kl_vae, frame, method="encode")
+  decoder, decoding = _forward(kl_vae, latent, method="decode")
   return [
-    ("KL-VAE encoder", whole, _method(kl_vae, "encode", frame), "frame"),
-    ("KL-VAE decoder", whole, _method(kl_vae, "decode", latent), "frame"),
+    ("KL-VAE encoder", encoder + decoder, encoding, "frame"),
+    ("KL-VAE decoder", encoder + decoder, decoding, "frame"),
     ("video encoder", *_forward(auto.encoder, keys), "clip of 4 keyframes"),
     ("frame control", *_forward(auto.control, feature, t), "frame"),
     ("UNet", *_forward(auto.unet, latent, t, tokens), f"frame, {_TOKENS} condition tokens"),
     ("discriminator", *_forward(judge, pair), "pair"),
-    ("DiT", *_forward(dit, feature, t, **text), "global feature"),
+    ("DiT", *_forward(dit, feature, t, labels, no_text), "global feature"),
   ]
 
 
@@ -126,17 +144,20 @@ def abstract_mesh(config: ml_collections.ConfigDict) -> AbstractMesh:
   return AbstractMesh(shape, partitioning.AXES, axis_types=(AxisType.Auto,) * 2)
 
 
-def abstract_batch(config: ml_collections.ConfigDict, name: str) -> dict[str, jax.ShapeDtypeStruct]:
+def abstract_batch(
+  config: ml_collections.ConfigDict, name: str
+) -> dict[str, jax.ShapeDtypeStruct]:
   """Shapes of a stage's batch."""
   data, b = config.data, config.train[name].batch_size
-  frame = (data.image_size, data.image_size, data.channels)
+  label = jax.ShapeDtypeStruct((b,), jnp.int32)
 
   def frames(count: int) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct((b, count, *frame), jnp.uint8)
+    shape = (b, count, data.image_size, data.image_size, data.channels)
+    return jax.ShapeDtypeStruct(shape, jnp.uint8)
 
   if name == "kl_vae":
     return {"frames": frames(1)}
-  batch = {"key_frames": frames(data.num_keyframes), "label": jax.ShapeDtypeStruct((b,), jnp.int32)}
+  batch = {"key_frames": frames(data.num_keyframes), "label": label}
   if name == "autoencoder":
     batch["target_frames"] = frames(data.num_targets)
     batch["target_times"] = jax.ShapeDtypeStruct((b, data.num_targets), jnp.float32)
@@ -144,11 +165,17 @@ def abstract_batch(config: ml_collections.ConfigDict, name: str) -> dict[str, ja
 
 
 def _countable(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-  """The same networks without what hides or repeats work: recomputation is not model FLOPs."""
+  """The same networks without what hides, repeats or slows the trace and multiplies nothing.
+
+  What is computed again in a backward pass (remat) does not count as model FLOPs.
+  """
   config = ml_collections.ConfigDict(config)
   config.remat = "none"
-  config.model.dit.scan_blocks = True  # traced once
+  config.model.dit.scan_blocks = True
   config.loss.kl_vae.lpips = 0.0
+  for name in stages.NAMES:
+    config.train[name].accumulate = 1
+    config.train[name].optimizer.clip_norm = 0.0
   return config
 
 
@@ -158,15 +185,12 @@ def _state(config_json: str, name: str) -> TrainState:
   return jax.eval_shape(stages.make_stage(config, name).init, jax.random.key(0))
 
 
-def _forward(module: Any, *args: Any, **kwargs: Any) -> tuple[int, int]:
-  params = jax.eval_shape(module.init, jax.random.key(0), *args, **kwargs)
-  traced = jax.jit(module.apply).trace(params, *args, **kwargs)
-  return count_parameters(params), flops.count(traced.jaxpr)
-
-
-def _method(module: Any, method: str, x: jax.Array) -> int:
-  params = jax.eval_shape(lambda: module.init(jax.random.key(0), x, method=method))
-  return flops.count(jax.jit(lambda p: module.apply(p, x, method=method)).trace(params).jaxpr)
+def _forward(module: Any, *args: Any, method: str | None = None) -> tuple[int, int]:
+  """Parameters and FLOPs of a call."""
+  init = functools.partial(module.init, method=method)
+  call = functools.partial(module.apply, method=method)
+  params = jax.eval_shape(init, jax.random.key(0), *args)
+  return count_parameters(params), flops.count(jax.jit(call).trace(params, *args).jaxpr)
 
 
 def _bytes(tree: Any) -> int:
