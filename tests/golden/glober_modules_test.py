@@ -253,7 +253,7 @@ def run_discriminator(golden: Golden) -> Arrays:
     **heads(config),
   )
   param = dict(golden.param)
-  if not config["temporal_embeddings"]:  # ours always adds them
+  if not config.get("temporal_embeddings", False):  # ours always adds them
     side, channels = config["image_size"], config["in_channels"]
     param["frame_embed"] = np.zeros((1, channels, 2, side, side), np.float32)
   params = glober.discriminator_params(param, shapes_of(model, pair))

@@ -24,14 +24,19 @@ def guide(
   """
   if guidance_scale == 1.0:
     return lambda x, t, carry: denoise(x, t, condition, carry)
-  both = jax.tree.map(lambda c, u: jnp.concatenate([c, u]), condition, null_condition)
+  both = jax.tree.map(_interleave, condition, null_condition)
 
   def guided(x: jax.Array, t: jax.Array, carry: Any) -> tuple[jax.Array, Any]:
-    prediction, carry = denoise(jnp.concatenate([x, x]), jnp.concatenate([t, t]), both, carry)
-    conditional, unconditional = jnp.split(prediction, 2)
+    prediction, carry = denoise(_interleave(x, x), _interleave(t, t), both, carry)
+    conditional, unconditional = prediction[0::2], prediction[1::2]
     return unconditional + guidance_scale * (conditional - unconditional), carry
 
   return guided
+
+
+def _interleave(a: jax.Array, b: jax.Array) -> jax.Array:
+  """a_0, b_0, a_1, b_1, ...: both branches of a sample stay on the device that has the sample."""
+  return jnp.stack([a, b], axis=1).reshape(2 * len(a), *a.shape[1:])
 
 
 def drop(key: jax.Array, value: jax.Array, null: jax.Array, probability: float) -> jax.Array:

@@ -115,8 +115,9 @@ def autoencoder_stage(config: ml_collections.ConfigDict, networks: Networks) -> 
 
   def judge(params: Any, pairs: jax.Array) -> jax.Array:
     """(p, n, 2, h, w, c) -> logits (p, n)."""
-    flat = rearrange(pairs, "p n f h w c -> (p n) f h w c")
-    return discriminator.apply(params, flat).reshape(pairs.shape[:2])
+    # Clips stay the outer part of the batch axis: each device keeps its own.
+    flat = rearrange(pairs, "p n f h w c -> (n p) f h w c")
+    return rearrange(discriminator.apply(params, flat), "(n p) -> p n", p=len(pairs))
 
   def mean_over(counted: jax.Array, values: jax.Array) -> jax.Array:
     return (counted * values).sum() / jnp.maximum(counted.sum(), 1.0)

@@ -1,0 +1,133 @@
+"""The stages: where the CRA gradient goes, one device against eight, what the HLO gathers."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from tests.glober import tiny
+from videodiff_jax.glober import stages
+from videodiff_jax.training import partitioning
+from videodiff_jax.training.loop import compile_step
+from videodiff_jax.training.state import TrainState
+
+
+def gradient_norms(tree: dict) -> dict[str, float]:
+  norms = jax.tree.map(lambda x: float(jnp.linalg.norm(x)), tree)
+  return {jax.tree_util.keystr(path): v for path, v in jax.tree_util.tree_leaves_with_path(norms)}
+
+
+def first_moment(state: TrainState) -> dict:
+  """Adam's first moment after one step from zero: a tenth of the (scattered, clipped) gradient."""
+  return next(part.mu for part in jax.tree.leaves(state.opt_state, is_leaf=is_adam) if is_adam(part))
+
+
+def is_adam(part: object) -> bool:
+  return hasattr(part, "mu")
+
+
+@pytest.fixture(scope="module")
+def with_cra() -> Callable[[TrainState, dict], tuple[TrainState, dict]]:
+  """The compiled step with a heavy L_cra^G, and a discriminator that learns every second step."""
+  config = tiny.config(lambda_cra=1e3)
+  config.loss.cra.discriminator_every = 2
+  step = jax.jit(stages.make_stage(config, "autoencoder").train_steps[-1][1])
+  return lambda state, batch: step(state, tiny.frozen("autoencoder"), batch)
+
+
+@pytest.fixture(scope="module")
+def stepped(with_cra: Callable) -> TrainState:
+  new, metrics = with_cra(tiny.state("autoencoder"), tiny.batch())
+  assert metrics["cra_generator"] > 0
+  return new
+
+
+def test_cra_gradient_reaches_encoder_control_and_decoder(stepped) -> None:
+  """The gradient's direction with and without L_cra^G differs in every module of the decoder."""
+  plain = stages.make_stage(tiny.config(lambda_cra=0.0), "autoencoder").train_steps[0][1]
+  state = tiny.state("autoencoder").replace(adversary=None)
+  new, _ = jax.jit(plain)(state, tiny.frozen("autoencoder"), tiny.batch())
+  # Clipping scales the whole gradient: compare directions.
+  one, other = (
+    jax.tree.map(lambda m, n=optax.tree.norm(first_moment(s)): m / n, first_moment(s)["params"])
+    for s in (stepped, new)
+  )
+  for module in ("encoder", "control", "unet"):
+    difference = jax.tree.map(jnp.subtract, one[module], other[module])
+    assert optax.tree.norm(difference) > 1e-2, module
+    reached = [value > 0 for value in gradient_norms(one[module]).values()]
+    assert sum(reached) > 0.9 * len(reached), module
+
+
+def test_kl_vae_is_not_trained_by_the_autoencoder_stage(stepped) -> None:
+  groups = {name.split("'")[3] for name in gradient_norms(first_moment(stepped))}
+  assert groups == {"encoder", "control", "unet", "class_embedding"}
+
+
+def test_one_step_updates_both_optimisers(stepped) -> None:
+  before = tiny.state("autoencoder")
+  assert int(stepped.step) == 1
+  assert share_moved(before.params, stepped.params) > 0.9
+  assert share_moved(before.adversary.params, stepped.adversary.params) > 0.9
+
+
+def test_discriminator_waits_for_its_step(with_cra, stepped) -> None:
+  waited, _ = with_cra(stepped, tiny.batch(seed=1))
+  assert share_moved(stepped.params, waited.params) > 0.9
+  assert share_moved(stepped.adversary, waited.adversary) == 0.0
+
+
+def share_moved(before: Any, after: Any) -> float:
+  pairs = zip(jax.tree.leaves(before), jax.tree.leaves(after))
+  return float(np.mean([bool((a != b).any()) for a, b in pairs]))
+
+
+@pytest.mark.parametrize("name", ["autoencoder", "generator"])
+def test_eight_devices_equal_one(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+  """Losses and gradients to 1e-5; and what the eight-device program sends between devices."""
+  monkeypatch.setattr(partitioning, "_MIN_SHARDED_SIZE", 256)
+  results, program = {}, ""
+  for count, fsdp in ((1, 1), (8, 4)):
+    mesh = partitioning.make_mesh(-1, fsdp, jax.devices()[:count])
+    with jax.set_mesh(mesh):
+      # A fresh copy: the step donates its state.
+      state = jax.tree.map(lambda x: jnp.array(x), tiny.state(name))
+      state = jax.device_put(state, partitioning.shardings(state, mesh))
+      frozen = jax.device_put(tiny.frozen(name), partitioning.shardings(tiny.frozen(name), mesh))
+      batch = partitioning.put_batch(tiny.batch(), mesh)
+      step = stages.make_stage(tiny.config(), name).train_steps[-1][1]
+      compiled = compile_step(step, state, frozen, batch).lower().compile()
+      program = compiled.as_text()
+      new, metrics = compiled(state, frozen, batch)
+      results[count] = jax.device_get((metrics, first_moment(new)))
+  (metrics_1, gradients_1), (metrics_8, gradients_8) = results[1], results[8]
+  for key, value in metrics_1.items():
+    np.testing.assert_allclose(metrics_8[key], value, rtol=1e-5, atol=1e-6, err_msg=key)
+  scale = max(np.abs(g).max() for g in jax.tree.leaves(gradients_1))
+  for one, eight in zip(jax.tree.leaves(gradients_1), jax.tree.leaves(gradients_8)):
+    np.testing.assert_allclose(eight, one, atol=1e-5 * scale)
+  assert "all-to-all" not in program
+  split = sharded_elements(new) + sharded_elements(frozen)
+  assert 0 < gathered_elements(program) <= split
+
+
+def gathered_elements(program: str) -> int:
+  """Elements of all all-gather results in a compiled program."""
+  total = 0
+  for line in re.findall(r"= (.*?) all-gather(?:-start)?\(", program):
+    shapes = re.findall(r"\w+\[([\d,]*)\]", line)
+    total += int(np.prod([int(n) for n in shapes[-1].split(",") if n]))
+  return total
+
+
+def sharded_elements(tree: object) -> int:
+  """Elements of parameters that live split: each may be gathered once a step."""
+  if isinstance(tree, TrainState):
+    tree = (tree.params, tree.adversary and tree.adversary.params)
+  leaves = jax.tree.leaves(tree)
+  return sum(x.size for x in leaves if not x.sharding.is_fully_replicated)

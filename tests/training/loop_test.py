@@ -1,0 +1,179 @@
+"""The loop: exact resume, clean stops, no bad state saved, nothing foreign restored."""
+
+import json
+import os
+import pathlib
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.training import toy
+from videodiff_jax.training import loop, partitioning
+from videodiff_jax.training.checkpoints import CheckpointError, Checkpoints
+from videodiff_jax.training.state import TrainState
+
+FROZEN = {"shift": np.float32(0.5) * np.ones(toy.WIDTH, np.float32)}
+
+
+def train(
+  folder: pathlib.Path,
+  steps: int,
+  batches: Callable[[int], Iterator] = toy.batches,
+  frozen: Any = FROZEN,
+  previews: list | None = None,
+  **changes: Any,
+) -> bool:
+  def write_preview(step: int, videos: dict[str, np.ndarray]) -> None:
+    if previews is not None:
+      previews.append((step, videos))
+
+  stage = toy.make_stage()
+  return loop.train(stage, toy.run(folder, steps, **changes), frozen, batches, {}, write_preview)
+
+
+def final_state(folder: pathlib.Path, step: int) -> dict[str, np.ndarray]:
+  stage = toy.make_stage()
+  target = loop.abstract_state(stage, 0, partitioning.make_mesh(devices=jax.devices()[:1]))
+  state = Checkpoints(folder / "checkpoints").restore(step, target)
+  state = state.replace(key=jax.random.key_data(state.key))
+  return {jax.tree_util.keystr(k): np.asarray(v) for k, v in jax.tree_util.tree_leaves_with_path(state)}
+
+
+def terminate_after(count: int) -> Callable[[int], Iterator]:
+  """Batches that send this process a SIGTERM while one of them is fetched."""
+
+  def batches(start: int) -> Iterator:
+    for i, batch in enumerate(toy.batches(start)):
+      if start == 0 and i == count:
+        os.kill(os.getpid(), signal.SIGTERM)
+      yield batch
+
+  return batches
+
+
+def test_stopped_and_resumed_equals_uninterrupted_bit_for_bit(tmp_path) -> None:
+  assert train(tmp_path / "whole", 9)
+  # The statistics take the first two batches of a stream of their own.
+  assert not train(tmp_path / "parts", 9, terminate_after(4))
+  stopped = Checkpoints(tmp_path / "parts" / "checkpoints").latest_step()
+  assert 0 < stopped < 9
+  assert train(tmp_path / "parts", 9)
+  whole, parts = final_state(tmp_path / "whole", 9), final_state(tmp_path / "parts", 9)
+  assert whole.keys() == parts.keys()
+  for name, value in whole.items():
+    np.testing.assert_array_equal(parts[name], value, err_msg=name)
+
+
+def test_sigterm_does_not_outlive_the_loop(tmp_path) -> None:
+  before = signal.getsignal(signal.SIGTERM)
+  train(tmp_path, 2)
+  assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_restores_onto_another_mesh(tmp_path) -> None:
+  train(tmp_path, 4)
+  eight = partitioning.make_mesh(2, 4)
+  assert train(tmp_path, 6, mesh=eight)
+  assert train(tmp_path / "one", 6)
+  for name, value in final_state(tmp_path / "one", 6).items():
+    np.testing.assert_allclose(final_state(tmp_path, 6)[name], value, atol=1e-5, err_msg=name)
+
+
+def test_finished_stage_is_left_alone(tmp_path) -> None:
+  train(tmp_path, 4)
+  lines = (tmp_path / "metrics.jsonl").read_text()
+
+  def untouched(start: int) -> Iterator:
+    raise AssertionError("a finished stage reads no data")
+
+  assert train(tmp_path, 4, untouched)
+  assert (tmp_path / "metrics.jsonl").read_text() == lines
+
+
+def test_statistics_are_those_of_the_first_examples(tmp_path) -> None:
+  train(tmp_path, 2)
+  stream = toy.batches(0)
+  examples = np.concatenate([next(stream)["frames"] for _ in range(2)]).reshape(-1, toy.WIDTH)
+  state = final_state(tmp_path, 2)
+  np.testing.assert_allclose(
+    state[".statistics['frames']['mean']"], examples.mean(0), rtol=1e-5
+  )
+  np.testing.assert_allclose(state[".statistics['frames']['std']"], examples.std(0), rtol=1e-5)
+
+
+def test_non_finite_loss_names_step_examples_and_checkpoint(tmp_path) -> None:
+  with pytest.raises(loop.NonFiniteLossError) as caught:
+    train(tmp_path, 20, lambda start: toy.batches(start, poison=50))
+  message = str(caught.value)
+  assert "at step 7" in message  # examples 48..55
+  assert "48, 49, 50" in message
+  assert "step 4" in message
+  assert Checkpoints(tmp_path / "checkpoints").latest_step() == 4
+
+
+def test_other_frozen_networks_are_refused(tmp_path) -> None:
+  train(tmp_path, 2)
+  other = {"shift": FROZEN["shift"] + 1e-3}
+  with pytest.raises(CheckpointError, match="other frozen networks"):
+    train(tmp_path, 4, frozen=other)
+
+
+def test_torn_checkpoint_is_not_loaded(tmp_path) -> None:
+  train(tmp_path, 8, log_every=4)
+  checkpoints = tmp_path / "checkpoints"
+  # What a kill during a write leaves: a folder of the temporary name.
+  torn = checkpoints / "12.orbax-checkpoint-tmp"
+  shutil.copytree(checkpoints / "8", torn)
+  assert Checkpoints(checkpoints).latest_step() == 8
+  assert train(tmp_path, 10)
+  assert Checkpoints(checkpoints).latest_step() == 10
+
+
+def test_missing_checkpoint_is_an_error(tmp_path) -> None:
+  train(tmp_path, 2)
+  target = loop.abstract_state(toy.make_stage(), 0, partitioning.make_mesh())
+  with pytest.raises(CheckpointError, match="Steps there: 2"):
+    Checkpoints(tmp_path / "checkpoints").restore(3, target)
+
+
+def test_what_a_run_leaves(tmp_path) -> None:
+  previews: list = []
+  train(tmp_path, 6, previews=previews, preview_every=4)
+  rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+  assert [row["step"] for row in rows] == [2, 4, 6]
+  assert {"loss", "gradient_norm", "steps_per_s", "frames_per_s", "input_wait"} <= rows[0].keys()
+  assert (tmp_path / "curves.png").stat().st_size > 1000
+  assert list(tmp_path.glob("events.out.tfevents*"))
+  assert [step for step, _ in previews] == [4, 6]
+  assert previews[0][1]["centre"].dtype == np.uint8
+
+
+def test_second_step_function_takes_over() -> None:
+  stage = toy.make_stage()
+  first, second = stage.train_steps[0][1], lambda *_: None
+  stage = type(stage)("two", stage.init, ((0, first), (5, second)), stage.preview)
+  assert stage.step_from(4) == (0, first)
+  assert stage.step_from(5) == (5, second)
+
+
+def test_to_uint8_rounds_and_clips() -> None:
+  values = jnp.array([-1.2, -1.0, 0.0, 0.999, 1.0, 3.0])
+  np.testing.assert_array_equal(loop.to_uint8(values), [0, 0, 128, 255, 255, 255])
+
+
+def test_state_is_donated(tmp_path) -> None:
+  stage = toy.make_stage()
+  mesh = partitioning.make_mesh(devices=jax.devices()[:1])
+  with jax.set_mesh(mesh):
+    state: TrainState = jax.jit(stage.init)(jax.random.key(0))
+    state = jax.device_put(state, partitioning.shardings(state, mesh))
+    batch = partitioning.put_batch(next(toy.batches(0)), mesh)
+    compiled = loop.compile_step(stage.train_steps[0][1], state, FROZEN, batch).lower().compile()
+    compiled(state, FROZEN, batch)
+  assert state.params["centre"].is_deleted()

@@ -1,0 +1,79 @@
+"""Optimiser, accumulation, average."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from videodiff_jax.training import optimizers, state
+
+
+def test_unknown_decay_lists_the_choices() -> None:
+  with pytest.raises(ValueError, match="constant, cosine"):
+    optimizers.make_optimizer(1.0, steps=10, decay="linear")
+
+
+@pytest.mark.parametrize("decay", optimizers.DECAYS)
+def test_warm_up_is_linear_and_cosine_ends_at_a_twentieth(decay: str) -> None:
+  optimizer = optimizers.make_optimizer(
+    1.0, steps=20, warmup_steps=4, decay=decay, weight_decay=0.0
+  )
+  params = jnp.zeros(1)
+  opt_state = optimizer.init(params)
+  rates = []
+  for _ in range(21):
+    # A constant gradient makes Adam's update the learning rate itself.
+    updates, opt_state = optimizer.update(jnp.ones(1), opt_state, params)
+    rates.append(-float(updates[0]))
+  assert np.all(np.diff(rates[:5]) > 0)
+  np.testing.assert_allclose(rates[4], 1.0, rtol=1e-3)
+  np.testing.assert_allclose(rates[20], {"constant": 1.0, "cosine": 0.05}[decay], rtol=1e-2)
+
+
+def test_clipping_bounds_the_global_norm() -> None:
+  clipped, free = (
+    optimizers.make_optimizer(1e-3, steps=1, clip_norm=norm) for norm in (1.0, 0.0)
+  )
+  params = {"a": jnp.zeros(2)}
+  gradient = {"a": jnp.array([30.0, 40.0])}
+
+  def moment(optimizer: optax.GradientTransformation) -> jax.Array:
+    _, opt_state = optimizer.update(gradient, optimizer.init(params), params)
+    adam = [s for s in jax.tree.leaves(opt_state, is_leaf=lambda s: hasattr(s, "mu")) if hasattr(s, "mu")]
+    return adam[0].mu["a"]
+
+  np.testing.assert_allclose(moment(clipped), [0.06, 0.08], rtol=1e-5)
+  np.testing.assert_allclose(moment(free), [3.0, 4.0], rtol=1e-5)
+
+
+def test_accumulation_is_the_mean_over_all_examples() -> None:
+  batch = {"x": jnp.arange(24.0).reshape(12, 2)}
+
+  def function(part: dict, key: jax.Array) -> dict:
+    del key
+    return {"mean": part["x"].mean(0), "square": jnp.square(part["x"]).mean()}
+
+  whole = optimizers.accumulate(function, batch, jax.random.key(0), 1)
+  parts = optimizers.accumulate(function, batch, jax.random.key(0), 4)
+  for name, value in whole.items():
+    np.testing.assert_allclose(parts[name], value, rtol=1e-6)
+
+
+def test_accumulated_parts_draw_differently() -> None:
+  batch = {"x": jnp.zeros(8)}
+  draws = optimizers.accumulate(
+    lambda part, key: jax.random.normal(key, (4,)), batch, jax.random.key(0), 2
+  )
+  keys = jax.random.split(jax.random.key(0), 2)
+  expected = (jax.random.normal(keys[0], (4,)) + jax.random.normal(keys[1], (4,))) / 2
+  np.testing.assert_allclose(draws, expected, rtol=1e-6)
+  assert not np.allclose(jax.random.normal(keys[0], (4,)), jax.random.normal(keys[1], (4,)))
+
+
+def test_average_copies_decays_and_keeps_its_interval() -> None:
+  ema = state.Ema(decay=0.75, interval=2, copy_until=2)
+  average, param = jnp.zeros(1), jnp.ones(1)
+  assert ema.update(average, param, 2) == 1.0  # copied
+  assert ema.update(average, param, 3) == 0.0  # between two updates
+  assert ema.update(average, param, 4) == 0.25

@@ -1,0 +1,81 @@
+"""A stage that compiles in no time: fits a vector to the mean of its examples."""
+
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from videodiff_jax.training import loop, optimizers, partitioning, state
+from videodiff_jax.training.stage import Stage
+
+WIDTH = 8
+
+
+def make_stage(steps: int = 100) -> Stage:
+  optimizer = optimizers.make_optimizer(0.1, steps=steps)
+  ema = state.Ema(decay=0.9)
+
+  def init(key: jax.Array) -> state.TrainState:
+    params = {"centre": jax.random.normal(key, (WIDTH,))}
+    other = {"scale": jnp.ones(WIDTH)}
+    return state.create(
+      key,
+      params,
+      optimizer,
+      {"frames": {"mean": jnp.zeros(WIDTH), "std": jnp.ones(WIDTH)}},
+      state.Adversary(other, optimizer.init(other)),
+    )
+
+  def train_step(train: state.TrainState, frozen: Any, batch: dict) -> tuple:
+    noise = jax.random.normal(jax.random.fold_in(train.key, train.step), (WIDTH,))
+
+    def loss(params: Any) -> jax.Array:
+      error = params["centre"] + 0.1 * noise - batch["frames"].mean((0, 1)) - frozen["shift"]
+      return jnp.square(error).sum()
+
+    value, gradient = jax.value_and_grad(loss)(train.params)
+    adversary = train.adversary.apply_gradients({"scale": noise}, optimizer)
+    metrics = {"loss": value, "gradient_norm": optax.tree.norm(gradient)}
+    return state.apply_gradients(train, gradient, optimizer, ema).replace(
+      adversary=adversary
+    ), metrics
+
+  def preview(train: state.TrainState, frozen: Any, batch: dict, key: jax.Array) -> dict:
+    return {"centre": jnp.broadcast_to(train.ema_params["centre"][:1], (1, 1, 4, 4, 1))}
+
+  def measure(frozen: Any, batch: dict, key: jax.Array) -> dict:
+    return {"frames": batch["frames"]}
+
+  return Stage("toy", init, ((0, train_step),), preview, measure, measured_examples=16)
+
+
+def batches(start: int, poison: int | None = None) -> Iterator[dict[str, np.ndarray]]:
+  """Batches of 8 examples, each a pure function of its place; one place may hold a NaN."""
+  place = start
+  while True:
+    rows = [np.random.default_rng(place + i).normal(3.0, 2.0, (1, WIDTH)) for i in range(8)]
+    frames = np.stack(rows).astype(np.float32)
+    if poison is not None and place <= poison < place + 8:
+      frames[poison - place] = np.nan
+    yield {"frames": frames, "video": np.arange(place, place + 8, dtype=np.int32)}
+    place += 8
+
+
+def run(folder: pathlib.Path, steps: int, **changes: Any) -> loop.Run:
+  settings = {
+    "folder": folder,
+    "mesh": partitioning.make_mesh(devices=jax.devices()[:1]),
+    "seed": 0,
+    "steps": steps,
+    "batch_size": 8,
+    "log_every": 2,
+    "checkpoint_every": 4,
+    "preview_every": 100,
+    "keep": 3,
+    "meta": {"config": {}, "code": "test"},
+  }
+  return loop.Run(**(settings | changes))
