@@ -1,13 +1,14 @@
 """What can be told wrong about a run before anything is compiled: one clear error each."""
 
 import json
+import math
 import pathlib
 
 import jax
 import ml_collections
 
 from videodiff_jax.diffusion import noise, samplers
-from videodiff_jax.glober import adversarial, networks, stages
+from videodiff_jax.glober import adversarial, frame_stage, networks, stages
 from videodiff_jax.inputs.clips import SAMPLINGS
 from videodiff_jax.inputs.frame_store import FrameStore, StoreError
 from videodiff_jax.inputs.video_io import VideoError
@@ -18,7 +19,9 @@ from videodiff_jax.training.loop import NonFiniteLossError
 # Keys that may differ between a workdir's config.json and the run that goes on in it.
 _MAY_CHANGE = ("after", "evaluate", "mesh", "precision", "remat", "sample", "stages")
 _MAY_CHANGE_DATA = ("dir", "threads")
-_MAY_CHANGE_TRAIN = ("accumulate", "checkpoint_every", "keep", "log_every", "preview_every", "steps")
+_MAY_CHANGE_TRAIN = (
+  "accumulate", "checkpoint_every", "keep", "log_every", "preview_every", "steps"
+)  # fmt: skip
 
 
 class UserError(ValueError):
@@ -27,7 +30,8 @@ class UserError(ValueError):
 
 def expected_errors() -> tuple[type[Exception], ...]:
   """Errors of other modules that a person can act on as they stand."""
-  return (CheckpointError, FileNotFoundError, NonFiniteLossError, StoreError, VideoError)
+  files = (FileExistsError, FileNotFoundError, NotADirectoryError, PermissionError)
+  return (CheckpointError, NonFiniteLossError, StoreError, VideoError, *files)
 
 
 def check_config(config: ml_collections.ConfigDict) -> None:
@@ -43,24 +47,29 @@ def check_config(config: ml_collections.ConfigDict) -> None:
   _choice("model.video_encoder.head", model.video_encoder.head, ("joint", "split_first"))
   _choice("model.discriminator.on", model.discriminator.on, ("pixels", "latents"))
   _choice("loss.cra.loss", loss.cra.loss, adversarial.LOSSES)
+  _choice("loss.kl_vae.reconstruction", loss.kl_vae.reconstruction, frame_stage.RECONSTRUCTIONS)
   _choice("sample.noise", config.sample.noise, noise.SHARINGS)
   for name in config.stages:
     _choice("stages", name, stages.NAMES)
-    _choice(f"train.{name}.optimizer.decay", config.train[name].optimizer.decay, optimizers.DECAYS)
+    _choice(
+      f"train.{name}.optimizer.decay", config.train[name].optimizer.decay, optimizers.DECAYS
+    )
+    for key in ("batch_size", "accumulate", "log_every", "checkpoint_every", "preview_every"):
+      _positive(f"train.{name}.{key}", config.train[name][key])
   if tuple(config.stages) != tuple(n for n in stages.NAMES if n in config.stages):
     raise UserError(f"config.stages must keep the order {', '.join(stages.NAMES)}.")
   if config.condition == "class" and data.num_classes < 1:
     raise UserError("config.condition is 'class', but config.data.num_classes is 0.")
-  if not 1 <= data.num_keyframes <= data.num_frames:
-    raise UserError(
-      f"config.data.num_keyframes ({data.num_keyframes}) must be between 1 and the "
-      f"{data.num_frames} frames of a clip (config.data.num_frames)."
-    )
-  if not 1 <= data.num_targets <= data.num_frames:
-    raise UserError(
-      f"config.data.num_targets ({data.num_targets}) must be between 1 and the "
-      f"{data.num_frames} frames of a clip (config.data.num_frames)."
-    )
+  for key in ("image_size", "channels", "stride"):
+    _positive(f"data.{key}", data[key])
+  if data.num_frames < 2:
+    raise UserError(f"config.data.num_frames is {data.num_frames}; a clip has at least 2.")
+  for key in ("num_keyframes", "num_targets"):
+    if not 1 <= data[key] <= data.num_frames:
+      raise UserError(
+        f"config.data.{key} is {data[key]}; it must be between 1 and the {data.num_frames} "
+        "frames of a clip (config.data.num_frames)."
+      )
   if loss.lambda_cra and data.num_targets % 2:
     raise UserError(
       f"The CRA loss judges pairs of frames: config.data.num_targets ({data.num_targets}) must "
@@ -69,27 +78,37 @@ def check_config(config: ml_collections.ConfigDict) -> None:
   _check_sizes(config)
   try:
     built = networks.build(config)
-    for name, diffusion in (("decoder", "decoder_process"), ("generator", "generator_process")):
-      samplers.make_sampler(getattr(built, diffusion), **config.sample[name])
   except ValueError as error:
-    raise UserError(str(error)) from error
+    raise UserError(f"config.model and config.diffusion: {error}") from error
+  processes = {"decoder": built.decoder_process, "generator": built.generator_process}
+  for name, process in processes.items():
+    try:
+      samplers.make_sampler(process, **config.sample[name])
+    except ValueError as error:
+      raise UserError(f"config.sample.{name}: {error}") from error
 
 
-def check_devices(config: ml_collections.ConfigDict) -> None:
-  """Raises UserError for a mesh or a batch that does not fit the devices."""
+def check_training(config: ml_collections.ConfigDict) -> None:
+  """Raises UserError for a mesh or a batch that does not fit the devices, or no data."""
   try:
     mesh = partitioning.make_mesh(config.mesh.data, config.mesh.fsdp)
   except ValueError as error:
     raise UserError(str(error)) from error
-  count = mesh.devices.size
+  devices = mesh.devices.size
   for name in config.stages:
-    settings = config.train[name]
-    if settings.batch_size % (count * settings.accumulate):
+    batch, accumulate = config.train[name].batch_size, config.train[name].accumulate
+    unit = devices * accumulate
+    if batch % unit:
       raise UserError(
-        f"config.train.{name}.batch_size ({settings.batch_size}) must be a multiple of the "
-        f"{count} device(s) times accumulate ({settings.accumulate}): for example "
-        f"{max(settings.batch_size // (count * settings.accumulate), 1) * count * settings.accumulate}."
+        f"config.train.{name}.batch_size ({batch}) must be a multiple of the {devices} "
+        f"device(s) times config.train.{name}.accumulate ({accumulate}): for example "
+        f"{-(-batch // unit) * unit}."
       )
+  if not config.data.dir:
+    raise UserError(
+      "config.data.dir is empty. Prepare a store (python -m data.prepare --help) and give its "
+      "folder as --config.data.dir=DIR."
+    )
 
 
 def check_store(config: ml_collections.ConfigDict, store: FrameStore) -> None:
@@ -98,13 +117,14 @@ def check_store(config: ml_collections.ConfigDict, store: FrameStore) -> None:
   for name in ("image_size", "channels"):
     if getattr(store, name) != data[name]:
       raise UserError(
-        f"The store in {data.dir} has {name} {getattr(store, name)}, but config.data.{name} is "
-        f"{data[name]}. Prepare another store (python -m data.prepare --help) or change the key."
+        f"The store in {data.dir} has {name} {getattr(store, name)}, but config.data.{name} "
+        f"is {data[name]}. Prepare another store (python -m data.prepare --help) or change the "
+        "key."
       )
   if config.condition == "class" and len(store.classes) != data.num_classes:
     raise UserError(
-      f"The store in {data.dir} has {len(store.classes)} classes, but config.data.num_classes is "
-      f"{data.num_classes}."
+      f"The store in {data.dir} has {len(store.classes)} classes, but "
+      f"config.data.num_classes is {data.num_classes}."
     )
 
 
@@ -150,25 +170,27 @@ def _lasting(config: ml_collections.ConfigDict) -> dict[str, str]:
 
 def _check_sizes(config: ml_collections.ConfigDict) -> None:
   model, size = config.model, config.data.image_size
-  frame_rate = 2 ** (len(model.kl_vae.multipliers) - 1)
   on_pixels = model.discriminator.on == "pixels"
-  needed = {
-    "video_encoder": frame_rate * 2 ** (len(model.video_encoder.multipliers) - 1),
-    "unet": frame_rate * 2 ** (len(model.unet.multipliers) - 1),
-    "discriminator": (1 if on_pixels else frame_rate)
-    * 2 ** (len(model.discriminator.multipliers) - 1),
-  }
-  for name, rate in needed.items():
+  chains = [("kl_vae", "video_encoder"), ("kl_vae", "unet")]
+  chains.append(("discriminator",) if on_pixels else ("kl_vae", "discriminator"))
+  for names in chains:
+    rate = math.prod(2 ** (len(model[name].multipliers) - 1) for name in names)
     if size % rate:
+      keys = " and ".join(f"config.model.{name}.multipliers" for name in names)
       raise UserError(
-        f"config.data.image_size ({size}) must be a multiple of {rate}, the downsampling of the "
-        f"KL-VAE and config.model.{name} together (a factor 2 for each multiplier after the first)."
+        f"config.data.image_size ({size}) must be a multiple of {rate}: a factor 2 for each "
+        f"multiplier after the first in {keys}."
       )
 
 
 def _choice(key: str, value: str, choices: tuple[str, ...]) -> None:
   if value not in choices:
     raise UserError(f"config.{key} is {value!r}. Choose one of: {', '.join(choices)}.")
+
+
+def _positive(key: str, value: int) -> None:
+  if value < 1:
+    raise UserError(f"config.{key} is {value}; it must be at least 1.")
 
 
 def local_devices() -> str:

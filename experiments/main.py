@@ -1,4 +1,6 @@
-"""The one command: `python -m experiments.main --config=configs/NAME.py[:variants] --workdir=DIR`.
+"""The one command.
+
+  python -m experiments.main --config=configs/NAME.py[:variant,variant] --workdir=DIR
 
 Any key of the configuration can be set as --config.data.dir=DIR. See --help for the modes.
 """
@@ -6,10 +8,13 @@ Any key of the configuration can be set as --config.data.dir=DIR. See --help for
 import logging as python_logging
 import os
 import pathlib
+import runpy
 import sys
+from collections.abc import Sequence
+from typing import NoReturn
 
 from absl import app, flags, logging
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 _MODES = (
@@ -21,17 +26,25 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: made, resume
 _MODE = flags.DEFINE_enum(
   "mode", "train", _MODES,
   "train: all stages, then config.after. sample: new clips. redraw: a saved sample's global "
-  "features at other times. reconstruct: a video file or the test split. evaluate: scores. plan: "
-  "parameters, FLOPs and bytes. benchmark: speed. doctor: versions, devices, optional parts.",
+  "features at other times. reconstruct: a video file or the test split. evaluate: scores. "
+  "plan: parameters, FLOPs and bytes. benchmark: speed. doctor: versions, devices, optional "
+  "parts.",
 )  # fmt: skip
 _STAGE = flags.DEFINE_string("stage", None, "train: only this stage.")
-flags.DEFINE_integer("num_videos", None, "Clips to draw; config.sample.num_videos by default.")
-flags.DEFINE_integer("num_frames", None, "Frames a clip, evenly spaced; a training clip's by default.")
+flags.DEFINE_integer(
+  "num_videos", None, "Clips to draw; config.sample.num_videos by default.", lower_bound=1
+)
+flags.DEFINE_integer(
+  "num_frames",
+  None,
+  "Frames a clip, evenly spaced; a training clip's by default.",
+  lower_bound=1,
+)
 flags.DEFINE_list("frame_times", None, "Comma-separated tau in [0, 1], any order.")
 flags.DEFINE_float("start", 0.0, "First tau of --num_frames.")
 flags.DEFINE_float("end", None, "Last tau of --num_frames; that of a training clip by default.")
 flags.DEFINE_string("sampler", None, "ddim, ddpm, dpmpp_2m or unipc, for both stages.")
-flags.DEFINE_integer("steps", None, "Sampling steps, for both stages.")
+flags.DEFINE_integer("steps", None, "Sampling steps, for both stages.", lower_bound=1)
 flags.DEFINE_float("guidance_scale", None, "s, for both stages; 1 is unguided.")
 flags.DEFINE_integer("class_label", None, "Class of all clips.")
 flags.DEFINE_integer("seed", 0, "Of the draws.")
@@ -40,7 +53,7 @@ flags.DEFINE_string("input", None, "reconstruct: a video file; redraw: a sample'
 
 def main(argv: list[str]) -> None:
   if len(argv) > 1:
-    raise app.UsageError(f"Unexpected {' '.join(argv[1:])!r}: options begin with --.")
+    _exit(f"Unexpected {' '.join(argv[1:])!r}: options begin with --.")
   _quiet_libraries()
   # Imported late: --help and a mistyped flag answer at once.
   from experiments import checks
@@ -65,7 +78,9 @@ def run() -> None:
     return
   config = _CONFIG.value
   if config is None and mode in ("train", "plan", "benchmark"):
-    raise checks.UserError(f"--mode={mode} needs --config. There are: {', '.join(config_files())}.")
+    raise checks.UserError(
+      f"--mode={mode} needs --config. There are: {', '.join(config_files())}."
+    )
   if config is not None:
     checks.check_config(config)
   if mode == "plan":
@@ -87,9 +102,11 @@ def run() -> None:
   from experiments import evaluate, sample, train
 
   if mode == "train":
-    checks.check_devices(config)
+    checks.check_training(config)
     if _STAGE.value and _STAGE.value not in config.stages:
-      raise checks.UserError(f"--stage={_STAGE.value}: choose one of {', '.join(config.stages)}.")
+      raise checks.UserError(
+        f"--stage={_STAGE.value}: choose one of {', '.join(config.stages)}."
+      )
     finished = train.train(config, workdir, _STAGE.value)
     after = config.after if finished and not _STAGE.value else ()
   else:
@@ -106,7 +123,7 @@ def run() -> None:
 
 
 def enable_compilation_cache() -> None:
-  """Compiled programs are kept between runs, in the user's cache folder or $JAX_COMPILATION_CACHE_DIR."""
+  """Keeps compiled programs in $JAX_COMPILATION_CACHE_DIR or the user's cache folder."""
   import jax
 
   if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
@@ -125,17 +142,56 @@ def config_files() -> list[str]:
   )
 
 
-def parse_flags(argv: list[str]) -> list[str]:
-  """absl's parser, with every mistake about the configuration told in one sentence."""
+def parse_flags(argv: Sequence[str]) -> list[str]:
+  """absl's parser, with every mistake told in one sentence and exit status 2."""
   try:
-    return flags.FLAGS(argv, known_only=False)
-  except FileNotFoundError as error:
-    _exit(f"No configuration {error.filename or error}. There are: {', '.join(config_files())}.")
+    check_config_arguments(argv)
+    return flags.FLAGS(argv)
   except (flags.Error, ValueError, TypeError, AttributeError, KeyError) as error:
     _exit(str(error.args[0]) if error.args else str(error))
 
 
-def _exit(message: str) -> None:
+def check_config_arguments(argv: Sequence[str]) -> None:
+  """Looks at --config=FILE[:variants] and every --config.a.b=value before absl does.
+
+  Raises:
+    ValueError: a file, a variant or a key that is not there; lists the valid ones.
+  """
+  options = [argument.lstrip("-").partition("=")[::2] for argument in argv]
+  following = [*argv[1:], ""]  # where the value is after `--config FILE`
+  files = [
+    value or other for (name, value), other in zip(options, following) if name == "config"
+  ]
+  keys = [name for name, _ in options if name.startswith("config.")]
+  if not files and keys:
+    raise ValueError(
+      f"--{keys[0]} needs --config=FILE. There are: {', '.join(config_files())}."
+    )
+  if not files:
+    return
+  file, _, variants = files[-1].partition(":")
+  settings = runpy.run_path(file) if pathlib.Path(file).is_file() else {}
+  if "get_config" not in settings:
+    raise ValueError(f"No configuration {file!r}. There are: {', '.join(config_files())}.")
+  config = settings["get_config"](variants)
+  for key in keys:
+    _check_key(config, key.split(".")[1:])
+
+
+def _check_key(config: ConfigDict, names: Sequence[str]) -> None:
+  branch, prefix = config, "config"
+  for name in names:
+    if not isinstance(branch, ConfigDict):
+      raise ValueError(f"{prefix} is a value, not a group of keys: set it as --{prefix}=VALUE.")
+    name, _, index = name.partition("[")
+    if name not in branch:
+      raise ValueError(f"Unknown key {prefix}.{name}. {prefix} has: {', '.join(branch)}.")
+    if index:  # an entry of a tuple
+      return
+    branch, prefix = branch[name], f"{prefix}.{name}"
+
+
+def _exit(message: str) -> NoReturn:
   print(f"Error: {message}", file=sys.stderr)
   sys.exit(2)
 
@@ -159,8 +215,10 @@ def _quiet_libraries() -> None:
   handler = logging.get_absl_handler()
   handler.setFormatter(python_logging.Formatter("%(message)s"))
   handler.addFilter(
-    lambda record: record.levelno >= python_logging.WARNING
-    or pathlib.Path(record.pathname).is_relative_to(_ROOT)
+    lambda record: (
+      record.levelno >= python_logging.WARNING
+      or pathlib.Path(record.pathname).is_relative_to(_ROOT)
+    )
   )
 
 

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import ml_collections
 from jax.sharding import AbstractMesh, AxisType
 
+from experiments import checks
 from videodiff_jax.glober import stages
 from videodiff_jax.glober.networks import Networks, build
 from videodiff_jax.training import flops, partitioning
@@ -55,8 +56,19 @@ def _without_garbage_collection() -> Iterator[None]:
 
 @_without_garbage_collection()
 def stage_figures(config: ml_collections.ConfigDict, name: str) -> StageFigures:
-  """Traces a stage on abstract arrays."""
+  """Traces a stage on abstract arrays.
+
+  Raises:
+    UserError: the networks refuse the configuration's sizes.
+  """
   config = _countable(config)
+  try:
+    return _stage_figures(config, name)
+  except ValueError as error:
+    raise checks.UserError(f"Stage {name} cannot be built: {error}") from error
+
+
+def _stage_figures(config: ml_collections.ConfigDict, name: str) -> StageFigures:
   key = config.to_json()
   states = {n: _state(key, n) for n in stages.NAMES[: stages.NAMES.index(name) + 1]}
   train = states[name]
@@ -78,10 +90,6 @@ def stage_figures(config: ml_collections.ConfigDict, name: str) -> StageFigures:
 def show(config: ml_collections.ConfigDict) -> str:
   """The tables of --mode=plan."""
   mesh = abstract_mesh(config)
-  modules = [
-    (name, f"{count:,}", f"{cost / 1e9:.2f}", of)
-    for name, count, cost, of in module_figures(build(_countable(config)))
-  ]
   rows = []
   for name in stages.NAMES:
     figures = stage_figures(config, name)
@@ -91,6 +99,10 @@ def show(config: ml_collections.ConfigDict) -> str:
        f"{figures.flops_per_step / mesh.size / 1e12:.3f}", f"{figures.state_bytes / 1e9:.2f}",
        f"{figures.device_bytes / 1e9:.2f}")
     )  # fmt: skip
+  modules = [
+    (name, f"{count:,}", f"{cost / 1e9:.2f}", of)
+    for name, count, cost, of in module_figures(build(_countable(config)))
+  ]
   heading = (
     "stage", "parameters", "batch", "TFLOP/step", "TFLOP/step/device", "state GB", "GB/device"
   )  # fmt: skip
