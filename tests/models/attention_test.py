@@ -74,3 +74,18 @@ def test_heads_come_from_their_width_or_their_number():
 def test_heads_that_do_not_divide_are_refused(arguments):
   with pytest.raises(ValueError, match=f"{arguments[0]} channels do not split into heads"):
     attention.count_heads(*arguments)
+
+
+def test_accelerators_take_the_library_function_and_get_the_same_block(monkeypatch):
+  x = normal(2, 3, 4, 4, 8)
+  block = attention.AttentionBlock(2, "joint")
+  variables = fill(jax.eval_shape(block.init, jax.random.key(0), x), scale=0.5)
+  here = block.apply(variables, x)
+  called = []
+  library = jax.nn.dot_product_attention
+  monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+  monkeypatch.setattr(
+    jax.nn, "dot_product_attention", lambda *args: called.append(1) or library(*args)
+  )
+  np.testing.assert_allclose(block.apply(variables, x), here, atol=1e-5)
+  assert called

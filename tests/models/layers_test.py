@@ -69,6 +69,18 @@ def test_conv_frames_equals_a_3d_convolution(frames, temporal_kernel, stride):
   np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("stride", [1, 2])
+def test_accelerators_take_one_convolution_and_get_the_same_map(stride, monkeypatch):
+  x, kernel = jnp.asarray(normal(2, 3, 4, 4, 3)), normal(3, 3, 3, 3, 4, seed=1)
+  frames = layers.conv_frames(x, kernel, stride)
+  maps = layers.conv3x3(x[:, 0], kernel[0], stride)
+  monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+  text = str(jax.make_jaxpr(lambda x: layers.conv_frames(x, kernel, stride))(x))
+  assert text.count("conv_general_dilated") == 1 and "concatenate" not in text
+  np.testing.assert_allclose(layers.conv_frames(x, kernel, stride), frames, atol=1e-5)
+  np.testing.assert_allclose(layers.conv3x3(x[:, 0], kernel[0], stride), maps, atol=1e-5)
+
+
 def test_resample_repeats_up_and_averages_down():
   x = jnp.asarray(normal(2, 4, 4, 3))
   up = layers.resample(x, 2)

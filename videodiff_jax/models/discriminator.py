@@ -5,8 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from videodiff_jax.models.attention import AttentionBlock, count_heads
-from videodiff_jax.models.layers import ConvFrames, Dtype, GroupNorm, ResBlock
-from videodiff_jax.models.unet import per_level
+from videodiff_jax.models.layers import ConvFrames, Dtype, GroupNorm, ResBlock, per_level
 
 
 class PairDiscriminator(nn.Module):

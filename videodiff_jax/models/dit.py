@@ -9,8 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from videodiff_jax.models.attention import attend
-from videodiff_jax.models.layers import ZEROS, Dtype, PositionEmbedding
-from videodiff_jax.models.unet import Remat
+from videodiff_jax.models.layers import ZEROS, Dtype, PositionEmbedding, Remat
 
 _XAVIER = nn.initializers.xavier_uniform()
 _TIME_CHANNELS = 256

@@ -6,7 +6,7 @@ Parameters and the statistics of norms are float32; `dtype` is what the rest com
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -16,10 +16,21 @@ from jax import lax
 
 Dtype = Any
 Padding = Sequence[tuple[int, int]]
+Remat = Literal["none", "blocks"]  # what a network's backward pass computes again
 
 SYMMETRIC: Padding = ((1, 1), (1, 1))
 ZEROS = nn.initializers.zeros
 _KERNEL_INIT = nn.initializers.lecun_normal()
+
+
+def per_level(num_blocks: int | Sequence[int], levels: int) -> tuple[int, ...]:
+  """Residual blocks of each level, from one number for all or one for each."""
+  counts = (num_blocks,) * levels if isinstance(num_blocks, int) else tuple(num_blocks)
+  if len(counts) != levels:
+    raise ValueError(
+      f"{len(counts)} block counts for {levels} levels: give one number a level."
+    )
+  return counts
 
 
 def sinusoid(positions: jax.Array, dim: int, max_period: float = 1e4) -> jax.Array:

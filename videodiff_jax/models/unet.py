@@ -1,7 +1,7 @@
 """The video decoder: Stable Diffusion v1's UNet over single frames, open to control maps."""
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -13,11 +13,11 @@ from videodiff_jax.models.layers import (
   Dtype,
   GroupNorm,
   PositionEmbedding,
+  Remat,
   ResBlock,
+  per_level,
   resample,
 )
-
-Remat = Literal["none", "blocks"]
 
 
 class Block(NamedTuple):
@@ -26,16 +26,6 @@ class Block(NamedTuple):
   name: str
   rate: int  # input side / side of the output map
   channels: int
-
-
-def per_level(num_blocks: int | Sequence[int], levels: int) -> tuple[int, ...]:
-  """Residual blocks of each level, from one number for all or one for each."""
-  counts = (num_blocks,) * levels if isinstance(num_blocks, int) else tuple(num_blocks)
-  if len(counts) != levels:
-    raise ValueError(
-      f"{len(counts)} block counts for {levels} levels: give one number a level."
-    )
-  return counts
 
 
 def blocks(

@@ -8,8 +8,7 @@ import jax.numpy as jnp
 
 from videodiff_jax.models.attention import AttentionBlock, count_heads
 from videodiff_jax.models.gaussian import Gaussian
-from videodiff_jax.models.layers import ConvFrames, Dtype, GroupNorm, ResBlock
-from videodiff_jax.models.unet import Remat, per_level
+from videodiff_jax.models.layers import ConvFrames, Dtype, GroupNorm, Remat, ResBlock, per_level
 
 
 class VideoEncoder(nn.Module):
