@@ -33,12 +33,12 @@ class Process:
   timestep_power: float = 1.0
 
   def __post_init__(self) -> None:
-    for value, choices in (
-      (self.prediction_type, PREDICTION_TYPES),
-      (self.loss_weighting, LOSS_WEIGHTINGS),
+    for what, value, choices in (
+      ("prediction type", self.prediction_type, PREDICTION_TYPES),
+      ("loss weighting", self.loss_weighting, LOSS_WEIGHTINGS),
     ):
       if value not in choices:
-        raise ValueError(f"Unknown {value!r}. Choose one of: {', '.join(choices)}.")
+        raise ValueError(f"Unknown {what} {value!r}. Choose one of: {', '.join(choices)}.")
 
   @property
   def num_timesteps(self) -> int:

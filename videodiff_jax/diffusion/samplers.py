@@ -121,18 +121,23 @@ def make_sampler(
     process: schedule and prediction type.
     kind: 'ddim' (Song et al. 2021 Eq. 12), 'ddpm' (Eq. 6: DDIM with eta = 1, on any grid),
       'dpmpp_2m' (DPM-Solver++ 2M) or 'unipc' (UniPC-2, B(h) = exp(h) - 1).
-    num_steps: evaluations of the denoiser, at least 1.
+    num_steps: evaluations of the denoiser, 1 to T.
     grid: 'uniform' in t, 'log_snr' (uniform in log-SNR; fractional t), or 'leading' (the
       release's: every (T // n)-th timestep plus one, which may give more than n steps).
     final: where the last step ends: 'x0', or 'abar0' (noise level of t = 0, as released).
     eta: DDIM's noise: 0 deterministic, 1 as DDPM.
 
   Raises:
-    ValueError: unknown name, or a 'leading' grid that runs past T - 1 (the release crashes).
+    ValueError: unknown name, steps outside 1 to T, eta for another sampler than DDIM, or a
+      'leading' grid that runs past T - 1 (where the release crashes).
   """
-  for value, choices in ((kind, KINDS), (grid, GRIDS), (final, FINALS)):
+  for what, value, choices in (
+    ("sampler", kind, KINDS),
+    ("grid", grid, GRIDS),
+    ("end of sampling", final, FINALS),
+  ):
     if value not in choices:
-      raise ValueError(f"Unknown {value!r}. Choose one of: {', '.join(choices)}.")
+      raise ValueError(f"Unknown {what} {value!r}. Choose one of: {', '.join(choices)}.")
   if eta and kind != "ddim":
     raise ValueError(f"eta is DDIM's own setting; {kind!r} has none. Leave eta at 0.")
   timesteps = _timesteps(process, num_steps, grid)

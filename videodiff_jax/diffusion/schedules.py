@@ -29,7 +29,10 @@ class Schedule:
 
   @functools.cached_property
   def log_snr(self) -> np.ndarray:
-    """(T,) lambda_t = log(sqrt(abar_t) / sqrt(1 - abar_t)), decreasing in t."""
+    """(T,) lambda_t = log(sqrt(abar_t) / sqrt(1 - abar_t)), decreasing in t.
+
+    Half the logarithm of the ratio of variances, as DPM-Solver counts it.
+    """
     return 0.5 * (np.log(self.alphas_cumprod) - np.log1p(-self.alphas_cumprod))
 
   @functools.cached_property
@@ -63,6 +66,9 @@ def make_schedule(
     num_timesteps: T.
     beta_start: first beta.
     beta_end: last beta.
+
+  Raises:
+    ValueError: an unknown kind.
   """
   if kind == "scaled_linear":
     betas = np.linspace(beta_start**0.5, beta_end**0.5, num_timesteps) ** 2
