@@ -1,7 +1,7 @@
 """What all GLOBER configurations share: the paper's values, and the variants of every config.
 
-Comments give the paper's place; 'release' is the authors' code of January 2024, 'March 2023' its
-revision that agrees with the paper's text, 'ours' what neither names.
+Comments give the paper's place; 'release' is the authors' code of January 2024, 'March 2023'
+its revision that agrees with the paper's text, 'ours' what neither names.
 """
 
 from collections.abc import Callable
@@ -50,6 +50,7 @@ def base() -> ConfigDict:
   model.kl_vae.z_channels = 4
   model.kl_vae.embed_dim = 4
   model.kl_vae.mid_attention = True
+  model.kl_vae.norm_groups = 32  # at most; narrow networks need fewer (ours)
   model.video_encoder = ConfigDict()
   model.video_encoder.channels = 320  # Table 8
   model.video_encoder.multipliers = (1, 2)  # Table 8; f_video = 2
@@ -61,10 +62,12 @@ def base() -> ConfigDict:
   model.video_encoder.head = "joint"  # March 2023; "split_first" is the paper's text
   model.video_encoder.logvar_bias = 0.0  # added to the posterior's log-variance; ours
   model.video_encoder.zero_init = True  # last layers of residual and attention blocks (release)
+  model.video_encoder.norm_groups = 32  # at most; narrow networks need fewer (ours)
   model.frame_control = ConfigDict()
   model.frame_control.which = "all"  # 25 UNet blocks (paper); "down": 12 (March 2023)
   model.frame_control.index_scale = 1.0  # multiplies tau before its sinusoid (release: 1)
   model.frame_control.zero_init_res = True  # release; the 1x1 convolutions always start at zero
+  model.frame_control.norm_groups = 32  # at most; narrow networks need fewer (ours)
   model.unet = ConfigDict()
   model.unet.channels = 320  # Table 8
   model.unet.multipliers = (1, 2, 4, 4)  # Table 8
@@ -72,6 +75,7 @@ def base() -> ConfigDict:
   model.unet.attention_rates = (1, 2, 4)  # sides 32, 16, 8 (Table 8)
   model.unet.num_heads = 8  # Table 8
   model.unet.context_dim = 768  # width of condition tokens (Stable Diffusion v1)
+  model.unet.norm_groups = 32  # at most; narrow networks need fewer (ours)
   model.discriminator = ConfigDict()
   model.discriminator.on = "pixels"  # "pixels" (Sec. 3.1) or "latents" (March 2023)
   model.discriminator.channels = 64  # release; 256 on latents
@@ -80,6 +84,7 @@ def base() -> ConfigDict:
   model.discriminator.attention_rates = (16,)  # side 16 of 256 (release); (2, 4, 8, 16) on latents
   model.discriminator.num_head_channels = 32  # release
   model.discriminator.position_scale = 1.0  # std of e_0 and e_1 at the start (release)
+  model.discriminator.norm_groups = 32  # at most; narrow networks need fewer (ours)
   model.dit = ConfigDict()
   model.dit.width = 1024  # Table 8
   model.dit.depth = 20  # Table 8
@@ -186,6 +191,8 @@ def smoke(config: ConfigDict) -> None:
   model.latent_scale = 0.0
   multipliers = (1, 1, 1) if len(model.kl_vae.multipliers) == 3 else (1, 1, 1, 1)
   model.kl_vae.update(channels=8, multipliers=multipliers, blocks=1, mid_attention=False)
+  for name in ("kl_vae", "video_encoder", "frame_control", "unet", "discriminator"):
+    model[name].norm_groups = 4
   model.video_encoder.update(channels=8, blocks=1, num_head_channels=8)
   model.unet.update(channels=8, multipliers=(1, 1), blocks=1, num_heads=1, context_dim=8)
   model.unet.attention_rates = (2,)

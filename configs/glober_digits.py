@@ -26,31 +26,34 @@ def get_config(arg: str | None = None) -> ConfigDict:
   data.flip = False
   data.threads = 2
   model.latent_scale = 0.0
-  model.kl_vae.update(channels=16, multipliers=(1, 2, 4), blocks=1, mid_attention=False)
+  for name in ("kl_vae", "video_encoder", "frame_control", "unet", "discriminator"):
+    model[name].norm_groups = 8
+  model.kl_vae.update(channels=8, multipliers=(1, 4, 8), blocks=1, mid_attention=False)
   model.video_encoder.update(
     channels=32, blocks=1, out_channels=32, num_head_channels=16, logvar_bias=-4.0
   )
-  model.frame_control.update(index_scale=30.0, zero_init_res=False)
+  model.frame_control.update(which="down", index_scale=30.0, zero_init_res=False)
   model.unet.update(channels=64, multipliers=(1, 2), blocks=1, num_heads=4, context_dim=64)
   model.unet.attention_rates = (2,)
   model.discriminator.update(channels=16, multipliers=(1, 2, 3, 4), attention_rates=(8,))
   model.discriminator.update(num_head_channels=16, position_scale=0.02)
-  model.dit.update(width=192, depth=6, num_heads=4, context_dim=64, scan_blocks=False)
+  model.dit.update(width=128, depth=6, num_heads=4, context_dim=64, scan_blocks=False)
   for name in ("decoder", "generator"):
     config.diffusion[name].prediction_type = "v_prediction"
   config.diffusion.decoder.timestep_power = 2.0
   config.loss.kl_vae.update(reconstruction="l2", lpips=0.0, adversary=0.0)
-  config.loss.cra.update(start_step=3000, max_timestep=500)
-  train.kl_vae = common.stage(700, 16, 3e-3, ema=0.99)
-  train.autoencoder = common.stage(3500, 8, 1.5e-3, ema=0.995)
-  train.generator = common.stage(500, 16, 1e-3, ema=0.995)
+  config.loss.cra.update(start_step=1800, max_timestep=500)
+  train.kl_vae = common.stage(600, 16, 3e-3, ema=0.99)
+  train.autoencoder = common.stage(1900, 6, 1.5e-3, ema=0.99)
+  train.generator = common.stage(400, 16, 1e-3, ema=0.99)
   train.generator.draws_per_clip = 4
   for stage in (train.kl_vae, train.autoencoder, train.generator):
     stage.optimizer.update(decay="cosine", warmup_steps=50)
-    stage.update(checkpoint_every=1000, preview_every=1000)
+    stage.update(checkpoint_every=500, preview_every=1000)
   config.sample.guidance_decoder = 1.0
   config.sample.guidance_generator = 1.0
-  config.sample.decoder.num_steps = 10
+  config.sample.decoder.update(kind="dpmpp_2m", num_steps=8, grid="log_snr")
+  config.sample.generator.update(kind="dpmpp_2m", num_steps=20, grid="log_snr")
   config.sample.noise = "shared"
   config.sample.frames_per_chunk = 256
   config.evaluate.update(num_real=96, num_fake=48, motion=True)
@@ -72,4 +75,5 @@ def _at_64px(config: ConfigDict) -> None:
   train.autoencoder.update(steps=12_000, batch_size=64)
   train.generator.update(steps=8000, batch_size=64)
   config.loss.cra.start_step = 10_000
+  config.sample.decoder.num_steps = 20
   config.evaluate.update(num_real=256, num_fake=256)

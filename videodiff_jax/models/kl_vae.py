@@ -14,12 +14,13 @@ _EPSILON = 1e-6
 class _Attention(nn.Module):
   """Single-head self-attention over the pixels of a map."""
 
+  groups: int
   dtype: Dtype
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     n, h, w, c = x.shape
-    y = GroupNorm(epsilon=_EPSILON, name="norm")(x)
+    y = GroupNorm(self.groups, _EPSILON, name="norm")(x)
     q, k, v = (
       nn.Dense(c, dtype=self.dtype, name=name)(y).reshape(n, h * w, 1, c)
       for name in ("query", "key", "value")
@@ -36,6 +37,7 @@ class _Stack(nn.Module):
   out_channels: int
   mid_attention: bool
   attention_rates: tuple[int, ...]
+  norm_groups: int
   dtype: Dtype
 
   def level(self, x: jax.Array, i: int, blocks: int) -> jax.Array:
@@ -43,21 +45,28 @@ class _Stack(nn.Module):
     for j in range(blocks):
       x = self.block(self.channels * self.multipliers[i], f"level_{i}_block_{j}")(x)
       if 2**i in self.attention_rates:
-        x = _Attention(self.dtype, name=f"level_{i}_attention_{j}")(x)
+        x = _Attention(self.norm_groups, self.dtype, name=f"level_{i}_attention_{j}")(x)
     return x
 
   def middle(self, x: jax.Array) -> jax.Array:
     x = self.block(x.shape[-1], "middle_block_0")(x)
     if self.mid_attention:
-      x = _Attention(self.dtype, name="middle_attention")(x)
+      x = _Attention(self.norm_groups, self.dtype, name="middle_attention")(x)
     return self.block(x.shape[-1], "middle_block_1")(x)
 
   def head(self, x: jax.Array) -> jax.Array:
-    x = nn.silu(GroupNorm(epsilon=_EPSILON, name="norm_out")(x))
+    x = nn.silu(GroupNorm(self.norm_groups, _EPSILON, name="norm_out")(x))
     return Conv3x3(self.out_channels, dtype=self.dtype, name="conv_out")(x)
 
   def block(self, features: int, name: str) -> ResBlock:
-    return ResBlock(features, zero_init=False, epsilon=_EPSILON, dtype=self.dtype, name=name)
+    return ResBlock(
+      features,
+      zero_init=False,
+      groups=self.norm_groups,
+      epsilon=_EPSILON,
+      dtype=self.dtype,
+      name=name,
+    )
 
 
 class _Encoder(_Stack):
@@ -96,10 +105,11 @@ class KLVAE(nn.Module):
   embed_dim: int = 4  # channels of the code; a linear map joins it to z_channels
   mid_attention: bool = True
   attention_rates: tuple[int, ...] = ()  # downsampling rates with attention after each block
+  norm_groups: int = 32  # at most; fewer for few channels, see GroupNorm
   dtype: Dtype = jnp.float32
 
   def setup(self) -> None:
-    shared = (self.mid_attention, self.attention_rates, self.dtype)
+    shared = (self.mid_attention, self.attention_rates, self.norm_groups, self.dtype)
     sizes = (self.channels, self.multipliers, self.blocks)
     self.encoder = _Encoder(*sizes, 2 * self.z_channels, *shared)
     self.decoder = _Decoder(*sizes, self.in_channels, *shared)
