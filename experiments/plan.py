@@ -24,6 +24,8 @@ from videodiff_jax.training.writers import format_table
 # Condition tokens the released UNet sees, at which its figure was published (here it sees one).
 _TOKENS = 64
 
+_KEY = jax.eval_shape(lambda: jax.random.key(0))
+
 
 @dataclasses.dataclass(frozen=True)
 class StageFigures:
@@ -120,29 +122,24 @@ def show(config: ml_collections.ConfigDict) -> str:
 def module_figures(networks: Networks) -> list[tuple[str, int, int, str]]:
   """(network, parameters, FLOPs of one forward pass, what one is) for every network."""
   auto, kl_vae, dit = networks.autoencoder, networks.kl_vae, networks.generator
-  judge = networks.discriminator
-  side = networks.latent_shape[0] * 2 ** (len(kl_vae.multipliers) - 1)
-  frame = jnp.zeros((1, side, side, kl_vae.in_channels))
-  keys = jnp.zeros((1, 4, *networks.latent_shape))
-  pair = jnp.zeros((1, 2, judge.image_size, judge.image_size, judge.in_channels))
-  latent, feature = (
-    jnp.zeros((1, *networks.latent_shape)),
-    jnp.zeros((1, *networks.feature_shape)),
-  )
-  t, tokens = jnp.zeros(1), jnp.zeros((1, _TOKENS, auto.unet.context_dim))
-  labels = jnp.zeros(1, jnp.int32) if dit.num_classes else None
-  no_text = jnp.zeros((1, 1, dit.context_dim))
+  judge, latent, feature = networks.discriminator, networks.latent_shape, networks.feature_shape
+  side = latent[0] * 2 ** (len(kl_vae.multipliers) - 1)
+  t, tokens = _array(), _array(_TOKENS, auto.unet.context_dim)
+  pair = _array(2, judge.image_size, judge.image_size, judge.in_channels)
+  labels = jax.ShapeDtypeStruct((1,), jnp.int32) if dit.num_classes else None
+  no_text = _array(1, dit.context_dim)
 
-  encoder, encoding = _forward(kl_vae, frame, method="encode")
-  decoder, decoding = _forward(kl_vae, latent, method="decode")
+  encoder, encoding = _forward(kl_vae, _array(side, side, kl_vae.in_channels), method="encode")
+  decoder, decoding = _forward(kl_vae, _array(*latent), method="decode")
+  unet = _forward(auto.unet, _array(*latent), t, tokens)
   return [
     ("KL-VAE encoder", encoder + decoder, encoding, "frame"),
     ("KL-VAE decoder", encoder + decoder, decoding, "frame"),
-    ("video encoder", *_forward(auto.encoder, keys), "clip of 4 keyframes"),
-    ("frame control", *_forward(auto.control, feature, t), "frame"),
-    ("UNet", *_forward(auto.unet, latent, t, tokens), f"frame, {_TOKENS} condition tokens"),
+    ("video encoder", *_forward(auto.encoder, _array(4, *latent)), "clip of 4 keyframes"),
+    ("frame control", *_forward(auto.control, _array(*feature), t), "frame"),
+    ("UNet", *unet, f"frame, {_TOKENS} condition tokens"),
     ("discriminator", *_forward(judge, pair), "pair"),
-    ("DiT", *_forward(dit, feature, t, labels, no_text), "global feature"),
+    ("DiT", *_forward(dit, _array(*feature), t, labels, no_text), "global feature"),
   ]
 
 
@@ -194,14 +191,19 @@ def _countable(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
 @functools.lru_cache(maxsize=8)
 def _state(config_json: str, name: str) -> TrainState:
   config = ml_collections.ConfigDict(json.loads(config_json))
-  return jax.eval_shape(stages.make_stage(config, name).init, jax.random.key(0))
+  return jax.eval_shape(stages.make_stage(config, name).init, _KEY)
+
+
+def _array(*shape: int) -> jax.ShapeDtypeStruct:
+  """A batch of one."""
+  return jax.ShapeDtypeStruct((1, *shape), jnp.float32)
 
 
 def _forward(module: Any, *args: Any, method: str | None = None) -> tuple[int, int]:
   """Parameters and FLOPs of a call."""
   init = functools.partial(module.init, method=method)
   call = functools.partial(module.apply, method=method)
-  params = jax.eval_shape(init, jax.random.key(0), *args)
+  params = jax.eval_shape(init, _KEY, *args)
   return count_parameters(params), flops.count(jax.jit(call).trace(params, *args).jaxpr)
 
 

@@ -1,0 +1,153 @@
+"""Configurations that nothing could be made of, and workdirs that are another run's."""
+
+import pathlib
+import re
+import types
+from typing import Any
+
+import pytest
+from ml_collections import ConfigDict
+
+from configs import glober_digits, glober_ucf101
+from experiments import checks
+
+
+def changed(**keys: Any) -> ConfigDict:
+  """The smoke configuration of digits with keys written data__dir for data.dir."""
+  config = glober_digits.get_config("smoke")
+  for key, value in keys.items():
+    *groups, last = key.split("__")
+    branch = config
+    for group in groups:
+      branch = branch[group]
+    branch[last] = value
+  return config
+
+
+@pytest.mark.parametrize(
+  ("keys", "message"),
+  [
+    ({"system": "lgc"}, "config.system is 'lgc'. Choose one of: glober"),
+    ({"condition": "text"}, "config.condition is 'text'. Choose one of: none, class"),
+    ({"precision": "fp16"}, "Choose one of: float32, bfloat16"),
+    ({"remat": "all"}, "Choose one of: none, blocks"),
+    ({"data__sampling": "all"}, "Choose one of: video, clip"),
+    ({"data__frame_time": "seconds"}, "Choose one of: index / F, index / (F - 1)"),
+    ({"model__frame_control__which": "up"}, "Choose one of: all, down"),
+    ({"model__video_encoder__head": "late"}, "Choose one of: joint, split_first"),
+    ({"model__discriminator__on": "both"}, "Choose one of: pixels, latents"),
+    ({"loss__cra__loss": "wgan"}, "config.loss.cra.loss is 'wgan'. Choose one of: hinge, log"),
+    ({"loss__kl_vae__reconstruction": "l3"}, "Choose one of: l1, l2"),
+    ({"sample__noise": "none"}, "Choose one of: individual, shared, mixed"),
+    ({"train__kl_vae__optimizer__decay": "linear"}, "Choose one of: constant, cosine"),
+    ({"stages": ("kl_vae", "dit")}, "Choose one of: kl_vae, autoencoder, generator"),
+    ({"stages": ("generator", "kl_vae")}, "must keep the order kl_vae, autoencoder, generator"),
+    ({"diffusion__schedule__kind": "exp"}, "Choose one of: scaled_linear, linear, cosine"),
+    (
+      {"diffusion__decoder__prediction_type": "eps"},
+      "prediction type 'eps'. Choose one of: epsilon, v_prediction, sample",
+    ),
+    (
+      {"sample__generator__kind": "heun"},
+      "config.sample.generator: Unknown sampler 'heun'. Choose one of: ddim, ddpm",
+    ),
+    ({"sample__decoder__num_steps": 2000}, "config.sample.decoder: Sampling steps must be"),
+    ({"data__num_classes": 0}, "config.data.num_classes is 0"),
+    ({"data__num_keyframes": 17}, "is 17; it must be between 1 and the 16 frames"),
+    ({"data__num_keyframes": 0}, "config.data.num_keyframes is 0"),
+    ({"data__num_targets": 18}, "config.data.num_targets is 18"),
+    ({"data__num_targets": 3}, "config.data.num_targets (3) must be even"),
+    ({"data__num_frames": 1, "data__num_keyframes": 1}, "a clip has at least 2"),
+    ({"data__stride": 0}, "config.data.stride is 0; it must be at least 1"),
+    ({"train__generator__accumulate": 0}, "config.train.generator.accumulate is 0"),
+    (
+      {"data__image_size": 36},
+      "config.data.image_size (36) must be a multiple of 8: a factor 2 for each multiplier",
+    ),
+  ],
+)  # fmt: skip
+def test_refused(keys: dict[str, Any], message: str) -> None:
+  with pytest.raises(checks.UserError, match=re.escape(message)):
+    checks.check_config(changed(**keys))
+
+
+def test_odd_targets_need_no_pairs_without_cra() -> None:
+  checks.check_config(changed(data__num_targets=3, loss__lambda_cra=0.0))
+
+
+@pytest.mark.parametrize(
+  ("keys", "message"),
+  [
+    (
+      {"train__kl_vae__batch_size": 12},
+      "batch_size (12) must be a multiple of the 8 device(s)",
+    ),
+    ({"train__kl_vae__accumulate": 3}, "accumulate (3): for example 24"),
+    ({"mesh__fsdp": 3}, "config.mesh (data=-1, fsdp=3) does not fit 8 device(s)"),
+    ({"mesh__data": 4}, "may be: 8 x 1, 4 x 2, 2 x 4, 1 x 8"),
+    ({"data__dir": ""}, "config.data.dir is empty"),
+  ],
+)
+def test_training_refused(keys: dict[str, Any], message: str) -> None:
+  with pytest.raises(checks.UserError, match=re.escape(message)):
+    checks.check_training(changed(**keys))
+
+
+def test_training_accepted() -> None:
+  """On the eight devices of the tests; whatever number the mesh and the batch share."""
+  for keys in ({}, {"mesh__fsdp": 4}, {"mesh__data": 2, "mesh__fsdp": 4}):
+    checks.check_training(changed(**keys))
+  accumulated = {"train__kl_vae__batch_size": 24, "train__kl_vae__accumulate": 3}
+  checks.check_training(changed(**accumulated))
+
+
+@pytest.mark.parametrize(
+  ("store", "message"),
+  [
+    ({"image_size": 64}, "image_size 64, but config.data.image_size is 32"),
+    ({"channels": 3}, "channels 3, but config.data.channels is 1"),
+    ({"classes": ["a", "b"]}, "2 classes, but config.data.num_classes is 10"),
+  ],
+)
+def test_store_refused(store: dict[str, Any], message: str) -> None:
+  right = {"image_size": 32, "channels": 1, "classes": list("0123456789")}
+  checks.check_store(changed(), types.SimpleNamespace(**right))
+  with pytest.raises(checks.UserError, match=message):
+    checks.check_store(changed(), types.SimpleNamespace(**right | store))
+
+
+WORKDIR = pathlib.Path("runs/digits")
+
+
+@pytest.mark.parametrize(
+  "keys",
+  [
+    {"model__unet__channels": 16},
+    {"data__num_frames": 32},
+    {"diffusion__decoder__prediction_type": "epsilon"},
+    {"loss__lambda_kl": 1e-5},
+    {"train__kl_vae__batch_size": 16},
+    {"train__autoencoder__optimizer__learning_rate": 1.0},
+    {"seed": 1},
+  ],
+)
+def test_another_run(keys: dict[str, Any]) -> None:
+  key = next(iter(keys)).replace("__", ".")
+  with pytest.raises(checks.UserError, match=f"another configuration:\n  config.{key}: "):
+    checks.check_same_run(changed(), changed(**keys), WORKDIR)
+
+
+def test_the_same_run_may_change_what_makes_no_other_model() -> None:
+  now = changed(
+    mesh__fsdp=4, precision="bfloat16", remat="blocks", sample__num_videos=5, after=(),
+    evaluate__num_fake=9, data__dir="elsewhere", data__threads=7, train__kl_vae__steps=99,
+    train__kl_vae__log_every=9, train__kl_vae__preview_every=9, train__kl_vae__keep=9,
+    train__kl_vae__checkpoint_every=9, train__kl_vae__accumulate=2,
+  )  # fmt: skip
+  checks.check_same_run(changed(), now, WORKDIR)
+
+
+def test_another_run_lists_at_most_ten_keys() -> None:
+  with pytest.raises(checks.UserError) as error:
+    checks.check_same_run(changed(), glober_ucf101.get_config(), WORKDIR)
+  assert str(error.value).count("\n  config.") == 10

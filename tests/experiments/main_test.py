@@ -1,0 +1,169 @@
+"""Mistakes on the command line: one clear sentence each, and nothing compiled."""
+
+import pathlib
+import subprocess
+import sys
+
+import jax
+import pytest
+from absl.testing import flagsaver
+
+from experiments import main
+from tests.inputs.make import make_store, noise_video
+
+ROOT = pathlib.Path(main.__file__).resolve().parents[1]
+DIGITS = "--config=configs/glober_digits.py:smoke"
+
+
+@pytest.fixture
+def command(monkeypatch, capsys, caplog):
+  """Runs a command in this process and returns (exit status, what it wrote to stderr)."""
+  monkeypatch.chdir(ROOT)
+  monkeypatch.setattr(main, "_quiet_libraries", lambda: None)
+  monkeypatch.setattr(main, "enable_compilation_cache", lambda: None)
+
+  def run(*options: str) -> tuple[int, str]:
+    argv = ["experiments.main", *options]
+    monkeypatch.setattr(sys, "argv", argv)  # where ml_collections reads --config.a.b=value
+    with flagsaver.flagsaver(), jax.log_compiles(), pytest.raises(SystemExit) as exit_:
+      main.main(main.parse_flags(argv))
+    compiled = [r.getMessage() for r in caplog.records if "Compiling" in r.getMessage()]
+    assert not compiled
+    return exit_.value.code, capsys.readouterr().err
+
+  return run
+
+
+def test_the_fixture_would_see_a_compilation(caplog) -> None:
+  with jax.log_compiles():
+    jax.jit(lambda x: x + 7)(2.0)
+  assert any("Compiling" in record.getMessage() for record in caplog.records)
+
+
+ALL_FILES = "configs/glober_digits.py, configs/glober_sky.py"
+
+
+@pytest.mark.parametrize(
+  ("options", "expected"),
+  [
+    (["--config=configs/nope.py"], ["'configs/nope.py'", ALL_FILES]),
+    (["--config", "configs/nope.py"], ["'configs/nope.py'", ALL_FILES]),
+    (["--config=configs/nope.py", "--config.data.dir=x"], ["'configs/nope.py'", ALL_FILES]),
+    (["--config=configs/common.py"], ["'configs/common.py'", ALL_FILES]),
+    (["--config.data.dir=x"], ["--config.data.dir needs --config=FILE", ALL_FILES]),
+    (["--config=configs/glober_digits.py:128"], ["variant '128'", "64, smoke"]),
+    ([DIGITS, "--config.data.dirr=x"], ["config.data.dirr", "dir, flip, frame_time"]),
+    ([DIGITS, "--config.dat.dir=x"], ["config.dat", "condition, data, diffusion"]),
+    ([DIGITS, "--config.seed.first=1"], ["config.seed is a value", "--config.seed=VALUE"]),
+    ([DIGITS, "--config.seed=one"], ["--config.seed=one", "invalid literal for int()"]),
+    ([DIGITS, "--mode=learn"], ["--mode=learn", "train|sample|redraw|reconstruct|evaluate"]),
+    ([DIGITS, "--wordir=x"], ["'wordir'", "workdir"]),
+    ([DIGITS, "sample"], ["Unexpected 'sample'", "begin with --"]),
+    ([DIGITS, "--steps=0"], ["--steps=0", "positive integer"]),
+  ],
+)
+def test_flags(command, options: list[str], expected: list[str]) -> None:
+  status, said = command(*options)
+  assert status == 2
+  _check_message(said, expected)
+
+
+@pytest.mark.parametrize(
+  ("options", "expected"),
+  [
+    ([], ["--mode=train needs --config", ALL_FILES]),
+    (["--mode=plan"], ["--mode=plan needs --config", ALL_FILES]),
+    ([DIGITS], ["--mode=train needs --workdir"]),
+    (["--mode=sample"], ["--mode=sample needs --workdir"]),
+    (["--mode=sample", "--workdir=/no/such/folder"], ["/no/such/folder is not a workdir"]),
+    ([DIGITS, "--workdir=x", "--stage=dit"], ["--stage=dit", "kl_vae, autoencoder, generator"]),
+    (
+      [DIGITS, "--workdir=x", "--config.train.generator.batch_size=12"],
+      ["config.train.generator.batch_size (12)", "8 device(s)", "for example 16"],
+    ),
+    ([DIGITS, "--workdir=x", "--config.mesh.fsdp=3"], ["fsdp=3", "8 device(s)", "4 x 2"]),
+    (
+      [DIGITS, "--config.data.num_keyframes=17", "--mode=plan"],
+      ["config.data.num_keyframes is 17", "between 1 and the 16 frames"],
+    ),
+    ([DIGITS, "--config.model.unet.num_heads=3", "--mode=plan"], ["num_heads=3", "divides"]),
+    (["--config=configs/glober_sky.py:smoke", "--workdir=x"], ["config.data.dir is empty"]),
+    (
+      ["--config=configs/glober_sky.py:smoke", "--workdir=x", "--config.data.dir=configs"],
+      ["configs holds no frame store", "python -m data.prepare"],
+    ),
+  ],
+)
+def test_values(command, options: list[str], expected: list[str]) -> None:
+  status, said = command(*options)
+  assert status == 1
+  _check_message(said, expected)
+  assert not (ROOT / "x").exists()
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> pathlib.Path:
+  """What glober_clips:smoke reads: 32 x 32 colour videos."""
+  videos = {f"video {i}": noise_video(16, 32, seed=i) for i in range(12)}
+  return make_store(tmp_path_factory.mktemp("clips"), videos)
+
+
+def test_folder_that_is_no_workdir(command, store, tmp_path) -> None:
+  (tmp_path / "notes.txt").write_text("mine")
+  status, said = command(
+    "--config=configs/glober_clips.py:smoke",
+    f"--config.data.dir={store}",
+    f"--workdir={tmp_path}",
+  )
+  assert status == 1
+  _check_message(said, [str(tmp_path), "not empty", "config.json", "another --workdir"])
+  assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_workdir_of_another_configuration(command, store, tmp_path) -> None:
+  from configs import glober_clips
+
+  saved = glober_clips.get_config("smoke")
+  (tmp_path / "config.json").write_text(saved.to_json())
+  before = (tmp_path / "config.json").read_text()
+  status, said = command(
+    "--config=configs/glober_clips.py:smoke", f"--config.data.dir={store}",
+    f"--workdir={tmp_path}", "--config.model.unet.channels=16",
+  )  # fmt: skip
+  assert status == 1
+  assert "config.model.unet.channels: 8 there, 16 now" in said
+  assert said.startswith(f"Error: {tmp_path} holds a run of another configuration")
+  assert (tmp_path / "config.json").read_text() == before
+
+
+def test_store_of_another_size(command, store, tmp_path) -> None:
+  status, said = command(
+    "--config=configs/glober_clips.py:smoke", f"--config.data.dir={store}",
+    f"--workdir={tmp_path}", "--config.data.image_size=64",
+  )  # fmt: skip
+  assert status == 1
+  _check_message(said, ["image_size 32", "config.data.image_size is 64"])
+
+
+@pytest.mark.parametrize(
+  ("options", "status", "expected"),
+  [
+    (["--config=configs/glober_sky.py:cond"], 2, "variant 'cond'"),
+    ([DIGITS, "--config.data.num_keyframes=17", "--mode=plan"], 1, "num_keyframes is 17"),
+  ],
+)
+def test_as_a_process(options: list[str], status: int, expected: str) -> None:
+  """The same from outside: the exit status, one line, no traceback."""
+  run = subprocess.run(
+    [sys.executable, "-m", "experiments.main", *options],
+    cwd=ROOT, capture_output=True, text=True,
+  )  # fmt: skip
+  assert run.returncode == status
+  assert run.stdout == ""
+  _check_message(run.stderr, [expected])
+
+
+def _check_message(said: str, expected: list[str]) -> None:
+  assert said.startswith("Error: ") and said.count("\n") == 1
+  for part in expected:
+    assert part in said
