@@ -13,7 +13,8 @@ from videodiff_jax.training.writers import format_table
 
 _REQUIRED = (
   "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "chex", "einops", "grain", "clu",
-  "tensorflow-datasets", "array_record", "ml_collections", "numpy", "pillow", "tensorboardX",
+  "tensorflow-datasets", "array_record", "ml_collections", "numpy", "scipy", "pillow",
+  "tensorboardX", "tqdm",
 )  # fmt: skip
 
 # Distribution, what it is for, the extra that installs it.
@@ -46,7 +47,9 @@ def report() -> str:
       f"{shutil.disk_usage('.').free / 1e9:.0f} GB of disk free here",
       format_table(required, ("package", "version")),
       format_table(optional, ("optional part", "version", "for")),
-      "Nothing to do." if not advice else "To do:\n" + "\n".join(f"- {line}" for line in advice),
+      "Nothing to do."
+      if not advice
+      else "To do:\n" + "\n".join(f"- {line}" for line in advice),
     ]
   )
 

@@ -1,10 +1,24 @@
 import importlib.metadata
+import pathlib
+import re
 
 import jax
 import pytest
 
 import videodiff_jax
 from experiments import doctor
+
+
+SETUP = (pathlib.Path(doctor.__file__).resolve().parents[1] / "setup.py").read_text()
+
+
+def test_looks_for_what_setup_installs() -> None:
+  requirements = re.search(r"install_requires=\[(.*?)\]", SETUP, re.DOTALL)[1]
+  installed = re.findall(r'"([\w-]+)', requirements)
+  # jaxlib comes with jax; its own version tells of a mismatch.
+  assert {*doctor._REQUIRED} == {*installed, "jaxlib"}
+  for name, _, _ in doctor._OPTIONAL:
+    assert re.search(rf'"{name}[<>=]', SETUP), name
 
 
 def test_report_on_a_whole_installation(monkeypatch) -> None:
