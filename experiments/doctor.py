@@ -1,4 +1,4 @@
-"""--mode=doctor: versions, devices, optional parts found or missing, and what to do about them."""
+"""--mode=doctor: versions, devices, optional parts found or missing, and what to do then."""
 
 import importlib.metadata
 import importlib.util

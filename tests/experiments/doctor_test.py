@@ -8,7 +8,6 @@ import pytest
 import videodiff_jax
 from experiments import doctor
 
-
 SETUP = (pathlib.Path(doctor.__file__).resolve().parents[1] / "setup.py").read_text()
 
 
