@@ -20,7 +20,6 @@ _DEMO = [
 ]
 _PARITY = [
   "diffusers>=0.36,<0.43",
-  "lpips==0.1.4",
   "scikit-image>=0.24,<0.27",
   "torch==2.13.0",
 ]

@@ -26,9 +26,9 @@ def get_config(arg: str | None = None) -> ConfigDict:
   data.flip = False
   data.threads = 2
   model.latent_scale = 0.0
-  for name in ("kl_vae", "video_encoder", "frame_control", "unet", "discriminator"):
+  for name in ("video_encoder", "frame_control", "unet", "discriminator"):
     model[name].norm_groups = 8
-  model.kl_vae.update(channels=8, multipliers=(1, 4, 8), blocks=1, mid_attention=False)
+  model.kl_vae.update(channels=16, multipliers=(1, 2, 4), blocks=1, mid_attention=False)
   model.video_encoder.update(
     channels=32, blocks=1, out_channels=32, num_head_channels=16, logvar_bias=-4.0
   )
@@ -43,7 +43,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
   config.diffusion.decoder.timestep_power = 2.0
   config.loss.kl_vae.update(reconstruction="l2", lpips=0.0, adversary=0.0)
   config.loss.cra.update(start_step=1800, max_timestep=500)
-  train.kl_vae = common.stage(600, 16, 3e-3, ema=0.99)
+  train.kl_vae = common.stage(700, 16, 3e-3, ema=0.99)
   train.autoencoder = common.stage(1900, 6, 1.5e-3, ema=0.99)
   train.generator = common.stage(400, 16, 1e-3, ema=0.99)
   train.generator.draws_per_clip = 4

@@ -77,7 +77,7 @@ def run() -> None:
     print(doctor.report())
     return
   config = _CONFIG.value
-  if config is None and mode in ("train", "plan", "benchmark"):
+  if config is None and mode in ("train", "plan"):
     raise checks.UserError(
       f"--mode={mode} needs --config. There are: {', '.join(config_files())}."
     )
@@ -88,14 +88,14 @@ def run() -> None:
 
     print(plan.show(config))
     return
-  enable_compilation_cache()
-  if _is_pod():
-    jax.distributed.initialize()
   if mode == "benchmark":
     from experiments import benchmark
 
-    print(benchmark.show(config))
+    print(benchmark.show())
     return
+  enable_compilation_cache()
+  if _is_pod():
+    jax.distributed.initialize()
   if _WORKDIR.value is None:
     raise checks.UserError(f"--mode={mode} needs --workdir.")
   workdir = pathlib.Path(_WORKDIR.value).absolute()

@@ -1,0 +1,150 @@
+"""What a user calls: frames drawn alone or among others, in any chunk, on any device count."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from tests.glober import tiny
+from videodiff_jax.glober import pipeline as pipeline_module
+from videodiff_jax.glober.pipeline import Pipeline
+from videodiff_jax.training import partitioning
+
+ROUNDING = 1  # grey levels: a value near a half may round either way
+
+
+@pytest.fixture(scope="module")
+def one_device() -> jax.sharding.Mesh:
+  return partitioning.make_mesh(devices=jax.devices()[:1])
+
+
+@pytest.fixture(scope="module")
+def pipe(one_device) -> Pipeline:
+  return Pipeline(tiny.config(), tiny.sampling_params(), one_device)
+
+
+@pytest.fixture(scope="module")
+def features() -> np.ndarray:
+  rng = np.random.default_rng(0)
+  return rng.normal(size=(3, 2, 2, 4)).astype(np.float32)
+
+
+LABELS = np.array([0, 1, 0])
+
+
+def close(a: np.ndarray, b: np.ndarray) -> None:
+  difference = np.abs(a.astype(int) - b.astype(int))
+  assert difference.max() <= ROUNDING
+  assert (difference > 0).mean() < 1e-3
+
+
+def test_frame_alone_equals_the_same_frame_among_others(pipe, features) -> None:
+  times = np.array([0.0, 0.31, 0.5, 1.0])
+  whole = pipe.redraw(features, times, LABELS).videos
+  for order in ([2], [3, 0], [1, 1]):
+    part = pipe.redraw(features, times[order], LABELS).videos
+    close(part, whole[:, order])
+  frames = whole.reshape(12, -1).astype(int)
+  assert len(np.unique(frames, axis=0)) == 12  # all different: the test could fail
+
+
+def test_clip_does_not_depend_on_how_many_are_drawn(pipe, features) -> None:
+  whole = pipe.redraw(features, None, LABELS).videos
+  close(pipe.redraw(features[:1], None, LABELS[:1]).videos, whole[:1])
+  more, fewer = pipe.generate(3, labels=LABELS, seed=5), pipe.generate(2, labels=LABELS[:2], seed=5)
+  np.testing.assert_allclose(fewer.global_features, more.global_features[:2], atol=1e-5)
+  close(fewer.videos, more.videos[:2])
+
+
+def test_chunks_do_not_show(pipe, features) -> None:
+  # 3 clips of 8 frames in chunks of 5: the last one is padded.
+  close(
+    pipe.with_settings(frames_per_chunk=5).redraw(features, None, LABELS).videos,
+    pipe.redraw(features, None, LABELS).videos,
+  )
+
+
+def test_devices_do_not_show(pipe, features) -> None:
+  eight = Pipeline(tiny.config(), tiny.sampling_params(), partitioning.make_mesh(2, 4))
+  close(eight.redraw(features, None, LABELS).videos, pipe.redraw(features, None, LABELS).videos)
+
+
+def test_no_collective_inside_the_sampling_loop(features, monkeypatch) -> None:
+  """Parameters split over fsdp, guided: whatever is gathered is gathered before the loop."""
+  monkeypatch.setattr(partitioning, "_MIN_SHARDED_SIZE", 256)
+  mesh = partitioning.make_mesh(2, 4)
+  params = tiny.sampling_params()
+  params = jax.device_put(params, partitioning.shardings(params, mesh))
+  eight = Pipeline(tiny.config(), params, mesh).with_settings(guidance_decoder=3.0)
+  rows = (np.repeat(features[:1], 8, 0), np.linspace(0, 1, 8, dtype=np.float32))
+  rows += (np.zeros(8, np.int32), np.zeros(8, np.int32))
+  with jax.set_mesh(mesh):
+    placed = partitioning.put_batch(dict(enumerate(rows)), mesh)
+    program = eight._draw_frames.lower(params, *placed.values(), seed=0).compile().as_text()
+  assert "all-gather" in program
+  loops = [body for body in program.split("\n\n") if "while" in body.split("{")[0] or "body" in body.split("{")[0]]
+  assert loops
+  for body in loops:
+    for collective in ("all-gather(", "all-reduce(", "all-to-all(", "collective-permute("):
+      assert collective not in body
+
+
+def test_seed_class_and_time_all_matter(pipe, features) -> None:
+  base = pipe.redraw(features, None, LABELS, seed=0).videos
+  assert (pipe.redraw(features, None, LABELS, seed=1).videos != base).any()
+  assert (pipe.redraw(features, None, 1 - LABELS, seed=0).videos != base).any()
+  shifted = pipe.redraw(features, np.array([0.1]), LABELS).videos
+  assert (shifted != pipe.redraw(features, np.array([0.2]), LABELS).videos).any()
+  guided = pipe.with_settings(guidance_decoder=4.0, guidance_generator=4.0)
+  assert (guided.redraw(features, None, LABELS).videos != base).any()
+  one, other = (p.generate(2, labels=[0, 1]).global_features for p in (pipe, guided))
+  assert np.abs(one - other).max() > 1e-3
+
+
+def test_shared_noise_makes_frames_alike(pipe, features) -> None:
+  def spread(noise: str) -> float:
+    videos = pipe.with_settings(noise=noise).redraw(features, None, LABELS).videos
+    return float(videos.std(axis=1).mean())
+
+  assert spread("shared") < spread("mixed") < spread("individual")
+
+
+def test_encode_reads_keyframes_and_their_order(pipe) -> None:
+  clips = tiny.clips(2)
+  v = pipe.encode(clips)
+  assert v.shape == (2, 2, 2, 4)
+  assert np.abs(pipe.encode(clips[:, ::-1]) - v).max() > 1e-3
+  other = clips.copy()
+  other[:, 1] = 0  # not a keyframe
+  np.testing.assert_array_equal(pipe.encode(other), v)
+
+
+def test_reconstruct_is_encode_then_redraw(pipe) -> None:
+  clips = tiny.clips(2)
+  samples = pipe.reconstruct(clips, [0, 1], seed=3)
+  np.testing.assert_array_equal(
+    samples.videos, pipe.redraw(pipe.encode(clips), None, [0, 1], 3).videos
+  )
+  assert samples.videos.shape == clips.shape
+  assert samples.videos.dtype == np.uint8
+  assert {field.name for field in dataclasses.fields(samples)} >= {"seed", "global_features"}
+
+
+def test_wrong_input_is_told(pipe, features) -> None:
+  with pytest.raises(ValueError, match=r"uint8 of shape \(n, 8, 16, 16, 1\)"):
+    pipe.encode(tiny.clips(1).astype(np.float32))
+  with pytest.raises(ValueError, match="between 0 and 1"):
+    pipe.redraw(features, np.array([1.5]))
+  with pytest.raises(ValueError, match="classes 0 to 1"):
+    pipe.generate(1, labels=[7])
+  with pytest.raises(ValueError, match="Choose among"):
+    pipe.with_settings(guidance=1.0)
+
+
+def test_folder_without_a_run_is_told(tmp_path) -> None:
+  with pytest.raises(pipeline_module.CheckpointError, match="config.json"):
+    Pipeline.from_workdir(tmp_path)
+  (tmp_path / "config.json").write_text(tiny.config().to_json())
+  with pytest.raises(pipeline_module.CheckpointError, match="--stage=kl_vae"):
+    Pipeline.from_workdir(tmp_path)
