@@ -35,7 +35,7 @@ def guide(
 
 
 def _interleave(a: jax.Array, b: jax.Array) -> jax.Array:
-  """a_0, b_0, a_1, b_1, ...: both branches of a sample stay on the device that has the sample."""
+  """a_0, b_0, a_1, b_1, ...: both branches of a sample stay on the device that has it."""
   return jnp.stack([a, b], axis=1).reshape(2 * len(a), *a.shape[1:])
 
 

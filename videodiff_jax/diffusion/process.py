@@ -63,7 +63,7 @@ class Process:
     return jnp.minimum(t, self.num_timesteps - 1)
 
   def q_sample(self, x0: jax.Array, t: jax.Array, noise: jax.Array) -> jax.Array:
-    """x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) noise: Eq. 4 (Eq. 5 misprints the square root)."""
+    """x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) noise: Eq. 4 (Eq. 5 misprints the root)."""
     alpha, sigma = self.alpha_sigma(t, x0.ndim)
     return alpha * x0 + sigma * noise
 
@@ -77,7 +77,7 @@ class Process:
     return alpha * noise - sigma * x0
 
   def to_x0(self, x_t: jax.Array, t: jax.Array, prediction: jax.Array) -> jax.Array:
-    """The x_0 that a prediction stands for: Eq. 9 (which misprints the square root)."""
+    """The x_0 that a prediction stands for: Eq. 9 (which misprints the root)."""
     alpha, sigma = self.alpha_sigma(t, x_t.ndim)
     if self.prediction_type == "epsilon":
       return (x_t - sigma * prediction) / alpha

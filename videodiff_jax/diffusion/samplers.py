@@ -189,7 +189,7 @@ def _ddim_tables(at: np.ndarray, to: np.ndarray, eta: float) -> dict[str, np.nda
 
 
 def _multistep_tables(at: np.ndarray, to: np.ndarray) -> dict[str, np.ndarray]:
-  """First order at both ends: there is no earlier x_0 at the first, and h is infinite at x_0."""
+  """First order at both ends: the first has no earlier x_0, and h is infinite at the last."""
   (_, sigma), (alpha_to, sigma_to) = _signal_noise(at), _signal_noise(to)
   h = to - at
   slope = np.zeros_like(h)
@@ -199,7 +199,7 @@ def _multistep_tables(at: np.ndarray, to: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _corrector_tables(at: np.ndarray) -> dict[str, np.ndarray]:
-  """UniPC's corrector (Zhao et al. 2023, Algorithm 7): x_i again, now that x0 at t_i is known."""
+  """UniPC's corrector (Zhao et al. 2023, UniC-2): x_i again, now that x0 at t_i is known."""
   alpha, sigma = _signal_noise(at)
   table = {name: np.zeros_like(at) for name in ("c_x", "c_last_x", "c_x0", "c_x0_1", "c_x0_2")}
   table["c_x"][0] = 1.0

@@ -1,4 +1,4 @@
-"""Noise schedules: the betas of the forward process (GLOBER Eq. 3) and what follows from them."""
+"""Noise schedules: the betas of the forward process (GLOBER Eq. 3) and what follows."""
 
 import dataclasses
 import functools
