@@ -15,7 +15,11 @@ def base() -> ConfigDict:
   """GLOBER at the size of Table 8; a dataset's config sets what differs there."""
   config = ConfigDict()
   config.system = "glober"
-  config.stages = ("kl_vae", "autoencoder", "generator")  # in order; the paper's KL-VAE is given
+  config.stages = (
+    "kl_vae",
+    "autoencoder",
+    "generator",
+  )  # in order; the paper's KL-VAE is given
   config.after = ("sample", "evaluate")  # modes run when the last stage is finished; ours
   config.seed = 0  # of parameters, data order, noise and previews
   config.condition = "none"  # "none" or "class"
@@ -81,7 +85,9 @@ def base() -> ConfigDict:
   model.discriminator.channels = 64  # release; 256 on latents
   model.discriminator.multipliers = (1, 2, 3, 4, 4)  # release; (1, 1, 2, 2, 2) on latents
   model.discriminator.blocks = 1
-  model.discriminator.attention_rates = (16,)  # side 16 of 256 (release); (2, 4, 8, 16) on latents
+  model.discriminator.attention_rates = (
+    16,
+  )  # side 16 of 256 (release); (2, 4, 8, 16) on latents
   model.discriminator.num_head_channels = 32  # release
   model.discriminator.position_scale = 1.0  # std of e_0 and e_1 at the start (release)
   model.discriminator.norm_groups = 32  # at most; narrow networks need fewer (ours)
@@ -221,6 +227,8 @@ def finish(config: ConfigDict, arg: str | None, variants: dict[str, Variant]) ->
   variants = variants | {"smoke": smoke}
   for name in filter(None, (arg or "").split(",")):
     if name not in variants:
-      raise ValueError(f"Unknown variant {name!r}. Choose among: {', '.join(sorted(variants))}.")
+      raise ValueError(
+        f"Unknown variant {name!r}. Choose among: {', '.join(sorted(variants))}."
+      )
     variants[name](config)
   return config

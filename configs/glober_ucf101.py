@@ -51,7 +51,11 @@ def _at_128px(config: ConfigDict) -> None:
 
 
 def _v8x8x64(config: ConfigDict) -> None:
-  config.model.video_encoder.multipliers = (1, 2, 2)  # f_video = 4; the third multiplier is ours
+  config.model.video_encoder.multipliers = (
+    1,
+    2,
+    2,
+  )  # f_video = 4; the third multiplier is ours
   config.model.video_encoder.attention_rates = (1, 2, 4)
   config.model.video_encoder.out_channels = 64
 

@@ -83,7 +83,9 @@ def _our_functions() -> dict[str, Callable[[], object]]:
 
   @jax.jit
   def draw(params: dict) -> jax.Array:
-    return sample(lambda z, t, carry: (model.apply(params, z, t, context), carry), process, sampler, x)
+    return sample(
+      lambda z, t, carry: (model.apply(params, z, t, context), carry), process, sampler, x
+    )
 
   wait = jax.block_until_ready
   functions = (

@@ -1,8 +1,10 @@
 """What can be told wrong about a run before anything is compiled: one clear error each."""
 
+import contextlib
 import json
 import math
 import pathlib
+from collections.abc import Iterator
 
 import jax
 import ml_collections
@@ -26,6 +28,15 @@ _MAY_CHANGE_TRAIN = (
 
 class UserError(ValueError):
   """Something to be put right by the person who gave the command; shown without a traceback."""
+
+
+@contextlib.contextmanager
+def told() -> Iterator[None]:
+  """Around library calls whose ValueError or ImportError is about what the user asked for."""
+  try:
+    yield
+  except (ValueError, ImportError) as error:
+    raise UserError(str(error)) from error
 
 
 def expected_errors() -> tuple[type[Exception], ...]:

@@ -100,7 +100,10 @@ def report(scores: dict[str, Any], num_real: int, num_fake: int) -> str:
     (f"FVD of {num_fake} clips against {num_real}", ""),
   )
   frames = format_table(
-    [(name, f"{row['psnr']:.2f}", f"{row['ssim']:.3f}") for name, row in scores["frames"].items()],
+    [
+      (name, f"{row['psnr']:.2f}", f"{row['ssim']:.3f}")
+      for name, row in scores["frames"].items()
+    ],
     ("held-out frames", "PSNR, dB", "SSIM"),
   )
   tables = [fvd, frames]

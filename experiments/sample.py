@@ -27,7 +27,8 @@ def sample(
   if options.class_label is not None:
     labels = np.array([options.class_label])
   count = options.num_videos or pipeline.config.sample.num_videos
-  drawn = pipeline.generate(count, frame_times(pipeline, options), labels, options.seed)
+  with checks.told():
+    drawn = pipeline.generate(count, frame_times(pipeline, options), labels, options.seed)
   save(workdir, "sample", pipeline, drawn)
 
 
@@ -37,13 +38,16 @@ def redraw(
   """Draws the global features of a saved sample at other times or another rate."""
   file = pathlib.Path(options.input) if options.input else newest_samples(workdir)
   if not file.is_file():
-    raise checks.UserError(f"No file {file}. Give --input=FOLDER/samples.npz of an earlier sample.")
+    raise checks.UserError(
+      f"No file {file}. Give --input=FOLDER/samples.npz of an earlier sample."
+    )
   with np.load(file) as saved:
     if "global_features" not in saved:
       raise checks.UserError(f"{file} holds no global_features: it is not a samples.npz.")
     features, labels, seed = saved["global_features"], saved["labels"], int(saved["seed"])
   pipeline = load(workdir, config, options)
-  drawn = pipeline.redraw(features, frame_times(pipeline, options), labels, seed)
+  with checks.told():
+    drawn = pipeline.redraw(features, frame_times(pipeline, options), labels, seed)
   save(workdir, "redraw", pipeline, drawn)
 
 
@@ -65,7 +69,8 @@ def reconstruct(
     if pipeline.networks.num_classes:
       labels = np.array([store.videos[video]["label"] for video in videos])
   times = frame_times(pipeline, options)
-  drawn = pipeline.reconstruct(real, labels, times, options.seed)
+  with checks.told():
+    drawn = pipeline.reconstruct(real, labels, times, options.seed)
   if times is None:
     psnr = images.psnr(drawn.videos, real).mean()
     logging.info("PSNR %.2f dB over %d clips", psnr, len(real))
@@ -97,7 +102,9 @@ def frame_times(pipeline: Pipeline, options: flags.FlagValues) -> np.ndarray | N
     try:
       return np.array([float(time) for time in options.frame_times])
     except ValueError as error:
-      raise checks.UserError(f"--frame_times: {error}. Give numbers such as 0,0.5,1.") from error
+      raise checks.UserError(
+        f"--frame_times: {error}. Give numbers such as 0,0.5,1."
+      ) from error
   last = pipeline.frame_times[-1] if options.end is None else options.end
   if options.num_frames is None and options.start == 0.0 and options.end is None:
     return None
@@ -133,7 +140,11 @@ def save(
   folder = samples / f"{number:03d}_{mode}_seed{drawn.seed}"
   folder.mkdir(parents=True)
   np.savez_compressed(folder / "samples.npz", **dataclasses.asdict(drawn))
-  settings = {"mode": mode, "sample": pipeline.config.sample.to_dict(), "code": train.code_version()}
+  settings = {
+    "mode": mode,
+    "sample": pipeline.config.sample.to_dict(),
+    "code": train.code_version(),
+  }
   (folder / "settings.json").write_text(json.dumps(settings, indent=2) + "\n")
   rows = {}
   for i, video in enumerate(drawn.videos[:_MAX_ROWS]):

@@ -52,7 +52,10 @@ def test_frame_alone_equals_the_same_frame_among_others(pipe, features) -> None:
 def test_clip_does_not_depend_on_how_many_are_drawn(pipe, features) -> None:
   whole = pipe.redraw(features, None, LABELS).videos
   close(pipe.redraw(features[:1], None, LABELS[:1]).videos, whole[:1])
-  more, fewer = pipe.generate(3, labels=LABELS, seed=5), pipe.generate(2, labels=LABELS[:2], seed=5)
+  more, fewer = (
+    pipe.generate(3, labels=LABELS, seed=5),
+    pipe.generate(2, labels=LABELS[:2], seed=5),
+  )
   np.testing.assert_allclose(fewer.global_features, more.global_features[:2], atol=1e-5)
   close(fewer.videos, more.videos[:2])
 
@@ -83,7 +86,11 @@ def test_no_collective_inside_the_sampling_loop(features, monkeypatch) -> None:
     placed = partitioning.put_batch(dict(enumerate(rows)), mesh)
     program = eight._draw_frames.lower(params, *placed.values(), seed=0).compile().as_text()
   assert "all-gather" in program
-  loops = [body for body in program.split("\n\n") if "while" in body.split("{")[0] or "body" in body.split("{")[0]]
+  loops = [
+    body
+    for body in program.split("\n\n")
+    if "while" in body.split("{")[0] or "body" in body.split("{")[0]
+  ]
   assert loops
   for body in loops:
     for collective in ("all-gather(", "all-reduce(", "all-to-all(", "collective-permute("):

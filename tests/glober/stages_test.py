@@ -19,12 +19,16 @@ from videodiff_jax.training.state import TrainState
 
 def gradient_norms(tree: dict) -> dict[str, float]:
   norms = jax.tree.map(lambda x: float(jnp.linalg.norm(x)), tree)
-  return {jax.tree_util.keystr(path): v for path, v in jax.tree_util.tree_leaves_with_path(norms)}
+  return {
+    jax.tree_util.keystr(path): v for path, v in jax.tree_util.tree_leaves_with_path(norms)
+  }
 
 
 def first_moment(state: TrainState) -> dict:
   """Adam's first moment after one step from zero: a tenth of the (scattered, clipped) gradient."""
-  return next(part.mu for part in jax.tree.leaves(state.opt_state, is_leaf=is_adam) if is_adam(part))
+  return next(
+    part.mu for part in jax.tree.leaves(state.opt_state, is_leaf=is_adam) if is_adam(part)
+  )
 
 
 def is_adam(part: object) -> bool:
@@ -98,7 +102,9 @@ def test_eight_devices_equal_one(name: str, monkeypatch: pytest.MonkeyPatch) -> 
       # A fresh copy: the step donates its state.
       state = jax.tree.map(lambda x: jnp.array(x), tiny.state(name))
       state = jax.device_put(state, partitioning.shardings(state, mesh))
-      frozen = jax.device_put(tiny.frozen(name), partitioning.shardings(tiny.frozen(name), mesh))
+      frozen = jax.device_put(
+        tiny.frozen(name), partitioning.shardings(tiny.frozen(name), mesh)
+      )
       batch = partitioning.put_batch(tiny.batch(), mesh)
       step = stages.make_stage(tiny.config(), name).train_steps[-1][1]
       compiled = compile_step(step, state, frozen, batch).lower().compile()

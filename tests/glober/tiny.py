@@ -26,7 +26,8 @@ def config(**loss: Any) -> ml_collections.ConfigDict:
   data.frame_time = "index / (F - 1)"
   model.kl_vae.update(channels=4, multipliers=(1, 1, 1))
   model.video_encoder.update(channels=8, out_channels=4)
-  model.frame_control.index_scale = 30.0
+  # 10 / 7 radians from frame to frame; the demo's 30 would alias with 8 frames.
+  model.frame_control.index_scale = 10.0
   model.discriminator.update(channels=8, multipliers=(1, 1), attention_rates=(2,))
   model.latent_scale = 1.0
   tiny.loss.update(loss)
@@ -47,7 +48,9 @@ def networks() -> Networks:
 def state(name: str) -> TrainState:
   """A stage's state with filled parameters and a real key."""
   abstract = jax.eval_shape(stages.make_stage(config(), name).init, jax.random.key(0))
-  keyless = fill(abstract.replace(key=jax.ShapeDtypeStruct((), np.int32)), seed=len(name), scale=0.2)
+  keyless = fill(
+    abstract.replace(key=jax.ShapeDtypeStruct((), np.int32)), seed=len(name), scale=0.2
+  )
   statistics = jax.tree.map(lambda x: np.ones_like(x), keyless.statistics)
   zeros = jax.tree.map(np.zeros_like, (keyless.opt_state, keyless.adversary))
   adversary = keyless.adversary and keyless.adversary.replace(opt_state=zeros[1].opt_state)

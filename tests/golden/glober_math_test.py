@@ -90,8 +90,12 @@ def test_ddim_grid_and_tables(golden, config, process) -> None:
       )
       ascending = sampler.timesteps[::-1].astype(int)
       np.testing.assert_array_equal(ascending, golden[f"out/ddim_timesteps_{steps}"])
-      close(sampler.tables["noise"][::-1], golden[f"out/ddim_sigmas_{steps}_eta{eta}"], 1e-6, 1e-4)
-      close(sampler.tables["x0"][::-1] ** 2, golden[f"out/ddim_alphas_prev_{steps}"], 1e-6, 1e-4)
+      close(
+        sampler.tables["noise"][::-1], golden[f"out/ddim_sigmas_{steps}_eta{eta}"], 1e-6, 1e-4
+      )
+      close(
+        sampler.tables["x0"][::-1] ** 2, golden[f"out/ddim_alphas_prev_{steps}"], 1e-6, 1e-4
+      )
     abar = process.schedule.alphas_cumprod[ascending]
     close(abar, golden[f"out/ddim_alphas_{steps}"], 1e-6, 1e-4)
 
@@ -105,7 +109,9 @@ def test_ddim_trajectory(golden, config, process) -> None:
       times = jnp.full(len(state.x), t)
       prediction = analytic(config, state.x, times)
       close(
-        process.to_x0(state.x, times, prediction), golden[f"out/ddim_predx0_traj_{steps}"][i], 1e-4
+        process.to_x0(state.x, times, prediction),
+        golden[f"out/ddim_predx0_traj_{steps}"][i],
+        1e-4,
       )
       state = sampler.step(process, i, state, prediction)
       close(state.x, truth[i + 1], 1e-4)
@@ -168,7 +174,9 @@ def test_adamw_with_torch_defaults(golden) -> None:
   optimizer = optax.adamw(1e-2, weight_decay=0.01)
   params = jnp.asarray(golden["in/adamw_p0"])
   state = optimizer.init(params)
-  for gradient, truth in zip(golden["in/adamw_grads"], golden["out/adamw_traj_lr1e-2_defaults"]):
+  for gradient, truth in zip(
+    golden["in/adamw_grads"], golden["out/adamw_traj_lr1e-2_defaults"]
+  ):
     updates, state = optimizer.update(jnp.asarray(gradient), state, params)
     params = optax.apply_updates(params, updates)
     close(params, truth)

@@ -47,7 +47,9 @@ def test_scans_count_their_length_and_wrappers_count_their_inside(wrap) -> None:
 def test_the_dearer_branch_counts() -> None:
   w = jnp.ones((4, 4))
   branches = (lambda x: x @ w @ w, lambda x: x @ w)
-  assert count(lambda x: jax.lax.cond(x[0, 0] > 0, *branches, x), jnp.ones((2, 4))) == 2 * 2 * 2 * 16
+  assert (
+    count(lambda x: jax.lax.cond(x[0, 0] > 0, *branches, x), jnp.ones((2, 4))) == 2 * 2 * 2 * 16
+  )
 
 
 def test_a_cpu_has_no_known_peak() -> None:

@@ -34,7 +34,9 @@ def train(
       previews.append((step, videos))
 
   stage = toy.make_stage()
-  return loop.train(stage, toy.run(folder, steps, **changes), frozen, batches, {}, write_preview)
+  return loop.train(
+    stage, toy.run(folder, steps, **changes), frozen, batches, {}, write_preview
+  )
 
 
 def final_state(folder: pathlib.Path, step: int) -> dict[str, np.ndarray]:
@@ -42,7 +44,10 @@ def final_state(folder: pathlib.Path, step: int) -> dict[str, np.ndarray]:
   target = loop.abstract_state(stage, 0, partitioning.make_mesh(devices=jax.devices()[:1]))
   state = Checkpoints(folder / "checkpoints").restore(step, target)
   state = state.replace(key=jax.random.key_data(state.key))
-  return {jax.tree_util.keystr(k): np.asarray(v) for k, v in jax.tree_util.tree_leaves_with_path(state)}
+  return {
+    jax.tree_util.keystr(k): np.asarray(v)
+    for k, v in jax.tree_util.tree_leaves_with_path(state)
+  }
 
 
 def terminate_after(count: int) -> Callable[[int], Iterator]:
@@ -147,7 +152,9 @@ def test_what_a_run_leaves(tmp_path) -> None:
   train(tmp_path, 6, previews=previews, preview_every=4)
   rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
   assert [row["step"] for row in rows] == [2, 4, 6]
-  assert {"loss", "gradient_norm", "steps_per_s", "frames_per_s", "input_wait"} <= rows[0].keys()
+  assert {"loss", "gradient_norm", "steps_per_s", "frames_per_s", "input_wait"} <= rows[
+    0
+  ].keys()
   assert (tmp_path / "curves.png").stat().st_size > 1000
   assert list(tmp_path.glob("events.out.tfevents*"))
   assert [step for step, _ in previews] == [4, 6]
@@ -174,6 +181,8 @@ def test_state_is_donated(tmp_path) -> None:
     state: TrainState = jax.jit(stage.init)(jax.random.key(0))
     state = jax.device_put(state, partitioning.shardings(state, mesh))
     batch = partitioning.put_batch(next(toy.batches(0)), mesh)
-    compiled = loop.compile_step(stage.train_steps[0][1], state, FROZEN, batch).lower().compile()
+    compiled = (
+      loop.compile_step(stage.train_steps[0][1], state, FROZEN, batch).lower().compile()
+    )
     compiled(state, FROZEN, batch)
   assert state.params["centre"].is_deleted()

@@ -40,7 +40,11 @@ def test_clipping_bounds_the_global_norm() -> None:
 
   def moment(optimizer: optax.GradientTransformation) -> jax.Array:
     _, opt_state = optimizer.update(gradient, optimizer.init(params), params)
-    adam = [s for s in jax.tree.leaves(opt_state, is_leaf=lambda s: hasattr(s, "mu")) if hasattr(s, "mu")]
+    adam = [
+      s
+      for s in jax.tree.leaves(opt_state, is_leaf=lambda s: hasattr(s, "mu"))
+      if hasattr(s, "mu")
+    ]
     return adam[0].mu["a"]
 
   np.testing.assert_allclose(moment(clipped), [0.06, 0.08], rtol=1e-5)

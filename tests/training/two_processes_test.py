@@ -48,5 +48,7 @@ def test_two_processes_train_and_one_restores(tmp_path) -> None:
   )
   assert int(state.step) == 6
   for name in ("params", "ema_params", "statistics", "adversary"):
-    for a, b in zip(jax.tree.leaves(getattr(state, name)), jax.tree.leaves(getattr(alone, name))):
+    for a, b in zip(
+      jax.tree.leaves(getattr(state, name)), jax.tree.leaves(getattr(alone, name))
+    ):
       np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6, err_msg=name)

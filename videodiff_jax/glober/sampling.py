@@ -25,7 +25,10 @@ Params = dict[str, Any]
 
 def frame_time_divisor(config: ml_collections.ConfigDict) -> int:
   """What an index is divided by to give tau: F, or F - 1."""
-  divisors = {"index / F": config.data.num_frames, "index / (F - 1)": config.data.num_frames - 1}
+  divisors = {
+    "index / F": config.data.num_frames,
+    "index / (F - 1)": config.data.num_frames - 1,
+  }
   return divisors[config.data.frame_time]
 
 

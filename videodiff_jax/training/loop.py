@@ -140,7 +140,9 @@ def train(
           with clock.paused():
             drawn = preview(state, frozen, preview_batch, jax.random.key(run.seed))
             if first_host:
-              write_preview(step, {name: np.asarray(to_uint8(video)) for name, video in drawn.items()})
+              write_preview(
+                step, {name: np.asarray(to_uint8(video)) for name, video in drawn.items()}
+              )
         if last:
           break
     checkpoints.wait()

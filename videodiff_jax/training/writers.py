@@ -5,7 +5,6 @@ import pathlib
 import types
 from collections.abc import Iterable
 
-import tensorboardX
 import tqdm
 from absl import logging
 
@@ -25,6 +24,8 @@ class MetricWriter:
       return
     folder.mkdir(parents=True, exist_ok=True)
     self._file = (folder / "metrics.jsonl").open("a")
+    import tensorboardX  # loads torch where that is installed: not at every import of ours
+
     self._board = tensorboardX.SummaryWriter(str(folder))
     self._header: tuple[str, ...] = ()
 
