@@ -85,9 +85,7 @@ def base() -> ConfigDict:
   model.discriminator.channels = 64  # release; 256 on latents
   model.discriminator.multipliers = (1, 2, 3, 4, 4)  # release; (1, 1, 2, 2, 2) on latents
   model.discriminator.blocks = 1
-  model.discriminator.attention_rates = (
-    16,
-  )  # side 16 of 256 (release); (2, 4, 8, 16) on latents
+  model.discriminator.attention_rates = (16,)  # side 16 of 256 (release); (2, 4, 8, 16) on latents
   model.discriminator.num_head_channels = 32  # release
   model.discriminator.position_scale = 1.0  # std of e_0 and e_1 at the start (release)
   model.discriminator.norm_groups = 32  # at most; narrow networks need fewer (ours)
@@ -227,8 +225,6 @@ def finish(config: ConfigDict, arg: str | None, variants: dict[str, Variant]) ->
   variants = variants | {"smoke": smoke}
   for name in filter(None, (arg or "").split(",")):
     if name not in variants:
-      raise ValueError(
-        f"Unknown variant {name!r}. Choose among: {', '.join(sorted(variants))}."
-      )
+      raise ValueError(f"Unknown variant {name!r}. Choose among: {', '.join(sorted(variants))}.")
     variants[name](config)
   return config

@@ -27,9 +27,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
   model.video_encoder.logvar_bias = -4.0
   model.frame_control.index_scale = 30.0
   model.unet.update(channels=128, multipliers=(1, 2, 2), num_heads=4, context_dim=128)
-  model.discriminator.update(
-    multipliers=(1, 2, 3, 4), attention_rates=(4,), position_scale=0.02
-  )
+  model.discriminator.update(multipliers=(1, 2, 3, 4), attention_rates=(4,), position_scale=0.02)
   model.dit.update(width=384, depth=12, num_heads=6, context_dim=128)
   for name in ("decoder", "generator"):
     config.diffusion[name].prediction_type = "v_prediction"

@@ -16,9 +16,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
   config = common.base()
   config.data.name = "sky_timelapse"
   train = config.train
-  train.autoencoder.batch_size = (
-    32 * 8
-  )  # Table 8, a GPU x 8 (Sec. 4.1: 40 with text; release: 20)
+  train.autoencoder.batch_size = 32 * 8  # Table 8, a GPU x 8 (Sec. 4.1: 40 with text; release: 20)
   train.autoencoder.steps = 40_000  # Sec. 4.1
   train.autoencoder.optimizer.learning_rate = 1e-4  # Table 8 (release with CRA: 1e-5)
   train.generator.batch_size = 32 * 8  # Sec. 4.1 (release: 24)

@@ -176,8 +176,7 @@ class VideoBuilder(FileReaderBuilder, skip_registration=True):
     )
     manifest = self.request(self.options) | {"videos": named, "skipped": skipped}
     manifest["files"] = [
-      {"name": path.name, "bytes": path.stat().st_size, "sha256": _sha256(path)}
-      for path in files
+      {"name": path.name, "bytes": path.stat().st_size, "sha256": _sha256(path)} for path in files
     ]
     (store / frame_store.MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
 

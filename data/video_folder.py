@@ -55,9 +55,7 @@ class VideoFolder(VideoBuilder):
     _walk(self._root, self._root, found)
     unknown = self._captions.keys() - found.keys()
     if unknown:
-      logging.warning(
-        "%d captions name no video of the folder, as %r.", len(unknown), min(unknown)
-      )
+      logging.warning("%d captions name no video of the folder, as %r.", len(unknown), min(unknown))
     return dict(sorted(found.items(), key=lambda item: video_io.natural_key(item[0])))
 
   def load(self, name: str) -> Video:

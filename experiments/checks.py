@@ -62,9 +62,7 @@ def check_config(config: ml_collections.ConfigDict) -> None:
   _choice("sample.noise", config.sample.noise, noise.SHARINGS)
   for name in config.stages:
     _choice("stages", name, stages.NAMES)
-    _choice(
-      f"train.{name}.optimizer.decay", config.train[name].optimizer.decay, optimizers.DECAYS
-    )
+    _choice(f"train.{name}.optimizer.decay", config.train[name].optimizer.decay, optimizers.DECAYS)
     for key in ("batch_size", "accumulate", "log_every", "checkpoint_every", "preview_every"):
       _positive(f"train.{name}.{key}", config.train[name][key])
   if tuple(config.stages) != tuple(n for n in stages.NAMES if n in config.stages):

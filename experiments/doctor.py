@@ -47,9 +47,7 @@ def report() -> str:
       f"{shutil.disk_usage('.').free / 1e9:.0f} GB of disk free here",
       format_table(required, ("package", "version")),
       format_table(optional, ("optional part", "version", "for")),
-      "Nothing to do."
-      if not advice
-      else "To do:\n" + "\n".join(f"- {line}" for line in advice),
+      "Nothing to do." if not advice else "To do:\n" + "\n".join(f"- {line}" for line in advice),
     ]
   )
 

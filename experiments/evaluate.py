@@ -8,7 +8,7 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-from experiments import sample, train
+from experiments import train
 from videodiff_jax.glober.pipeline import Pipeline
 from videodiff_jax.inputs import clips, video_io
 from videodiff_jax.metrics import baselines, frechet, i3d, images, motion
@@ -100,10 +100,7 @@ def report(scores: dict[str, Any], num_real: int, num_fake: int) -> str:
     (f"FVD of {num_fake} clips against {num_real}", ""),
   )
   frames = format_table(
-    [
-      (name, f"{row['psnr']:.2f}", f"{row['ssim']:.3f}")
-      for name, row in scores["frames"].items()
-    ],
+    [(name, f"{row['psnr']:.2f}", f"{row['ssim']:.3f}") for name, row in scores["frames"].items()],
     ("held-out frames", "PSNR, dB", "SSIM"),
   )
   tables = [fvd, frames]

@@ -78,9 +78,7 @@ def run() -> None:
     return
   config = _CONFIG.value
   if config is None and mode in ("train", "plan"):
-    raise checks.UserError(
-      f"--mode={mode} needs --config. There are: {', '.join(config_files())}."
-    )
+    raise checks.UserError(f"--mode={mode} needs --config. There are: {', '.join(config_files())}.")
   if config is not None:
     checks.check_config(config)
   if mode == "plan":
@@ -104,9 +102,7 @@ def run() -> None:
   if mode == "train":
     checks.check_training(config)
     if _STAGE.value and _STAGE.value not in config.stages:
-      raise checks.UserError(
-        f"--stage={_STAGE.value}: choose one of {', '.join(config.stages)}."
-      )
+      raise checks.UserError(f"--stage={_STAGE.value}: choose one of {', '.join(config.stages)}.")
     finished = train.train(config, workdir, _STAGE.value)
     after = config.after if finished and not _STAGE.value else ()
   else:
@@ -159,14 +155,10 @@ def check_config_arguments(argv: Sequence[str]) -> None:
   """
   options = [argument.lstrip("-").partition("=")[::2] for argument in argv]
   following = [*argv[1:], ""]  # where the value is after `--config FILE`
-  files = [
-    value or other for (name, value), other in zip(options, following) if name == "config"
-  ]
+  files = [value or other for (name, value), other in zip(options, following) if name == "config"]
   keys = [name for name, _ in options if name.startswith("config.")]
   if not files and keys:
-    raise ValueError(
-      f"--{keys[0]} needs --config=FILE. There are: {', '.join(config_files())}."
-    )
+    raise ValueError(f"--{keys[0]} needs --config=FILE. There are: {', '.join(config_files())}.")
   if not files:
     return
   file, _, variants = files[-1].partition(":")

@@ -153,9 +153,7 @@ def abstract_mesh(config: ml_collections.ConfigDict) -> AbstractMesh:
   return AbstractMesh(shape, partitioning.AXES, axis_types=(AxisType.Auto,) * 2)
 
 
-def abstract_batch(
-  config: ml_collections.ConfigDict, name: str
-) -> dict[str, jax.ShapeDtypeStruct]:
+def abstract_batch(config: ml_collections.ConfigDict, name: str) -> dict[str, jax.ShapeDtypeStruct]:
   """Shapes of a stage's batch."""
   data, b = config.data, config.train[name].batch_size
   label = jax.ShapeDtypeStruct((b,), jnp.int32)

@@ -38,9 +38,7 @@ def redraw(
   """Draws the global features of a saved sample at other times or another rate."""
   file = pathlib.Path(options.input) if options.input else newest_samples(workdir)
   if not file.is_file():
-    raise checks.UserError(
-      f"No file {file}. Give --input=FOLDER/samples.npz of an earlier sample."
-    )
+    raise checks.UserError(f"No file {file}. Give --input=FOLDER/samples.npz of an earlier sample.")
   with np.load(file) as saved:
     if "global_features" not in saved:
       raise checks.UserError(f"{file} holds no global_features: it is not a samples.npz.")
@@ -102,9 +100,7 @@ def frame_times(pipeline: Pipeline, options: flags.FlagValues) -> np.ndarray | N
     try:
       return np.array([float(time) for time in options.frame_times])
     except ValueError as error:
-      raise checks.UserError(
-        f"--frame_times: {error}. Give numbers such as 0,0.5,1."
-      ) from error
+      raise checks.UserError(f"--frame_times: {error}. Give numbers such as 0,0.5,1.") from error
   last = pipeline.frame_times[-1] if options.end is None else options.end
   if options.num_frames is None and options.start == 0.0 and options.end is None:
     return None

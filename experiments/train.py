@@ -59,9 +59,7 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path, only: str | 
 def open_store(config: ml_collections.ConfigDict, split: str) -> FrameStore:
   """A split of the configuration's store; embedded data sets are prepared at first use."""
   data = config.data
-  if (
-    data.name in _EMBEDDED and jax.process_index() == 0 and not pathlib.Path(data.dir).exists()
-  ):
+  if data.name in _EMBEDDED and jax.process_index() == 0 and not pathlib.Path(data.dir).exists():
     with checks.told():
       prepare.ensure(data.name, data.dir, size=data.image_size)
   if jax.process_count() > 1:
@@ -90,9 +88,7 @@ def claim_workdir(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> N
   """Writes config.json, or checks that the one there agrees; steps, mesh and logging may differ."""
   file = workdir / "config.json"
   if file.is_file():
-    checks.check_same_run(
-      ml_collections.ConfigDict(json.loads(file.read_text())), config, workdir
-    )
+    checks.check_same_run(ml_collections.ConfigDict(json.loads(file.read_text())), config, workdir)
   elif workdir.is_dir() and any(workdir.iterdir()):
     raise checks.UserError(
       f"{workdir} is not empty and not a workdir (no config.json). Choose another --workdir."

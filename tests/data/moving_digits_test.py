@@ -14,9 +14,7 @@ pytestmark = pytest.mark.skipif(
 
 
 def load(tmp_path, name: str, **options):
-  video = MovingDigits(data_dir=tmp_path / "s", options=MovingDigitsOptions(**options)).load(
-    name
-  )
+  video = MovingDigits(data_dir=tmp_path / "s", options=MovingDigitsOptions(**options)).load(name)
   return np.asarray(video.frames), np.array(video.extra["centres"]), video.label
 
 

@@ -158,9 +158,7 @@ def test_unfinished_parts_of_other_options_are_not_mixed(reference, tmp_path, mo
   with pytest.raises(TypeError):
     run_again(reference, tmp_path / "store")
   with pytest.raises(ValueError, match=r"size 8 \(now: 16\).*remove that folder"):
-    ensure(
-      "video_folder", tmp_path / "store", source=str(reference.with_name("source")), size=16
-    )
+    ensure("video_folder", tmp_path / "store", source=str(reference.with_name("source")), size=16)
 
 
 def test_other_folders_are_never_overwritten(tmp_path) -> None:

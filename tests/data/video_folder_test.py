@@ -81,9 +81,7 @@ def test_no_path_of_this_machine_is_written(messy) -> None:
 def test_nothing_usable_is_an_error_and_leaves_nothing(tmp_path) -> None:
   (tmp_path / "source").mkdir()
   (tmp_path / "source" / "a.mp4").write_text("text")
-  with pytest.raises(
-    ValueError, match=r"None of the 1 videos can be used \(a\.mp4: not a video"
-  ):
+  with pytest.raises(ValueError, match=r"None of the 1 videos can be used \(a\.mp4: not a video"):
     ensure("video_folder", tmp_path / "store", source=str(tmp_path / "source"))
   assert [path.name for path in tmp_path.iterdir()] == ["source"]
 
@@ -101,9 +99,7 @@ def test_classes_are_the_first_folders(tmp_path) -> None:
   assert store.classes == ["b9", "b10"]
   for video in store.videos:
     assert video["name"].startswith(store.classes[video["label"]] + "/")
-  assert manifest(directory)["skipped"] == [
-    {"name": "loose", "reason": "lies in no class folder"}
-  ]
+  assert manifest(directory)["skipped"] == [{"name": "loose", "reason": "lies in no class folder"}]
 
 
 def test_captions_stay_with_their_videos(tmp_path) -> None:

@@ -55,9 +55,7 @@ def knows(x0: jax.Array) -> Denoiser:
   return denoise
 
 
-@pytest.mark.parametrize(
-  ("kind", "grid", "final"), list(itertools.product(KINDS, GRIDS, FINALS))
-)
+@pytest.mark.parametrize(("kind", "grid", "final"), list(itertools.product(KINDS, GRIDS, FINALS)))
 def test_every_combination_reaches_the_data(kind: str, grid: str, final: str) -> None:
   """With a perfect denoiser every sampler is exact: x_0, or x_0 and its noise at t = 0."""
   x0, noise = jax.random.normal(jax.random.key(0), (2, 2, 3))
@@ -191,8 +189,7 @@ def test_a_sample_does_not_depend_on_its_batch(settings: dict[str, Any]) -> None
   for i in range(3):
     np.testing.assert_allclose(draw(slice(i, i + 1)), together[i : i + 1], atol=1e-6)
   assert (
-    np.abs(together - sample(toy_denoise, PROCESS, sampler, x_T[:, :2], keys[::-1])).max()
-    > 0.01
+    np.abs(together - sample(toy_denoise, PROCESS, sampler, x_T[:, :2], keys[::-1])).max() > 0.01
   )
 
 

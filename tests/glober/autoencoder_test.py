@@ -41,9 +41,7 @@ def batches(clip: np.ndarray, targets: int) -> Iterator[dict[str, np.ndarray]]:
     }
 
 
-def fit(
-  config: ml_collections.ConfigDict, name: str, frozen: Any, clip: np.ndarray, steps: int
-):
+def fit(config: ml_collections.ConfigDict, name: str, frozen: Any, clip: np.ndarray, steps: int):
   stage = stages.make_stage(config, name)
   state = jax.jit(stage.init)(jax.random.key(0))
   stream = batches(clip, config.data.num_targets)

@@ -150,7 +150,7 @@ def test_wrong_input_is_told(pipe, features) -> None:
 
 
 def test_folder_without_a_run_is_told(tmp_path) -> None:
-  with pytest.raises(pipeline_module.CheckpointError, match="config.json"):
+  with pytest.raises(pipeline_module.CheckpointError, match=r"config\.json"):
     Pipeline.from_workdir(tmp_path)
   (tmp_path / "config.json").write_text(tiny.config().to_json())
   with pytest.raises(pipeline_module.CheckpointError, match="--stage=kl_vae"):

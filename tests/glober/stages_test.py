@@ -19,9 +19,7 @@ from videodiff_jax.training.state import TrainState
 
 def gradient_norms(tree: dict) -> dict[str, float]:
   norms = jax.tree.map(lambda x: float(jnp.linalg.norm(x)), tree)
-  return {
-    jax.tree_util.keystr(path): v for path, v in jax.tree_util.tree_leaves_with_path(norms)
-  }
+  return {jax.tree_util.keystr(path): v for path, v in jax.tree_util.tree_leaves_with_path(norms)}
 
 
 def first_moment(state: TrainState) -> dict:
@@ -58,9 +56,9 @@ def test_cra_gradient_reaches_encoder_control_and_decoder(stepped) -> None:
   new, _ = jax.jit(plain)(state, tiny.frozen("autoencoder"), tiny.batch())
   # Clipping scales the whole gradient: compare directions.
   one, other = (
-    jax.tree.map(lambda m, n=optax.tree.norm(first_moment(s)): m / n, first_moment(s)["params"])
-    for s in (stepped, new)
+    optax.tree.scale(1 / optax.tree.norm(m), m) for m in map(first_moment, (stepped, new))
   )
+  one, other = one["params"], other["params"]
   for module in ("encoder", "control", "unet"):
     difference = jax.tree.map(jnp.subtract, one[module], other[module])
     assert optax.tree.norm(difference) > 1e-2, module
@@ -102,9 +100,7 @@ def test_eight_devices_equal_one(name: str, monkeypatch: pytest.MonkeyPatch) -> 
       # A fresh copy: the step donates its state.
       state = jax.tree.map(lambda x: jnp.array(x), tiny.state(name))
       state = jax.device_put(state, partitioning.shardings(state, mesh))
-      frozen = jax.device_put(
-        tiny.frozen(name), partitioning.shardings(tiny.frozen(name), mesh)
-      )
+      frozen = jax.device_put(tiny.frozen(name), partitioning.shardings(tiny.frozen(name), mesh))
       batch = partitioning.put_batch(tiny.batch(), mesh)
       step = stages.make_stage(tiny.config(), name).train_steps[-1][1]
       compiled = compile_step(step, state, frozen, batch).lower().compile()

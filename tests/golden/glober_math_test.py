@@ -85,17 +85,11 @@ def test_schedule_buffers(golden, process) -> None:
 def test_ddim_grid_and_tables(golden, config, process) -> None:
   for steps in config["ddim_steps"]:
     for eta in (0, 1):
-      sampler = make_sampler(
-        process, "ddim", steps, grid="leading", final="abar0", eta=float(eta)
-      )
+      sampler = make_sampler(process, "ddim", steps, grid="leading", final="abar0", eta=float(eta))
       ascending = sampler.timesteps[::-1].astype(int)
       np.testing.assert_array_equal(ascending, golden[f"out/ddim_timesteps_{steps}"])
-      close(
-        sampler.tables["noise"][::-1], golden[f"out/ddim_sigmas_{steps}_eta{eta}"], 1e-6, 1e-4
-      )
-      close(
-        sampler.tables["x0"][::-1] ** 2, golden[f"out/ddim_alphas_prev_{steps}"], 1e-6, 1e-4
-      )
+      close(sampler.tables["noise"][::-1], golden[f"out/ddim_sigmas_{steps}_eta{eta}"], 1e-6, 1e-4)
+      close(sampler.tables["x0"][::-1] ** 2, golden[f"out/ddim_alphas_prev_{steps}"], 1e-6, 1e-4)
     abar = process.schedule.alphas_cumprod[ascending]
     close(abar, golden[f"out/ddim_alphas_{steps}"], 1e-6, 1e-4)
 
@@ -174,9 +168,7 @@ def test_adamw_with_torch_defaults(golden) -> None:
   optimizer = optax.adamw(1e-2, weight_decay=0.01)
   params = jnp.asarray(golden["in/adamw_p0"])
   state = optimizer.init(params)
-  for gradient, truth in zip(
-    golden["in/adamw_grads"], golden["out/adamw_traj_lr1e-2_defaults"]
-  ):
+  for gradient, truth in zip(golden["in/adamw_grads"], golden["out/adamw_traj_lr1e-2_defaults"]):
     updates, state = optimizer.update(jnp.asarray(gradient), state, params)
     params = optax.apply_updates(params, updates)
     close(params, truth)

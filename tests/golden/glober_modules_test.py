@@ -29,8 +29,7 @@ Arrays = dict[str, np.ndarray]
 
 LATER = "the later public revision, wired otherwise than the paper: only March 2023 is built"
 NOT_BUILT = {
-  kind: LATER
-  for kind in ("video_encoder", "control_branch", "discriminator", "autoencoder_full")
+  kind: LATER for kind in ("video_encoder", "control_branch", "discriminator", "autoencoder_full")
 }
 ELSEWHERE = ("schedules_losses", "preprocess")  # no networks: in glober_math_test.py
 MODULES = ("paper_v7_encoder_control", "paper_v7_discriminator_joint")  # held to 2e-5

@@ -76,9 +76,7 @@ def test_grey_equals_rgb():
 
 @pytest.mark.parametrize(("taps", "side", "stride"), [(1, 1, 1), (3, 3, 1), (7, 7, 2)])
 @pytest.mark.parametrize("channels", [3, 5])
-def test_convolution_equals_the_library_3d_one(
-  taps: int, side: int, stride: int, channels: int
-):
+def test_convolution_equals_the_library_3d_one(taps: int, side: int, stride: int, channels: int):
   rng = np.random.default_rng(0)
   x = rng.normal(size=(2, 9, 10, 13, channels)).astype(np.float32)
   kernel = rng.normal(size=(taps, side, side, channels, 4)).astype(np.float32)
@@ -122,9 +120,7 @@ def test_network_sees_the_resized_range(monkeypatch: pytest.MonkeyPatch):
   class Corners:
     def apply(self, variables: dict, x: jax.Array) -> jax.Array:
       assert x.shape == (1, 9, 224, 224, 1)
-      return jnp.stack(
-        [x.min(axis=(1, 2, 3, 4)), x.max(axis=(1, 2, 3, 4)), x[:, 0, 0, 0, 0]], 1
-      )
+      return jnp.stack([x.min(axis=(1, 2, 3, 4)), x.max(axis=(1, 2, 3, 4)), x[:, 0, 0, 0, 0]], 1)
 
   monkeypatch.setattr(i3d, "I3D", Corners)
   clip = np.zeros((1, 9, 2, 2, 1), np.uint8)
@@ -151,9 +147,7 @@ def test_few_clips_take_few_devices(stub: list[tuple[int, int]], n: int, call: t
 
 def test_chunks_equal_one_array(stub: list[tuple[int, int]]):
   clips = videos(35)
-  chunked = i3d.features(
-    (clips[i : i + 7] for i in range(0, 35, 7)), batch_size=1, progress=False
-  )
+  chunked = i3d.features((clips[i : i + 7] for i in range(0, 35, 7)), batch_size=1, progress=False)
   np.testing.assert_array_equal(chunked, i3d.features(clips, progress=False))
 
 

@@ -11,9 +11,7 @@ def frames(channels: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
   rng = np.random.default_rng(seed)
   y, x = np.mgrid[:20, :17]
   waves = 127 + 100 * np.sin(y / 4 + rng.uniform(0, 6, (2, 3, 1, 1)) + x / 7)
-  a = np.repeat(waves[..., None], channels, axis=-1) + rng.normal(
-    0, 5, (2, 3, 20, 17, channels)
-  )
+  a = np.repeat(waves[..., None], channels, axis=-1) + rng.normal(0, 5, (2, 3, 20, 17, channels))
   noise = rng.normal(0, 15, a.shape)
   return tuple(z.clip(0, 255).astype(np.uint8) for z in (a, a + noise))
 

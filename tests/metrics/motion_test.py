@@ -6,9 +6,7 @@ from videodiff_jax.metrics import motion
 START, VELOCITY = np.array([11.3, 14.0]), np.array([0.7, -0.45])
 
 
-def blob(
-  positions: np.ndarray, sigma: float | np.ndarray = 2.0, channels: int = 1
-) -> np.ndarray:
+def blob(positions: np.ndarray, sigma: float | np.ndarray = 2.0, channels: int = 1) -> np.ndarray:
   """(f, 32, 32, c) uint8: a round spot at each (y, x)."""
   y, x = np.mgrid[:32, :32]
   at = np.asarray(positions)[:, :, None, None]
@@ -82,9 +80,7 @@ def test_flicker_sees_changing_looks_and_not_motion():
   still = np.repeat(blob(line(times[:1])), 12, axis=0)
   assert motion.identity_flicker(still) == pytest.approx(0.0, abs=1e-12)
   moving = motion.identity_flicker(blob(line(times)))
-  breathing = motion.identity_flicker(
-    blob(line(times), sigma=2.0 + 0.5 * (-1.0) ** np.arange(12))
-  )
+  breathing = motion.identity_flicker(blob(line(times), sigma=2.0 + 0.5 * (-1.0) ** np.arange(12)))
   assert moving < 0.005 < 0.03 < breathing
 
 

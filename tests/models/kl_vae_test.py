@@ -19,9 +19,7 @@ def test_parameters_at_the_papers_size():
   assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == 83_653_863
 
 
-@pytest.mark.parametrize(
-  "multipliers, factor", [((1, 2), 2), ((1, 1, 2), 4), ((1, 1, 1, 2), 8)]
-)
+@pytest.mark.parametrize("multipliers, factor", [((1, 2), 2), ((1, 1, 2), 4), ((1, 1, 1, 2), 8)])
 def test_codes_are_f_times_smaller(multipliers, factor):
   vae = KLVAE(
     in_channels=1, channels=4, multipliers=multipliers, blocks=1, z_channels=3, embed_dim=2
@@ -35,9 +33,7 @@ def test_codes_are_f_times_smaller(multipliers, factor):
 
 
 def test_it_encodes_samples_and_decodes():
-  vae = KLVAE(
-    in_channels=1, channels=4, multipliers=(1, 2), blocks=1, z_channels=3, embed_dim=2
-  )
+  vae = KLVAE(in_channels=1, channels=4, multipliers=(1, 2), blocks=1, z_channels=3, embed_dim=2)
   x = np.random.default_rng(0).uniform(-1, 1, (2, 8, 8, 1)).astype(np.float32)
   variables = fill(shapes_of(vae, 8), scale=0.3)
   reconstruction, posterior = jax.jit(vae.apply)(variables, x, KEY)

@@ -87,9 +87,7 @@ def test_resample_repeats_up_and_averages_down():
   assert up.shape == (2, 16, 16, 3)
   np.testing.assert_array_equal(up[:, 4:8, 8:12], np.broadcast_to(x[:, 1:2, 2:3], (2, 4, 4, 3)))
   np.testing.assert_allclose(layers.resample(up, -2), x, atol=1e-6)
-  np.testing.assert_allclose(
-    layers.resample(x, -1)[:, 0, 0], x[:, :2, :2].mean((1, 2)), atol=1e-6
-  )
+  np.testing.assert_allclose(layers.resample(x, -1)[:, 0, 0], x[:, :2, :2].mean((1, 2)), atol=1e-6)
 
 
 def test_resample_refuses_sides_that_do_not_divide():

@@ -147,9 +147,7 @@ def test_frames_do_not_see_each_other():
   both = predict(maps())
   for i in range(2):
     control = {name: value[i : i + 1] for name, value in maps().items()}
-    alone = applied()(
-      random_variables(), x[i : i + 1], t[i : i + 1], context[i : i + 1], control
-    )
+    alone = applied()(random_variables(), x[i : i + 1], t[i : i + 1], context[i : i + 1], control)
     np.testing.assert_allclose(alone[0], both[i], atol=1e-5)
 
 

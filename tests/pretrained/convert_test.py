@@ -42,17 +42,13 @@ def test_kernels_are_transposed_and_named():
   )
   params = convert(state, RULES, wanted)
   assert jax.tree.structure(params) == jax.tree.structure(wanted)
-  assert params["layer_0"]["kernel"][1, 2, 3, 4] == np.float32(
-    state["layers.0.weight"][4, 3, 1, 2]
-  )
+  assert params["layer_0"]["kernel"][1, 2, 3, 4] == np.float32(state["layers.0.weight"][4, 3, 1, 2])
   kernel = state["layers.1.weight"]
   assert params["layer_1"]["kernel"][1, 2, 0, 3, 4] == np.float32(kernel[4, 3, 1, 2, 0])
   for i in (2, 3, 4):
     expected = state[f"layers.{i}.weight"].reshape(5, 4).T
     np.testing.assert_allclose(params[f"layer_{i}"]["kernel"], expected, rtol=1e-6)
-  np.testing.assert_allclose(
-    params["layer_6"]["embedding"], state["layers.6.weight"], rtol=1e-6
-  )
+  np.testing.assert_allclose(params["layer_6"]["embedding"], state["layers.6.weight"], rtol=1e-6)
 
 
 def test_everything_that_does_not_fit_is_named_at_once():

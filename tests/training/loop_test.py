@@ -34,9 +34,7 @@ def train(
       previews.append((step, videos))
 
   stage = toy.make_stage()
-  return loop.train(
-    stage, toy.run(folder, steps, **changes), frozen, batches, {}, write_preview
-  )
+  return loop.train(stage, toy.run(folder, steps, **changes), frozen, batches, {}, write_preview)
 
 
 def final_state(folder: pathlib.Path, step: int) -> dict[str, np.ndarray]:
@@ -45,8 +43,7 @@ def final_state(folder: pathlib.Path, step: int) -> dict[str, np.ndarray]:
   state = Checkpoints(folder / "checkpoints").restore(step, target)
   state = state.replace(key=jax.random.key_data(state.key))
   return {
-    jax.tree_util.keystr(k): np.asarray(v)
-    for k, v in jax.tree_util.tree_leaves_with_path(state)
+    jax.tree_util.keystr(k): np.asarray(v) for k, v in jax.tree_util.tree_leaves_with_path(state)
   }
 
 
@@ -106,9 +103,7 @@ def test_statistics_are_those_of_the_first_examples(tmp_path) -> None:
   stream = toy.batches(0)
   examples = np.concatenate([next(stream)["frames"] for _ in range(2)]).reshape(-1, toy.WIDTH)
   state = final_state(tmp_path, 2)
-  np.testing.assert_allclose(
-    state[".statistics['frames']['mean']"], examples.mean(0), rtol=1e-5
-  )
+  np.testing.assert_allclose(state[".statistics['frames']['mean']"], examples.mean(0), rtol=1e-5)
   np.testing.assert_allclose(state[".statistics['frames']['std']"], examples.std(0), rtol=1e-5)
 
 
@@ -152,9 +147,7 @@ def test_what_a_run_leaves(tmp_path) -> None:
   train(tmp_path, 6, previews=previews, preview_every=4)
   rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
   assert [row["step"] for row in rows] == [2, 4, 6]
-  assert {"loss", "gradient_norm", "steps_per_s", "frames_per_s", "input_wait"} <= rows[
-    0
-  ].keys()
+  assert {"loss", "gradient_norm", "steps_per_s", "frames_per_s", "input_wait"} <= rows[0].keys()
   assert (tmp_path / "curves.png").stat().st_size > 1000
   assert list(tmp_path.glob("events.out.tfevents*"))
   assert [step for step, _ in previews] == [4, 6]
@@ -181,8 +174,6 @@ def test_state_is_donated(tmp_path) -> None:
     state: TrainState = jax.jit(stage.init)(jax.random.key(0))
     state = jax.device_put(state, partitioning.shardings(state, mesh))
     batch = partitioning.put_batch(next(toy.batches(0)), mesh)
-    compiled = (
-      loop.compile_step(stage.train_steps[0][1], state, FROZEN, batch).lower().compile()
-    )
+    compiled = loop.compile_step(stage.train_steps[0][1], state, FROZEN, batch).lower().compile()
     compiled(state, FROZEN, batch)
   assert state.params["centre"].is_deleted()

@@ -32,18 +32,14 @@ def test_warm_up_is_linear_and_cosine_ends_at_a_twentieth(decay: str) -> None:
 
 
 def test_clipping_bounds_the_global_norm() -> None:
-  clipped, free = (
-    optimizers.make_optimizer(1e-3, steps=1, clip_norm=norm) for norm in (1.0, 0.0)
-  )
+  clipped, free = (optimizers.make_optimizer(1e-3, steps=1, clip_norm=norm) for norm in (1.0, 0.0))
   params = {"a": jnp.zeros(2)}
   gradient = {"a": jnp.array([30.0, 40.0])}
 
   def moment(optimizer: optax.GradientTransformation) -> jax.Array:
     _, opt_state = optimizer.update(gradient, optimizer.init(params), params)
     adam = [
-      s
-      for s in jax.tree.leaves(opt_state, is_leaf=lambda s: hasattr(s, "mu"))
-      if hasattr(s, "mu")
+      s for s in jax.tree.leaves(opt_state, is_leaf=lambda s: hasattr(s, "mu")) if hasattr(s, "mu")
     ]
     return adam[0].mu["a"]
 

@@ -21,7 +21,7 @@ def run_two(folder: pathlib.Path, steps: int) -> None:
     port = free.getsockname()[1]
   children = [
     subprocess.Popen(
-      [sys.executable, "-m", "tests.training.process", str(folder), str(port), str(i), "2", str(steps)],
+      [sys.executable, "-m", "tests.training.process", *map(str, (folder, port, i, 2, steps))],
       cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )
     for i in range(2)
@@ -48,7 +48,5 @@ def test_two_processes_train_and_one_restores(tmp_path) -> None:
   )
   assert int(state.step) == 6
   for name in ("params", "ema_params", "statistics", "adversary"):
-    for a, b in zip(
-      jax.tree.leaves(getattr(state, name)), jax.tree.leaves(getattr(alone, name))
-    ):
+    for a, b in zip(jax.tree.leaves(getattr(state, name)), jax.tree.leaves(getattr(alone, name))):
       np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6, err_msg=name)

@@ -39,9 +39,7 @@ def starting_noise(
       the flicker between frames) or 'mixed' (half the variance each).
   """
   if sharing not in SHARINGS:
-    raise ValueError(
-      f"Unknown noise sharing {sharing!r}. Choose one of: {', '.join(SHARINGS)}."
-    )
+    raise ValueError(f"Unknown noise sharing {sharing!r}. Choose one of: {', '.join(SHARINGS)}.")
   draw = jax.vmap(lambda key: jax.random.normal(key, shape))
   if sharing == "individual":
     return draw(frame_keys(clip_keys, frame_times))

@@ -94,9 +94,7 @@ class Process:
       return alpha * prediction + sigma * x_t
     return (x_t - alpha * prediction) / sigma
 
-  def loss(
-    self, prediction: jax.Array, x0: jax.Array, t: jax.Array, noise: jax.Array
-  ) -> jax.Array:
+  def loss(self, prediction: jax.Array, x0: jax.Array, t: jax.Array, noise: jax.Array) -> jax.Array:
     """Mean squared error a sample, weighted: Eq. 7. Returns (b,), float32."""
     error = jnp.square(prediction - self.target(x0, t, noise)).astype(jnp.float32)
     error = error.reshape(*t.shape, -1).mean(-1)

@@ -247,9 +247,7 @@ def sample(
   if sampler.stochastic and keys is None:
     raise ValueError("This sampler adds noise: give `keys`, one PRNG key a sample.")
 
-  def body(
-    loop: tuple[SamplerState, Any], i: jax.Array
-  ) -> tuple[tuple[SamplerState, Any], None]:
+  def body(loop: tuple[SamplerState, Any], i: jax.Array) -> tuple[tuple[SamplerState, Any], None]:
     state, carry = loop
     t = jnp.full(x_T.shape[:1], jnp.asarray(sampler.timesteps)[i])
     prediction, carry = denoise(state.x, t, carry)

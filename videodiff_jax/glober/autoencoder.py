@@ -104,9 +104,7 @@ def encode_frames(
   return z.reshape(*frames.shape[:-3], *z.shape[1:])
 
 
-def decode_frames(
-  kl_vae: KLVAE, params: Any, statistics: Statistics, z: jax.Array
-) -> jax.Array:
+def decode_frames(kl_vae: KLVAE, params: Any, statistics: Statistics, z: jax.Array) -> jax.Array:
   """Standardised latents (n, H', W', C') -> frames (n, h, w, c), about [-1, 1], not clipped."""
   return kl_vae.apply(params, z * statistics["std"] + statistics["mean"], method="decode")
 

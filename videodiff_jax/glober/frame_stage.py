@@ -80,28 +80,20 @@ def kl_vae_stage(config: ml_collections.ConfigDict, networks: Networks) -> Stage
     metrics = result["metrics"] | {"gradient_norm": optax.tree.norm(result["params"])}
     new = state.apply_gradients(train, result["params"], optimizer, ema)
     if adversarial:
-      new = new.replace(
-        adversary=train.adversary.apply_gradients(result["adversary"], optimizer)
-      )
+      new = new.replace(adversary=train.adversary.apply_gradients(result["adversary"], optimizer))
     return new, metrics
 
-  def preview(
-    train: TrainState, frozen: Any, batch: Batch, key: jax.Array
-  ) -> dict[str, jax.Array]:
+  def preview(train: TrainState, frozen: Any, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
     del frozen, key
     clips = to_float(batch["frames"])
-    posterior = model.apply(
-      train.ema_params, clips.reshape(-1, *clips.shape[2:]), method="encode"
-    )
+    posterior = model.apply(train.ema_params, clips.reshape(-1, *clips.shape[2:]), method="encode")
     drawn = model.apply(train.ema_params, posterior.mean, method="decode")
     return {"real": clips, "reconstruction": drawn.reshape(clips.shape)}
 
   def plain(train: TrainState, frozen: Any, batch: Batch) -> tuple[TrainState, Metrics]:
     return step(train, batch, adversarial=False)
 
-  def against_adversary(
-    train: TrainState, frozen: Any, batch: Batch
-  ) -> tuple[TrainState, Metrics]:
+  def against_adversary(train: TrainState, frozen: Any, batch: Batch) -> tuple[TrainState, Metrics]:
     return step(train, batch, adversarial=True)
 
   steps = ((0, plain),)

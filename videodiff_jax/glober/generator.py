@@ -17,9 +17,7 @@ def inputs(model: DiT, labels: jax.Array) -> dict[str, jax.Array]:
   return {"tokens": tokens} | ({"labels": labels} if model.num_classes else {})
 
 
-def denoise(
-  model: DiT, params: Any, v_t: jax.Array, t: jax.Array, labels: jax.Array
-) -> jax.Array:
+def denoise(model: DiT, params: Any, v_t: jax.Array, t: jax.Array, labels: jax.Array) -> jax.Array:
   """The DiT's prediction for global features (b, H'', W'', C''); a variance half is left out."""
   return model.apply(params, v_t, t, **inputs(model, labels))[..., : model.in_channels]
 

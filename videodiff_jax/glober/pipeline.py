@@ -7,7 +7,6 @@ import pathlib
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import tqdm
@@ -69,9 +68,7 @@ class Pipeline:
     """
     workdir = pathlib.Path(workdir)
     if not (workdir / "config.json").is_file():
-      raise CheckpointError(
-        f"{workdir} is not a workdir: it has no config.json. Train one first."
-      )
+      raise CheckpointError(f"{workdir} is not a workdir: it has no config.json. Train one first.")
     config = ml_collections.ConfigDict(json.loads((workdir / "config.json").read_text()))
     mesh = partitioning.make_mesh()
     ema = {name: load_ema(config, workdir, name, mesh) for name in stages.NAMES}
@@ -182,9 +179,7 @@ class Pipeline:
       raise ValueError(f"Class label {labels.max()} was asked for, but this system has {has}.")
     return labels
 
-  def _in_chunks(
-    self, what: str, function: Any, rows: tuple, frames_per_row: int
-  ) -> np.ndarray:
+  def _in_chunks(self, what: str, function: Any, rows: tuple, frames_per_row: int) -> np.ndarray:
     """Calls a compiled function on equal chunks of rows; the last one is padded."""
     devices = self.mesh.devices.size
     size = max(self.config.sample.frames_per_chunk // frames_per_row, 1)

@@ -38,16 +38,14 @@ def frame_times(config: ml_collections.ConfigDict) -> np.ndarray:
 
 
 def encode_clips(networks: Networks, params: Params, key_frames: jax.Array) -> jax.Array:
-  """(n, K, h, w, c) uint8 keyframes -> (n, H'', W'', C'') means of the global feature's posterior."""
+  """(n, K, h, w, c) uint8 keyframes -> (n, H'', W'', C'') posterior means of v."""
   z = encode_frames(
     networks.kl_vae, params["kl_vae"], params["latent_statistics"], key_frames, None
   )
   return networks.autoencoder.apply(params["autoencoder"], z, method="encode").mean
 
 
-def null_video(
-  config: ml_collections.ConfigDict, networks: Networks, params: Params
-) -> jax.Array:
+def null_video(config: ml_collections.ConfigDict, networks: Networks, params: Params) -> jax.Array:
   """(1, H'', W'', C''): the encoding of zero keyframe latents, what training drops videos to."""
   zeros = jnp.zeros((1, config.data.num_keyframes, *networks.latent_shape))
   return networks.autoencoder.apply(params["autoencoder"], zeros, method="encode").mean
@@ -73,9 +71,7 @@ def draw_features(
   sampler = make_sampler(process, **settings.generator)
   weights = partitioning.gather(params["generator"])
 
-  def denoise(
-    x: jax.Array, t: jax.Array, labels: jax.Array, carry: Any
-  ) -> tuple[jax.Array, Any]:
+  def denoise(x: jax.Array, t: jax.Array, labels: jax.Array, carry: Any) -> tuple[jax.Array, Any]:
     return generator.denoise(networks.generator, weights, x, t, labels), carry
 
   null = jnp.full_like(labels, networks.num_classes)

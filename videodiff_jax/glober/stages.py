@@ -175,9 +175,7 @@ def autoencoder_stage(config: ml_collections.ConfigDict, networks: Networks) -> 
     raw = channel_statistics(networks.latent_shape[-1])
     return {"latents": encode_frames(kl_vae, frozen["kl_vae"], raw, batch["key_frames"], key)}
 
-  def preview(
-    train: TrainState, frozen: Any, batch: Batch, key: jax.Array
-  ) -> dict[str, jax.Array]:
+  def preview(train: TrainState, frozen: Any, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
     params = {
       "kl_vae": frozen["kl_vae"],
       "autoencoder": train.ema_params,
@@ -196,9 +194,7 @@ def autoencoder_stage(config: ml_collections.ConfigDict, networks: Networks) -> 
 
   steps = ((0, without),)
   if losses.lambda_cra:
-    steps = (
-      ((0, with_cra),) if cra.start_step == 0 else ((0, without), (cra.start_step, with_cra))
-    )
+    steps = ((0, with_cra),) if cra.start_step == 0 else ((0, without), (cra.start_step, with_cra))
   return Stage("autoencoder", init, steps, preview, measure if measured else None)
 
 
@@ -258,9 +254,7 @@ def generator_stage(config: ml_collections.ConfigDict, networks: Networks) -> St
   def measure(frozen: Any, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
     return {"global_features": posterior_samples(frozen, batch, key, 1)}
 
-  def preview(
-    train: TrainState, frozen: Any, batch: Batch, key: jax.Array
-  ) -> dict[str, jax.Array]:
+  def preview(train: TrainState, frozen: Any, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
     params = frozen | {
       "generator": train.ema_params, "feature_statistics": train.statistics["global_features"]
     }  # fmt: skip

@@ -59,9 +59,7 @@ class ClipSampler:
   def __post_init__(self) -> None:
     for name, choices in (("content", CONTENTS), ("sampling", SAMPLINGS)):
       if getattr(self, name) not in choices:
-        raise ValueError(
-          f"Unknown {name} {getattr(self, name)!r}; choose {', '.join(choices)}."
-        )
+        raise ValueError(f"Unknown {name} {getattr(self, name)!r}; choose {', '.join(choices)}.")
     if self.content in ("pairs", "keys"):
       keyframe_indices(self.num_frames, self.num_keyframes)
     if self.content in ("pairs", "frames") and not 1 <= self.num_targets <= self.num_frames:

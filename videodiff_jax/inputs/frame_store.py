@@ -42,9 +42,7 @@ def frame_features(size: int, channels: int, codec: str) -> tfds.features.Featur
   """The TFDS features of one record: the frame, the name of its video, its index there."""
   shape = (size, size, channels)
   if codec == "raw":
-    frame = tfds.features.Tensor(
-      shape=shape, dtype=np.uint8, encoding=tfds.features.Encoding.BYTES
-    )
+    frame = tfds.features.Tensor(shape=shape, dtype=np.uint8, encoding=tfds.features.Encoding.BYTES)
   else:
     frame = tfds.features.Image(shape=shape, encoding_format=codec)
   index = tfds.features.Scalar(np.int32)

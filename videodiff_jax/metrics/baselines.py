@@ -87,9 +87,7 @@ def _frames(video: np.ndarray, indices: np.ndarray) -> np.ndarray:
 def _sorted_keys(video: np.ndarray, indices: Sequence[int]) -> np.ndarray:
   keys = np.unique(indices)
   if not len(keys) or keys[0] < 0 or keys[-1] >= video.shape[-4]:
-    raise ValueError(
-      f"Keyframe indices must lie in 0..{video.shape[-4] - 1}, got {list(indices)}."
-    )
+    raise ValueError(f"Keyframe indices must lie in 0..{video.shape[-4] - 1}, got {list(indices)}.")
   return keys
 
 

@@ -64,10 +64,6 @@ def _smooth(x: np.ndarray) -> np.ndarray:
 
 def _check(a: np.ndarray, b: np.ndarray) -> None:
   if a.shape != b.shape or a.ndim < 3:
-    raise ValueError(
-      f"Frames to compare must have one shape (..., h, w, c): {a.shape}, {b.shape}."
-    )
+    raise ValueError(f"Frames to compare must have one shape (..., h, w, c): {a.shape}, {b.shape}.")
   if a.dtype != np.uint8 or b.dtype != np.uint8:
-    raise ValueError(
-      f"PSNR and SSIM compare uint8 frames in 0..255, got {a.dtype} and {b.dtype}."
-    )
+    raise ValueError(f"PSNR and SSIM compare uint8 frames in 0..255, got {a.dtype} and {b.dtype}.")

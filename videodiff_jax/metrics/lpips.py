@@ -24,17 +24,13 @@ class LPIPS(nn.Module):
     """(n, h, w, 3) and (n, h, w, 3) in [-1, 1] -> (n,) float32."""
     pair = (jnp.concatenate([a, b]).astype(jnp.float32) - jnp.array(_SHIFT)) / jnp.array(_SCALE)
     distance = 0.0
-    for level, features in enumerate(
-      self._alex(pair) if self.net == "alex" else self._vgg(pair)
-    ):
+    for level, features in enumerate(self._alex(pair) if self.net == "alex" else self._vgg(pair)):
       unit_a, unit_b = jnp.split(_normalise(features), 2)
       head = nn.Dense(1, use_bias=False, precision="highest", name=f"head_{level}")
       distance += head((unit_a - unit_b) ** 2).mean(axis=(1, 2, 3))
     return distance
 
-  def _conv(
-    self, x: jax.Array, index: int, width: int, kernel: int = 3, **options
-  ) -> jax.Array:
+  def _conv(self, x: jax.Array, index: int, width: int, kernel: int = 3, **options) -> jax.Array:
     options = {
       "padding": kernel // 2,
       "precision": "highest",

@@ -46,9 +46,7 @@ class PairDiscriminator(nn.Module):
         index += 1
       for _ in range(count):
         name, features = f"down_{index}", self.channels * multiplier
-        block = ResBlock(
-          features, groups=self.norm_groups, dtype=self.dtype, name=f"{name}_res"
-        )
+        block = ResBlock(features, groups=self.norm_groups, dtype=self.dtype, name=f"{name}_res")
         frames = block(x.reshape(-1, *x.shape[2:]))
         x = frames.reshape(*x.shape[:2], *frames.shape[1:])
         if 2**level in self.attention_rates:

@@ -192,7 +192,5 @@ def unstack_blocks(params: Mapping[str, Any]) -> dict[str, Any]:
   """Parameters of a scanned DiT in the form that `scan_blocks=False` takes."""
   rest = {name: value for name, value in params.items() if name != "blocks"}
   depth = jax.tree.leaves(params["blocks"])[0].shape[0]
-  blocks = {
-    f"block_{i}": jax.tree.map(lambda a, i=i: a[i], params["blocks"]) for i in range(depth)
-  }
+  blocks = {f"block_{i}": jax.tree.map(lambda a, i=i: a[i], params["blocks"]) for i in range(depth)}
   return {**rest, **blocks}

@@ -37,9 +37,9 @@ class FrameControl(nn.Module):
         f"{global_feature.shape[0]} global features need as many frame times, "
         f"not shape {frame_time.shape}: repeat the feature for every frame."
       )
-    embedding = PositionEmbedding(
-      self.channels, 4 * self.channels, self.dtype, name="time_embed"
-    )(frame_time * self.index_scale)
+    embedding = PositionEmbedding(self.channels, 4 * self.channels, self.dtype, name="time_embed")(
+      frame_time * self.index_scale
+    )
     maps = {}
     for block in self.unet_blocks:
       h = ResBlock(

@@ -76,9 +76,7 @@ class _Encoder(_Stack):
     for i in range(len(self.multipliers)):
       x = self.level(x, i, self.blocks)
       if i < len(self.multipliers) - 1:
-        x = Conv3x3(x.shape[-1], 2, ((0, 1), (0, 1)), dtype=self.dtype, name=f"level_{i}_down")(
-          x
-        )
+        x = Conv3x3(x.shape[-1], 2, ((0, 1), (0, 1)), dtype=self.dtype, name=f"level_{i}_down")(x)
     return self.head(self.middle(x))
 
 

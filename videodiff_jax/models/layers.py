@@ -27,9 +27,7 @@ def per_level(num_blocks: int | Sequence[int], levels: int) -> tuple[int, ...]:
   """Residual blocks of each level, from one number for all or one for each."""
   counts = (num_blocks,) * levels if isinstance(num_blocks, int) else tuple(num_blocks)
   if len(counts) != levels:
-    raise ValueError(
-      f"{len(counts)} block counts for {levels} levels: give one number a level."
-    )
+    raise ValueError(f"{len(counts)} block counts for {levels} levels: give one number a level.")
   return counts
 
 

@@ -90,9 +90,9 @@ class UNet(nn.Module):
     self._check(x, context, control, outline)
     names = (block.name for block in outline)
     wrap = nn.remat if self.remat == "blocks" else lambda module: module
-    embedding = PositionEmbedding(
-      self.channels, 4 * self.channels, self.dtype, name="time_embed"
-    )(t)
+    embedding = PositionEmbedding(self.channels, 4 * self.channels, self.dtype, name="time_embed")(
+      t
+    )
 
     def residual(h: jax.Array, features: int, name: str) -> jax.Array:
       block = wrap(ResBlock)(features, groups=self.norm_groups, dtype=self.dtype, name=name)

@@ -26,9 +26,7 @@ def convert(state: State, rules: Rules, shapes: Mapping[str, Any]) -> dict[str, 
   Raises:
     ValueError: parameters without a tensor, tensors without a parameter, or shapes that differ.
   """
-  wanted = {
-    path: leaf.shape for path, leaf in traverse_util.flatten_dict(shapes, sep=".").items()
-  }
+  wanted = {path: leaf.shape for path, leaf in traverse_util.flatten_dict(shapes, sep=".").items()}
   found, problems = {}, []
   for name, value in state.items():
     path = _path(name, rules, wanted)

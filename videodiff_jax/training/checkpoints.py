@@ -46,9 +46,7 @@ class Checkpoints:
   def meta(self, step: int) -> dict[str, Any]:
     """The JSON dict saved with a checkpoint."""
     self._require(step)
-    return self._manager.restore(
-      step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())
-    ).meta
+    return self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
 
   def restore(self, step: int, target: TrainState) -> TrainState:
     """The state of a step, placed as `target` (ShapeDtypeStructs with shardings) says."""

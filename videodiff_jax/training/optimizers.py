@@ -48,9 +48,7 @@ def make_optimizer(
     raise ValueError(f"Unknown decay {decay!r}. Choose one of: {', '.join(DECAYS)}.")
   scatter = optax.stateless(lambda updates, params: partitioning.scatter(updates))
   clip = optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity()
-  return optax.chain(
-    scatter, clip, optax.adamw(schedule, b1=b1, b2=b2, weight_decay=weight_decay)
-  )
+  return optax.chain(scatter, clip, optax.adamw(schedule, b1=b1, b2=b2, weight_decay=weight_decay))
 
 
 def accumulate(

@@ -88,6 +88,5 @@ def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
   """This host's share of a batch as global arrays, split over the mesh."""
   sharding = NamedSharding(mesh, BATCH)
   return {
-    name: jax.make_array_from_process_local_data(sharding, value)
-    for name, value in batch.items()
+    name: jax.make_array_from_process_local_data(sharding, value) for name, value in batch.items()
   }

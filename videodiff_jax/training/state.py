@@ -16,9 +16,7 @@ class Adversary:
   params: Any
   opt_state: Any
 
-  def apply_gradients(
-    self, gradients: Any, optimizer: optax.GradientTransformation
-  ) -> "Adversary":
+  def apply_gradients(self, gradients: Any, optimizer: optax.GradientTransformation) -> "Adversary":
     """One optimiser step."""
     updates, opt_state = optimizer.update(gradients, self.opt_state, self.params)
     return Adversary(optax.apply_updates(self.params, updates), opt_state)
