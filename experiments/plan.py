@@ -176,7 +176,7 @@ def _countable(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
 
   What is computed again in a backward pass (remat) does not count as model FLOPs.
   """
-  config = ml_collections.ConfigDict(config)
+  config = config.copy_and_resolve_references()  # a plain copy would share the inner dicts
   config.remat = "none"
   config.model.dit.scan_blocks = True
   config.loss.kl_vae.lpips = 0.0

@@ -128,3 +128,11 @@ def test_sky_in_half_a_minute() -> None:
   assert time.process_time() - began < 30
   for figure in ("859,520,964", "179.46", "83,653,863", "1,149,326,372", "382,027,792"):
     assert figure in text
+
+
+def test_planning_leaves_the_configuration_alone() -> None:
+  """The start table plans with the very configuration that is then trained."""
+  config = glober_digits.get_config("smoke")
+  before = config.to_json()
+  plan.stage_figures(config, "generator")
+  assert config.to_json() == before
