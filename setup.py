@@ -55,7 +55,7 @@ setup(
     "demo": _DEMO,
     "metrics": _METRICS,
     "parity": _PARITY,
-    "test": ["pytest>=8,<10", "ruff>=0.12,<1", *_DEMO],
+    "test": ["pytest>=8,<10", "pytest-xdist>=3.6,<4", "ruff>=0.12,<1", *_DEMO],
     "cuda13": ["jax[cuda13]>=0.8,<0.12"],
     "tpu": ["jax[tpu]>=0.8,<0.12"],
   },

@@ -32,7 +32,7 @@ def base() -> ConfigDict:
 
   config.data = data = ConfigDict()
   data.name = ""  # of the builder in data/, see python -m data.prepare --help
-  data.dir = ""  # the prepared store
+  data.dir = ""  # the prepared store; embedded sets prepare theirs in data/stores
   data.image_size = 256  # pixels, square
   data.channels = 3  # of a frame
   data.num_classes = 0  # used with condition "class"

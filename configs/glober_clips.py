@@ -16,7 +16,6 @@ from configs import common
 def get_config(arg: str | None = None) -> ConfigDict:
   config = common.base()
   config.data.name = "demo_clips"
-  config.data.dir = "data/stores/demo_clips_64"
   config.data.image_size = 64
   config.data.num_targets = 4
   config.data.frame_time = "index / (F - 1)"

@@ -17,7 +17,6 @@ def get_config(arg: str | None = None) -> ConfigDict:
   config.condition = "class"
   data, model, train = config.data, config.model, config.train
   data.name = "moving_digits"
-  data.dir = "data/stores/moving_digits_32"
   data.image_size = 32
   data.channels = 1
   data.num_classes = 10
@@ -33,19 +32,20 @@ def get_config(arg: str | None = None) -> ConfigDict:
     channels=32, blocks=1, out_channels=32, num_head_channels=16, logvar_bias=-4.0
   )
   model.frame_control.update(which="down", index_scale=30.0, zero_init_res=False)
-  model.unet.update(channels=64, multipliers=(1, 2), blocks=1, num_heads=4, context_dim=64)
+  model.unet.update(channels=48, multipliers=(1, 2), blocks=1, num_heads=4, context_dim=64)
   model.unet.attention_rates = (2,)
   model.discriminator.update(channels=16, multipliers=(1, 2, 3, 4), attention_rates=(8,))
   model.discriminator.update(num_head_channels=16, position_scale=0.02)
-  model.dit.update(width=128, depth=6, num_heads=4, context_dim=64, scan_blocks=False)
+  model.dit.update(width=192, depth=6, num_heads=4, context_dim=64, scan_blocks=False)
   for name in ("decoder", "generator"):
     config.diffusion[name].prediction_type = "v_prediction"
-  config.diffusion.decoder.timestep_power = 2.0
+  config.diffusion.decoder.timestep_power = 3.0
   config.loss.kl_vae.update(reconstruction="l2", lpips=0.0, adversary=0.0)
-  config.loss.cra.update(start_step=1800, max_timestep=500)
+  config.loss.cra.update(start_step=2500, max_timestep=500)
+  config.loss.lambda_kl = 5e-6
   train.kl_vae = common.stage(700, 16, 3e-3, ema=0.99)
-  train.autoencoder = common.stage(1900, 6, 1.5e-3, ema=0.99)
-  train.generator = common.stage(400, 16, 1e-3, ema=0.99)
+  train.autoencoder = common.stage(2550, 6, 1.5e-3, ema=0.99)
+  train.generator = common.stage(600, 16, 1e-3, ema=0.99)
   train.generator.draws_per_clip = 4
   for stage in (train.kl_vae, train.autoencoder, train.generator):
     stage.optimizer.update(decay="cosine", warmup_steps=50)
@@ -62,7 +62,6 @@ def get_config(arg: str | None = None) -> ConfigDict:
 
 def _at_64px(config: ConfigDict) -> None:
   config.precision = "bfloat16"
-  config.data.dir = "data/stores/moving_digits_64"
   config.data.image_size = 64
   model, train = config.model, config.train
   model.kl_vae.update(channels=32, multipliers=(1, 2, 4), blocks=1)

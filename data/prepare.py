@@ -39,6 +39,8 @@ OPTION_FLAGS = {
   "num_videos": (flags.DEFINE_integer, "moving_digits: one in ten is for testing."),
   "seed": (flags.DEFINE_integer, "moving_digits: of all motion."),
 }
+# Their videos come inside packages, so they need no --source.
+EMBEDDED = ("moving_digits", "demo_clips")
 _REQUEST = "request.json"
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import jax
 import ml_collections
 
+from data.prepare import EMBEDDED
 from videodiff_jax.diffusion import noise, samplers
 from videodiff_jax.glober import adversarial, frame_stage, networks, stages
 from videodiff_jax.inputs.clips import SAMPLINGS
@@ -113,7 +114,7 @@ def check_training(config: ml_collections.ConfigDict) -> None:
         f"device(s) times config.train.{name}.accumulate ({accumulate}): for example "
         f"{-(-batch // unit) * unit}."
       )
-  if not config.data.dir:
+  if not config.data.dir and config.data.name not in EMBEDDED:
     raise UserError(
       "config.data.dir is empty. Prepare a store (python -m data.prepare --help) and give its "
       "folder as --config.data.dir=DIR."
@@ -123,17 +124,17 @@ def check_training(config: ml_collections.ConfigDict) -> None:
 def check_store(config: ml_collections.ConfigDict, store: FrameStore) -> None:
   """Raises UserError where the prepared store is not what the configuration describes."""
   data = config.data
+  where = f"The store {data.dir or data.name}"
   for name in ("image_size", "channels"):
     if getattr(store, name) != data[name]:
       raise UserError(
-        f"The store in {data.dir} has {name} {getattr(store, name)}, but config.data.{name} "
-        f"is {data[name]}. Prepare another store (python -m data.prepare --help) or change the "
-        "key."
+        f"{where} has {name} {getattr(store, name)}, but config.data.{name} is {data[name]}. "
+        "Prepare another store (python -m data.prepare --help) or change the key."
       )
   if config.condition == "class" and len(store.classes) != data.num_classes:
     raise UserError(
-      f"The store in {data.dir} has {len(store.classes)} classes, but "
-      f"config.data.num_classes is {data.num_classes}."
+      f"{where} has {len(store.classes)} classes, but config.data.num_classes is "
+      f"{data.num_classes}."
     )
 
 

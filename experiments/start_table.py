@@ -46,9 +46,10 @@ def show(
     )  # fmt: skip
   heading = ("stage", "parameters", "steps", "done", "minutes (est.)", "disk, GB")
   free = shutil.disk_usage(_existing_parent(workdir)).free
+  data = config.data.dir or config.data.name
   logging.info(
     "%s\ndevices: %s, mesh %s\ndata: %s, %d training videos\nworkdir: %s, %.1f GB free\n%s",
-    "videodiff_jax", checks.local_devices(), dict(mesh.shape), config.data.dir, store.num_videos,
+    "videodiff_jax", checks.local_devices(), dict(mesh.shape), data, store.num_videos,
     workdir, free / 1e9, format_table(rows, heading),
   )  # fmt: skip
   if free < needed:

@@ -23,7 +23,6 @@ from videodiff_jax.inputs.frame_store import FrameStore
 from videodiff_jax.training import loop, partitioning
 
 _CONTENTS = {"kl_vae": "frames", "autoencoder": "pairs", "generator": "keys"}
-_EMBEDDED = ("moving_digits", "demo_clips")  # inside packages: prepared at first use
 _PREVIEW_CLIPS = 4
 
 
@@ -57,14 +56,15 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path, only: str | 
 
 
 def open_store(config: ml_collections.ConfigDict, split: str) -> FrameStore:
-  """A split of the configuration's store; embedded data sets are prepared at first use."""
+  """A split of the store in config.data.dir; without one, of an embedded set, prepared here."""
   data = config.data
-  if data.name in _EMBEDDED and jax.process_index() == 0 and not pathlib.Path(data.dir).exists():
+  folder = data.dir or f"data/stores/{data.name}_{data.image_size}"
+  if not data.dir and jax.process_index() == 0:
     with checks.told():
-      prepare.ensure(data.name, data.dir, size=data.image_size)
+      prepare.ensure(data.name, folder, size=data.image_size)
   if jax.process_count() > 1:
     multihost_utils.sync_global_devices("store")
-  return FrameStore.open(data.dir, split)
+  return FrameStore.open(folder, split)
 
 
 def clip_sampler(

@@ -85,7 +85,7 @@ def test_odd_targets_need_no_pairs_without_cra() -> None:
     ({"train__kl_vae__accumulate": 3}, "accumulate (3): for example 24"),
     ({"mesh__fsdp": 3}, "config.mesh (data=-1, fsdp=3) does not fit 8 device(s)"),
     ({"mesh__data": 4}, "may be: 8 x 1, 4 x 2, 2 x 4, 1 x 8"),
-    ({"data__dir": ""}, "config.data.dir is empty"),
+    ({"data__name": "ucf101"}, "config.data.dir is empty"),
   ],
 )
 def test_training_refused(keys: dict[str, Any], message: str) -> None:

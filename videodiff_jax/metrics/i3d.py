@@ -208,7 +208,9 @@ def features(
   params = pretrained.load(channels=batch[0].shape[-1])
   params = jax.device_put(params, NamedSharding(mesh, P()))
   results = []
-  with tqdm(total=total, unit="clip", desc="I3D", delay=5, disable=not progress) as bar:
+  with tqdm(
+    total=total, unit="clip", desc="I3D", delay=5, disable=None if progress else True
+  ) as bar:
     while batch:
       padded = np.stack(batch + batch[:1] * (size - len(batch)))
       padded = jax.device_put(padded, NamedSharding(mesh, P("data")))
