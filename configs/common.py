@@ -71,6 +71,7 @@ def base() -> ConfigDict:
   model.frame_control.which = "all"  # 25 UNet blocks (paper); "down": 12 (March 2023)
   model.frame_control.index_scale = 1.0  # multiplies tau before its sinusoid (release: 1)
   model.frame_control.zero_init_res = True  # release; the 1x1 convolutions always start at zero
+  model.frame_control.scale_shift = False  # release; True lets tau scale features, not only add
   model.frame_control.norm_groups = 32  # at most; narrow networks need fewer (ours)
   model.unet = ConfigDict()
   model.unet.channels = 320  # Table 8

@@ -32,6 +32,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     channels=32, blocks=1, out_channels=32, num_head_channels=16, logvar_bias=-4.0
   )
   model.frame_control.update(which="down", index_scale=30.0, zero_init_res=False)
+  model.frame_control.scale_shift = True
   model.unet.update(channels=48, multipliers=(1, 2), blocks=1, num_heads=4, context_dim=64)
   model.unet.attention_rates = (2,)
   model.discriminator.update(channels=16, multipliers=(1, 2, 3, 4), attention_rates=(8,))

@@ -6,6 +6,7 @@ import pytest
 from tests.helpers import fill
 from videodiff_jax.models import unet
 from videodiff_jax.models.frame_control import FrameControl, select
+from videodiff_jax.models.layers import ResBlock
 
 OUTLINE = unet.blocks(8, (1, 2, 2), 1)
 MODULE = FrameControl(OUTLINE, feature_rate=2, channels=6, norm_groups=4)
@@ -95,3 +96,21 @@ def test_one_time_a_feature():
 def test_rates_must_differ_by_a_power_of_two():
   with pytest.raises(ValueError, match="rate 3 and down_0's rate 1"):
     jax.eval_shape(FrameControl(OUTLINE, 3, 6).init, jax.random.key(0), FEATURE, TIMES)
+
+
+def test_frame_time_can_scale_features() -> None:
+  """A time whose scale is -1 silences the block, whatever the global feature."""
+  block = ResBlock(8, scale_shift=True, groups=2)
+  x = np.random.default_rng(0).normal(size=(2, 4, 4, 8)).astype(np.float32)
+  embedding = np.zeros((2, 6), np.float32)
+  params = fill(jax.eval_shape(block.init, jax.random.key(0), x, embedding))
+  params["params"]["embed"]["kernel"][:] = 0
+  params["params"]["embed"]["bias"][:8] = -1  # a scale of zero
+  params["params"]["embed"]["bias"][8:] = 0
+  out = block.apply(params, x, embedding)
+  np.testing.assert_allclose(
+    out - x, np.broadcast_to(params["params"]["conv_out"]["bias"], x.shape), atol=1e-6
+  )
+  control = FrameControl((unet.Block("down_0", 1, 8),), 1, channels=8, scale_shift=True)
+  shapes = jax.eval_shape(control.init, jax.random.key(0), x, np.zeros(2, np.float32))
+  assert shapes["params"]["down_0_res"]["embed"]["kernel"].shape[-1] == 16

@@ -154,6 +154,13 @@ def test_what_a_run_leaves(tmp_path) -> None:
   assert previews[0][1]["centre"].dtype == np.uint8
 
 
+def test_every_step_can_be_logged_and_saved(tmp_path) -> None:
+  train(tmp_path, 3, log_every=1, checkpoint_every=1)
+  rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+  assert [row["step"] for row in rows] == [1, 2, 3]
+  assert all(np.isfinite(row["loss"]) for row in rows)
+
+
 def test_second_step_function_takes_over() -> None:
   stage = toy.make_stage()
   first, second = stage.train_steps[0][1], lambda *_: None

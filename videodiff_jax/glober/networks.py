@@ -71,6 +71,7 @@ def build(config: ml_collections.ConfigDict) -> Networks:
       channels=model.video_encoder.channels,
       index_scale=control.index_scale,
       zero_init_res=control.zero_init_res,
+      scale_shift=control.scale_shift,
       norm_groups=control.norm_groups,
       dtype=dtype,
     ),

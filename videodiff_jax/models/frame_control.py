@@ -26,6 +26,7 @@ class FrameControl(nn.Module):
   channels: int = 320  # of the frame time's sinusoid
   index_scale: float = 1.0  # multiplies the frame time before its sinusoid
   zero_init_res: bool = True
+  scale_shift: bool = False  # how the frame time enters a residual block, see ResBlock
   norm_groups: int = 32  # at most; fewer for few channels, see GroupNorm
   dtype: Dtype = jnp.float32
 
@@ -46,6 +47,7 @@ class FrameControl(nn.Module):
         block.channels,
         levels=self._levels(block),
         zero_init=self.zero_init_res,
+        scale_shift=self.scale_shift,
         groups=self.norm_groups,
         dtype=self.dtype,
         name=f"{block.name}_res",

@@ -204,12 +204,14 @@ class ResBlock(nn.Module):
 
   `levels` scales the map by 2**levels before the first convolution and on the way past it.
   A first block of zeros (`zero_init`) makes deep networks start as the identity; in very small
-  autoencoders it stops learning instead.
+  autoencoders it stops learning instead. With `scale_shift` the embedding scales and shifts the
+  second norm's result (Dhariwal & Nichol 2021, AdaGN) instead of being added before it.
   """
 
   features: int
   levels: int = 0
   zero_init: bool = True
+  scale_shift: bool = False
   groups: int = 32
   epsilon: float = 1e-5
   dtype: Dtype = jnp.float32
@@ -220,10 +222,17 @@ class ResBlock(nn.Module):
     x = x.astype(self.dtype)
     h = nn.silu(GroupNorm(self.groups, self.epsilon, name="norm_in")(x))
     h = Conv3x3(self.features, dtype=self.dtype, name="conv_in")(resample(h, self.levels))
-    if embedding is not None:
+    norm = GroupNorm(self.groups, self.epsilon, name="norm_out")
+    if embedding is None:
+      h = norm(h)
+    elif self.scale_shift:
+      moved = nn.Dense(2 * self.features, dtype=self.dtype, name="embed")(nn.silu(embedding))
+      scale, shift = jnp.split(moved[:, None, None], 2, axis=-1)
+      h = norm(h) * (1 + scale) + shift
+    else:
       shift = nn.Dense(self.features, dtype=self.dtype, name="embed")(nn.silu(embedding))
-      h += shift[:, None, None]
-    h = nn.silu(GroupNorm(self.groups, self.epsilon, name="norm_out")(h))
+      h = norm(h + shift[:, None, None])
+    h = nn.silu(h)
     h = Conv3x3(self.features, zero_init=self.zero_init, dtype=self.dtype, name="conv_out")(h)
     x = resample(x, self.levels)
     if x.shape[-1] != self.features:

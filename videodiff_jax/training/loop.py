@@ -280,7 +280,9 @@ class _Pending:
 
   def read(self, keep: int) -> dict[str, float]:
     """Means over the steps read, all but the `keep` newest; checks each for finiteness."""
-    taken = [self._queue.popleft() for _ in range(len(self._queue) - keep)]
+    count = len(self._queue)
+    # The only step there is is read all the same, so that every line has its numbers.
+    taken = [self._queue.popleft() for _ in range(max(count - keep, min(count, 1)))]
     values = jax.device_get([metrics for _, metrics, _ in taken])
     for (step, _, ids), row in zip(taken, values):
       if not (np.isfinite(row["loss"]) and np.isfinite(row["gradient_norm"])):
