@@ -108,7 +108,7 @@ def test_library_reads_what_the_command_wrote(workdir) -> None:
 def test_wrong_requests_are_told(workdir) -> None:
   with pytest.raises(checks.UserError, match="numbers such as"):
     sample.sample(workdir, None, options(frame_times=["a"]))
-  with pytest.raises(checks.UserError, match="classes 0 to 9"):
+  with pytest.raises(checks.UserError, match="classes are 0 to 9"):
     sample.sample(workdir, None, options(class_label=10))
   with pytest.raises(checks.UserError, match="No file"):
     sample.redraw(workdir, None, options(input="nowhere.npz"))

@@ -139,6 +139,8 @@ class Pipeline:
     classes = self.networks.num_classes
     if labels is None and classes:
       labels = np.random.default_rng(seed).integers(0, classes, num_videos)
+    elif labels is not None and np.max(labels) == classes:
+      raise ValueError(f"Class label {classes} was asked for; classes are 0 to {classes - 1}.")
     labels = self._labels(labels, num_videos)
     rows = (labels, np.arange(num_videos))
     draw = functools.partial(self._draw_features, seed=seed)
