@@ -42,11 +42,11 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.diffusion[name].prediction_type = "v_prediction"
   config.diffusion.decoder.timestep_power = 3.0
   config.loss.kl_vae.update(reconstruction="l2", lpips=0.0, adversary=0.0)
-  config.loss.cra.update(start_step=2500, max_timestep=500)
+  config.loss.cra.update(start_step=2060, max_timestep=500)
   config.loss.lambda_kl = 5e-6
   train.kl_vae = common.stage(700, 16, 3e-3, ema=0.99)
-  train.autoencoder = common.stage(2550, 6, 1.5e-3, ema=0.99)
-  train.generator = common.stage(600, 16, 1e-3, ema=0.99)
+  train.autoencoder = common.stage(2100, 6, 1.5e-3, ema=0.99)
+  train.generator = common.stage(500, 16, 1e-3, ema=0.99)
   train.generator.draws_per_clip = 4
   for stage in (train.kl_vae, train.autoencoder, train.generator):
     stage.optimizer.update(decay="cosine", warmup_steps=50)
