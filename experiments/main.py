@@ -210,6 +210,7 @@ def _quiet_libraries() -> None:
     lambda record: (
       record.levelno >= python_logging.WARNING
       or pathlib.Path(record.pathname).is_relative_to(_ROOT)
+      and "site-packages" not in record.pathname
     )
   )
 
