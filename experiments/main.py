@@ -209,8 +209,10 @@ def _quiet_libraries() -> None:
   handler.addFilter(
     lambda record: (
       record.levelno >= python_logging.WARNING
-      or pathlib.Path(record.pathname).is_relative_to(_ROOT)
-      and "site-packages" not in record.pathname
+      or (
+        pathlib.Path(record.pathname).is_relative_to(_ROOT)
+        and "site-packages" not in record.pathname
+      )
     )
   )
 
