@@ -2,7 +2,9 @@
 
   python -m experiments.main --config=configs/glober_digits.py --workdir=runs/glober_digits
 
-The data prepares itself. Variants: smoke; 64 (64 x 64, larger networks, for one GPU).
+The data prepares itself. On 2 CPU cores: about 18 minutes with the installation; reconstruction
+22.2 dB and 1.0 px, FVD 142 reconstructed and 182 generated (README, Results).
+Variants: smoke; 64 (64 x 64, larger networks, for one GPU).
 """
 
 from ml_collections import ConfigDict
