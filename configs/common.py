@@ -123,6 +123,9 @@ def base() -> ConfigDict:
   loss.cra.discriminator_every = 1  # steps; the release cycles G, D, D
   loss.kl_vae = ConfigDict()  # the paper takes a pretrained KL-VAE; Rombach et al.'s recipe
   loss.kl_vae.reconstruction = "l1"
+  loss.kl_vae.saturate = (
+    False  # what lies past [-1, 1], where the pixel is at its end, is no error; ours
+  )
   loss.kl_vae.kl = 1e-6
   loss.kl_vae.lpips = 1.0  # weight; 0 leaves LPIPS and its weights out
   loss.kl_vae.lpips_net = "vgg"

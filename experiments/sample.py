@@ -90,7 +90,7 @@ def load(
   if options.guidance_scale is not None:
     changes |= dict.fromkeys(("guidance_decoder", "guidance_generator"), options.guidance_scale)
   pipeline = pipeline.with_settings(**changes)
-  checks.check_config(ml_collections.ConfigDict(pipeline.config))
+  checks.check_config(ml_collections.ConfigDict(pipeline.config.to_dict()))
   return pipeline
 
 

@@ -138,6 +138,14 @@ def test_reconstruct_is_encode_then_redraw(pipe) -> None:
   assert {field.name for field in dataclasses.fields(samples)} >= {"seed", "global_features"}
 
 
+def test_settings_of_a_copy_stay_with_it(pipe) -> None:
+  before = pipe.config.to_dict()
+  copy = pipe.with_settings(decoder={"num_steps": 17}, noise="mixed")
+  assert (copy.config.sample.decoder.num_steps, copy.config.sample.noise) == (17, "mixed")
+  assert pipe.config.to_dict() == before
+  assert pipe.with_settings().config.to_dict() == before
+
+
 def test_wrong_input_is_told(pipe, features) -> None:
   with pytest.raises(ValueError, match=r"uint8 of shape \(n, 8, 16, 16, 1\)"):
     pipe.encode(tiny.clips(1).astype(np.float32))

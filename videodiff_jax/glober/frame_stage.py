@@ -22,6 +22,17 @@ from videodiff_jax.training.state import Adversary, TrainState
 RECONSTRUCTIONS = ("l1", "l2")
 
 
+def shown(error: jax.Array, x: jax.Array) -> jax.Array:
+  """The part of `error` = drawn - x that is seen when `drawn` is clipped to [-1, 1].
+
+  Without the rest, black need not be met exactly from above and below, and a black background
+  ends up black instead of grey by the noise of the network.
+  """
+  return jnp.where(
+    x <= -1.0, jnp.maximum(error, 0.0), jnp.where(x >= 1.0, jnp.minimum(error, 0.0), error)
+  )
+
+
 def kl_vae_stage(config: ml_collections.ConfigDict, networks: Networks) -> Stage:
   """Trains the frame auto-encoder on single frames; batches hold 'frames' (b, 1, h, w, c)."""
   settings, losses = config.train.kl_vae, config.loss.kl_vae
@@ -47,7 +58,10 @@ def kl_vae_stage(config: ml_collections.ConfigDict, networks: Networks) -> Stage
     def of_vae(params: Any) -> tuple[jax.Array, tuple[Metrics, jax.Array]]:
       posterior = model.apply(params, x, method="encode")
       drawn = model.apply(params, posterior.sample(key), method="decode")
-      error = jnp.abs(drawn - x) if losses.reconstruction == "l1" else jnp.square(drawn - x)
+      error = drawn - x
+      if losses.saturate:
+        error = shown(error, x)
+      error = jnp.abs(error) if losses.reconstruction == "l1" else jnp.square(error)
       # Summed over a frame's pixels, as the KL is over its latent: their ratio has no side length.
       metrics = {"reconstruction": error.sum((1, 2, 3)).mean(), "kl": posterior.kl().mean()}
       total = metrics["reconstruction"] + losses.kl * metrics["kl"]
