@@ -12,13 +12,13 @@ _ACCELERATORS = ("libtpu", "jax_cuda12_plugin", "jax_cuda13_plugin", "jax_rocm7_
 # XNNPACK and YNNPACK cut a small network's backward pass into hundreds of tiny parallel calls:
 # without them the digits' autoencoder step took 137 ms instead of 222 and compiled in 24 s instead
 # of 34 (2 cores, jax 0.10.2, least of 20 steps, beside other work). Known to jaxlib from 0.9 on.
-_CPU_FLAGS = "--xla_cpu_use_xnnpack=false --xla_cpu_experimental_ynn_fusion_type="
+CPU_FLAGS = "--xla_cpu_use_xnnpack=false --xla_cpu_experimental_ynn_fusion_type="
 
 
 def choose_cpu_kernels() -> None:
-  """Puts `_CPU_FLAGS` before what XLA_FLAGS already says, where nothing but a CPU is installed."""
+  """Puts `CPU_FLAGS` before what XLA_FLAGS already says, where nothing but a CPU is installed."""
   if not any(importlib.util.find_spec(name) for name in _ACCELERATORS):
-    os.environ["XLA_FLAGS"] = f"{_CPU_FLAGS} {os.environ.get('XLA_FLAGS', '')}".strip()
+    os.environ["XLA_FLAGS"] = f"{CPU_FLAGS} {os.environ.get('XLA_FLAGS', '')}".strip()
 
 
 def quiet_libraries() -> None:

@@ -19,7 +19,8 @@ DIGITS = "--config=configs/glober_digits.py:smoke"
 def command(monkeypatch, capsys, caplog):
   """Runs a command in this process and returns (exit status, what it wrote to stderr)."""
   monkeypatch.chdir(ROOT)
-  monkeypatch.setattr(main, "_quiet_libraries", lambda: None)
+  monkeypatch.setattr(main.environment, "quiet_libraries", lambda: None)
+  monkeypatch.setattr(main.environment, "choose_cpu_kernels", lambda: None)
   monkeypatch.setattr(main, "enable_compilation_cache", lambda: None)
 
   def run(*options: str) -> tuple[int, str]:
