@@ -139,11 +139,12 @@ def test_eight_devices_equal_one(name: str, monkeypatch: pytest.MonkeyPatch) -> 
   """Losses and gradients to 1e-5; and what the eight-device program sends between devices."""
   monkeypatch.setattr(partitioning, "_MIN_SHARDED_SIZE", 256)
   results, program = {}, ""
+  start = tiny.state(name)  # made outside any mesh: its key would stay on that one
   for count, fsdp in ((1, 1), (8, 4)):
     mesh = partitioning.make_mesh(-1, fsdp, jax.devices()[:count])
     with jax.set_mesh(mesh):
       # A fresh copy: the step donates its state.
-      state = jax.tree.map(lambda x: jnp.array(x), tiny.state(name))
+      state = jax.tree.map(lambda x: jnp.array(x), start)
       state = jax.device_put(state, partitioning.shardings(state, mesh))
       frozen = jax.device_put(tiny.frozen(name), partitioning.shardings(tiny.frozen(name), mesh))
       batch = partitioning.put_batch(tiny.batch(), mesh)
