@@ -3,6 +3,7 @@
 import pathlib
 import subprocess
 import sys
+import types
 
 import jax
 import pytest
@@ -99,6 +100,28 @@ def test_values(command, options: list[str], expected: list[str]) -> None:
   assert status == 1
   _check_message(said, expected)
   assert not (ROOT / "x").exists()
+
+
+@pytest.mark.parametrize(
+  ("error", "said"),
+  [
+    (ImportError("No module named 'diffusers'"), "(ImportError: No module named 'diffusers')"),
+    (
+      RuntimeError("Failed to import models.unets because\nof torchvision::nms"),
+      "(RuntimeError: Failed to import models.unets because of torchvision::nms)",
+    ),
+  ],
+)
+def test_benchmark_where_diffusers_cannot_be_imported(command, monkeypatch, error, said) -> None:
+  class Broken(types.ModuleType):
+    def __getattr__(self, name: str) -> None:
+      raise error  # as its modules that load on first use do
+
+  monkeypatch.setitem(sys.modules, "torch", types.ModuleType("torch"))
+  monkeypatch.setitem(sys.modules, "diffusers", Broken("diffusers"))
+  status, message = command("--mode=benchmark")
+  assert status == 1
+  _check_message(message, ["--mode=benchmark", said, 'pip install -e ".[parity]"'])
 
 
 @pytest.fixture(scope="module")
