@@ -107,6 +107,16 @@ def test_wrong_input_is_told(pipe, features) -> None:
     pipe.with_settings(guidance=1.0)
 
 
+def test_other_settings_leave_the_first_as_they_are(one_device) -> None:
+  config = tiny.config()
+  first = Pipeline(config, {}, one_device)
+  other = first.with_settings(decoder={"num_steps": 9}, noise="shared")
+  third = first.with_settings(guidance_decoder=2.0)
+  assert other.config.sample.decoder.num_steps == 9
+  for settings in (config.sample, first.config.sample, third.config.sample):
+    assert (settings.decoder.num_steps, settings.noise) == (2, "individual")
+
+
 def test_folder_without_a_run_is_told(tmp_path) -> None:
   with pytest.raises(pipeline_module.CheckpointError, match=r"config\.json"):
     Pipeline.from_workdir(tmp_path)

@@ -79,7 +79,8 @@ class Pipeline:
 
     `decoder` and `generator` take dicts that replace single keys (kind, num_steps, grid, eta).
     """
-    config = ml_collections.ConfigDict(self.config)
+    # By way of a dict: a ConfigDict of a frozen one shares the groups of what was frozen.
+    config = ml_collections.ConfigDict(self.config.to_dict())
     for name, value in settings.items():
       if name not in config.sample:
         raise ValueError(f"Unknown setting {name!r}. Choose among: {', '.join(config.sample)}.")
