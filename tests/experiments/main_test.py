@@ -9,8 +9,10 @@ import jax
 import pytest
 from absl.testing import flagsaver
 
-from experiments import main
+from experiments import main, sample, train
 from tests.inputs.make import make_store, noise_video
+from videodiff_jax.training.checkpoints import CheckpointError
+from videodiff_jax.training.loop import NonFiniteLossError
 
 ROOT = pathlib.Path(main.__file__).resolve().parents[1]
 DIGITS = "--config=configs/glober_digits.py:smoke"
@@ -166,6 +168,56 @@ def test_store_of_another_size(command, store, tmp_path) -> None:
   )  # fmt: skip
   assert status == 1
   _check_message(said, ["image_size 32", "config.data.image_size is 64"])
+
+
+@pytest.mark.parametrize(
+  "error",
+  [
+    NonFiniteLossError("Loss nan at step 7 (videos of the batch: [3]). Last good checkpoint: 4."),
+    CheckpointError("Stage 'generator' was trained above other frozen networks."),
+  ],
+)
+def test_errors_of_training_are_told(command, monkeypatch, tmp_path, error) -> None:
+  def stopped(*_) -> bool:
+    raise error
+
+  monkeypatch.setattr(train, "train", stopped)
+  status, said = command(DIGITS, f"--workdir={tmp_path}")
+  assert (status, said) == (1, f"Error: {error}\n")
+
+
+@pytest.mark.parametrize(
+  ("options", "finished", "drawn"),
+  [([], True, ["sample"]), ([], False, []), (["--stage=kl_vae"], True, [])],
+)
+def test_what_follows_training(monkeypatch, tmp_path, options, finished, drawn) -> None:
+  """config.after runs when all stages are finished: not after SIGTERM, not after one stage."""
+  called = []
+  monkeypatch.chdir(ROOT)
+  monkeypatch.setattr(main, "enable_compilation_cache", lambda: None)
+  monkeypatch.setattr(train, "train", lambda *_: finished)
+  monkeypatch.setattr(sample, "sample", lambda *_: called.append("sample"))
+  argv = ["experiments.main", DIGITS, f"--workdir={tmp_path}", *options]
+  monkeypatch.setattr(sys, "argv", argv)
+  with flagsaver.flagsaver():
+    main.parse_flags(argv)
+    main.run()
+  assert called == drawn
+
+
+@pytest.mark.parametrize("chosen", [True, False])
+def test_compiled_programs_are_kept(monkeypatch, tmp_path, chosen: bool) -> None:
+  """In the user's cache folder, unless JAX's own variable says where."""
+  settings: dict[str, object] = {}
+  monkeypatch.setattr(jax.config, "update", settings.__setitem__)
+  monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+  monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+  if chosen:
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "elsewhere")
+  main.enable_compilation_cache()
+  folder = None if chosen else str(tmp_path / "videodiff_jax" / "jax")
+  assert settings.get("jax_compilation_cache_dir") == folder
+  assert settings["jax_persistent_cache_min_compile_time_secs"] == 0.5
 
 
 @pytest.mark.parametrize(

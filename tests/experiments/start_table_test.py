@@ -5,7 +5,7 @@ import types
 import pytest
 
 from configs import glober_digits
-from experiments import plan, start_table
+from experiments import checks, plan, start_table
 from videodiff_jax.training import partitioning
 
 # FLOP/s on two cores of kl_vae (700 steps of 8.23 GFLOP in 90 s), autoencoder (2060 of 11.0 and 40
@@ -38,6 +38,21 @@ def test_adversarial_steps_count_from_where_they_begin() -> None:
   assert counted == [plain, 3 * plain, 3 * plain + judged, 3 * plain + 6 * judged]
   assert plan.flops_between(config, "autoencoder", 2, 4) == plain + judged
   assert plan.flops_between(config, "autoencoder", 4, 4) == 0
+
+
+def test_a_disk_too_small_for_the_checkpoints_is_told(monkeypatch, tmp_path) -> None:
+  config, mesh = glober_digits.get_config("smoke"), partitioning.make_mesh()
+  store = types.SimpleNamespace(num_videos=40)
+  sizes = [plan.stage_figures(config, name).state_bytes for name in config.stages]
+  needed = sum(sizes) * config.train.kl_vae.keep
+  for free in (needed + 1, needed - 1):
+    usage = types.SimpleNamespace(free=free)
+    monkeypatch.setattr(start_table.shutil, "disk_usage", lambda path, usage=usage: usage)
+    if free > needed:
+      start_table.show(config, tmp_path / "new" / "run", mesh, store)
+    else:
+      with pytest.raises(checks.UserError, match=r"checkpoints need about .*train.<stage>.keep"):
+        start_table.show(config, tmp_path / "new" / "run", mesh, store)
 
 
 def test_a_cpu_of_more_cores_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:

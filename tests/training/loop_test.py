@@ -1,5 +1,6 @@
 """The loop: exact resume, clean stops, no bad state saved, nothing foreign restored."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -142,6 +143,20 @@ def test_non_finite_loss_names_step_examples_and_checkpoint(tmp_path) -> None:
   assert "48, 49, 50" in message
   assert "step 4" in message
   assert Checkpoints(tmp_path / "checkpoints").latest_step() == 4
+
+
+def test_non_finite_gradient_stops_a_run_whose_loss_is_still_a_number(tmp_path) -> None:
+  stage = toy.make_stage()
+  step = stage.train_steps[0][1]
+
+  def overflowing(state: TrainState, frozen: Any, batch: dict) -> tuple[TrainState, dict]:
+    new, metrics = step(state, frozen, batch)
+    norm = jnp.where(state.step == 5, jnp.inf, metrics["gradient_norm"])
+    return new, metrics | {"gradient_norm": norm}
+
+  stage = dataclasses.replace(stage, train_steps=((0, overflowing),))
+  with pytest.raises(loop.NonFiniteLossError, match=r"gradient norm inf at step 6 .*: step 4 in"):
+    loop.train(stage, toy.run(tmp_path, 20), FROZEN, toy.batches, {}, lambda *_: None)
 
 
 def test_other_frozen_networks_are_refused(tmp_path) -> None:
