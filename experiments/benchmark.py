@@ -9,8 +9,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from types import ModuleType
 
 import numpy as np
+
+from experiments import checks
 
 # Stable Diffusion's layout at 81 M parameters: the prototype's shape.
 _CHANNELS, _SIDE, _BATCH, _TOKENS, _CONTEXT = 96, 16, 2, 16, 768
@@ -23,8 +26,10 @@ def show() -> str:
   """Measures in a fresh process of one thread and returns its table.
 
   Raises:
+    UserError: torch or diffusers cannot be imported.
     RuntimeError: the process failed (its message is on the screen).
   """
+  _their_classes()  # told here, before a process is started
   single = {
     "JAX_PLATFORMS": "cpu",
     "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false",
@@ -34,7 +39,7 @@ def show() -> str:
   command = [sys.executable, "-m", "experiments.benchmark"]
   child = subprocess.run(command, env=os.environ | single, stdout=subprocess.PIPE, text=True)
   if child.returncode:
-    raise RuntimeError('The benchmark failed; it needs pip install -e ".[parity]".')
+    raise RuntimeError(f"The benchmark's process failed with status {child.returncode}.")
   return child.stdout.rstrip()
 
 
@@ -96,17 +101,29 @@ def _our_functions() -> dict[str, Callable[[], object]]:
   return dict(zip(_ROUNDS, functions))
 
 
-def _their_functions() -> dict[str, Callable[[], object]]:
-  import diffusers
-  import torch
+def _their_classes() -> tuple[ModuleType, type, type]:
+  """torch, and diffusers' UNet and DDIM scheduler."""
+  try:
+    import torch
+    from diffusers import DDIMScheduler, UNet2DConditionModel
+  except Exception as error:  # beside ImportError: RuntimeError by a torchvision of another torch
+    said = " ".join(str(error).split())
+    raise checks.UserError(
+      "--mode=benchmark compares with diffusers' UNet, which cannot be imported "
+      f'({type(error).__name__}: {said}): run pip install -e ".[parity]" or mend what is there.'
+    ) from error
+  return torch, UNet2DConditionModel, DDIMScheduler
 
+
+def _their_functions() -> dict[str, Callable[[], object]]:
+  torch, make_unet, make_scheduler = _their_classes()
   torch.set_num_threads(1)
   widths = tuple(_CHANNELS * multiplier for multiplier in (1, 2, 4, 4))
-  model = diffusers.UNet2DConditionModel(
+  model = make_unet(
     sample_size=_SIDE, block_out_channels=widths, layers_per_block=2,
     cross_attention_dim=_CONTEXT, attention_head_dim=8,
   )  # fmt: skip
-  scheduler = diffusers.DDIMScheduler(1000, 8.5e-4, 1.2e-2, "scaled_linear", clip_sample=False)
+  scheduler = make_scheduler(1000, 8.5e-4, 1.2e-2, "scaled_linear", clip_sample=False)
   scheduler.set_timesteps(_STEPS)
   x, context = torch.ones(_BATCH, 4, _SIDE, _SIDE), torch.ones(_BATCH, _TOKENS, _CONTEXT)
 

@@ -85,6 +85,9 @@ def check_config(config: ml_collections.ConfigDict) -> None:
       f"The CRA loss judges pairs of frames: config.data.num_targets ({data.num_targets}) must "
       "be even, or config.loss.lambda_cra 0."
     )
+  for key in ("num_real", "num_fake"):
+    if config.evaluate[key] < 2:
+      raise UserError(f"config.evaluate.{key} is {config.evaluate[key]}; FVD needs at least 2.")
   _check_sizes(config)
   try:
     built = networks.build(config)

@@ -8,7 +8,7 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-from experiments import train
+from experiments import checks, train
 from videodiff_jax.glober.pipeline import Pipeline
 from videodiff_jax.inputs import clips, video_io
 from videodiff_jax.metrics import baselines, frechet, i3d, images, motion
@@ -36,8 +36,9 @@ def evaluate(workdir: pathlib.Path, config: ml_collections.ConfigDict | None) ->
   restricted_pickle.locate(i3d_weights.WEIGHTS)  # told now, not after the drawing
   whole = train.clip_sampler(pipeline.config, "clip")
   stores = {split: train.open_store(pipeline.config, split) for split in ("train", "test")}
-  reference, _, _ = clips.evaluation_clips(stores["train"], whole, counts.num_real, _SEED)
-  real, videos, _ = clips.evaluation_clips(stores["test"], whole, counts.num_fake, _SEED)
+  with checks.told():
+    reference, _, _ = clips.evaluation_clips(stores["train"], whole, counts.num_real, _SEED)
+    real, videos, _ = clips.evaluation_clips(stores["test"], whole, counts.num_fake, _SEED)
   labels = None
   if pipeline.networks.num_classes:
     labels = np.array([stores["test"].videos[video]["label"] for video in videos])

@@ -5,6 +5,7 @@
 Any key of the configuration can be set as --config.data.dir=DIR. See --help for the modes.
 """
 
+import logging as python_logging
 import os
 import pathlib
 import runpy
@@ -14,8 +15,6 @@ from typing import NoReturn
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
-
-from experiments import environment
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 _MODES = (
@@ -55,8 +54,7 @@ flags.DEFINE_string("input", None, "reconstruct: a video file; redraw: a sample'
 def main(argv: list[str]) -> None:
   if len(argv) > 1:
     _exit(f"Unexpected {' '.join(argv[1:])!r}: options begin with --.")
-  environment.quiet_libraries()
-  environment.choose_cpu_kernels()
+  _quiet_libraries()
   # Imported late: --help and a mistyped flag answer at once.
   from experiments import checks
 
@@ -199,6 +197,23 @@ def _is_pod() -> bool:
     or int(os.environ.get("SLURM_NTASKS", "1")) > 1
     or int(os.environ.get("OMPI_COMM_WORLD_SIZE", "1")) > 1
     or "JAX_COORDINATOR_ADDRESS" in os.environ
+  )
+
+
+def _quiet_libraries() -> None:
+  """Ours at INFO, everybody else's from WARNING on (orbax and jax log through absl too)."""
+  logging.set_verbosity(logging.INFO)
+  logging.set_stderrthreshold("info")
+  handler = logging.get_absl_handler()
+  handler.setFormatter(python_logging.Formatter("%(message)s"))
+  handler.addFilter(
+    lambda record: (
+      record.levelno >= python_logging.WARNING
+      or (
+        pathlib.Path(record.pathname).is_relative_to(_ROOT)
+        and "site-packages" not in record.pathname
+      )
+    )
   )
 
 

@@ -72,21 +72,27 @@ def stage_figures(config: ml_collections.ConfigDict, name: str) -> StageFigures:
 
 def _stage_figures(config: ml_collections.ConfigDict, name: str) -> StageFigures:
   key = config.to_json()
-  states = {n: _state(key, n) for n in stages.NAMES[: stages.NAMES.index(name) + 1]}
-  train = states[name]
-  frozen = stages.frozen_networks(
-    name,
-    {n: {"ema_params": s.ema_params, "statistics": s.statistics} for n, s in states.items()},
-  )
-  step = stages.make_stage(config, name).train_steps[-1][1]
-  traced = jax.jit(step).trace(train, frozen, abstract_batch(config, name))
+  train, frozen = _arguments(key, name)
   mesh = abstract_mesh(config)
   return StageFigures(
     parameters=count_parameters(train.params),
-    flops_per_step=flops.count(traced.jaxpr),
+    flops_per_step=_flops_per_step(key, name, -1),
     state_bytes=_bytes(train),
     device_bytes=_device_bytes(train, mesh) + _device_bytes(frozen, mesh),
   )
+
+
+@_without_garbage_collection()
+def flops_between(config: ml_collections.ConfigDict, name: str, begin: int, end: int) -> int:
+  """FLOPs of a stage from `begin` steps done to `end`; its adversarial loss only where it is on."""
+  config = _countable(config)
+  firsts = [first for first, _ in stages.make_stage(config, name).train_steps]
+  total = 0
+  for i, (first, until) in enumerate(zip(firsts, [*firsts[1:], end])):
+    steps = min(until, end) - max(first, begin)
+    if steps > 0:
+      total += steps * _flops_per_step(config.to_json(), name, i - len(firsts))
+  return total
 
 
 def show(config: ml_collections.ConfigDict) -> str:
@@ -190,6 +196,25 @@ def _countable(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
 def _state(config_json: str, name: str) -> TrainState:
   config = ml_collections.ConfigDict(json.loads(config_json))
   return jax.eval_shape(stages.make_stage(config, name).init, _KEY)
+
+
+def _arguments(config_json: str, name: str) -> tuple[TrainState, Any]:
+  """A stage's state and frozen networks."""
+  states = {n: _state(config_json, n) for n in stages.NAMES[: stages.NAMES.index(name) + 1]}
+  frozen = stages.frozen_networks(
+    name,
+    {n: {"ema_params": s.ema_params, "statistics": s.statistics} for n, s in states.items()},
+  )
+  return states[name], frozen
+
+
+@functools.lru_cache(maxsize=8)
+def _flops_per_step(config_json: str, name: str, index: int) -> int:
+  """Of the stage's step function of that index, counted from the end."""
+  config = ml_collections.ConfigDict(json.loads(config_json))
+  step = stages.make_stage(config, name).train_steps[index][1]
+  traced = jax.jit(step).trace(*_arguments(config_json, name), abstract_batch(config, name))
+  return flops.count(traced.jaxpr)
 
 
 def _array(*shape: int) -> jax.ShapeDtypeStruct:

@@ -1,6 +1,5 @@
 """The table every run begins with: devices, stages, steps, estimated minutes, disk."""
 
-import math
 import os
 import pathlib
 import shutil
@@ -18,9 +17,10 @@ from videodiff_jax.training import flops
 from videodiff_jax.training.checkpoints import Checkpoints
 from videodiff_jax.training.writers import format_table
 
-# Share of the peak that training steps of these networks have reached: of a matrix product's
-# speed on CPU, of the data sheet's peak elsewhere. For estimates alone.
-_TYPICAL_SHARE = {"cpu": 0.25, "gpu": 0.3, "tpu": 0.35}
+# What training has reached, for estimates alone: FLOP/s of a CPU core (the stages of glober_digits
+# 32, 33 and 65 GFLOP/s each of two), and elsewhere the share of a device's peak.
+_CPU_CORE = 40e9
+_TYPICAL_SHARE = {"gpu": 0.3, "tpu": 0.35}
 
 
 def show(
@@ -37,20 +37,21 @@ def show(
     figures = plan.stage_figures(config, name)
     done = _steps_done(workdir / name)
     left = max(config.train[name].steps - done, 0)
-    minutes = figures.flops_per_step * left / speed / 60
+    minutes = plan.flops_between(config, name, done, config.train[name].steps) / speed / 60
     size = figures.state_bytes * config.train[name].keep
     needed += size if left else 0
     rows.append(
       (name, f"{figures.parameters:,}", config.train[name].steps, done,
        f"{max(minutes, 0.1):.1f}", f"{size / 1e9:.2f}")
     )  # fmt: skip
-  heading = ("stage", "parameters", "steps", "done", "minutes (est.)", "disk, GB")
+  heading = ("stage", "parameters", "steps", "done", "minutes (estimate)", "disk, GB")
   free = shutil.disk_usage(_existing_parent(workdir)).free
   data = config.data.dir or config.data.name
   logging.info(
-    "%s\ndevices: %s, mesh %s\ndata: %s, %d training videos\nworkdir: %s, %.1f GB free\n%s",
+    "%s\ndevices: %s, mesh %s\ndata: %s, %d training videos\nworkdir: %s, %.1f GB free\n%s\n"
+    "The minutes are an estimate, from %.3g GFLOP/s in all; compiling and previews not counted.",
     "videodiff_jax", checks.local_devices(), dict(mesh.shape), data, store.num_videos,
-    workdir, free / 1e9, format_table(rows, heading),
+    workdir, free / 1e9, format_table(rows, heading), speed / 1e9,
   )  # fmt: skip
   if free < needed:
     raise checks.UserError(
@@ -61,8 +62,10 @@ def show(
 
 
 def device_speed() -> float:
-  """FLOP/s a device may be expected to train with."""
+  """FLOP/s a device may be expected to train with; the devices of a CPU share its cores."""
   device = jax.devices()[0]
+  if device.platform == "cpu":
+    return _CPU_CORE * cores() / jax.local_device_count()
   share = _TYPICAL_SHARE.get(device.platform, 0.3)
   if peak := flops.peak_flops(device):
     return share * peak
@@ -94,4 +97,4 @@ def _existing_parent(path: pathlib.Path) -> pathlib.Path:
 
 def cores() -> int:
   """Processor cores this process may use."""
-  return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else math.inf
+  return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

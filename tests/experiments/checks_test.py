@@ -59,6 +59,7 @@ def changed(**keys: Any) -> ConfigDict:
     ({"data__num_targets": 3}, "config.data.num_targets (3) must be even"),
     ({"data__num_frames": 1, "data__num_keyframes": 1}, "a clip has at least 2"),
     ({"data__stride": 0}, "config.data.stride is 0; it must be at least 1"),
+    ({"evaluate__num_fake": 1}, "config.evaluate.num_fake is 1; FVD needs at least 2"),
     ({"train__generator__accumulate": 0}, "config.train.generator.accumulate is 0"),
     (
       {"data__image_size": 36},

@@ -1,5 +1,6 @@
-"""From an empty folder to clips: the stages, a second call, sampling, redrawing, reconstructing."""
+"""From an empty folder to clips: the stages, a second call, every way of drawing, the scores."""
 
+import dataclasses
 import json
 import pathlib
 import types
@@ -9,9 +10,13 @@ import numpy as np
 import pytest
 
 from data import prepare
-from experiments import checks, sample, train
+from experiments import checks, evaluate, sample, train
 from tests.glober import tiny
+from tests.weights import require
 from videodiff_jax import glober
+from videodiff_jax.metrics import frechet, i3d
+from videodiff_jax.pretrained import i3d as i3d_weights
+from videodiff_jax.training.checkpoints import CheckpointError
 
 OPTIONS = {
   "class_label": None, "num_videos": 2, "num_frames": None, "frame_times": None, "start": 0.0,
@@ -62,6 +67,12 @@ def test_a_second_call_has_nothing_to_do(workdir, config) -> None:
   assert before == {file: file.stat().st_mtime_ns for file in workdir.rglob("metrics.jsonl")}
 
 
+def test_a_stage_needs_those_before_it(config, tmp_path, monkeypatch) -> None:
+  monkeypatch.setattr(train.start_table, "show", lambda *_: None)
+  with pytest.raises(CheckpointError, match=r"'kl_vae' has no checkpoint.*--stage=kl_vae"):
+    train.train(config, tmp_path, "generator")
+
+
 def test_another_model_is_refused_in_the_same_workdir(workdir, config) -> None:
   other = config.copy_and_resolve_references()
   other.model.unet.channels = 16
@@ -103,6 +114,94 @@ def test_library_reads_what_the_command_wrote(workdir) -> None:
   pipeline = glober.Pipeline.from_workdir(workdir, guidance_decoder=2.0)
   assert pipeline.config.sample.guidance_decoder == 2.0
   assert pipeline.generate(1, np.array([0.5])).videos.shape == (1, 1, tiny.SIDE, tiny.SIDE, 1)
+
+
+@dataclasses.dataclass
+class Judged:
+  """An evaluation whose I3D is a fixed random projection, and the clips it was shown."""
+
+  record: dict
+  shown: np.ndarray
+
+
+def projection(clips: np.ndarray) -> np.ndarray:
+  """(n, f, h, w, c) uint8 -> (n, 5) features that see every pixel of every frame."""
+  flat = clips.reshape(len(clips), -1) / 255.0
+  return flat @ np.random.default_rng(0).normal(size=(flat.shape[1], 5))
+
+
+@pytest.fixture(scope="module")
+def judged(workdir, config) -> Judged:
+  require(i3d_weights.WEIGHTS)
+  counts = config.copy_and_resolve_references()
+  counts.evaluate.update(num_real=6, num_fake=3, motion=True)
+  shown = []
+
+  def features(clips: np.ndarray) -> np.ndarray:
+    shown.append(clips)
+    return projection(clips)
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(i3d, "features", features)
+    return Judged(evaluate.evaluate(workdir, counts), *shown)
+
+
+def test_evaluation_says_what_it_scored(judged, workdir, config) -> None:
+  record = json.loads((workdir / "evaluations" / "ladder.json").read_text())
+  assert record == json.loads(json.dumps(judged.record))
+  assert record["protocol"] == "ladder"
+  settings = record["settings"]
+  assert (settings["num_real"], settings["num_fake"]) == (6, 3)
+  assert (settings["num_frames"], settings["image_size"]) == (tiny.FRAMES, tiny.SIDE)
+  assert settings["steps"] == {"kl_vae": 2, "autoencoder": 2, "generator": 2}
+  assert settings["sample"] == json.loads(json.dumps(config.sample.to_dict()))
+  assert settings["detector_sha256"] == i3d_weights.WEIGHTS.sha256
+  store = train.open_store(config, "train")
+  assert settings["data_fingerprint"] == store.fingerprint
+  assert settings["neighbour_bank"] == store.num_videos
+  assert {"stride", "crop", "range", "codec", "resize_to_224", "seed", "code"} <= settings.keys()
+  for name in ("sets.png", "nearest_training_clips.png"):
+    assert (workdir / "evaluations" / name).stat().st_size > 500
+
+
+def test_ladder_compares_the_sets_it_names(judged) -> None:
+  """Each rung against what it should be, from the held-out clips themselves."""
+  reference, *sets = np.split(judged.shown, [6, 9, 12, 15, 18, 21, 24])
+  ladder = judged.record["scores"]["fvd"]
+  names = ("real", "kl_vae", "reconstruction", "generated", "shuffled", "frozen", "blurred")
+  assert tuple(ladder) == names
+  sets = dict(zip(names, sets, strict=True))
+  for name, clips in sets.items():
+    assert clips.shape == (3, tiny.FRAMES, tiny.SIDE, tiny.SIDE, 1) and clips.dtype == np.uint8
+    assert ladder[name] == frechet.fvd(projection(reference), projection(clips)) > 0
+    assert name == "real" or (clips != sets["real"]).any(axis=(1, 2, 3, 4)).all()
+  # (A decoder of two steps may draw alike for every global feature.)
+  assert len({ladder[name] for name in ("real", "shuffled", "frozen", "blurred")}) == 4
+  real = sets["real"]
+  np.testing.assert_array_equal(np.sort(sets["shuffled"], axis=1), np.sort(real, axis=1))
+  assert (sets["frozen"] == real[:, :1]).all()
+  assert sets["blurred"].max() < real.max()
+
+
+def test_scores_stand_beside_trivial_predictions(judged) -> None:
+  frames = judged.record["scores"]["frames"]
+  trivial = ["black", "mean frame", "nearest true keyframe", "cross-faded true keyframes"]
+  assert list(frames) == ["kl_vae", "reconstruction", *trivial]
+  real = judged.shown[6:9].astype(float)
+  black = np.mean(10 * np.log10(255**2 / np.square(real).mean(axis=(2, 3, 4))))
+  np.testing.assert_allclose(frames["black"]["psnr"], black, rtol=1e-5)
+  assert all(-1 <= row["ssim"] <= 1 for row in frames.values())
+  motion = judged.record["scores"]["motion"]["sets"]
+  assert motion["real"]["position_error"] == 0 < motion["frozen"]["position_error"]
+  assert motion["frozen"]["jitter"] == 0 < motion["real"]["jitter"]
+
+
+def test_too_many_clips_are_told(workdir, config) -> None:
+  require(i3d_weights.WEIGHTS)
+  counts = config.copy_and_resolve_references()
+  counts.evaluate.num_fake = 10**6
+  with pytest.raises(checks.UserError, match="1000000 clips were asked for"):
+    evaluate.evaluate(workdir, counts)
 
 
 def test_wrong_requests_are_told(workdir) -> None:

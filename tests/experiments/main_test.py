@@ -3,13 +3,16 @@
 import pathlib
 import subprocess
 import sys
+import types
 
 import jax
 import pytest
 from absl.testing import flagsaver
 
-from experiments import main
+from experiments import main, sample, train
 from tests.inputs.make import make_store, noise_video
+from videodiff_jax.training.checkpoints import CheckpointError
+from videodiff_jax.training.loop import NonFiniteLossError
 
 ROOT = pathlib.Path(main.__file__).resolve().parents[1]
 DIGITS = "--config=configs/glober_digits.py:smoke"
@@ -19,8 +22,7 @@ DIGITS = "--config=configs/glober_digits.py:smoke"
 def command(monkeypatch, capsys, caplog):
   """Runs a command in this process and returns (exit status, what it wrote to stderr)."""
   monkeypatch.chdir(ROOT)
-  monkeypatch.setattr(main.environment, "quiet_libraries", lambda: None)
-  monkeypatch.setattr(main.environment, "choose_cpu_kernels", lambda: None)
+  monkeypatch.setattr(main, "_quiet_libraries", lambda: None)
   monkeypatch.setattr(main, "enable_compilation_cache", lambda: None)
 
   def run(*options: str) -> tuple[int, str]:
@@ -102,6 +104,28 @@ def test_values(command, options: list[str], expected: list[str]) -> None:
   assert not (ROOT / "x").exists()
 
 
+@pytest.mark.parametrize(
+  ("error", "said"),
+  [
+    (ImportError("No module named 'diffusers'"), "(ImportError: No module named 'diffusers')"),
+    (
+      RuntimeError("Failed to import models.unets because\nof torchvision::nms"),
+      "(RuntimeError: Failed to import models.unets because of torchvision::nms)",
+    ),
+  ],
+)
+def test_benchmark_where_diffusers_cannot_be_imported(command, monkeypatch, error, said) -> None:
+  class Broken(types.ModuleType):
+    def __getattr__(self, name: str) -> None:
+      raise error  # as its modules that load on first use do
+
+  monkeypatch.setitem(sys.modules, "torch", types.ModuleType("torch"))
+  monkeypatch.setitem(sys.modules, "diffusers", Broken("diffusers"))
+  status, message = command("--mode=benchmark")
+  assert status == 1
+  _check_message(message, ["--mode=benchmark", said, 'pip install -e ".[parity]"'])
+
+
 @pytest.fixture(scope="module")
 def store(tmp_path_factory) -> pathlib.Path:
   """What glober_clips:smoke reads: 32 x 32 colour videos."""
@@ -144,6 +168,56 @@ def test_store_of_another_size(command, store, tmp_path) -> None:
   )  # fmt: skip
   assert status == 1
   _check_message(said, ["image_size 32", "config.data.image_size is 64"])
+
+
+@pytest.mark.parametrize(
+  "error",
+  [
+    NonFiniteLossError("Loss nan at step 7 (videos of the batch: [3]). Last good checkpoint: 4."),
+    CheckpointError("Stage 'generator' was trained above other frozen networks."),
+  ],
+)
+def test_errors_of_training_are_told(command, monkeypatch, tmp_path, error) -> None:
+  def stopped(*_) -> bool:
+    raise error
+
+  monkeypatch.setattr(train, "train", stopped)
+  status, said = command(DIGITS, f"--workdir={tmp_path}")
+  assert (status, said) == (1, f"Error: {error}\n")
+
+
+@pytest.mark.parametrize(
+  ("options", "finished", "drawn"),
+  [([], True, ["sample"]), ([], False, []), (["--stage=kl_vae"], True, [])],
+)
+def test_what_follows_training(monkeypatch, tmp_path, options, finished, drawn) -> None:
+  """config.after runs when all stages are finished: not after SIGTERM, not after one stage."""
+  called = []
+  monkeypatch.chdir(ROOT)
+  monkeypatch.setattr(main, "enable_compilation_cache", lambda: None)
+  monkeypatch.setattr(train, "train", lambda *_: finished)
+  monkeypatch.setattr(sample, "sample", lambda *_: called.append("sample"))
+  argv = ["experiments.main", DIGITS, f"--workdir={tmp_path}", *options]
+  monkeypatch.setattr(sys, "argv", argv)
+  with flagsaver.flagsaver():
+    main.parse_flags(argv)
+    main.run()
+  assert called == drawn
+
+
+@pytest.mark.parametrize("chosen", [True, False])
+def test_compiled_programs_are_kept(monkeypatch, tmp_path, chosen: bool) -> None:
+  """In the user's cache folder, unless JAX's own variable says where."""
+  settings: dict[str, object] = {}
+  monkeypatch.setattr(jax.config, "update", settings.__setitem__)
+  monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+  monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+  if chosen:
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "elsewhere")
+  main.enable_compilation_cache()
+  folder = None if chosen else str(tmp_path / "videodiff_jax" / "jax")
+  assert settings.get("jax_compilation_cache_dir") == folder
+  assert settings["jax_persistent_cache_min_compile_time_secs"] == 0.5
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,11 @@
 """The stages: where the CRA gradient goes, one device against eight, what the HLO gathers."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import jax.extend
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -12,7 +13,7 @@ import pytest
 
 from tests.glober import tiny
 from videodiff_jax.glober import stages
-from videodiff_jax.training import partitioning
+from videodiff_jax.training import flops, partitioning
 from videodiff_jax.training.loop import compile_step
 from videodiff_jax.training.state import TrainState
 
@@ -33,25 +34,44 @@ def is_adam(part: object) -> bool:
   return hasattr(part, "mu")
 
 
-@pytest.fixture(scope="module")
-def with_cra() -> Callable[[TrainState, dict], tuple[TrainState, dict]]:
-  """The compiled step with a heavy L_cra^G, and a discriminator that learns every second step."""
+def cra_step(discriminator_every: int) -> jax.stages.Traced:
+  """The autoencoder's step with a heavy L_cra^G, a batch in two parts."""
   config = tiny.config(lambda_cra=1e3)
-  config.loss.cra.discriminator_every = 2
+  config.loss.cra.discriminator_every = discriminator_every
+  config.train.autoencoder.accumulate = 2
   step = jax.jit(stages.make_stage(config, "autoencoder").train_steps[-1][1])
-  return lambda state, batch: step(state, tiny.frozen("autoencoder"), batch)
+  return step.trace(tiny.state("autoencoder"), tiny.frozen("autoencoder"), tiny.batch())
 
 
 @pytest.fixture(scope="module")
-def stepped(with_cra: Callable) -> TrainState:
-  new, metrics = with_cra(tiny.state("autoencoder"), tiny.batch())
+def traced() -> jax.stages.Traced:
+  """Of a discriminator that learns every second step."""
+  return cra_step(2)
+
+
+@pytest.fixture(scope="module")
+def with_cra(traced) -> Callable[[TrainState, dict], tuple[TrainState, dict]]:
+  compiled = traced.lower().compile()
+  return lambda state, batch: compiled(state, tiny.frozen("autoencoder"), batch)
+
+
+@pytest.fixture(scope="module")
+def first_step(with_cra: Callable) -> tuple[TrainState, dict]:
+  return with_cra(tiny.state("autoencoder"), tiny.batch())
+
+
+@pytest.fixture(scope="module")
+def stepped(first_step) -> TrainState:
+  new, metrics = first_step
   assert metrics["cra_generator"] > 0
   return new
 
 
 def test_cra_gradient_reaches_encoder_control_and_decoder(stepped) -> None:
   """The gradient's direction with and without L_cra^G differs in every module of the decoder."""
-  plain = stages.make_stage(tiny.config(lambda_cra=0.0), "autoencoder").train_steps[0][1]
+  config = tiny.config(lambda_cra=0.0)
+  config.train.autoencoder.accumulate = 2
+  plain = stages.make_stage(config, "autoencoder").train_steps[0][1]
   state = tiny.state("autoencoder").replace(adversary=None)
   new, _ = jax.jit(plain)(state, tiny.frozen("autoencoder"), tiny.batch())
   # Clipping scales the whole gradient: compare directions.
@@ -79,9 +99,34 @@ def test_one_step_updates_both_optimisers(stepped) -> None:
 
 
 def test_discriminator_waits_for_its_step(with_cra, stepped) -> None:
-  waited, _ = with_cra(stepped, tiny.batch(seed=1))
+  waited, metrics = with_cra(stepped, tiny.batch(seed=1))
   assert share_moved(stepped.params, waited.params) > 0.9
   assert share_moved(stepped.adversary, waited.adversary) == 0.0
+  assert metrics["cra_discriminator"] > 0  # watched all the same
+  again, _ = with_cra(waited, tiny.batch(seed=2))
+  assert share_moved(waited.adversary, again.adversary) > 0.9
+
+
+def test_a_due_step_is_that_of_a_discriminator_that_always_learns(first_step) -> None:
+  always = cra_step(1).lower().compile()
+  expected = always(tiny.state("autoencoder"), tiny.frozen("autoencoder"), tiny.batch())
+  for one, other in zip(jax.tree.leaves(first_step), jax.tree.leaves(expected)):
+    if not jnp.issubdtype(one.dtype, jax.dtypes.prng_key):
+      np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+def test_between_its_steps_the_discriminator_costs_a_third(traced) -> None:
+  between, due = max(conditionals(traced.jaxpr.jaxpr), key=max)
+  assert 0 < between < 0.36 * due
+
+
+def conditionals(jaxpr: jax.extend.core.Jaxpr) -> Iterator[list[int]]:
+  """The FLOPs of every branch of each `cond`, the false branch first."""
+  for equation in jaxpr.eqns:
+    if equation.primitive.name == "cond":
+      yield [flops.count(branch) for branch in equation.params["branches"]]
+    for inner in flops._inner(equation.params):
+      yield from conditionals(getattr(inner, "jaxpr", inner))
 
 
 def share_moved(before: Any, after: Any) -> float:
@@ -94,11 +139,12 @@ def test_eight_devices_equal_one(name: str, monkeypatch: pytest.MonkeyPatch) -> 
   """Losses and gradients to 1e-5; and what the eight-device program sends between devices."""
   monkeypatch.setattr(partitioning, "_MIN_SHARDED_SIZE", 256)
   results, program = {}, ""
+  start = tiny.state(name)  # made outside any mesh: its key would stay on that one
   for count, fsdp in ((1, 1), (8, 4)):
     mesh = partitioning.make_mesh(-1, fsdp, jax.devices()[:count])
     with jax.set_mesh(mesh):
       # A fresh copy: the step donates its state.
-      state = jax.tree.map(lambda x: jnp.array(x), tiny.state(name))
+      state = jax.tree.map(lambda x: jnp.array(x), start)
       state = jax.device_put(state, partitioning.shardings(state, mesh))
       frozen = jax.device_put(tiny.frozen(name), partitioning.shardings(tiny.frozen(name), mesh))
       batch = partitioning.put_batch(tiny.batch(), mesh)

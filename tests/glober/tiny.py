@@ -46,8 +46,13 @@ def networks() -> Networks:
 
 @functools.cache
 def state(name: str) -> TrainState:
+  """The filled state of a stage of `config()`."""
+  return filled(config(), name)
+
+
+def filled(config: ml_collections.ConfigDict, name: str) -> TrainState:
   """A stage's state with filled parameters and a real key."""
-  abstract = jax.eval_shape(stages.make_stage(config(), name).init, jax.random.key(0))
+  abstract = jax.eval_shape(stages.make_stage(config, name).init, jax.random.key(0))
   keyless = fill(
     abstract.replace(key=jax.ShapeDtypeStruct((), np.int32)), seed=len(name), scale=0.2
   )

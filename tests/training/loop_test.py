@@ -1,10 +1,14 @@
 """The loop: exact resume, clean stops, no bad state saved, nothing foreign restored."""
 
+import dataclasses
 import json
 import os
 import pathlib
 import shutil
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -18,7 +22,8 @@ from videodiff_jax.training import loop, partitioning
 from videodiff_jax.training.checkpoints import CheckpointError, Checkpoints
 from videodiff_jax.training.state import TrainState
 
-FROZEN = {"shift": np.float32(0.5) * np.ones(toy.WIDTH, np.float32)}
+FROZEN = toy.FROZEN
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 def train(
@@ -72,6 +77,29 @@ def test_stopped_and_resumed_equals_uninterrupted_bit_for_bit(tmp_path) -> None:
     np.testing.assert_array_equal(parts[name], value, err_msg=name)
 
 
+def test_killed_and_resumed_equals_undisturbed_bit_for_bit(tmp_path) -> None:
+  """SIGKILL while it trains and saves every few milliseconds; whatever is complete is taken."""
+  killed, undisturbed = tmp_path / "killed", tmp_path / "undisturbed"
+  command = [sys.executable, "-m", "tests.training.toy", str(killed)]
+  child = subprocess.Popen(command, cwd=ROOT)  # the same devices and XLA flags as here
+  deadline = time.monotonic() + 120
+  while not (killed / "checkpoints" / "12").is_dir():
+    assert child.poll() is None and time.monotonic() < deadline
+    time.sleep(0.01)
+  child.kill()
+  assert child.wait() == -signal.SIGKILL
+  newest = Checkpoints(killed / "checkpoints").latest_step()
+  assert newest >= 12
+  lines = (killed / "metrics.jsonl").read_text().splitlines()
+  assert json.loads(lines[-1])["step"] >= newest
+  steps = newest + 5
+  assert train(killed, steps)
+  assert train(undisturbed, steps)
+  expected, resumed = final_state(undisturbed, steps), final_state(killed, steps)
+  for name, value in expected.items():
+    np.testing.assert_array_equal(resumed[name], value, err_msg=name)
+
+
 def test_sigterm_does_not_outlive_the_loop(tmp_path) -> None:
   before = signal.getsignal(signal.SIGTERM)
   train(tmp_path, 2)
@@ -115,6 +143,20 @@ def test_non_finite_loss_names_step_examples_and_checkpoint(tmp_path) -> None:
   assert "48, 49, 50" in message
   assert "step 4" in message
   assert Checkpoints(tmp_path / "checkpoints").latest_step() == 4
+
+
+def test_non_finite_gradient_stops_a_run_whose_loss_is_still_a_number(tmp_path) -> None:
+  stage = toy.make_stage()
+  step = stage.train_steps[0][1]
+
+  def overflowing(state: TrainState, frozen: Any, batch: dict) -> tuple[TrainState, dict]:
+    new, metrics = step(state, frozen, batch)
+    norm = jnp.where(state.step == 5, jnp.inf, metrics["gradient_norm"])
+    return new, metrics | {"gradient_norm": norm}
+
+  stage = dataclasses.replace(stage, train_steps=((0, overflowing),))
+  with pytest.raises(loop.NonFiniteLossError, match=r"gradient norm inf at step 6 .*: step 4 in"):
+    loop.train(stage, toy.run(tmp_path, 20), FROZEN, toy.batches, {}, lambda *_: None)
 
 
 def test_other_frozen_networks_are_refused(tmp_path) -> None:

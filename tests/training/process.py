@@ -23,8 +23,7 @@ def main(folder: str, port: str, index: str, count: str, steps: str) -> None:
 
   mesh = partitioning.make_mesh(4, 2)
   run = toy.run(pathlib.Path(folder), int(steps), mesh=mesh)
-  frozen = {"shift": jax.numpy.full(toy.WIDTH, 0.5)}
-  finished = loop.train(toy.make_stage(), run, frozen, batches, {}, lambda step, videos: None)
+  finished = loop.train(toy.make_stage(), run, toy.FROZEN, batches, {}, lambda *_: None)
   jax.distributed.shutdown()
   sys.exit(0 if finished else 3)
 

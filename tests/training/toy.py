@@ -1,6 +1,10 @@
-"""A stage that compiles in no time: fits a vector to the mean of its examples."""
+"""A stage that compiles in no time: fits a vector to the mean of its examples.
+
+Run as a module it trains on in a folder, until it is killed.
+"""
 
 import pathlib
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +17,7 @@ from videodiff_jax.training import loop, optimizers, partitioning, state
 from videodiff_jax.training.stage import Stage
 
 WIDTH = 8
+FROZEN = {"shift": np.full(WIDTH, 0.5, np.float32)}
 
 
 def make_stage(steps: int = 100) -> Stage:
@@ -79,3 +84,8 @@ def run(folder: pathlib.Path, steps: int, **changes: Any) -> loop.Run:
     "meta": {"config": {}, "code": "test"},
   }
   return loop.Run(**(settings | changes))
+
+
+if __name__ == "__main__":
+  endless = run(pathlib.Path(sys.argv[1]), steps=10**6, log_every=1)
+  loop.train(make_stage(), endless, FROZEN, batches, {}, lambda *_: None)

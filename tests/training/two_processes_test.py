@@ -39,10 +39,8 @@ def test_two_processes_train_and_one_restores(tmp_path) -> None:
   restored = Checkpoints(tmp_path / "two" / "checkpoints")
   assert restored.latest_step() == 6
   state = restored.restore(6, loop.abstract_state(toy.make_stage(), 0, mesh))
-  frozen = {"shift": np.full(toy.WIDTH, 0.5, np.float32)}
-  loop.train(
-    toy.make_stage(), toy.run(tmp_path / "one", 6), frozen, toy.batches, {}, lambda *_: None
-  )
+  run = toy.run(tmp_path / "one", 6)
+  loop.train(toy.make_stage(), run, toy.FROZEN, toy.batches, {}, lambda *_: None)
   alone = Checkpoints(tmp_path / "one" / "checkpoints").restore(
     6, loop.abstract_state(toy.make_stage(), 0, mesh)
   )

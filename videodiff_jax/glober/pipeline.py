@@ -79,7 +79,7 @@ class Pipeline:
 
     `decoder` and `generator` take dicts that replace single keys (kind, num_steps, grid, eta).
     """
-    # Of a frozen configuration ConfigDict(...) shares the inner dicts with all its copies.
+    # By way of a dict: a ConfigDict of a frozen one shares the groups of what was frozen.
     config = ml_collections.ConfigDict(self.config.to_dict())
     for name, value in settings.items():
       if name not in config.sample:

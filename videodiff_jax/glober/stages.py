@@ -122,6 +122,12 @@ def autoencoder_stage(config: ml_collections.ConfigDict, networks: Networks) -> 
   def mean_over(counted: jax.Array, values: jax.Array) -> jax.Array:
     return (counted * values).sum() / jnp.maximum(counted.sum(), 1.0)
 
+  def if_due(step: jax.Array, update: Callable, keep: Callable, *operands: Any) -> Any:
+    """`update(*operands)` at every discriminator_every-th step, `keep(*operands)` between."""
+    if cra.discriminator_every == 1:
+      return update(*operands)
+    return jax.lax.cond(step % cra.discriminator_every == 0, update, keep, *operands)
+
   def gradients(
     train: TrainState, frozen: Any, batch: Batch, key: jax.Array, with_cra: bool
   ) -> dict:
@@ -148,10 +154,16 @@ def autoencoder_stage(config: ml_collections.ConfigDict, networks: Networks) -> 
       right = (logits > 0) == (labels > 0)
       return loss, {"cra_discriminator": loss, "cra_accuracy": right.mean()}
 
+    def watched(params: Any, pairs: Any) -> tuple[Any, Metrics]:
+      """No gradient, and the same metrics, for a third of the work."""
+      return jax.tree.map(jnp.zeros_like, params), of_discriminator(params, pairs)[1]
+
     grad, (metrics, pairs) = jax.grad(of_autoencoder, has_aux=True)(train.params)
     if not with_cra:
       return {"params": grad, "metrics": metrics}
-    grad_d, metrics_d = jax.grad(of_discriminator, has_aux=True)(train.adversary.params, pairs)
+    grad_d, metrics_d = if_due(
+      train.step, jax.grad(of_discriminator, has_aux=True), watched, train.adversary.params, pairs
+    )
     return {"params": grad, "adversary": grad_d, "metrics": metrics | metrics_d}
 
   def step(
@@ -165,9 +177,13 @@ def autoencoder_stage(config: ml_collections.ConfigDict, networks: Networks) -> 
     adversary = train.adversary
     if with_cra:
       # Between its steps the discriminator keeps parameters and moments alike.
-      due = train.step % cra.discriminator_every == 0
-      stepped = adversary.apply_gradients(result["adversary"], optimizer)
-      adversary = jax.tree.map(lambda new, old: jnp.where(due, new, old), stepped, adversary)
+      adversary = if_due(
+        train.step,
+        lambda old, grad: old.apply_gradients(grad, optimizer),
+        lambda old, grad: old,
+        adversary,
+        result["adversary"],
+      )
     new = state.apply_gradients(train, result["params"], optimizer, ema)
     return new.replace(adversary=adversary), metrics
 

@@ -1,0 +1,122 @@
+"""Frames before they are rounded: alone or among others, in any batch, chunk or device count."""
+
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+import pytest
+
+from tests.glober import tiny
+from videodiff_jax.glober import pipeline as pipeline_module
+from videodiff_jax.glober.pipeline import Pipeline
+from videodiff_jax.training import partitioning
+
+LABELS = np.array([0, 1, 0])
+TIMES = np.array([0.0, 0.31, 0.5, 1.0])
+GUIDED = 3.0
+
+
+@pytest.fixture(scope="module", autouse=True)
+def unrounded() -> Iterator[None]:
+  """The pipeline leaves out its last step, to uint8; big arrays start at 256 elements."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(pipeline_module, "to_uint8", lambda frames: frames)
+    patch.setattr(partitioning, "_MIN_SHARDED_SIZE", 256)
+    yield
+
+
+def pipeline(scale: float, data: int = 1, fsdp: int = 1) -> Pipeline:
+  mesh = partitioning.make_mesh(data, fsdp, jax.devices()[: data * fsdp])
+  params = jax.tree_util.tree_map_with_path(into_range, tiny.sampling_params())
+  params = jax.device_put(params, partitioning.shardings(params, mesh))
+  config = tiny.config()
+  # As in the demo. At random weights, x_0 by way of epsilon would be 30 times too large.
+  for process in ("decoder", "generator"):
+    config.diffusion[process].prediction_type = "v_prediction"
+  drawing = Pipeline(config, params, mesh)
+  return drawing.with_settings(guidance_decoder=scale, guidance_generator=scale)
+
+
+def into_range(path: tuple, x: np.ndarray) -> np.ndarray:
+  """A quarter of the KL-VAE's last layer: frames in about [-1, 1] as real ones, not [-4, 4]."""
+  name = jax.tree_util.keystr(path)
+  return x / 4 if "decoder" in name and "conv_out" in name else x
+
+
+@pytest.fixture(scope="module", params=[1.0, GUIDED], ids=["unguided", "guided"])
+def scale(request) -> float:
+  return request.param
+
+
+@pytest.fixture(scope="module")
+def pipe(scale) -> Pipeline:
+  return pipeline(scale)
+
+
+@pytest.fixture(scope="module")
+def features() -> np.ndarray:
+  return np.random.default_rng(0).normal(size=(3, 2, 2, 4)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def whole(pipe, features) -> np.ndarray:
+  """(3, 4, h, w, c): 12 frames in chunks of 8."""
+  return pipe.redraw(features, TIMES, LABELS).videos
+
+
+@pytest.fixture
+def assert_same(scale):
+  def check(a: np.ndarray, b: np.ndarray) -> None:
+    assert a.dtype == b.dtype == np.float32
+    limit = 1e-5 if scale == 1.0 else 1e-4 * np.abs(b).max()
+    assert a.shape == b.shape
+    assert np.abs(a - b).max() <= limit
+
+  return check
+
+
+def test_frame_alone_equals_the_same_frame_among_others(pipe, features, whole, assert_same) -> None:
+  alone = pipe.redraw(features[:1], TIMES[2:3], LABELS[:1]).videos
+  assert_same(alone, whole[:1, 2:3])
+  assert_same(pipe.redraw(features, TIMES[::-1], LABELS).videos, whole[:, ::-1])
+
+
+def test_chunks_do_not_show(pipe, features, whole, assert_same) -> None:
+  chunked = pipe.with_settings(frames_per_chunk=5)  # the last one is padded
+  assert_same(chunked.redraw(features, TIMES, LABELS).videos, whole)
+
+
+def test_devices_do_not_show(scale, features, whole, assert_same) -> None:
+  eight = pipeline(scale, 2, 4)
+  assert_same(eight.redraw(features, TIMES, LABELS).videos, whole)
+
+
+def test_new_clips_depend_on_nothing_but_their_number(pipe, scale, assert_same) -> None:
+  """One clip, three clips, and three on eight devices: global features and frames."""
+  three = pipe.generate(3, TIMES, LABELS, seed=5)
+  one = pipe.generate(1, TIMES, LABELS[:1], seed=5)
+  split = pipeline(scale, 2, 4).generate(3, TIMES, LABELS, seed=5)
+  assert_same(one.global_features, three.global_features[:1])
+  assert_same(one.videos, three.videos[:1])
+  assert_same(split.global_features, three.global_features)
+  assert_same(split.videos, three.videos)
+
+
+def test_everything_that_could_show_matters(pipe, scale, features, whole) -> None:
+  """Without this the tests above would hold for networks that ignore what they are given."""
+
+  def change(*args) -> float:
+    return float(np.abs(pipe.redraw(*args).videos - whole).max())
+
+  frames = whole.reshape(12, -1)
+  distances = np.abs(frames[:, None] - frames).max(-1)
+  assert distances[~np.eye(12, dtype=bool)].min() > 1e-2  # 12 different frames
+  assert change(features[[1, 1, 1]], TIMES, LABELS) > 1e-2  # the control
+  assert change(features, TIMES, 1 - LABELS) > 1e-2
+  assert change(features, TIMES + np.array([0.02, 0, 0, -0.02]), LABELS) > 1e-2
+  if scale == GUIDED:
+    other = pipe.with_settings(guidance_decoder=1.0).redraw(features, TIMES, LABELS).videos
+    assert np.abs(other - whole).max() > 1e-2
+    unguided = pipe.with_settings(guidance_generator=1.0).generate(3, TIMES, LABELS, seed=5)
+    guided = pipe.generate(3, TIMES, LABELS, seed=5)
+    assert np.abs(unguided.global_features - guided.global_features).max() > 1e-2
