@@ -9,6 +9,7 @@ from videodiff_jax.diffusion.schedules import Schedule
 
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 LOSS_WEIGHTINGS = ("uniform", "min_snr")
+LOSS_NORMS = ("l2", "l1")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Process:
     prediction_type: 'epsilon' (Eq. 7: the noise), 'v_prediction' (alpha noise - sigma x_0) or
       'sample' (x_0).
     loss_weighting: 'uniform' (Eq. 7) or 'min_snr' (Hang et al. 2023, gamma = 5).
+    loss_norm: 'l2' (both papers: squared errors) or 'l1' (absolute ones: LGC-VD's release).
     timestep_power: t = T u^(1 / power) for u uniform. 1 draws t uniformly (the paper); 2 draws
       noisy timesteps more often, where a frame's content has to come from its condition.
   """
@@ -30,15 +32,19 @@ class Process:
   schedule: Schedule
   prediction_type: str = "epsilon"
   loss_weighting: str = "uniform"
+  loss_norm: str = "l2"
   timestep_power: float = 1.0
 
   def __post_init__(self) -> None:
     for what, value, choices in (
       ("prediction type", self.prediction_type, PREDICTION_TYPES),
       ("loss weighting", self.loss_weighting, LOSS_WEIGHTINGS),
+      ("loss norm", self.loss_norm, LOSS_NORMS),
     ):
       if value not in choices:
         raise ValueError(f"Unknown {what} {value!r}. Choose one of: {', '.join(choices)}.")
+    if self.loss_weighting == "min_snr" and self.loss_norm != "l2":
+      raise ValueError("loss_weighting='min_snr' weights squared errors: use loss_norm='l2'.")
 
   @property
   def num_timesteps(self) -> int:
@@ -95,8 +101,9 @@ class Process:
     return (x_t - alpha * prediction) / sigma
 
   def loss(self, prediction: jax.Array, x0: jax.Array, t: jax.Array, noise: jax.Array) -> jax.Array:
-    """Mean squared error a sample, weighted: Eq. 7. Returns (b,), float32."""
-    error = jnp.square(prediction - self.target(x0, t, noise)).astype(jnp.float32)
+    """Mean squared (or absolute) error a sample, weighted: Eq. 7. Returns (b,), float32."""
+    error = (prediction - self.target(x0, t, noise)).astype(jnp.float32)
+    error = jnp.square(error) if self.loss_norm == "l2" else jnp.abs(error)
     error = error.reshape(*t.shape, -1).mean(-1)
     if self.loss_weighting == "uniform":
       return error

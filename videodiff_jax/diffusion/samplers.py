@@ -13,9 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from videodiff_jax.diffusion.process import Process
+from videodiff_jax.diffusion.schedules import spaced_timesteps
 
 KINDS = ("ddim", "ddpm", "dpmpp_2m", "unipc")
-GRIDS = ("uniform", "log_snr", "leading")
+GRIDS = ("uniform", "log_snr", "leading", "spaced")
 FINALS = ("x0", "abar0")
 
 Denoiser = Callable[[jax.Array, jax.Array, Any], tuple[jax.Array, Any]]
@@ -42,11 +43,13 @@ class Sampler:
     kind: one of KINDS.
     timesteps: (n,) float32, descending; what the denoiser is called with.
     tables: name -> (n,) float32 coefficients, read by `step`.
+    clip: whether every x_0 on the way is clipped to [-1, 1].
   """
 
   kind: str
   timesteps: np.ndarray
   tables: dict[str, np.ndarray]
+  clip: bool = False
 
   @property
   def num_steps(self) -> int:
@@ -81,8 +84,13 @@ class Sampler:
     row = {name: jnp.asarray(table)[i] for name, table in self.tables.items()}
     t = jnp.full(state.x.shape[:1], jnp.asarray(self.timesteps)[i])
     x0 = process.to_x0(state.x, t, prediction)
+    if self.clip:
+      x0 = jnp.clip(x0, -1.0, 1.0)
     if self.kind in ("ddim", "ddpm"):
       epsilon = process.to_epsilon(state.x, t, prediction)
+      if self.clip:  # the noise that x holds beside the clipped x_0
+        alpha, sigma = process.alpha_sigma(t, x0.ndim)
+        epsilon = (state.x - alpha * x0) / sigma
       x = row["x0"] * x0 + row["epsilon"] * epsilon
       return SamplerState(x + row["noise"] * noise if self.stochastic else x, ())
     if self.kind == "dpmpp_2m":
@@ -114,6 +122,7 @@ def make_sampler(
   grid: str = "uniform",
   final: str = "x0",
   eta: float = 0.0,
+  clip: bool = False,
 ) -> Sampler:
   """Lays out the timesteps and computes the tables.
 
@@ -122,14 +131,16 @@ def make_sampler(
     kind: 'ddim' (Song et al. 2021 Eq. 12), 'ddpm' (Eq. 6: DDIM with eta = 1, on any grid),
       'dpmpp_2m' (DPM-Solver++ 2M) or 'unipc' (UniPC-2, B(h) = exp(h) - 1).
     num_steps: evaluations of the denoiser, 1 to T.
-    grid: 'uniform' in t, 'log_snr' (uniform in log-SNR; fractional t), or 'leading' (the
-      release's: every (T // n)-th timestep plus one, which may give more than n steps).
+    grid: 'uniform' in t, 'log_snr' (uniform in log-SNR; fractional t), 'leading' (GLOBER's
+      release: every (T // n)-th timestep plus one, which may give more than n steps) or 'spaced'
+      (LGC-VD's: evenly from T - 1 down to 0, see `schedules.spaced_timesteps`).
     final: where the last step ends: 'x0', or 'abar0' (noise level of t = 0, as released).
     eta: DDIM's noise: 0 deterministic, 1 as DDPM.
+    clip: clips every x_0 on the way to [-1, 1]: for pixels, whose range is known.
 
   Raises:
-    ValueError: unknown name, steps outside 1 to T, eta for another sampler than DDIM, or a
-      'leading' grid that runs past T - 1 (where the release crashes).
+    ValueError: unknown name, steps outside 1 to T, eta for another sampler than DDIM, a 'leading'
+      grid that runs past T - 1 (where the release crashes), or a 'spaced' one of a single step.
   """
   for what, value, choices in (
     ("sampler", kind, KINDS),
@@ -151,7 +162,7 @@ def make_sampler(
     if kind == "unipc":
       tables |= _corrector_tables(at)
   as_float32 = {name: table.astype(np.float32) for name, table in tables.items()}
-  return Sampler(kind, timesteps.astype(np.float32), as_float32)
+  return Sampler(kind, timesteps.astype(np.float32), as_float32, clip)
 
 
 def _timesteps(process: Process, num_steps: int, grid: str) -> np.ndarray:
@@ -164,6 +175,10 @@ def _timesteps(process: Process, num_steps: int, grid: str) -> np.ndarray:
     log_snr = process.schedule.log_snr
     wanted = np.linspace(log_snr[-1], log_snr[0], num_steps)
     return np.interp(wanted, log_snr[::-1], np.arange(total)[::-1].astype(float))
+  if grid == "spaced":
+    if num_steps == 1:
+      raise ValueError("grid='spaced' needs 2 steps or more: one would be timestep 0, not T - 1.")
+    return spaced_timesteps(total, [num_steps])[::-1].astype(float)
   timesteps = np.arange(0, total, total // num_steps) + 1
   if timesteps[-1] >= total:
     raise ValueError(
@@ -229,6 +244,7 @@ def sample(
   x_T: jax.Array,
   keys: jax.Array | None = None,
   carry: Any = None,
+  noise: jax.Array | None = None,
 ) -> jax.Array:
   """Runs the sampler from x_T to x_0 inside one `lax.scan`.
 
@@ -237,25 +253,26 @@ def sample(
     process: the process the denoiser was trained for.
     sampler: from `make_sampler`.
     x_T: (b, ...) starting noise.
-    keys: (b,) one PRNG key a sample, needed where `sampler.stochastic`. A sample's noise
-      depends on its own key alone.
+    keys: (b,) one PRNG key a sample, needed where `sampler.stochastic` unless `noise` is given.
+      A sample's noise depends on its own key alone.
     carry: first value of the denoiser's carry.
+    noise: (n, b, ...) standard normal, the noise of every step instead of what `keys` draw.
 
   Returns:
     (b, ...) x_0, float32.
   """
-  if sampler.stochastic and keys is None:
-    raise ValueError("This sampler adds noise: give `keys`, one PRNG key a sample.")
+  if sampler.stochastic and keys is None and noise is None:
+    raise ValueError("This sampler adds noise: give `keys`, one PRNG key a sample, or `noise`.")
 
   def body(loop: tuple[SamplerState, Any], i: jax.Array) -> tuple[tuple[SamplerState, Any], None]:
     state, carry = loop
     t = jnp.full(x_T.shape[:1], jnp.asarray(sampler.timesteps)[i])
     prediction, carry = denoise(state.x, t, carry)
-    noise = None
-    if sampler.stochastic:
+    added = None if noise is None else noise[i]
+    if sampler.stochastic and noise is None:
       step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, i)
-      noise = jax.vmap(lambda key: jax.random.normal(key, x_T.shape[1:]))(step_keys)
-    return (sampler.step(process, i, state, prediction, noise), carry), None
+      added = jax.vmap(lambda key: jax.random.normal(key, x_T.shape[1:]))(step_keys)
+    return (sampler.step(process, i, state, prediction, added), carry), None
 
   start = (sampler.start(x_T.astype(jnp.float32)), carry)
   (state, _), _ = jax.lax.scan(body, start, jnp.arange(sampler.num_steps))
