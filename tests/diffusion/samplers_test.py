@@ -143,6 +143,8 @@ def test_noise_needs_keys() -> None:
 def test_spaced_grid_is_lgc_vd_s() -> None:
   timesteps = make_sampler(PROCESS, "ddpm", 100, grid="spaced").timesteps
   assert timesteps[[0, 1, -2, -1]].tolist() == [999, 989, 10, 0]
+  sections = make_sampler(PROCESS, "ddpm", (3, 2), grid="spaced").timesteps
+  assert sections.tolist() == [999, 500, 499, 250, 0]
 
 
 # ---- clipping

@@ -11,6 +11,9 @@ import numpy as np
 import pytest
 
 from tests.conftest import golden_dir
+from videodiff_jax.diffusion.schedules import Schedule, make_schedule, spaced_timesteps
+from videodiff_jax.lgcvd.model import ContextModel
+from videodiff_jax.models.lgc_unet import LGCUNet, SequenceEncoder
 
 Arrays = dict[str, np.ndarray]
 
@@ -101,3 +104,39 @@ def settings(config: dict[str, Any]) -> dict[str, Any]:
     "attention_rates": tuple(2**i for i in levels if side // 2**i in config["attn_resolutions"]),
     "head_channels": None if width == -1 else width,
   }
+
+
+def schedule(num_timesteps: int) -> Schedule:
+  """The release's: a cosine in float32."""
+  return make_schedule("cosine", num_timesteps, max_beta=0.9999, precision="float32")
+
+
+def respaced(num_timesteps: int, respacing: str) -> np.ndarray:
+  """The timesteps that a respacing of the release keeps: 'n', 'a,b,c', 'ddimN' or 'fast27'."""
+  if respacing.startswith("ddim"):
+    count = int(respacing.removeprefix("ddim"))
+    strides = (range(0, num_timesteps, i) for i in range(1, num_timesteps))
+    return np.array(next(s for s in strides if len(s) == count))
+  if respacing == "fast27":
+    kept = spaced_timesteps(num_timesteps, [10, 10, 3, 2, 2])
+    return np.array([*kept[:-1], num_timesteps - 3])
+  return spaced_timesteps(num_timesteps, [int(count) for count in respacing.split(",")])
+
+
+def steps(config: dict[str, Any]) -> tuple[int, ...]:
+  """The `num_steps` of a file's sampler."""
+  return tuple(int(count) for count in config["respacing"].split(","))
+
+
+def context_model(config: dict[str, Any]) -> ContextModel:
+  """Both networks of the release from its UNet's constructor arguments."""
+  shared = settings(config)
+  return ContextModel(LGCUNet(**shared, decoder_attention="mirrored"), SequenceEncoder(**shared))
+
+
+def context_shapes(model: ContextModel, config: dict[str, Any]) -> dict[str, Any]:
+  """{'unet': ..., 'encoder': ...}: the shapes of its parameters."""
+  side, c, slots = config["img_size"], config["channels"], config["cond_frames"]
+  fragment = np.zeros((1, side, side, c * (slots + config["new_frames"])), np.float32)
+  condition = np.zeros((1, side, side, slots * (c + 1)), np.float32)
+  return shapes_of(model, fragment, np.zeros(1, np.float32), condition, fragment)

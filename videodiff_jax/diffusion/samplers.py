@@ -5,7 +5,7 @@ depends on the schedule is put into tables (float64 NumPy) when the sampler is m
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -87,11 +87,10 @@ class Sampler:
     if self.clip:
       x0 = jnp.clip(x0, -1.0, 1.0)
     if self.kind in ("ddim", "ddpm"):
-      epsilon = process.to_epsilon(state.x, t, prediction)
-      if self.clip:  # the noise that x holds beside the clipped x_0
-        alpha, sigma = process.alpha_sigma(t, x0.ndim)
-        epsilon = (state.x - alpha * x0) / sigma
-      x = row["x0"] * x0 + row["epsilon"] * epsilon
+      if self.clip:  # the noise is then what x holds beside the clipped x_0, not the network's
+        x = row["clipped_x"] * state.x + row["clipped_x0"] * x0
+      else:
+        x = row["x0"] * x0 + row["epsilon"] * process.to_epsilon(state.x, t, prediction)
       return SamplerState(x + row["noise"] * noise if self.stochastic else x, ())
     if self.kind == "dpmpp_2m":
       (x0_1,) = state.history
@@ -117,7 +116,7 @@ def _second_order(
 def make_sampler(
   process: Process,
   kind: str = "ddim",
-  num_steps: int = 50,
+  num_steps: int | Sequence[int] = 50,
   *,
   grid: str = "uniform",
   final: str = "x0",
@@ -130,7 +129,8 @@ def make_sampler(
     process: schedule and prediction type.
     kind: 'ddim' (Song et al. 2021 Eq. 12), 'ddpm' (Eq. 6: DDIM with eta = 1, on any grid),
       'dpmpp_2m' (DPM-Solver++ 2M) or 'unipc' (UniPC-2, B(h) = exp(h) - 1).
-    num_steps: evaluations of the denoiser, 1 to T.
+    num_steps: evaluations of the denoiser, 1 to T. For the grid 'spaced' also several numbers:
+      those of as many equal sections of the chain, the least noisy first.
     grid: 'uniform' in t, 'log_snr' (uniform in log-SNR; fractional t), 'leading' (GLOBER's
       release: every (T // n)-th timestep plus one, which may give more than n steps) or 'spaced'
       (LGC-VD's: evenly from T - 1 down to 0, see `schedules.spaced_timesteps`).
@@ -152,11 +152,19 @@ def make_sampler(
   if eta and kind != "ddim":
     raise ValueError(f"eta is DDIM's own setting; {kind!r} has none. Leave eta at 0.")
   timesteps = _timesteps(process, num_steps, grid)
-  at = np.interp(timesteps, np.arange(process.num_timesteps), process.schedule.log_snr)
+  if grid == "spaced":
+    chain = process.schedule.visiting(timesteps[::-1].astype(int))
+    at = chain.log_snr[::-1]
+  else:
+    at = np.interp(timesteps, np.arange(process.num_timesteps), process.schedule.log_snr)
   end = [process.schedule.log_snr[0] if final == "abar0" else np.inf]
   to = np.append(at[1:], end)
   if kind in ("ddim", "ddpm"):
     tables = _ddim_tables(at, to, 1.0 if kind == "ddpm" else eta)
+    if kind == "ddpm" and grid == "spaced" and final == "x0":
+      # The same by Eq. 6, whose betas a chain in float32 rounds apart from its abar.
+      of_x0, of_x = chain.posterior_mean_coefficients
+      tables |= {"clipped_x0": of_x0[::-1], "clipped_x": of_x[::-1]}
   else:
     tables = _multistep_tables(at, to)
     if kind == "unipc":
@@ -165,8 +173,13 @@ def make_sampler(
   return Sampler(kind, timesteps.astype(np.float32), as_float32, clip)
 
 
-def _timesteps(process: Process, num_steps: int, grid: str) -> np.ndarray:
+def _timesteps(process: Process, num_steps: int | Sequence[int], grid: str) -> np.ndarray:
   total = process.num_timesteps
+  if grid == "spaced":
+    counts = [num_steps] if isinstance(num_steps, int) else list(num_steps)
+    if sum(counts) < 2:
+      raise ValueError("grid='spaced' needs 2 steps or more: one would be timestep 0, not T - 1.")
+    return spaced_timesteps(total, counts)[::-1].astype(float)
   if not 1 <= num_steps <= total:
     raise ValueError(f"Sampling steps must be between 1 and {total}, not {num_steps}.")
   if grid == "uniform":
@@ -175,10 +188,6 @@ def _timesteps(process: Process, num_steps: int, grid: str) -> np.ndarray:
     log_snr = process.schedule.log_snr
     wanted = np.linspace(log_snr[-1], log_snr[0], num_steps)
     return np.interp(wanted, log_snr[::-1], np.arange(total)[::-1].astype(float))
-  if grid == "spaced":
-    if num_steps == 1:
-      raise ValueError("grid='spaced' needs 2 steps or more: one would be timestep 0, not T - 1.")
-    return spaced_timesteps(total, [num_steps])[::-1].astype(float)
   timesteps = np.arange(0, total, total // num_steps) + 1
   if timesteps[-1] >= total:
     raise ValueError(
@@ -189,10 +198,8 @@ def _timesteps(process: Process, num_steps: int, grid: str) -> np.ndarray:
 
 
 def _signal_noise(log_snr: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """sqrt(abar) and sqrt(1 - abar) of lambda, exact also at lambda = inf."""
-  return (1.0 + np.exp(-2.0 * log_snr)) ** -0.5, np.exp(-log_snr) * (
-    1.0 + np.exp(-2.0 * log_snr)
-  ) ** -0.5
+  """sqrt(abar) and sqrt(1 - abar) of lambda, exact also where it is infinite."""
+  return (1.0 + np.exp(-2.0 * log_snr)) ** -0.5, (1.0 + np.exp(2.0 * log_snr)) ** -0.5
 
 
 def _ddim_tables(at: np.ndarray, to: np.ndarray, eta: float) -> dict[str, np.ndarray]:
@@ -200,7 +207,13 @@ def _ddim_tables(at: np.ndarray, to: np.ndarray, eta: float) -> dict[str, np.nda
   ratio = np.clip(1.0 - (alpha / alpha_to) ** 2, 0.0, None)
   noise = eta * sigma_to / sigma * np.sqrt(ratio)
   epsilon = np.sqrt(np.clip(sigma_to**2 - noise**2, 0.0, None))
-  return {"x0": alpha_to, "epsilon": epsilon, "noise": noise}
+  return {
+    "x0": alpha_to,
+    "epsilon": epsilon,
+    "noise": noise,
+    "clipped_x": epsilon / sigma,
+    "clipped_x0": alpha_to - epsilon * alpha / sigma,
+  }
 
 
 def _multistep_tables(at: np.ndarray, to: np.ndarray) -> dict[str, np.ndarray]:

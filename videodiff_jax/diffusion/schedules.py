@@ -15,8 +15,8 @@ class Schedule:
   """The constants of q(x_t | x_0) for integer timesteps 0..T-1, in float64 until they are used.
 
   Attributes:
-    betas: (T,) variance added at each step, in (0, 1). Where they are float32, so is all that is
-      cumulated from them.
+    betas: (T,) variance added at each step, in (0, 1). Where they are float32, so are 1 - beta
+      and all that follows.
   """
 
   betas: np.ndarray
@@ -28,7 +28,9 @@ class Schedule:
   @functools.cached_property
   def alphas_cumprod(self) -> np.ndarray:
     """(T,) share of signal variance left at t: the abar_t of Eq. 4."""
-    return np.cumprod(1.0 - self.betas)
+    alphas = 1.0 - self.betas
+    # PyTorch's product too is double inside: float32 rounds the factors and the results.
+    return np.cumprod(alphas, dtype=np.float64).astype(alphas.dtype)
 
   @functools.cached_property
   def log_snr(self) -> np.ndarray:
@@ -37,7 +39,8 @@ class Schedule:
     Half the logarithm of the ratio of variances, as DPM-Solver counts it.
     """
     abar = self.alphas_cumprod.astype(np.float64)
-    return 0.5 * (np.log(abar) - np.log1p(-abar))
+    with np.errstate(divide="ignore"):  # -inf where float32 leaves no signal
+      return 0.5 * (np.log(abar) - np.log1p(-abar))
 
   @functools.cached_property
   def posterior_variance(self) -> np.ndarray:
@@ -52,6 +55,14 @@ class Schedule:
     of_x0 = self.betas * np.sqrt(previous) / left
     of_xt = (1.0 - previous) * np.sqrt(1.0 - self.betas) / left
     return of_x0, of_xt
+
+  def visiting(self, timesteps: np.ndarray) -> "Schedule":
+    """The chain that visits only these timesteps, ascending: beta = 1 - abar_i / abar_{i-1}.
+
+    In float32 a large beta leaves few digits of 1 - beta: LGC-VD's release samples by that.
+    """
+    abar = self.alphas_cumprod[timesteps]
+    return Schedule(1 - abar / np.concatenate([np.ones_like(abar[:1]), abar[:-1]]))
 
   @property
   def _previous(self) -> np.ndarray:
