@@ -84,16 +84,22 @@ class Process:
 
   def to_x0(self, x_t: jax.Array, t: jax.Array, prediction: jax.Array) -> jax.Array:
     """The x_0 that a prediction stands for: Eq. 9 (which misprints the root)."""
-    alpha, sigma = self.alpha_sigma(t, x_t.ndim)
+    return self.x0_at(*self.alpha_sigma(t, x_t.ndim), x_t, prediction)
+
+  def x0_at(
+    self, alpha: jax.Array, sigma: jax.Array, x_t: jax.Array, prediction: jax.Array
+  ) -> jax.Array:
+    """`to_x0` at a noise level given as x_t = alpha x_0 + sigma noise."""
     if self.prediction_type == "epsilon":
       return (x_t - sigma * prediction) / alpha
     if self.prediction_type == "v_prediction":
       return alpha * x_t - sigma * prediction
     return prediction
 
-  def to_epsilon(self, x_t: jax.Array, t: jax.Array, prediction: jax.Array) -> jax.Array:
-    """The noise that a prediction stands for."""
-    alpha, sigma = self.alpha_sigma(t, x_t.ndim)
+  def epsilon_at(
+    self, alpha: jax.Array, sigma: jax.Array, x_t: jax.Array, prediction: jax.Array
+  ) -> jax.Array:
+    """The noise that a prediction stands for, where x_t = alpha x_0 + sigma noise."""
     if self.prediction_type == "epsilon":
       return prediction
     if self.prediction_type == "v_prediction":

@@ -82,15 +82,15 @@ class Sampler:
       noise: standard normal, shaped as x; used where `stochastic`.
     """
     row = {name: jnp.asarray(table)[i] for name, table in self.tables.items()}
-    t = jnp.full(state.x.shape[:1], jnp.asarray(self.timesteps)[i])
-    x0 = process.to_x0(state.x, t, prediction)
+    level = row["alpha"], row["sigma"]
+    x0 = process.x0_at(*level, state.x, prediction)
     if self.clip:
       x0 = jnp.clip(x0, -1.0, 1.0)
     if self.kind in ("ddim", "ddpm"):
       if self.clip:  # the noise is then what x holds beside the clipped x_0, not the network's
         x = row["clipped_x"] * state.x + row["clipped_x0"] * x0
       else:
-        x = row["x0"] * x0 + row["epsilon"] * process.to_epsilon(state.x, t, prediction)
+        x = row["x0"] * x0 + row["epsilon"] * process.epsilon_at(*level, state.x, prediction)
       return SamplerState(x + row["noise"] * noise if self.stochastic else x, ())
     if self.kind == "dpmpp_2m":
       (x0_1,) = state.history
@@ -169,6 +169,7 @@ def make_sampler(
     tables = _multistep_tables(at, to)
     if kind == "unipc":
       tables |= _corrector_tables(at)
+  tables["alpha"], tables["sigma"] = _signal_noise(at)
   as_float32 = {name: table.astype(np.float32) for name, table in tables.items()}
   return Sampler(kind, timesteps.astype(np.float32), as_float32, clip)
 
