@@ -8,6 +8,7 @@ import pytest
 from tests.helpers import fill
 from videodiff_jax.models import lgc_unet
 from videodiff_jax.models.lgc_unet import LGCUNet, SequenceEncoder
+from videodiff_jax.training import flops
 
 SMALL = {"channels": 8, "multipliers": (1, 2), "attention_rates": (2,), "head_channels": 8}
 
@@ -39,14 +40,19 @@ def attending(model: lgc_unet._Network, *values) -> set[str]:
   return {name.rsplit("_", 1)[0] for name in params if "attention_" in name}
 
 
-def test_parameters_of_the_release():
+def test_parameters_and_operations_of_the_release():
   f = functools.partial(jax.ShapeDtypeStruct, dtype=jnp.float32)
   unet, encoder = LGCUNet(decoder_attention="mirrored"), SequenceEncoder()
   fragment, context = f((1, 64, 64, 24)), f((1, 8, 8, 512))
   values = fragment, f((1,)), f((1, 64, 64, 8)), context
   count = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree))  # noqa: E731
-  assert count(jax.eval_shape(unet.init, jax.random.key(0), *values)) == 63_403_032
-  assert count(jax.eval_shape(encoder.init, jax.random.key(0), fragment)) == 33_104_640
+  of_unet = jax.eval_shape(unet.init, jax.random.key(0), *values)
+  of_encoder = jax.eval_shape(encoder.init, jax.random.key(0), fragment)
+  assert (count(of_unet), count(of_encoder)) == (63_403_032, 33_104_640)
+  forward = jax.make_jaxpr(unet.apply)(of_unet, *values)
+  assert flops.count(forward) == pytest.approx(39.57e9, rel=1e-3)
+  forward = jax.make_jaxpr(encoder.apply)(of_encoder, fragment)
+  assert flops.count(forward) == pytest.approx(17.12e9, rel=1e-3)
   feature, _ = jax.eval_shape(encoder.init_with_output, jax.random.key(0), fragment)
   assert feature.shape == context.shape
 
