@@ -25,7 +25,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
   parser.addoption(
     "--golden-dir",
     default=None,
-    help="Folder with glober/*.npz recorded from the authors' modules. "
+    help="Folder with glober/ and lgcvd/*.npz recorded from the authors' modules. "
     "Default: ../shared/golden where it exists, else tests/golden/data.",
   )
 

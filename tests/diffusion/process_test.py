@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from videodiff_jax.diffusion.process import LOSS_WEIGHTINGS, PREDICTION_TYPES, Process
+from videodiff_jax.diffusion.process import LOSS_NORMS, LOSS_WEIGHTINGS, PREDICTION_TYPES, Process
 from videodiff_jax.diffusion.schedules import Schedule, make_schedule
 
 T = jnp.array([0, 1, 499, 998, 999])
@@ -25,7 +25,8 @@ def test_conversions_invert_one_another(prediction_type: str, arrays) -> None:
   target = process.target(x0, T, noise)
   # Where x_0 (or the noise) hardly shows in x_t, rounding is amplified by up to 34.
   np.testing.assert_allclose(process.to_x0(x_t, T, target), x0, atol=2e-5)
-  np.testing.assert_allclose(process.to_epsilon(x_t, T, target), noise, atol=2e-5)
+  level = process.alpha_sigma(T, x_t.ndim)
+  np.testing.assert_allclose(process.epsilon_at(*level, x_t, target), noise, atol=2e-5)
   np.testing.assert_allclose(process.loss(target, x0, T, noise), np.zeros(len(T)))
 
 
@@ -88,6 +89,17 @@ def test_loss_is_float32_per_sample() -> None:
   np.testing.assert_allclose(loss, [0.0, 9.0])
 
 
+def test_l1_is_the_mean_absolute_error() -> None:
+  process = Process(make_schedule(), "v_prediction", loss_norm="l1")
+  x0, noise = jnp.ones((2, 3)), jnp.full((2, 3), 0.5)
+  t = jnp.array([3, 800])
+  error = jnp.array([[1.0, -2.0, 0.0], [0.0, 0.0, -6.0]])
+  loss = process.loss(process.target(x0, t, noise) + error, x0, t, noise)
+  np.testing.assert_allclose(loss, [1.0, 2.0], rtol=1e-6)
+  with pytest.raises(ValueError, match=r"min_snr.*use loss_norm='l2'"):
+    Process(make_schedule(), loss_weighting="min_snr", loss_norm="l1")
+
+
 @pytest.mark.parametrize(("power", "share"), [(1.0, 0.5), (2.0, 0.75)])
 def test_drawn_timesteps(power: float, share: float) -> None:
   """P(t >= T/2) = 1 - (1/2)^power, and every timestep is in range."""
@@ -104,6 +116,7 @@ def test_unknown_names_list_the_choices() -> None:
   for settings, what, choices in (
     ({"prediction_type": "noise"}, "prediction type 'noise'", PREDICTION_TYPES),
     ({"loss_weighting": "snr"}, "loss weighting 'snr'", LOSS_WEIGHTINGS),
+    ({"loss_norm": "huber"}, "loss norm 'huber'", LOSS_NORMS),
   ):
     with pytest.raises(ValueError, match=f"{what}.*{', '.join(choices)}"):
       Process(schedule, **settings)

@@ -121,8 +121,9 @@ def test_leading_grid_past_the_end_is_an_error(num_steps: int) -> None:
   ("settings", "message"),
   [
     ({"kind": "euler"}, r"sampler 'euler'.*ddim, ddpm, dpmpp_2m, unipc"),
-    ({"grid": "karras"}, r"grid 'karras'.*uniform, log_snr, leading"),
+    ({"grid": "karras"}, r"grid 'karras'.*uniform, log_snr, leading, spaced"),
     ({"final": "x1"}, r"end of sampling 'x1'.*x0, abar0"),
+    ({"grid": "spaced", "num_steps": 1}, r"'spaced' needs 2 steps"),
     ({"num_steps": 0}, r"between 1 and 1000, not 0"),
     ({"num_steps": 1001}, r"between 1 and 1000, not 1001"),
     ({"kind": "unipc", "eta": 0.5}, r"eta is DDIM's own"),
@@ -139,7 +140,53 @@ def test_noise_needs_keys() -> None:
     sample(knows(jnp.zeros(3)), PROCESS, sampler, jnp.zeros((2, 3)))
 
 
+def test_spaced_grid_is_lgc_vd_s() -> None:
+  timesteps = make_sampler(PROCESS, "ddpm", 100, grid="spaced").timesteps
+  assert timesteps[[0, 1, -2, -1]].tolist() == [999, 989, 10, 0]
+  sections = make_sampler(PROCESS, "ddpm", (3, 2), grid="spaced").timesteps
+  assert sections.tolist() == [999, 500, 499, 250, 0]
+
+
+# ---- clipping
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_clipped_samples_stay_in_range(kind: str) -> None:
+  """A denoiser of a point outside [-1, 1] is drawn to the border."""
+  x0 = jnp.array([[2.0, -1.5, 0.5]])
+  clipped, free = (make_sampler(PROCESS, kind, 10, clip=clip) for clip in (True, False))
+  keys = jax.random.split(jax.random.key(0), 1)
+  drawn = sample(knows(x0), PROCESS, clipped, jnp.ones((1, 3)), keys)
+  np.testing.assert_allclose(drawn, [[1.0, -1.0, 0.5]], atol=1e-4)
+  # What is in range already is left alone.
+  inside = 0.5 * x0[:, 2:]
+  ends = [sample(knows(inside), PROCESS, s, jnp.ones((1, 1)), keys) for s in (clipped, free)]
+  np.testing.assert_allclose(*ends, atol=1e-5)
+
+
+def test_the_posterior_s_mean_is_that_of_the_clipped_sample() -> None:
+  sampler = make_sampler(PROCESS, "ddpm", 1000, clip=True)
+  x_t = jnp.array([[0.3, -2.0]])
+  alpha, sigma = PROCESS.alpha_sigma(jnp.full(1, 500), 2)
+  prediction = (x_t - alpha * jnp.array([[1.7, -3.0]])) / sigma
+  stepped = sampler.step(PROCESS, 499, SamplerState(x_t, ()), prediction, jnp.zeros_like(x_t))
+  of_x0, of_xt = (c[500] for c in PROCESS.schedule.posterior_mean_coefficients)
+  np.testing.assert_allclose(stepped.x, of_x0 * np.array([[1, -1]]) + of_xt * x_t, atol=1e-5)
+
+
 # ---- noise
+
+
+def test_given_noise_takes_the_place_of_keys() -> None:
+  sampler = make_sampler(PROCESS, "ddpm", 3)
+  x_T = jnp.ones((2, 2))
+  noise = jax.random.normal(jax.random.key(0), (3, 2, 2))
+  drawn = sample(knows(0.5), PROCESS, sampler, x_T, noise=noise)
+  state = sampler.start(x_T)
+  for i, t in enumerate(sampler.timesteps):
+    prediction, _ = knows(0.5)(state.x, jnp.full(2, t), None)
+    state = sampler.step(PROCESS, i, state, prediction, noise[i])
+  np.testing.assert_allclose(drawn, state.x, atol=1e-6)
 
 
 @pytest.mark.parametrize("settings", [{"kind": "ddpm"}, {"kind": "ddim", "eta": 1.0}])

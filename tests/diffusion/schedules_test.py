@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from videodiff_jax.diffusion.schedules import KINDS, make_schedule
+from videodiff_jax.diffusion.schedules import KINDS, make_schedule, spaced_timesteps
 
 
 def test_scaled_linear_is_glober_s() -> None:
@@ -61,6 +61,33 @@ def test_equals_diffusers(kind: str, theirs: str) -> None:
   schedule = make_schedule(kind)
   np.testing.assert_allclose(schedule.betas, other.betas.numpy(), rtol=1e-4)
   np.testing.assert_allclose(schedule.alphas_cumprod, other.alphas_cumprod.numpy(), rtol=2e-3)
+
+
+def test_precision_and_clip_of_lgc_vd() -> None:
+  exact, released = (
+    make_schedule("cosine", max_beta=0.9999, precision=kind) for kind in ("float64", "float32")
+  )
+  assert exact.betas[-1] == 0.9999
+  assert released.betas.dtype == released.alphas_cumprod.dtype == np.float32
+  # 1 - beta of the last timestep is four digits of float32.
+  error = released.alphas_cumprod[-1] / exact.alphas_cumprod[-1] - 1
+  assert abs(error) == pytest.approx(1.7e-4, abs=2e-5)
+  np.testing.assert_allclose(released.alphas_cumprod[:-1], exact.alphas_cumprod[:-1], rtol=1e-4)
+  with pytest.raises(ValueError, match=r"'bfloat16'.*float64, float32"):
+    make_schedule(precision="bfloat16")
+
+
+def test_spaced_timesteps() -> None:
+  hundred = spaced_timesteps(1000, [100])
+  assert hundred[[0, 1, 5, 6, 7, -3, -2, -1]].tolist() == [0, 10, 50, 61, 71, 979, 989, 999]
+  # Halves round to even.
+  assert spaced_timesteps(1000, [3]).tolist() == [0, 500, 999]
+  assert spaced_timesteps(998, [3]).tolist() == [0, 498, 997]
+  # Sections of 4, 3 and 3 timesteps; a count of one keeps the first.
+  assert spaced_timesteps(10, [2, 1, 3]).tolist() == [0, 3, 4, 7, 8, 9]
+  np.testing.assert_array_equal(spaced_timesteps(50, [50]), np.arange(50))
+  with pytest.raises(ValueError, match="section of 3 timesteps cannot keep 4"):
+    spaced_timesteps(10, [2, 4, 3])
 
 
 def test_unknown_kind_lists_the_choices() -> None:

@@ -24,6 +24,55 @@ def test_attend_survives_large_logits():
   np.testing.assert_allclose(actual, expected, atol=1e-4)
 
 
+@pytest.mark.parametrize("queries", [12, 13])
+def test_many_logits_come_in_chunks_with_the_same_result_and_gradients(monkeypatch, queries):
+  q, k, v = normal(2, queries, 3, 8), normal(2, 7, 3, 8, seed=1), normal(2, 7, 3, 8, seed=2)
+
+  def loss(q, k, v):
+    y = attention.attend(q, k, v)
+    return (y * np.arange(queries)[:, None, None]).sum(), y
+
+  def run():
+    return jax.grad(loss, argnums=(0, 1, 2), has_aux=True)(q, k, v)
+
+  whole = run()
+  monkeypatch.setattr(attention, "_MOST_LOGITS", 20)
+  assert " scan" in str(jax.make_jaxpr(attention.attend)(q, k, v))
+  for ours, expected in zip(jax.tree.leaves(run()), jax.tree.leaves(whole)):
+    np.testing.assert_allclose(ours, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("queries", [4096, 4095])
+def test_all_logits_of_a_large_map_are_never_whole(queries):
+  """Cityscapes' 64x64 map: neither forward nor backward holds 4096 x 4096 numbers."""
+  q = jax.ShapeDtypeStruct((1, queries, 1, 16), np.float32)
+  program = jax.jit(jax.grad(lambda q, k, v: attention.attend(q, k, v).sum(), argnums=(0, 1, 2)))
+  memory = program.lower(q, q, q).compile().memory_analysis()
+  assert memory.temp_size_in_bytes < queries * queries * 4
+
+
+def test_sixteen_bits_of_many_logits_take_flash_attention_where_it_runs(monkeypatch):
+  class Device:
+    client = type("Client", (), {"platform_version": "cuda 13000"})
+    compute_capability = "9.0"
+
+  monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+  monkeypatch.setattr(jax, "devices", lambda: [Device])
+  monkeypatch.setattr(attention, "_MOST_LOGITS", 20)
+  asked = []
+  monkeypatch.setattr(
+    jax.nn, "dot_product_attention", lambda q, k, v, **how: asked.append(how) or q
+  )
+  q = normal(1, 6, 1, 8)
+  attention.attend(*3 * [q.astype(jax.numpy.bfloat16)])
+  assert asked == [{"implementation": "cudnn"}]
+  attention.attend(*3 * [q])
+  assert asked[1:] == [{}]  # in chunks, one traced
+  Device.compute_capability = "7.5"
+  attention.attend(*3 * [q.astype(jax.numpy.bfloat16)])
+  assert asked[2:] == [{}]
+
+
 @pytest.mark.parametrize("tokens, reach", [("spatial", 16), ("temporal", 3), ("joint", 48)])
 def test_attention_block_reaches_its_tokens_and_no_others(tokens, reach):
   x = normal(2, 3, 4, 4, 8)

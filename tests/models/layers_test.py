@@ -51,6 +51,24 @@ def test_conv3x3_leaves_large_batches_to_the_library():
   assert "conv_general_dilated" in jaxpr
 
 
+@pytest.mark.parametrize("sides", [(1, 1), (3, 5)])
+def test_conv_transpose_by_phases_equals_the_dilated_convolution(sides):
+  x, kernel = normal(2, *sides, 4), normal(3, 3, 4, 6, seed=1)
+  expected = lax.conv_general_dilated(
+    x,
+    kernel[::-1, ::-1],
+    (1, 1),
+    ((1, 2), (1, 2)),
+    lhs_dilation=(2, 2),
+    dimension_numbers=("NHWC", "HWIO", "NHWC"),
+  )
+  actual = layers.conv_transpose3x3(jnp.asarray(x), kernel)
+  assert actual.shape == (2, 2 * sides[0], 2 * sides[1], 6)
+  np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
+  jaxpr = str(jax.make_jaxpr(jax.grad(lambda x: layers.conv_transpose3x3(x, kernel).sum()))(x))
+  assert "conv_general_dilated" not in jaxpr
+
+
 @pytest.mark.parametrize("frames", [1, 2, 5])
 @pytest.mark.parametrize("temporal_kernel", [1, 3])
 @pytest.mark.parametrize("stride", [1, 2])

@@ -9,6 +9,7 @@ from videodiff_jax.diffusion.schedules import Schedule
 
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 LOSS_WEIGHTINGS = ("uniform", "min_snr")
+LOSS_NORMS = ("l2", "l1")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Process:
     prediction_type: 'epsilon' (Eq. 7: the noise), 'v_prediction' (alpha noise - sigma x_0) or
       'sample' (x_0).
     loss_weighting: 'uniform' (Eq. 7) or 'min_snr' (Hang et al. 2023, gamma = 5).
+    loss_norm: 'l2' (both papers: squared errors) or 'l1' (absolute ones: LGC-VD's release).
     timestep_power: t = T u^(1 / power) for u uniform. 1 draws t uniformly (the paper); 2 draws
       noisy timesteps more often, where a frame's content has to come from its condition.
   """
@@ -30,15 +32,19 @@ class Process:
   schedule: Schedule
   prediction_type: str = "epsilon"
   loss_weighting: str = "uniform"
+  loss_norm: str = "l2"
   timestep_power: float = 1.0
 
   def __post_init__(self) -> None:
     for what, value, choices in (
       ("prediction type", self.prediction_type, PREDICTION_TYPES),
       ("loss weighting", self.loss_weighting, LOSS_WEIGHTINGS),
+      ("loss norm", self.loss_norm, LOSS_NORMS),
     ):
       if value not in choices:
         raise ValueError(f"Unknown {what} {value!r}. Choose one of: {', '.join(choices)}.")
+    if self.loss_weighting == "min_snr" and self.loss_norm != "l2":
+      raise ValueError("loss_weighting='min_snr' weights squared errors: use loss_norm='l2'.")
 
   @property
   def num_timesteps(self) -> int:
@@ -78,16 +84,22 @@ class Process:
 
   def to_x0(self, x_t: jax.Array, t: jax.Array, prediction: jax.Array) -> jax.Array:
     """The x_0 that a prediction stands for: Eq. 9 (which misprints the root)."""
-    alpha, sigma = self.alpha_sigma(t, x_t.ndim)
+    return self.x0_at(*self.alpha_sigma(t, x_t.ndim), x_t, prediction)
+
+  def x0_at(
+    self, alpha: jax.Array, sigma: jax.Array, x_t: jax.Array, prediction: jax.Array
+  ) -> jax.Array:
+    """`to_x0` at a noise level given as x_t = alpha x_0 + sigma noise."""
     if self.prediction_type == "epsilon":
       return (x_t - sigma * prediction) / alpha
     if self.prediction_type == "v_prediction":
       return alpha * x_t - sigma * prediction
     return prediction
 
-  def to_epsilon(self, x_t: jax.Array, t: jax.Array, prediction: jax.Array) -> jax.Array:
-    """The noise that a prediction stands for."""
-    alpha, sigma = self.alpha_sigma(t, x_t.ndim)
+  def epsilon_at(
+    self, alpha: jax.Array, sigma: jax.Array, x_t: jax.Array, prediction: jax.Array
+  ) -> jax.Array:
+    """The noise that a prediction stands for, where x_t = alpha x_0 + sigma noise."""
     if self.prediction_type == "epsilon":
       return prediction
     if self.prediction_type == "v_prediction":
@@ -95,8 +107,9 @@ class Process:
     return (x_t - alpha * prediction) / sigma
 
   def loss(self, prediction: jax.Array, x0: jax.Array, t: jax.Array, noise: jax.Array) -> jax.Array:
-    """Mean squared error a sample, weighted: Eq. 7. Returns (b,), float32."""
-    error = jnp.square(prediction - self.target(x0, t, noise)).astype(jnp.float32)
+    """Mean squared (or absolute) error a sample, weighted: Eq. 7. Returns (b,), float32."""
+    error = (prediction - self.target(x0, t, noise)).astype(jnp.float32)
+    error = jnp.square(error) if self.loss_norm == "l2" else jnp.abs(error)
     error = error.reshape(*t.shape, -1).mean(-1)
     if self.loss_weighting == "uniform":
       return error

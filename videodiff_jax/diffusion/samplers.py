@@ -5,7 +5,7 @@ depends on the schedule is put into tables (float64 NumPy) when the sampler is m
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -13,9 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from videodiff_jax.diffusion.process import Process
+from videodiff_jax.diffusion.schedules import spaced_timesteps
 
 KINDS = ("ddim", "ddpm", "dpmpp_2m", "unipc")
-GRIDS = ("uniform", "log_snr", "leading")
+GRIDS = ("uniform", "log_snr", "leading", "spaced")
 FINALS = ("x0", "abar0")
 
 Denoiser = Callable[[jax.Array, jax.Array, Any], tuple[jax.Array, Any]]
@@ -42,11 +43,13 @@ class Sampler:
     kind: one of KINDS.
     timesteps: (n,) float32, descending; what the denoiser is called with.
     tables: name -> (n,) float32 coefficients, read by `step`.
+    clip: whether every x_0 on the way is clipped to [-1, 1].
   """
 
   kind: str
   timesteps: np.ndarray
   tables: dict[str, np.ndarray]
+  clip: bool = False
 
   @property
   def num_steps(self) -> int:
@@ -79,11 +82,15 @@ class Sampler:
       noise: standard normal, shaped as x; used where `stochastic`.
     """
     row = {name: jnp.asarray(table)[i] for name, table in self.tables.items()}
-    t = jnp.full(state.x.shape[:1], jnp.asarray(self.timesteps)[i])
-    x0 = process.to_x0(state.x, t, prediction)
+    level = row["alpha"], row["sigma"]
+    x0 = process.x0_at(*level, state.x, prediction)
+    if self.clip:
+      x0 = jnp.clip(x0, -1.0, 1.0)
     if self.kind in ("ddim", "ddpm"):
-      epsilon = process.to_epsilon(state.x, t, prediction)
-      x = row["x0"] * x0 + row["epsilon"] * epsilon
+      if self.clip:  # the noise is then what x holds beside the clipped x_0, not the network's
+        x = row["clipped_x"] * state.x + row["clipped_x0"] * x0
+      else:
+        x = row["x0"] * x0 + row["epsilon"] * process.epsilon_at(*level, state.x, prediction)
       return SamplerState(x + row["noise"] * noise if self.stochastic else x, ())
     if self.kind == "dpmpp_2m":
       (x0_1,) = state.history
@@ -109,11 +116,12 @@ def _second_order(
 def make_sampler(
   process: Process,
   kind: str = "ddim",
-  num_steps: int = 50,
+  num_steps: int | Sequence[int] = 50,
   *,
   grid: str = "uniform",
   final: str = "x0",
   eta: float = 0.0,
+  clip: bool = False,
 ) -> Sampler:
   """Lays out the timesteps and computes the tables.
 
@@ -121,15 +129,18 @@ def make_sampler(
     process: schedule and prediction type.
     kind: 'ddim' (Song et al. 2021 Eq. 12), 'ddpm' (Eq. 6: DDIM with eta = 1, on any grid),
       'dpmpp_2m' (DPM-Solver++ 2M) or 'unipc' (UniPC-2, B(h) = exp(h) - 1).
-    num_steps: evaluations of the denoiser, 1 to T.
-    grid: 'uniform' in t, 'log_snr' (uniform in log-SNR; fractional t), or 'leading' (the
-      release's: every (T // n)-th timestep plus one, which may give more than n steps).
+    num_steps: evaluations of the denoiser, 1 to T. For the grid 'spaced' also several numbers:
+      those of as many equal sections of the chain, the least noisy first.
+    grid: 'uniform' in t, 'log_snr' (uniform in log-SNR; fractional t), 'leading' (GLOBER's
+      release: every (T // n)-th timestep plus one, which may give more than n steps) or 'spaced'
+      (LGC-VD's: evenly from T - 1 down to 0, see `schedules.spaced_timesteps`).
     final: where the last step ends: 'x0', or 'abar0' (noise level of t = 0, as released).
     eta: DDIM's noise: 0 deterministic, 1 as DDPM.
+    clip: clips every x_0 on the way to [-1, 1]: for pixels, whose range is known.
 
   Raises:
-    ValueError: unknown name, steps outside 1 to T, eta for another sampler than DDIM, or a
-      'leading' grid that runs past T - 1 (where the release crashes).
+    ValueError: unknown name, steps outside 1 to T, eta for another sampler than DDIM, a 'leading'
+      grid that runs past T - 1 (where the release crashes), or a 'spaced' one of a single step.
   """
   for what, value, choices in (
     ("sampler", kind, KINDS),
@@ -141,21 +152,35 @@ def make_sampler(
   if eta and kind != "ddim":
     raise ValueError(f"eta is DDIM's own setting; {kind!r} has none. Leave eta at 0.")
   timesteps = _timesteps(process, num_steps, grid)
-  at = np.interp(timesteps, np.arange(process.num_timesteps), process.schedule.log_snr)
+  if grid == "spaced":
+    chain = process.schedule.visiting(timesteps[::-1].astype(int))
+    at = chain.log_snr[::-1]
+  else:
+    at = np.interp(timesteps, np.arange(process.num_timesteps), process.schedule.log_snr)
   end = [process.schedule.log_snr[0] if final == "abar0" else np.inf]
   to = np.append(at[1:], end)
   if kind in ("ddim", "ddpm"):
     tables = _ddim_tables(at, to, 1.0 if kind == "ddpm" else eta)
+    if kind == "ddpm" and grid == "spaced" and final == "x0":
+      # The same by Eq. 6, whose betas a chain in float32 rounds apart from its abar.
+      of_x0, of_x = chain.posterior_mean_coefficients
+      tables |= {"clipped_x0": of_x0[::-1], "clipped_x": of_x[::-1]}
   else:
     tables = _multistep_tables(at, to)
     if kind == "unipc":
       tables |= _corrector_tables(at)
+  tables["alpha"], tables["sigma"] = _signal_noise(at)
   as_float32 = {name: table.astype(np.float32) for name, table in tables.items()}
-  return Sampler(kind, timesteps.astype(np.float32), as_float32)
+  return Sampler(kind, timesteps.astype(np.float32), as_float32, clip)
 
 
-def _timesteps(process: Process, num_steps: int, grid: str) -> np.ndarray:
+def _timesteps(process: Process, num_steps: int | Sequence[int], grid: str) -> np.ndarray:
   total = process.num_timesteps
+  if grid == "spaced":
+    counts = [num_steps] if isinstance(num_steps, int) else list(num_steps)
+    if sum(counts) < 2:
+      raise ValueError("grid='spaced' needs 2 steps or more: one would be timestep 0, not T - 1.")
+    return spaced_timesteps(total, counts)[::-1].astype(float)
   if not 1 <= num_steps <= total:
     raise ValueError(f"Sampling steps must be between 1 and {total}, not {num_steps}.")
   if grid == "uniform":
@@ -174,10 +199,8 @@ def _timesteps(process: Process, num_steps: int, grid: str) -> np.ndarray:
 
 
 def _signal_noise(log_snr: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """sqrt(abar) and sqrt(1 - abar) of lambda, exact also at lambda = inf."""
-  return (1.0 + np.exp(-2.0 * log_snr)) ** -0.5, np.exp(-log_snr) * (
-    1.0 + np.exp(-2.0 * log_snr)
-  ) ** -0.5
+  """sqrt(abar) and sqrt(1 - abar) of lambda, exact also where it is infinite."""
+  return (1.0 + np.exp(-2.0 * log_snr)) ** -0.5, (1.0 + np.exp(2.0 * log_snr)) ** -0.5
 
 
 def _ddim_tables(at: np.ndarray, to: np.ndarray, eta: float) -> dict[str, np.ndarray]:
@@ -185,7 +208,13 @@ def _ddim_tables(at: np.ndarray, to: np.ndarray, eta: float) -> dict[str, np.nda
   ratio = np.clip(1.0 - (alpha / alpha_to) ** 2, 0.0, None)
   noise = eta * sigma_to / sigma * np.sqrt(ratio)
   epsilon = np.sqrt(np.clip(sigma_to**2 - noise**2, 0.0, None))
-  return {"x0": alpha_to, "epsilon": epsilon, "noise": noise}
+  return {
+    "x0": alpha_to,
+    "epsilon": epsilon,
+    "noise": noise,
+    "clipped_x": epsilon / sigma,
+    "clipped_x0": alpha_to - epsilon * alpha / sigma,
+  }
 
 
 def _multistep_tables(at: np.ndarray, to: np.ndarray) -> dict[str, np.ndarray]:
@@ -229,6 +258,7 @@ def sample(
   x_T: jax.Array,
   keys: jax.Array | None = None,
   carry: Any = None,
+  noise: jax.Array | None = None,
 ) -> jax.Array:
   """Runs the sampler from x_T to x_0 inside one `lax.scan`.
 
@@ -237,25 +267,26 @@ def sample(
     process: the process the denoiser was trained for.
     sampler: from `make_sampler`.
     x_T: (b, ...) starting noise.
-    keys: (b,) one PRNG key a sample, needed where `sampler.stochastic`. A sample's noise
-      depends on its own key alone.
+    keys: (b,) one PRNG key a sample, needed where `sampler.stochastic` unless `noise` is given.
+      A sample's noise depends on its own key alone.
     carry: first value of the denoiser's carry.
+    noise: (n, b, ...) standard normal, the noise of every step instead of what `keys` draw.
 
   Returns:
     (b, ...) x_0, float32.
   """
-  if sampler.stochastic and keys is None:
-    raise ValueError("This sampler adds noise: give `keys`, one PRNG key a sample.")
+  if sampler.stochastic and keys is None and noise is None:
+    raise ValueError("This sampler adds noise: give `keys`, one PRNG key a sample, or `noise`.")
 
   def body(loop: tuple[SamplerState, Any], i: jax.Array) -> tuple[tuple[SamplerState, Any], None]:
     state, carry = loop
     t = jnp.full(x_T.shape[:1], jnp.asarray(sampler.timesteps)[i])
     prediction, carry = denoise(state.x, t, carry)
-    noise = None
-    if sampler.stochastic:
+    added = None if noise is None else noise[i]
+    if sampler.stochastic and noise is None:
       step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, i)
-      noise = jax.vmap(lambda key: jax.random.normal(key, x_T.shape[1:]))(step_keys)
-    return (sampler.step(process, i, state, prediction, noise), carry), None
+      added = jax.vmap(lambda key: jax.random.normal(key, x_T.shape[1:]))(step_keys)
+    return (sampler.step(process, i, state, prediction, added), carry), None
 
   start = (sampler.start(x_T.astype(jnp.float32)), carry)
   (state, _), _ = jax.lax.scan(body, start, jnp.arange(sampler.num_steps))

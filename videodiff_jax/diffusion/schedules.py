@@ -2,10 +2,12 @@
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 
 import numpy as np
 
 KINDS = ("scaled_linear", "linear", "cosine")
+PRECISIONS = ("float64", "float32")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -13,7 +15,8 @@ class Schedule:
   """The constants of q(x_t | x_0) for integer timesteps 0..T-1, in float64 until they are used.
 
   Attributes:
-    betas: (T,) variance added at each step, in (0, 1).
+    betas: (T,) variance added at each step, in (0, 1). Where they are float32, so are 1 - beta
+      and all that follows.
   """
 
   betas: np.ndarray
@@ -25,7 +28,9 @@ class Schedule:
   @functools.cached_property
   def alphas_cumprod(self) -> np.ndarray:
     """(T,) share of signal variance left at t: the abar_t of Eq. 4."""
-    return np.cumprod(1.0 - self.betas)
+    alphas = 1.0 - self.betas
+    # PyTorch's product too is double inside: float32 rounds the factors and the results.
+    return np.cumprod(alphas, dtype=np.float64).astype(alphas.dtype)
 
   @functools.cached_property
   def log_snr(self) -> np.ndarray:
@@ -33,22 +38,36 @@ class Schedule:
 
     Half the logarithm of the ratio of variances, as DPM-Solver counts it.
     """
-    return 0.5 * (np.log(self.alphas_cumprod) - np.log1p(-self.alphas_cumprod))
+    abar = self.alphas_cumprod.astype(np.float64)
+    with np.errstate(divide="ignore"):  # -inf where float32 leaves no signal
+      return 0.5 * (np.log(abar) - np.log1p(-abar))
 
   @functools.cached_property
   def posterior_variance(self) -> np.ndarray:
     """(T,) beta-tilde_t of Eq. 6; zero at t = 0."""
-    previous = np.append(1.0, self.alphas_cumprod[:-1])
-    return self.betas * (1.0 - previous) / (1.0 - self.alphas_cumprod)
+    return self.betas * (1.0 - self._previous) / (1.0 - self.alphas_cumprod)
 
   @functools.cached_property
   def posterior_mean_coefficients(self) -> tuple[np.ndarray, np.ndarray]:
     """(T,) and (T,): weights of x_0 and of x_t in the mean mu-tilde_t of Eq. 6."""
-    previous = np.append(1.0, self.alphas_cumprod[:-1])
+    previous = self._previous
     left = 1.0 - self.alphas_cumprod
     of_x0 = self.betas * np.sqrt(previous) / left
     of_xt = (1.0 - previous) * np.sqrt(1.0 - self.betas) / left
     return of_x0, of_xt
+
+  def visiting(self, timesteps: np.ndarray) -> "Schedule":
+    """The chain that visits only these timesteps, ascending: beta = 1 - abar_i / abar_{i-1}.
+
+    In float32 a large beta leaves few digits of 1 - beta: LGC-VD's release samples by that.
+    """
+    abar = self.alphas_cumprod[timesteps]
+    return Schedule(1 - abar / np.concatenate([np.ones_like(abar[:1]), abar[:-1]]))
+
+  @property
+  def _previous(self) -> np.ndarray:
+    """abar_{t-1}, 1 before the first."""
+    return np.concatenate([np.ones_like(self.betas[:1]), self.alphas_cumprod[:-1]])
 
 
 def make_schedule(
@@ -56,20 +75,27 @@ def make_schedule(
   num_timesteps: int = 1000,
   beta_start: float = 8.5e-4,
   beta_end: float = 1.2e-2,
+  max_beta: float = 0.999,
+  precision: str = "float64",
 ) -> Schedule:
   """Builds a schedule by name.
 
   Args:
     kind: 'scaled_linear' (square root of beta linear in t: GLOBER's release, Stable Diffusion),
       'linear' (beta linear in t: DDPM) or 'cosine' (abar a squared cosine: Nichol & Dhariwal
-      Eq. 17, betas clipped at 0.999; LGC-VD; the two betas are not used).
+      Eq. 17; LGC-VD; the two betas are not used).
     num_timesteps: T.
     beta_start: first beta.
     beta_end: last beta.
+    max_beta: what 'cosine' clips its betas at; LGC-VD's release has 0.9999.
+    precision: of betas and of what is cumulated from them. 'float32' is LGC-VD's release: abar at
+      the last timestep differs by 1.7e-4 of itself.
 
   Raises:
-    ValueError: an unknown kind.
+    ValueError: an unknown kind or precision.
   """
+  if precision not in PRECISIONS:
+    raise ValueError(f"Unknown precision {precision!r}. Choose one of: {', '.join(PRECISIONS)}.")
   if kind == "scaled_linear":
     betas = np.linspace(beta_start**0.5, beta_end**0.5, num_timesteps) ** 2
   elif kind == "linear":
@@ -78,7 +104,29 @@ def make_schedule(
     s = 0.008
     time = np.linspace(0.0, 1.0, num_timesteps + 1)
     signal = np.cos((time + s) / (1 + s) * np.pi / 2) ** 2
-    betas = np.clip(1.0 - signal[1:] / signal[:-1], 0.0, 0.999)
+    betas = np.clip(1.0 - signal[1:] / signal[:-1], 0.0, max_beta)
   else:
     raise ValueError(f"Unknown noise schedule {kind!r}. Choose one of: {', '.join(KINDS)}.")
-  return Schedule(betas)
+  return Schedule(betas.astype(precision))
+
+
+def spaced_timesteps(num_timesteps: int, counts: Sequence[int]) -> np.ndarray:
+  """Evenly spaced timesteps, ascending, both ends of every section included.
+
+  The chain is cut into equal sections, of which the i-th keeps counts[i] timesteps. Halves round
+  to even: with one count this is the grid of LGC-VD's release (0, 10, ..., 50, 61, ... for 100).
+
+  Raises:
+    ValueError: a section shorter than its count.
+  """
+  size, extra = divmod(num_timesteps, len(counts))
+  start, taken = 0, []
+  for i, count in enumerate(counts):
+    section = size + (i < extra)
+    if count > section:
+      raise ValueError(f"A section of {section} timesteps cannot keep {count}.")
+    stride = (section - 1) / max(count - 1, 1)
+    # Added up one by one, as released: a product would round some halves the other way.
+    taken += [start + round(at) for at in np.cumsum([0.0] + [stride] * (count - 1)).tolist()]
+    start += section
+  return np.array(taken)

@@ -12,8 +12,31 @@ from videodiff_jax.models.layers import ZEROS, Dtype, GroupNorm
 Tokens = Literal["spatial", "temporal", "joint"]
 
 
+# Logits a head (queries x keys) above which they are never all in memory at once.
+_MOST_LOGITS = 2**20
+
+
 def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
   """Dot-product attention: q (b, n, heads, d), k and v (b, m, heads, d); float32 softmax.
+
+  Where n x m is large the matrix of logits is never whole: cuDNN's flash attention computes it in
+  tiles, and elsewhere queries come in chunks that the backward pass computes again.
+  """
+  n, m = q.shape[1], k.shape[1]
+  if n * m <= _MOST_LOGITS:
+    return _attend(q, k, v)
+  if _flash(q):
+    return jax.nn.dot_product_attention(q, k, v, implementation="cudnn")
+  chunks = -(-n * m // _MOST_LOGITS)
+  size = -(-n // chunks)
+  padded = jnp.pad(q, ((0, 0), (0, chunks * size - n), (0, 0), (0, 0)))
+  split = jnp.moveaxis(padded.reshape(len(q), chunks, size, *q.shape[2:]), 1, 0)
+  parts = lax.map(jax.checkpoint(lambda part: _attend(part, k, v)), split)
+  return jnp.moveaxis(parts, 0, 1).reshape(padded.shape)[:, :n]
+
+
+def _attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+  """All logits at once.
 
   On CPU, matrix products batched over heads and a division after the second one are three times
   as fast as `jax.nn.dot_product_attention`, and five times with gradients.
@@ -25,6 +48,16 @@ def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
   weights = jnp.exp(logits - lax.stop_gradient(logits.max(axis=-1, keepdims=True)))
   total = weights.sum(axis=-1, keepdims=True).astype(v.dtype)
   return ((weights.astype(v.dtype) @ v) / total).swapaxes(1, 2)
+
+
+def _flash(q: jax.Array) -> bool:
+  """Whether cuDNN's flash attention takes these: 16 bits, narrow heads, compute capability 8."""
+  if jax.default_backend() != "gpu" or q.dtype not in (jnp.bfloat16, jnp.float16):
+    return False
+  device = jax.devices()[0]
+  nvidia = "cuda" in device.client.platform_version.lower()
+  recent = nvidia and float(device.compute_capability) >= 8.0
+  return recent and q.shape[-1] % 8 == 0 and q.shape[-1] <= 128
 
 
 def count_heads(channels: int, num_heads: int | None, num_head_channels: int | None) -> int:

@@ -85,16 +85,22 @@ def create(
   )
 
 
+def update_params(
+  state: TrainState, gradients: Any, optimizer: optax.GradientTransformation
+) -> TrainState:
+  """One optimiser step on `params`, which is neither counted nor averaged yet."""
+  updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+  return state.replace(params=optax.apply_updates(state.params, updates), opt_state=opt_state)
+
+
+def count_step(state: TrainState, ema: Ema) -> TrainState:
+  """Counts an iteration whose optimiser steps are done, and averages the parameters."""
+  step = state.step + 1
+  return state.replace(step=step, ema_params=ema.update(state.ema_params, state.params, step))
+
+
 def apply_gradients(
   state: TrainState, gradients: Any, optimizer: optax.GradientTransformation, ema: Ema
 ) -> TrainState:
-  """One optimiser step on `params`, the average after it, and the step counted."""
-  updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-  params = optax.apply_updates(state.params, updates)
-  step = state.step + 1
-  return state.replace(
-    step=step,
-    params=params,
-    opt_state=opt_state,
-    ema_params=ema.update(state.ema_params, params, step),
-  )
+  """An iteration of one optimiser step."""
+  return count_step(update_params(state, gradients, optimizer), ema)

@@ -1,0 +1,200 @@
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from tests.lgcvd import toy
+from videodiff_jax.diffusion.process import Process
+from videodiff_jax.diffusion.schedules import make_schedule
+from videodiff_jax.lgcvd.conditioning import TaskMix, stack_frames
+from videodiff_jax.lgcvd.objective import Objective
+from videodiff_jax.training import state
+from videodiff_jax.training.state import Ema
+
+PROCESS = Process(make_schedule("cosine", max_beta=0.9999), "v_prediction")
+MIX = TaskMix({"prediction": 0.5, "interpolation": 0.5}, toy.FRAMES, toy.SLOTS)
+OPTIMIZER = optax.adam(1e-2)
+EMA = Ema(decay=0.5)
+
+
+def objective(**options) -> Objective:
+  return Objective(toy.Linear(), PROCESS, MIX, **options)
+
+
+@functools.cache
+def frames(b: int = 4) -> np.ndarray:
+  rng = np.random.default_rng(0)
+  return rng.uniform(-1, 1, (b, 14, toy.SIDE, toy.SIDE, toy.CHANNELS)).astype(np.float32)
+
+
+def train() -> state.TrainState:
+  return state.create(jax.random.key(0), toy.linear_params(), OPTIMIZER)
+
+
+@functools.cache
+def draws():
+  """Of both tasks."""
+  drawn = (objective().draw(jax.random.key(i), frames()) for i in range(20))
+  return next(d for d in drawn if d.continues.any() and not d.continues.all())
+
+
+def close(ours, expected) -> None:
+  for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(expected), strict=True):
+    np.testing.assert_allclose(a, b, atol=1e-6, rtol=1e-5)
+
+
+def test_windows_overlap_by_the_slots():
+  first, second = objective().windows(jnp.asarray(frames()))
+  np.testing.assert_array_equal(first, frames()[:, 0:8])
+  np.testing.assert_array_equal(second, frames()[:, 6:14])
+  with pytest.raises(ValueError, match="take 14 frames; the data gives 13"):
+    objective().windows(jnp.asarray(frames()[:, :13]))
+
+
+def test_the_first_stage_has_true_frames_and_u():
+  inputs = objective().first_stage(frames(), draws())
+  np.testing.assert_array_equal(inputs.x_0, stack_frames(frames()[:, :8]))
+  np.testing.assert_array_equal(inputs.last_fragment, np.zeros_like(inputs.x_0))
+  for row, positions in zip(inputs.condition, draws().first.positions):
+    i = int(positions[1])
+    assert i in (1, 7)
+    sample = [j for j in range(4) if (row[..., 0] == frames()[j, 0, ..., 0]).all()]
+    np.testing.assert_array_equal(row[..., 2], frames()[sample[0], i, ..., 0])
+
+
+def test_the_second_stage_goes_on_from_the_estimate():
+  both = draws()
+  estimate = jax.random.normal(jax.random.key(1), (4, *toy.FRAGMENT))
+  inputs = objective().second_stage(frames(), estimate, both)
+  np.testing.assert_array_equal(inputs.x_0, stack_frames(frames()[:, 6:]))
+  np.testing.assert_array_equal(inputs.last_fragment, estimate)
+  for i, continues in enumerate(both.continues):
+    given = inputs.condition[i][..., [0, 2]]  # one channel a frame, each before its mask
+    true = frames()[i, [6, 13], ..., 0]
+    expected = estimate[i, ..., -2:] if continues else np.moveaxis(true, 0, -1)
+    np.testing.assert_array_equal(given, expected)
+
+
+def test_loss_and_estimate_are_those_of_the_process():
+  inputs = objective().first_stage(frames(), draws())
+  params = toy.linear_params()
+  loss, estimate = objective(clip_estimate=False).loss(params, inputs)
+  x_t = PROCESS.q_sample(inputs.x_0, inputs.t, inputs.noise)
+  v = toy.Linear().apply(params, x_t, inputs.t, inputs.condition, inputs.last_fragment)
+  alpha, sigma = PROCESS.alpha_sigma(inputs.t, 4)
+  target = alpha * inputs.noise - sigma * inputs.x_0
+  np.testing.assert_allclose(loss, jnp.square(v - target).mean(), rtol=1e-5)
+  np.testing.assert_allclose(estimate, alpha * x_t - sigma * v, atol=1e-5)
+  assert np.abs(estimate).max() > 1
+  _, clipped = objective().loss(params, inputs)
+  np.testing.assert_array_equal(clipped, np.clip(estimate, -1, 1))
+
+
+def test_the_estimate_sends_no_gradient_back():
+  inputs = objective().first_stage(frames(), draws())
+  gradient = jax.grad(lambda p: objective().loss(p, inputs)[1].sum())(toy.linear_params())
+  assert not any(leaf.any() for leaf in jax.tree.leaves(gradient))
+
+
+def by_hand(updates: str) -> state.TrainState:
+  """The iteration of section 3.3 written out."""
+  plan, now = objective(updates=updates), train()
+  first, _, estimate = plan.gradients(now.params, plan.first_stage(frames(), draws()))
+  inputs = plan.second_stage(frames(), estimate, draws())
+  if updates == "two":
+    step, opt_state = OPTIMIZER.update(first, now.opt_state, now.params)
+    params = optax.apply_updates(now.params, step)
+    second, _, _ = plan.gradients(params, inputs)
+  else:
+    params, opt_state = now.params, now.opt_state
+    second, _, _ = plan.gradients(params, inputs)
+    second = jax.tree.map(lambda a, b: (a + b) / 2, first, second)
+  step, opt_state = OPTIMIZER.update(second, opt_state, params)
+  params = optax.apply_updates(params, step)
+  average = jax.tree.map(lambda a, b: (a + b) / 2, now.params, params)
+  return now.replace(step=now.step + 1, params=params, ema_params=average, opt_state=opt_state)
+
+
+@pytest.mark.parametrize("updates", ["two", "one"])
+def test_an_iteration_in_both_forms(updates):
+  plan = objective(updates=updates)
+  iterate = jax.jit(functools.partial(plan.iterate, optimizer=OPTIMIZER, ema=EMA))
+  done, metrics = iterate(train(), frames(), draws())
+  expected = by_hand(updates)
+  close(done.params, expected.params)
+  close(done.ema_params, expected.ema_params)
+  assert done.step == 1 and optax.tree.get(done.opt_state, "count") == 1 + (updates == "two")
+  mean = 0.5 * (metrics["loss_first"] + metrics["loss_second"])
+  np.testing.assert_allclose(metrics["loss"], mean, rtol=1e-6)
+  assert metrics["gradient_norm"] > 0
+
+
+def test_without_two_stages_half_the_batch_sees_the_true_first_window():
+  plan = objective(two_stage=False)
+  inputs = plan.only_stage(jnp.asarray(frames()), draws())
+  first, second = (stack_frames(w) for w in plan.windows(jnp.asarray(frames())))
+  np.testing.assert_array_equal(inputs.x_0[0::2], first[0::2])
+  np.testing.assert_array_equal(inputs.x_0[1::2], second[1::2])
+  np.testing.assert_array_equal(inputs.last_fragment[0::2], np.zeros_like(first[0::2]))
+  np.testing.assert_array_equal(inputs.last_fragment[1::2], first[1::2])
+  np.testing.assert_array_equal(inputs.condition[1, ..., 0], second[1, ..., 0])
+  done, metrics = plan.iterate(train(), frames(), draws(), OPTIMIZER, EMA)
+  assert done.step == optax.tree.get(done.opt_state, "count") == 1
+  gradients, loss, _ = plan.gradients(train().params, inputs)
+  np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-6)
+  np.testing.assert_allclose(metrics["gradient_norm"], optax.tree.norm(gradients), rtol=1e-5)
+
+
+def test_a_step_draws_from_its_number_and_the_same_again():
+  step = jax.jit(functools.partial(objective().train_step, optimizer=OPTIMIZER, ema=EMA))
+  once, again = step(train(), frames()), step(train(), frames())
+  close((once[0].params, once[1]), (again[0].params, again[1]))
+  other = step(train().replace(step=jnp.int32(1)), frames())
+  assert np.abs(other[1]["loss_first"] - once[1]["loss_first"]) > 1e-4
+
+
+def test_draws_are_of_every_sample_and_stage():
+  t = jnp.stack([draws().first.t, draws().second.t])
+  assert len(np.unique(t)) == t.size and t.min() >= 0 and t.max() <= 999
+  noise = jnp.stack([draws().first.noise, draws().second.noise])
+  assert noise.shape == (2, 4, *toy.FRAGMENT)
+  assert noise.std() == pytest.approx(1.0, abs=0.1)
+  assert np.abs(np.corrcoef(noise.reshape(8, -1)) - np.eye(8)).max() < 0.5
+
+
+def test_training_learns_a_constant_video():
+  """Predicting what never moves: the loss falls well below that of the start."""
+  plan = dataclasses.replace(objective(), mix=TaskMix({"prediction": 1.0}))
+  still = jnp.broadcast_to(jnp.asarray(frames()[:, :1]), frames().shape)
+  step = jax.jit(functools.partial(plan.train_step, optimizer=OPTIMIZER, ema=EMA))
+  now, losses = train(), []
+  for _ in range(150):
+    now, metrics = step(now, still)
+    losses.append(float(metrics["loss"]))
+  assert np.mean(losses[-20:]) < 0.7 * np.mean(losses[:5])
+
+
+@pytest.mark.parametrize("two_stage", [True, False])
+@pytest.mark.parametrize("encoder", [True, False])
+def test_the_ablations_of_table_5_by_their_shapes(two_stage, encoder):
+  """With the real networks; nothing is computed."""
+  plan = Objective(toy.networks(encoder), PROCESS, MIX, two_stage=two_stage)
+  f = functools.partial(jax.ShapeDtypeStruct, dtype=jnp.float32)
+  x, condition = f((4, *toy.FRAGMENT)), f((4, toy.SIDE, toy.SIDE, 4))
+  params = jax.eval_shape(plan.model.init, jax.random.key(0), x, f((4,)), condition, x)
+  assert ("encoder" in params["params"]) == encoder
+  assert ("middle_cross" in params["params"]["unet"]) == encoder
+  begun = jax.eval_shape(lambda p: state.create(jax.random.key(0), p, OPTIMIZER), params)
+  step = functools.partial(plan.train_step, optimizer=OPTIMIZER, ema=EMA)
+  done, metrics = jax.eval_shape(step, begun, f(frames().shape))
+  assert jax.tree.map(lambda x: x.shape, done) == jax.tree.map(lambda x: x.shape, begun)
+  assert ("loss_second" in metrics) == two_stage and {"loss", "gradient_norm"} <= set(metrics)
+
+
+def test_unknown_updates_list_the_choices():
+  with pytest.raises(ValueError, match=r"'three'.*two, one"):
+    objective(updates="three")

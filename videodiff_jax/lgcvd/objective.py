@@ -1,0 +1,204 @@
+"""The two-stage training of Sec. 3.3 on the loss of Eq. 9, with the ablations of Table 5.
+
+A training sample is two windows that overlap by as many frames as there are slots. The first
+stage draws the first window from true frames and the tensor U. Its one-step estimate of x_0
+(Eq. 7) stands in for the sampled fragment: the second stage draws the second window from it.
+"""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from videodiff_jax.diffusion.process import Process
+from videodiff_jax.lgcvd.conditioning import (
+  TaskMix,
+  empty_fragment,
+  frames_at,
+  local_condition,
+  split_frames,
+  stack_frames,
+)
+from videodiff_jax.lgcvd.model import ContextModel
+from videodiff_jax.training import partitioning, state
+from videodiff_jax.training.stage import Metrics
+from videodiff_jax.training.state import Ema, TrainState
+
+UPDATES = ("two", "one")
+
+
+class StageDraws(NamedTuple):
+  """What one stage draws: positions (b, k), timesteps (b,) and noise (b, h, w, F c)."""
+
+  positions: jax.Array
+  t: jax.Array
+  noise: jax.Array
+
+
+class Draws(NamedTuple):
+  """What an iteration draws; `continues` (b,) as in `conditioning.Conditions`."""
+
+  first: StageDraws
+  second: StageDraws
+  continues: jax.Array
+
+
+class Inputs(NamedTuple):
+  """One stage's task: x_0 (b, h, w, F c) from its condition and the last fragment."""
+
+  x_0: jax.Array
+  condition: jax.Array
+  last_fragment: jax.Array
+  t: jax.Array
+  noise: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Objective:
+  """How LGC-VD is trained.
+
+  Attributes:
+    model: both networks; without an encoder it is Table 5's 'sequence encoder' off.
+    process: of fragments; its prediction type and norm make the loss.
+    mix: the tasks; also says F and k.
+    two_stage: off, every sample trains one window from true frames: the even ones of the batch
+      the first with U, the odd ones the second with the true first as the last fragment.
+    updates: 'two' makes an optimiser step after each stage, the second with the weights of the
+      first (as released); 'one' takes the mean of both stages' gradients.
+    clip_estimate: clips the estimate to [-1, 1], as samples are. The release does not. Needed
+      with epsilon, whose estimate at the last timestep is the network's error times 6e4.
+  """
+
+  model: ContextModel
+  process: Process
+  mix: TaskMix
+  two_stage: bool = True
+  updates: str = "two"
+  clip_estimate: bool = True
+
+  def __post_init__(self) -> None:
+    if self.updates not in UPDATES:
+      raise ValueError(f"Unknown updates {self.updates!r}. Choose one of: {', '.join(UPDATES)}.")
+
+  def windows(self, frames: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """(b, at least 2 F - k, h, w, c) -> the first and the second F frames, k of them common."""
+    length, shift = self.mix.num_frames, self.mix.num_frames - self.mix.slots
+    if frames.shape[1] < shift + length:
+      raise ValueError(
+        f"Two windows of {length} frames with {self.mix.slots} in common take "
+        f"{shift + length} frames; the data gives {frames.shape[1]}."
+      )
+    return frames[:, :length], frames[:, shift : shift + length]
+
+  def draw(self, key: jax.Array, frames: jax.Array) -> Draws:
+    """All that is random in an iteration on frames (b, f, h, w, c)."""
+    b, _, h, w, c = frames.shape
+    key_mix, *keys = jax.random.split(key, 5)
+    conditions = self.mix.draw(key_mix, b)
+
+    def stage(positions: jax.Array, key_t: jax.Array, key_noise: jax.Array) -> StageDraws:
+      t = self.process.draw_timesteps(key_t, (b,))
+      noise = jax.random.normal(key_noise, (b, h, w, self.mix.num_frames * c))
+      return StageDraws(positions, t, noise)
+
+    first, second = stage(conditions.first, *keys[:2]), stage(conditions.second, *keys[2:])
+    return partitioning.split_batch(Draws(first, second, conditions.continues))
+
+  def first_stage(self, frames: jax.Array, draws: Draws) -> Inputs:
+    """The first window, from its own frames and U."""
+    window, _ = self.windows(frames)
+    x_0 = stack_frames(window)
+    given = frames_at(window, draws.first.positions)
+    return self._inputs(x_0, given, empty_fragment(x_0.shape), draws.first)
+
+  def second_stage(self, frames: jax.Array, estimate: jax.Array, draws: Draws) -> Inputs:
+    """The second window, from the first one's estimate (b, h, w, F c)."""
+    _, window = self.windows(frames)
+    end = split_frames(estimate, self.mix.num_frames)[:, -self.mix.slots :]
+    true = frames_at(window, draws.second.positions)
+    given = jnp.where(draws.continues[:, None, None, None, None], end, true)
+    return self._inputs(stack_frames(window), given, estimate, draws.second)
+
+  def only_stage(self, frames: jax.Array, draws: Draws) -> Inputs:
+    """Either window from true frames, without the two-stage training."""
+    first, second = self.windows(frames)
+    later = (jnp.arange(len(frames)) % 2 == 1)[:, None, None, None]
+    window = jnp.where(later[..., None], second, first)
+    last = jnp.where(later, stack_frames(first), empty_fragment((1, 1, 1, 1)))
+    given = frames_at(window, draws.first.positions)
+    return self._inputs(stack_frames(window), given, last, draws.first)
+
+  def _inputs(self, x_0: jax.Array, given: jax.Array, last: jax.Array, draws: StageDraws) -> Inputs:
+    condition = local_condition(given, draws.positions, self.mix.num_frames)
+    return Inputs(x_0, condition, last, draws.t, draws.noise)
+
+  def loss(self, params: Any, inputs: Inputs) -> tuple[jax.Array, jax.Array]:
+    """Eq. 9, the mean over samples and all frames, and the estimate of x_0 (Eq. 7).
+
+    The estimate (b, h, w, F c) sends no gradient back.
+    """
+    x_t = self.process.q_sample(inputs.x_0, inputs.t, inputs.noise)
+    prediction = self.model.apply(params, x_t, inputs.t, inputs.condition, inputs.last_fragment)
+    loss = self.process.loss(prediction, inputs.x_0, inputs.t, inputs.noise).mean()
+    estimate = jax.lax.stop_gradient(self.process.to_x0(x_t, inputs.t, prediction))
+    return loss, jnp.clip(estimate, -1.0, 1.0) if self.clip_estimate else estimate
+
+  def gradients(self, params: Any, inputs: Inputs) -> tuple[Any, jax.Array, jax.Array]:
+    """(gradients, loss, estimate) of one stage."""
+    graph = jax.value_and_grad(self.loss, has_aux=True)
+    (loss, estimate), gradients = graph(partitioning.gather(params), inputs)
+    return gradients, loss, estimate
+
+  def iterate(
+    self,
+    train: TrainState,
+    frames: jax.Array,
+    draws: Draws,
+    optimizer: optax.GradientTransformation,
+    ema: Ema,
+  ) -> tuple[TrainState, Metrics]:
+    """One iteration: both stages, their optimiser steps, the average; `step` counts it once.
+
+    Args:
+      train: the state; its params are of `model`.
+      frames: (b, f, h, w, c) float in [-1, 1].
+      draws: from `draw`.
+      optimizer: of `params`.
+      ema: of `params`.
+    """
+    if not self.two_stage:
+      gradients, loss, _ = self.gradients(train.params, self.only_stage(frames, draws))
+      metrics = {"loss": loss, "gradient_norm": optax.tree.norm(gradients)}
+      return state.apply_gradients(train, gradients, optimizer, ema), metrics
+
+    first, loss_1, estimate = self.gradients(train.params, self.first_stage(frames, draws))
+    inputs = self.second_stage(frames, estimate, draws)
+    if self.updates == "two":
+      train = state.update_params(train, first, optimizer)
+      second, loss_2, _ = self.gradients(train.params, inputs)
+      train = state.update_params(train, second, optimizer)
+    else:
+      second, loss_2, _ = self.gradients(train.params, inputs)
+      mean = jax.tree.map(lambda a, b: 0.5 * (a + b), first, second)
+      train = state.update_params(train, mean, optimizer)
+    norms = jnp.stack([optax.tree.norm(first), optax.tree.norm(second)])
+    metrics = {
+      "loss": 0.5 * (loss_1 + loss_2),
+      "loss_first": loss_1,
+      "loss_second": loss_2,
+      "gradient_norm": norms.max(),
+    }
+    return state.count_step(train, ema), metrics
+
+  def train_step(
+    self,
+    train: TrainState,
+    frames: jax.Array,
+    optimizer: optax.GradientTransformation,
+    ema: Ema,
+  ) -> tuple[TrainState, Metrics]:
+    """`iterate` with the draws of this step: fold_in(key, step)."""
+    draws = self.draw(jax.random.fold_in(train.key, train.step), frames)
+    return self.iterate(train, frames, draws, optimizer, ema)

@@ -1,0 +1,218 @@
+"""Videos of any length, a fragment at a time (Sec. 3.2): one compiled function, called in a loop.
+
+A fragment overlaps the one before by k frames, its local context; the whole of the one before is
+encoded into its global context. Only one fragment is in memory, whatever the video's length.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from videodiff_jax.diffusion.process import Process
+from videodiff_jax.diffusion.samplers import Sampler, sample
+from videodiff_jax.lgcvd.conditioning import (
+  empty_fragment,
+  local_condition,
+  put_frames,
+  split_frames,
+  stack_frames,
+)
+from videodiff_jax.lgcvd.model import ContextModel
+from videodiff_jax.training import partitioning
+
+LAST_FRAGMENTS = ("truncate", "right_aligned")
+GIVEN_FRAMES = ("kept", "redrawn")
+ENCODER_WEIGHTS = ("ema", "raw")
+
+
+def sampling_params(params: Any, ema_params: Any, encoder_weights: str = "ema") -> Any:
+  """The averaged UNet with the averaged encoder, or with the 'raw' one as the release has it."""
+  if encoder_weights not in ENCODER_WEIGHTS:
+    raise ValueError(
+      f"Unknown encoder_weights {encoder_weights!r}. Choose one of: {', '.join(ENCODER_WEIGHTS)}."
+    )
+  source = params if encoder_weights == "raw" else ema_params
+  # Without an encoder there is nothing to choose.
+  chosen = {k: v for k, v in source["params"].items() if k == "encoder"}
+  return {"params": ema_params["params"] | chosen}
+
+
+class Memory(NamedTuple):
+  """What a fragment leaves to the next.
+
+  Attributes:
+    fragment: (b, h, w, F c) the last fragment, U before the first.
+    context: (b, h', w', C) the global context that guided it; None without an encoder.
+    count: fragments drawn so far.
+  """
+
+  fragment: jax.Array
+  context: jax.Array | None
+  count: jax.Array
+
+
+class Window(NamedTuple):
+  """A fragment's place in the video: it begins at `start`, and draws [`first`, `end`) of it."""
+
+  start: int
+  first: int
+  end: int
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Rollout:
+  """How fragments follow one another.
+
+  Attributes:
+    model: both networks.
+    process: of fragments.
+    sampler: with `clip`, as frames have a range.
+    num_frames: F.
+    slots: k.
+    last_fragment: 'truncate' draws whole fragments and cuts the video, so that its frames do not
+      depend on its length; 'right_aligned' ends the last fragment with the video (as released).
+    given_frames: 'kept' puts the frames that condition a fragment into it as they were; 'redrawn'
+      leaves the model's reconstruction of them in the video (as released).
+    average_features: averages each global context with the one before (as released).
+  """
+
+  model: ContextModel
+  process: Process
+  sampler: Sampler
+  num_frames: int = 8
+  slots: int = 2
+  last_fragment: str = "truncate"
+  given_frames: str = "kept"
+  average_features: bool = False
+
+  def __post_init__(self) -> None:
+    for what, value, choices in (
+      ("last_fragment", self.last_fragment, LAST_FRAGMENTS),
+      ("given_frames", self.given_frames, GIVEN_FRAMES),
+    ):
+      if value not in choices:
+        raise ValueError(f"Unknown {what} {value!r}. Choose one of: {', '.join(choices)}.")
+
+  def windows(self, total: int) -> tuple[Window, ...]:
+    """The fragments of a video of `total` frames.
+
+    Raises:
+      ValueError: a right-aligned video shorter than a fragment.
+    """
+    new = self.num_frames - self.slots
+    count = max(-(-(total - self.slots) // new), 1)
+    starts = [i * new for i in range(count)]
+    firsts = list(starts)
+    if self.last_fragment == "right_aligned":
+      if total < self.num_frames:
+        raise ValueError(
+          f"A right-aligned video has {self.num_frames} frames or more, not {total}: use "
+          "last_fragment='truncate'."
+        )
+      if rest := (total - self.slots) % new:
+        starts[-1], firsts[-1] = total - self.num_frames, total - rest
+    return tuple(Window(*w) for w in zip(starts, firsts, [*firsts[1:], total]))
+
+  def start(self, params: Any, shape: tuple[int, ...]) -> Memory:
+    """The memory before the first of fragments (b, h, w, F c)."""
+    fragment = empty_fragment(shape)
+    of = jax.eval_shape(lambda: self.model.apply(params, fragment, method="encode"))
+    context = None if of is None else jnp.zeros(of.shape, of.dtype)
+    return Memory(fragment, context, jnp.zeros((), jnp.int32))
+
+  def draw_fragment(
+    self,
+    params: Any,
+    memory: Memory,
+    frames: jax.Array,
+    positions: jax.Array,
+    x_T: jax.Array,
+    keys: jax.Array | None = None,
+    noise: jax.Array | None = None,
+  ) -> tuple[jax.Array, Memory]:
+    """One fragment from one reverse process.
+
+    Args:
+      params: from `sampling_params`.
+      memory: from `start` or the fragment before.
+      frames: (b, k, h, w, c) conditioning frames.
+      positions: (b, k) theirs in the fragment, -1 for none.
+      x_T: (b, h, w, F c) starting noise.
+      keys: (b,) PRNG keys of the sampler's noise, or
+      noise: (steps, b, h, w, F c) that noise itself.
+
+    Returns:
+      The fragment (b, F, h, w, c) in [-1, 1], and the memory after it.
+    """
+    params = partitioning.gather(params)
+    context = self.model.apply(params, memory.fragment, method="encode")
+    if self.average_features and context is not None:
+      before = jnp.where(memory.count > 0, 0.5, 0.0)
+      context += before * (memory.context - context)
+    condition = local_condition(frames, positions, self.num_frames)
+
+    def denoise(x: jax.Array, t: jax.Array, carry: Any) -> tuple[jax.Array, Any]:
+      return self.model.apply(params, x, t, condition, context, method="denoise"), carry
+
+    x_0 = sample(denoise, self.process, self.sampler, x_T, keys, noise=noise)
+    fragment = split_frames(x_0, self.num_frames)
+    if self.given_frames == "kept":
+      fragment = put_frames(fragment, frames, positions)
+    return fragment, Memory(stack_frames(fragment), context, memory.count + 1)
+
+  @functools.cached_property
+  def step(self) -> Any:
+    """`draw_fragment` with the noise of (b,) trajectories' keys and the fragment's number, jitted.
+
+    (params, memory, frames, positions, keys) -> (fragment, memory).
+    """
+
+    def step(
+      params: Any, memory: Memory, frames: jax.Array, positions: jax.Array, keys: jax.Array
+    ) -> tuple[jax.Array, Memory]:
+      keys = jax.vmap(jax.random.fold_in, (0, None))(keys, memory.count)
+      pairs = jax.vmap(jax.random.split)(keys)
+      shape = memory.fragment.shape[1:]
+      x_T = jax.vmap(lambda key: jax.random.normal(key, shape))(pairs[:, 0])
+      x_T = partitioning.split_batch(x_T)
+      return self.draw_fragment(params, memory, frames, positions, x_T, pairs[:, 1])
+
+    return jax.jit(step)
+
+  def run(
+    self, params: Any, frames: jax.Array, positions: jax.Array, total: int, keys: jax.Array
+  ) -> Iterator[np.ndarray]:
+    """Draws videos of `total` frames, yielding their frames (b, n, h, w, c) as they are final.
+
+    A trajectory depends on its own row of the arguments alone.
+
+    Args:
+      params: from `sampling_params`.
+      frames: (b, k, h, w, c) in [-1, 1], what conditions the first fragment.
+      positions: (b, k) theirs.
+      total: frames of the video, given ones included.
+      keys: (b,) one PRNG key a trajectory.
+    """
+    b, k, h, w, c = frames.shape
+    memory = self.start(params, (b, h, w, self.num_frames * c))
+    overlap = jnp.broadcast_to(jnp.arange(k), (b, k))
+    last = None
+    for window in self.windows(total):
+      if last is not None:
+        at = window.start - last[1].start
+        frames, positions = last[0][:, at : at + k], overlap
+      fragment, memory = self.step(params, memory, frames, positions, keys)
+      # The devices draw this fragment while the host takes the last one.
+      if last is not None:
+        yield _cut(*last)
+      last = fragment, window
+    yield _cut(*last)
+
+
+def _cut(fragment: jax.Array, window: Window) -> np.ndarray:
+  return np.asarray(fragment)[:, window.first - window.start : window.end - window.start]

@@ -1,0 +1,252 @@
+"""LGC-VD's UNet over frames stacked on channels, and its sequence encoder (Sec. 3.2, 4.2).
+
+A fragment of F frames of c channels is one map (n, h, w, F c), frame by frame. Nothing in the
+networks knows of time: frames mix because they share channels, so neither F nor the number of
+conditioning frames is built in, and the shapes of the inputs decide.
+"""
+
+import math
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from videodiff_jax.models.attention import attend
+from videodiff_jax.models.layers import (
+  ZEROS,
+  Conv3x3,
+  ConvTranspose3x3,
+  Dtype,
+  GroupNorm,
+  Remat,
+)
+
+DecoderAttention = Literal["matched", "mirrored"]
+DECODER_ATTENTION = ("matched", "mirrored")
+
+_EPSILON = 1e-6
+
+
+def timestep_code(t: jax.Array, dim: int) -> jax.Array:
+  """Sinusoidal code of timesteps (n,): (n, dim), [sin, cos], `dim` even, float32.
+
+  Frequencies are 10000 ** (-k / (half - 1)), k = 0..half-1. The order and the divisor are not
+  those of `layers.sinusoid`.
+  """
+  half = dim // 2
+  exponents = np.arange(half, dtype=np.float32) * np.float32(-math.log(1e4) / max(half - 1, 1))
+  frequencies = np.exp(exponents.astype(np.float64)).astype(np.float32)
+  angles = jnp.asarray(t, jnp.float32)[:, None] * frequencies
+  return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
+
+
+def norm_groups(channels: int, divides: int | None = None) -> int:
+  """Groups of a norm: a quarter of the channels and at most 32, lowered until they divide.
+
+  Args:
+    channels: of the norm's input.
+    divides: what they must divide; the release's second norm of a residual block asks the
+      block's input here, which gives 8 groups instead of 12 for 32 -> 48 channels.
+  """
+  divides = divides or channels
+  most = max(min(channels // 4, 32), 1)
+  return max(g for g in range(1, most + 1) if divides % g == 0)
+
+
+class TimeEmbedding(nn.Module):
+  """Sinusoid, linear, GELU (exact), linear."""
+
+  channels: int
+  dtype: Dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, t: jax.Array) -> jax.Array:
+    """(n,) timesteps -> (n, 4 channels)."""
+    features = 4 * self.channels
+    y = timestep_code(t, self.channels)
+    y = nn.Dense(features, dtype=self.dtype, name="linear_in")(y)
+    y = nn.gelu(y, approximate=False)
+    return nn.Dense(features, dtype=self.dtype, name="linear_out")(y)
+
+
+class StackedResBlock(nn.Module):
+  """Norm, SiLU, 3x3, (+ embedding), norm, SiLU, 3x3; with the input, over sqrt(2).
+
+  The input passes by a 3x3 convolution where the channels change. The second convolution starts
+  at zero.
+  """
+
+  features: int
+  dtype: Dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array, embedding: jax.Array | None = None) -> jax.Array:
+    """(n, h, w, c), embedding (n, e) or None -> (n, h, w, features)."""
+    c = x.shape[-1]
+    x = x.astype(self.dtype)
+    h = nn.silu(GroupNorm(norm_groups(c), _EPSILON, name="norm_in")(x))
+    h = Conv3x3(self.features, dtype=self.dtype, name="conv_in")(h)
+    if embedding is not None:
+      shift = nn.Dense(self.features, dtype=self.dtype, name="embed")(nn.silu(embedding))
+      h += shift[:, None, None]
+    h = nn.silu(GroupNorm(norm_groups(self.features, c), _EPSILON, name="norm_out")(h))
+    h = Conv3x3(self.features, zero_init=True, dtype=self.dtype, name="conv_out")(h)
+    if c != self.features:
+      x = Conv3x3(self.features, dtype=self.dtype, name="skip")(x)
+    return (x + h) * 2**-0.5
+
+
+class StackedAttention(nn.Module):
+  """Attention of a map's pixels to a context's, or to their own; with the input, over sqrt(2).
+
+  The map and the context pass the same norm, so they have as many channels. Eq. 10-11.
+  """
+
+  head_channels: int | None
+  dtype: Dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array, context: jax.Array | None = None) -> jax.Array:
+    """(n, h, w, c), context (n, h', w', c) or None -> (n, h, w, c)."""
+    n, c = x.shape[0], x.shape[-1]
+    heads = _heads(c, self.head_channels)
+    x = x.astype(self.dtype)
+    norm = GroupNorm(norm_groups(c), _EPSILON, name="norm")
+
+    def project(name: str, y: jax.Array) -> jax.Array:
+      y = nn.Dense(c, dtype=self.dtype, name=name)(y)
+      return y.reshape(n, -1, heads, c // heads)
+
+    y = norm(x)
+    source = y if context is None else norm(context.astype(self.dtype))
+    y = attend(project("query", y), project("key", source), project("value", source))
+    y = nn.Dense(c, kernel_init=ZEROS, dtype=self.dtype, name="out")(y.reshape(x.shape))
+    return (x + y) * 2**-0.5
+
+
+def _heads(channels: int, head_channels: int | None) -> int:
+  if head_channels is None or channels < head_channels:
+    return 1
+  if channels % head_channels:
+    raise ValueError(
+      f"{channels} channels do not split into heads of {head_channels}: choose head_channels "
+      "that divides every attending level's channels, or None for one head."
+    )
+  return channels // head_channels
+
+
+class _Network(nn.Module):
+  """What the UNet and the sequence encoder have in common: their settings and the way down.
+
+  Attributes:
+    channels: of the first map; level i has channels x multipliers[i].
+    multipliers: one a level; each level but the last halves the sides.
+    attention_rates: side of the input / side of the maps that attend; the middle always does.
+    head_channels: width of a head; None, or more than a level has, makes one head.
+    dtype: what is computed in, beside float32 norms and softmax.
+    remat: 'blocks' computes residual and attention blocks again in the backward pass.
+  """
+
+  channels: int = 128
+  multipliers: tuple[int, ...] = (1, 2, 3, 4)
+  attention_rates: tuple[int, ...] = (4,)
+  head_channels: int | None = 128
+  dtype: Dtype = jnp.float32
+  remat: Remat = "none"
+
+  @property
+  def widths(self) -> tuple[int, ...]:
+    """Channels of each level."""
+    return tuple(self.channels * multiplier for multiplier in self.multipliers)
+
+  def _residual(self, name: str, features: int, *inputs: Any) -> jax.Array:
+    block = nn.remat(StackedResBlock) if self.remat == "blocks" else StackedResBlock
+    return block(features, self.dtype, name=name)(*inputs)
+
+  def _attention(self, name: str, *inputs: jax.Array) -> jax.Array:
+    block = nn.remat(StackedAttention) if self.remat == "blocks" else StackedAttention
+    return block(self.head_channels, self.dtype, name=name)(*inputs)
+
+  def _down(self, x: jax.Array, embedding: jax.Array | None) -> tuple[jax.Array, list[jax.Array]]:
+    """The way to the middle, two residual blocks a level; the map and each level's skip."""
+    h = Conv3x3(self.channels, dtype=self.dtype, name="conv_in")(x)
+    skips = []
+    for level, width in enumerate(self.widths):
+      if level > 0:
+        h = Conv3x3(h.shape[-1], stride=2, dtype=self.dtype, name=f"down_{level - 1}_conv")(h)
+      for i in range(2):
+        h = self._residual(f"down_{level}_res_{i}", width, h, embedding)
+        if 2**level in self.attention_rates:
+          h = self._attention(f"down_{level}_attention_{i}", h)
+      skips.append(h)
+    h = self._residual("middle_res_0", h.shape[-1], h, embedding)
+    h = self._attention("middle_attention", h)
+    h = self._residual("middle_res_1", h.shape[-1], h, embedding)
+    return h, skips
+
+
+class SequenceEncoder(_Network):
+  """The global context z of a fragment: the UNet's first half with weights of its own."""
+
+  @nn.compact
+  def __call__(self, fragment: jax.Array) -> jax.Array:
+    """(n, h, w, F c) the last fragment, or U where there is none -> (n, h', w', channels)."""
+    return self._down(fragment, None)[0].astype(jnp.float32)
+
+
+class LGCUNet(_Network):
+  """Denoises a fragment given conditioning frames with their masks, and a global context.
+
+  Attributes:
+    decoder_attention: which maps of the way up attend. 'matched': those at `attention_rates`, as
+      the paper means. 'mirrored': step j of the way up asks for rate 2**j, the rate of the way
+      down, though its map has the mirrored one; what the release does and its weights need.
+  """
+
+  decoder_attention: DecoderAttention = "matched"
+
+  @nn.compact
+  def __call__(
+    self, x: jax.Array, t: jax.Array, condition: jax.Array, context: jax.Array | None = None
+  ) -> jax.Array:
+    """Predicts v (or the noise) of every frame of a fragment, float32.
+
+    Args:
+      x: (n, h, w, F c) noisy fragment, any h and w.
+      t: (n,) timesteps of the whole chain.
+      condition: (n, h, w, k (c + 1)) conditioning frames, each followed by its mask.
+      context: (n, h', w', C) from the sequence encoder, C the last width. None builds a network
+        without cross-attention (Table 5 without the sequence encoder).
+
+    Returns:
+      (n, h, w, F c).
+    """
+    if self.decoder_attention not in DECODER_ATTENTION:
+      raise ValueError(
+        f"Unknown decoder_attention {self.decoder_attention!r}. "
+        f"Choose one of: {', '.join(DECODER_ATTENTION)}."
+      )
+    if x.shape[:3] != condition.shape[:3]:
+      raise ValueError(f"The condition {condition.shape} does not lie over the maps {x.shape}.")
+    embedding = TimeEmbedding(self.channels, self.dtype, name="time_embed")(t)
+    h, skips = self._down(jnp.concatenate([condition, x], axis=-1), embedding)
+    if context is not None:
+      h = self._attention("middle_cross", h, context)
+
+    last = len(self.multipliers) - 1
+    for step, level in enumerate(reversed(range(last + 1))):
+      skip = skips.pop()
+      # Where a side was odd, halving rounded up: the row too many goes.
+      h = jnp.concatenate([h[:, : skip.shape[1], : skip.shape[2]], skip], axis=-1)
+      width = (self.channels, *self.widths)[level]
+      attends = 2 ** (level if self.decoder_attention == "matched" else step)
+      for i in range(3):
+        h = self._residual(f"up_{step}_res_{i}", width, h, embedding)
+        if i < 2 and attends in self.attention_rates:
+          h = self._attention(f"up_{step}_attention_{i}", h)
+      if level > 0:
+        h = ConvTranspose3x3(width, self.dtype, name=f"up_{step}_conv")(h)
+    h = Conv3x3(x.shape[-1], dtype=self.dtype, name="conv_out")(nn.silu(h))
+    return h.astype(jnp.float32)
