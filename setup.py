@@ -40,7 +40,7 @@ setup(
     "einops>=0.8,<0.9",
     "flax>=0.12,<0.13",
     "grain>=0.2.12,<0.3",
-    "jax>=0.8,<0.12",
+    "jax>=0.9,<0.12",
     "ml_collections>=1.0,<2",
     "numpy>=2.0,<3",
     "optax>=0.2.6,<0.3",
@@ -56,7 +56,7 @@ setup(
     "metrics": _METRICS,
     "parity": _PARITY,
     "test": ["pytest>=8,<10", "pytest-xdist>=3.6,<4", "ruff>=0.12,<1", *_DEMO],
-    "cuda13": ["jax[cuda13]>=0.8,<0.12"],
-    "tpu": ["jax[tpu]>=0.8,<0.12"],
+    "cuda13": ["jax[cuda13]>=0.9,<0.12"],
+    "tpu": ["jax[tpu]>=0.9,<0.12"],
   },
 )

@@ -23,7 +23,7 @@ def stub(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     calls.append((len(batch), len(batch.sharding.device_set)))
     return batch.astype(jnp.float32).mean(axis=(2, 3, 4))
 
-  monkeypatch.setattr(i3d, "_features", mean_of_clip)
+  monkeypatch.setattr(i3d, "_compiled_features", lambda backend: mean_of_clip)
   monkeypatch.setattr(pretrained, "load", lambda channels: {})
   return calls
 
@@ -125,7 +125,7 @@ def test_network_sees_the_resized_range(monkeypatch: pytest.MonkeyPatch):
   monkeypatch.setattr(i3d, "I3D", Corners)
   clip = np.zeros((1, 9, 2, 2, 1), np.uint8)
   clip[:, 0, 1, 1], clip[:, 0, 0, 0] = 255, 51
-  low, high, corner = i3d._features.__wrapped__({}, clip, "torch")[0]
+  low, high, corner = i3d._features({}, clip, "torch")[0]
   np.testing.assert_allclose([low, high, corner], [-1.0, 1.0, -0.6], atol=1e-6)
 
 
