@@ -221,12 +221,12 @@ def smoke(config: ConfigDict) -> None:
 
 
 def finish(config: ConfigDict, arg: str | None, variants: dict[str, Variant]) -> ConfigDict:
-  """Applies the comma-joined variants of `arg`, in order.
+  """Applies the comma-joined variants of `arg`, in order; GLOBER's `smoke` unless one is given.
 
   Raises:
     ValueError: an unknown variant; lists the valid ones.
   """
-  variants = variants | {"smoke": smoke}
+  variants = {"smoke": smoke} | variants
   for name in filter(None, (arg or "").split(",")):
     if name not in variants:
       raise ValueError(f"Unknown variant {name!r}. Choose among: {', '.join(sorted(variants))}.")

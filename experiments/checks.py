@@ -1,17 +1,14 @@
 """What can be told wrong about a run before anything is compiled: one clear error each."""
 
-import contextlib
 import json
-import math
 import pathlib
-from collections.abc import Iterator
 
 import jax
 import ml_collections
 
 from data.prepare import EMBEDDED
-from videodiff_jax.diffusion import noise, samplers
-from videodiff_jax.glober import adversarial, frame_stage, networks, stages
+from experiments import systems
+from experiments.errors import UserError, choice, positive, told
 from videodiff_jax.inputs.clips import SAMPLINGS
 from videodiff_jax.inputs.frame_store import FrameStore, StoreError
 from videodiff_jax.inputs.video_io import VideoError
@@ -19,25 +16,14 @@ from videodiff_jax.training import optimizers, partitioning
 from videodiff_jax.training.checkpoints import CheckpointError
 from videodiff_jax.training.loop import NonFiniteLossError
 
+__all__ = ["UserError", "told"]  # where the other modes take them from
+
 # Keys that may differ between a workdir's config.json and the run that goes on in it.
 _MAY_CHANGE = ("after", "evaluate", "mesh", "precision", "remat", "sample", "stages")
 _MAY_CHANGE_DATA = ("dir", "threads")
 _MAY_CHANGE_TRAIN = (
   "accumulate", "checkpoint_every", "keep", "log_every", "preview_every", "steps"
 )  # fmt: skip
-
-
-class UserError(ValueError):
-  """Something to be put right by the person who gave the command; shown without a traceback."""
-
-
-@contextlib.contextmanager
-def told() -> Iterator[None]:
-  """Around library calls whose ValueError or ImportError is about what the user asked for."""
-  try:
-    yield
-  except (ValueError, ImportError) as error:
-    raise UserError(str(error)) from error
 
 
 def expected_errors() -> tuple[type[Exception], ...]:
@@ -48,57 +34,26 @@ def expected_errors() -> tuple[type[Exception], ...]:
 
 def check_config(config: ml_collections.ConfigDict) -> None:
   """Raises UserError for values that no network or loop could be made of."""
-  data, model, loss = config.data, config.model, config.loss
-  _choice("system", config.system, ("glober",))
-  _choice("condition", config.condition, networks.CONDITIONS)
-  _choice("precision", config.precision, ("float32", "bfloat16"))
-  _choice("remat", config.remat, ("none", "blocks"))
-  _choice("data.sampling", data.sampling, SAMPLINGS)
-  _choice("data.frame_time", data.frame_time, ("index / F", "index / (F - 1)"))
-  _choice("model.frame_control.which", model.frame_control.which, ("all", "down"))
-  _choice("model.video_encoder.head", model.video_encoder.head, ("joint", "split_first"))
-  _choice("model.discriminator.on", model.discriminator.on, ("pixels", "latents"))
-  _choice("loss.cra.loss", loss.cra.loss, adversarial.LOSSES)
-  _choice("loss.kl_vae.reconstruction", loss.kl_vae.reconstruction, frame_stage.RECONSTRUCTIONS)
-  _choice("sample.noise", config.sample.noise, noise.SHARINGS)
+  choice("system", config.system, tuple(systems.SYSTEMS))
+  system, data = systems.of(config), config.data
+  names = system.stages.NAMES
+  choice("precision", config.precision, ("float32", "bfloat16"))
+  choice("remat", config.remat, ("none", "blocks"))
+  choice("data.sampling", data.sampling, SAMPLINGS)
   for name in config.stages:
-    _choice("stages", name, stages.NAMES)
-    _choice(f"train.{name}.optimizer.decay", config.train[name].optimizer.decay, optimizers.DECAYS)
+    choice("stages", name, names)
+    train = config.train[name]
+    choice(f"train.{name}.optimizer.decay", train.optimizer.decay, optimizers.DECAYS)
     for key in ("batch_size", "accumulate", "log_every", "checkpoint_every", "preview_every"):
-      _positive(f"train.{name}.{key}", config.train[name][key])
-  if tuple(config.stages) != tuple(n for n in stages.NAMES if n in config.stages):
-    raise UserError(f"config.stages must keep the order {', '.join(stages.NAMES)}.")
-  if config.condition == "class" and data.num_classes < 1:
-    raise UserError("config.condition is 'class', but config.data.num_classes is 0.")
+      if key in train:
+        positive(f"train.{name}.{key}", train[key])
+  if tuple(config.stages) != tuple(n for n in names if n in config.stages):
+    raise UserError(f"config.stages must keep the order {', '.join(names)}.")
   for key in ("image_size", "channels", "stride"):
-    _positive(f"data.{key}", data[key])
+    positive(f"data.{key}", data[key])
   if data.num_frames < 2:
     raise UserError(f"config.data.num_frames is {data.num_frames}; a clip has at least 2.")
-  for key in ("num_keyframes", "num_targets"):
-    if not 1 <= data[key] <= data.num_frames:
-      raise UserError(
-        f"config.data.{key} is {data[key]}; it must be between 1 and the {data.num_frames} "
-        "frames of a clip (config.data.num_frames)."
-      )
-  if loss.lambda_cra and data.num_targets % 2:
-    raise UserError(
-      f"The CRA loss judges pairs of frames: config.data.num_targets ({data.num_targets}) must "
-      "be even, or config.loss.lambda_cra 0."
-    )
-  for key in ("num_real", "num_fake"):
-    if config.evaluate[key] < 2:
-      raise UserError(f"config.evaluate.{key} is {config.evaluate[key]}; FVD needs at least 2.")
-  _check_sizes(config)
-  try:
-    built = networks.build(config)
-  except ValueError as error:
-    raise UserError(f"config.model and config.diffusion: {error}") from error
-  processes = {"decoder": built.decoder_process, "generator": built.generator_process}
-  for name, process in processes.items():
-    try:
-      samplers.make_sampler(process, **config.sample[name])
-    except ValueError as error:
-      raise UserError(f"config.sample.{name}: {error}") from error
+  system.check(config)
 
 
 def check_training(config: ml_collections.ConfigDict) -> None:
@@ -109,13 +64,13 @@ def check_training(config: ml_collections.ConfigDict) -> None:
     raise UserError(str(error)) from error
   devices = mesh.devices.size
   for name in config.stages:
-    batch, accumulate = config.train[name].batch_size, config.train[name].accumulate
-    unit = devices * accumulate
+    batch, accumulate = config.train[name].batch_size, config.train[name].get("accumulate")
+    unit = devices * (accumulate or 1)
     if batch % unit:
+      times = f" times config.train.{name}.accumulate ({accumulate})" if accumulate else ""
       raise UserError(
         f"config.train.{name}.batch_size ({batch}) must be a multiple of the {devices} "
-        f"device(s) times config.train.{name}.accumulate ({accumulate}): for example "
-        f"{-(-batch // unit) * unit}."
+        f"device(s){times}: for example {-(-batch // unit) * unit}."
       )
   if not config.data.dir and config.data.name not in EMBEDDED:
     raise UserError(
@@ -134,7 +89,7 @@ def check_store(config: ml_collections.ConfigDict, store: FrameStore) -> None:
         f"{where} has {name} {getattr(store, name)}, but config.data.{name} is {data[name]}. "
         "Prepare another store (python -m data.prepare --help) or change the key."
       )
-  if config.condition == "class" and len(store.classes) != data.num_classes:
+  if config.get("condition") == "class" and len(store.classes) != data.num_classes:
     raise UserError(
       f"{where} has {len(store.classes)} classes, but config.data.num_classes is "
       f"{data.num_classes}."
@@ -172,38 +127,13 @@ def _lasting(config: ml_collections.ConfigDict) -> dict[str, str]:
 
   add("", json.loads(config.to_json()))
   skipped = {*_MAY_CHANGE, *(f"data.{key}" for key in _MAY_CHANGE_DATA)}
-  for stage in stages.NAMES:
+  for stage in config.train:
     skipped |= {f"train.{stage}.{key}" for key in _MAY_CHANGE_TRAIN}
   return {
     key: value
     for key, value in flat.items()
     if key not in skipped and key.split(".")[0] not in skipped
   }
-
-
-def _check_sizes(config: ml_collections.ConfigDict) -> None:
-  model, size = config.model, config.data.image_size
-  on_pixels = model.discriminator.on == "pixels"
-  chains = [("kl_vae", "video_encoder"), ("kl_vae", "unet")]
-  chains.append(("discriminator",) if on_pixels else ("kl_vae", "discriminator"))
-  for names in chains:
-    rate = math.prod(2 ** (len(model[name].multipliers) - 1) for name in names)
-    if size % rate:
-      keys = " and ".join(f"config.model.{name}.multipliers" for name in names)
-      raise UserError(
-        f"config.data.image_size ({size}) must be a multiple of {rate}: a factor 2 for each "
-        f"multiplier after the first in {keys}."
-      )
-
-
-def _choice(key: str, value: str, choices: tuple[str, ...]) -> None:
-  if value not in choices:
-    raise UserError(f"config.{key} is {value!r}. Choose one of: {', '.join(choices)}.")
-
-
-def _positive(key: str, value: int) -> None:
-  if value < 1:
-    raise UserError(f"config.{key} is {value}; it must be at least 1.")
 
 
 def local_devices() -> str:

@@ -14,7 +14,7 @@ from videodiff_jax.inputs import clips, video_io
 from videodiff_jax.metrics import baselines, frechet, i3d, images, motion
 from videodiff_jax.pretrained import i3d as i3d_weights
 from videodiff_jax.pretrained import restricted_pickle
-from videodiff_jax.training.checkpoints import Checkpoints
+from videodiff_jax.training.workdir import steps_done
 from videodiff_jax.training.writers import format_table
 
 _PROTOCOL = "ladder"
@@ -85,7 +85,7 @@ def evaluate(workdir: pathlib.Path, config: ml_collections.ConfigDict | None) ->
       "neighbour_bank": bank_size,
       "seed": _SEED,
       "sample": pipeline.config.sample.to_dict(),
-      "steps": {name: _step(workdir, name) for name in pipeline.config.stages},
+      "steps": {name: steps_done(workdir, name) for name in pipeline.config.stages},
       "code": train.code_version(),
     },
   }
@@ -170,10 +170,3 @@ def _motion(
       rows[name]["position_error"] = motion.position_error(sets[name], sets["real"])
   slope = motion.half_index_slope(sets["reconstruction"], at_half, sets["real"])
   return {"sets": rows, "half_index_slope": slope}
-
-
-def _step(workdir: pathlib.Path, name: str) -> int | None:
-  checkpoints = Checkpoints(workdir / name / "checkpoints")
-  step = checkpoints.latest_step()
-  checkpoints.close()
-  return step

@@ -10,7 +10,7 @@ import os
 import pathlib
 import runpy
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from absl import app, flags, logging
@@ -18,37 +18,55 @@ from ml_collections import ConfigDict, config_flags
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 _MODES = (
-  "train", "sample", "redraw", "reconstruct", "evaluate", "plan", "benchmark", "doctor"
+  "train", "sample", "redraw", "reconstruct", "evaluate", "predict", "interpolate", "plan",
+  "benchmark", "doctor"
 )  # fmt: skip
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "configs/NAME.py[:variant,variant]")
+# Flags of sampling that one system alone understands.
+_FLAGS_OF = {
+  "glober": ("frame_times", "start", "end", "guidance_scale", "class_label"),
+  "lgcvd": ("trajectories", "past", "future", "gap"),
+}
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: made, resumed or read.")
 _MODE = flags.DEFINE_enum(
   "mode", "train", _MODES,
-  "train: all stages, then config.after. sample: new clips. redraw: a saved sample's global "
-  "features at other times. reconstruct: a video file or the test split. evaluate: scores. "
-  "plan: parameters, FLOPs and bytes. benchmark: speed. doctor: versions, devices, optional "
-  "parts.",
+  "train: all stages, then config.after. sample: new videos. evaluate: scores. "
+  "GLOBER's redraw: a saved sample's global features at other times; reconstruct: a video file or "
+  "the test split. LGC-VD's predict: what follows a video file or the first frames of the test "
+  "split; interpolate: frames between given ones. plan: parameters, FLOPs and bytes. benchmark: "
+  "speed. doctor: versions, devices, optional parts.",
 )  # fmt: skip
 _STAGE = flags.DEFINE_string("stage", None, "train: only this stage.")
 flags.DEFINE_integer(
-  "num_videos", None, "Clips to draw; config.sample.num_videos by default.", lower_bound=1
+  "num_videos", None, "Videos to draw; config.sample.num_videos by default.", lower_bound=1
 )
 flags.DEFINE_integer(
   "num_frames",
   None,
-  "Frames a clip, evenly spaced; a training clip's by default.",
+  "GLOBER: frames a clip, evenly spaced; a training clip's by default. LGC-VD: frames to predict, "
+  "or of a new video; config.sample.num_frames by default.",
   lower_bound=1,
 )
-flags.DEFINE_list("frame_times", None, "Comma-separated tau in [0, 1], any order.")
-flags.DEFINE_float("start", 0.0, "First tau of --num_frames.")
-flags.DEFINE_float("end", None, "Last tau of --num_frames; that of a training clip by default.")
-flags.DEFINE_string("sampler", None, "ddim, ddpm, dpmpp_2m or unipc, for both stages.")
-flags.DEFINE_integer("steps", None, "Sampling steps, for both stages.", lower_bound=1)
-flags.DEFINE_float("guidance_scale", None, "s, for both stages; 1 is unguided.")
-flags.DEFINE_integer("class_label", None, "Class of all clips.")
+flags.DEFINE_list("frame_times", None, "GLOBER: comma-separated tau in [0, 1], any order.")
+flags.DEFINE_float("start", 0.0, "GLOBER: first tau of --num_frames.")
+flags.DEFINE_float(
+  "end", None, "GLOBER: last tau of --num_frames; that of a training clip by default."
+)
+flags.DEFINE_string("sampler", None, "ddim, ddpm, dpmpp_2m or unipc, for every stage.")
+flags.DEFINE_integer("steps", None, "Sampling steps, for every stage.", lower_bound=1)
+flags.DEFINE_float("guidance_scale", None, "GLOBER: s, for both stages; 1 is unguided.")
+flags.DEFINE_integer("class_label", None, "GLOBER: class of all clips.")
+flags.DEFINE_integer(
+  "trajectories", None, "LGC-VD: N drawn for each video; by default as configured.", lower_bound=1
+)
+flags.DEFINE_integer("past", None, "LGC-VD: given frames before the drawn ones.", lower_bound=1)
+flags.DEFINE_integer("future", None, "LGC-VD: given frames after a gap.", lower_bound=1)
+flags.DEFINE_integer("gap", None, "LGC-VD: frames to interpolate.", lower_bound=1)
 flags.DEFINE_integer("seed", 0, "Of the draws.")
-flags.DEFINE_string("input", None, "reconstruct: a video file; redraw: a sample's .npz.")
+flags.DEFINE_string(
+  "input", None, "reconstruct, predict, interpolate: a video file; redraw: a sample's .npz."
+)
 
 
 def main(argv: list[str]) -> None:
@@ -97,25 +115,70 @@ def run() -> None:
   if _WORKDIR.value is None:
     raise checks.UserError(f"--mode={mode} needs --workdir.")
   workdir = pathlib.Path(_WORKDIR.value).absolute()
-  from experiments import evaluate, sample, train
+  from experiments import train
 
+  system = config.system if mode == "train" else system_of(workdir, config)
+  _refuse_flags(system)
+  after = (mode,)
   if mode == "train":
     checks.check_training(config)
     if _STAGE.value and _STAGE.value not in config.stages:
       raise checks.UserError(f"--stage={_STAGE.value}: choose one of {', '.join(config.stages)}.")
     finished = train.train(config, workdir, _STAGE.value)
     after = config.after if finished and not _STAGE.value else ()
-  else:
-    after = (mode,)
   if jax.process_count() > 1:
     if jax.process_index() == 0 and after:
       logging.info("Run --mode=%s on one host.", " and --mode=".join(after))
     return
   for step in after:
-    if step == "evaluate":
-      evaluate.evaluate(workdir, config)
-    else:
-      getattr(sample, step)(workdir, config, flags.FLAGS)
+    mode_function(system, step)(workdir, config, flags.FLAGS)
+
+
+def system_of(workdir: pathlib.Path, config: ConfigDict | None) -> str:
+  """The system a workdir was trained with, which a configuration given with it must be of."""
+  from experiments import checks
+  from videodiff_jax.training import workdir as runs
+
+  name = runs.read_config(workdir).system
+  if config is not None and config.system != name:
+    raise checks.UserError(
+      f"{workdir} holds a run of system {name!r}, but --config is of {config.system!r}: leave "
+      "--config away, or give one of that system."
+    )
+  return name
+
+
+def mode_function(system: str, mode: str) -> Callable[..., None]:
+  """What a mode runs for a system: (workdir, configuration or None, flags)."""
+  from experiments import checks, evaluate, predict, sample, score_prediction
+
+  functions = {
+    "glober": {
+      "sample": sample.sample,
+      "redraw": sample.redraw,
+      "reconstruct": sample.reconstruct,
+      "evaluate": lambda workdir, config, _: evaluate.evaluate(workdir, config),
+    },
+    "lgcvd": {
+      "sample": predict.sample,
+      "predict": predict.predict,
+      "interpolate": predict.interpolate,
+      "evaluate": lambda workdir, config, _: score_prediction.evaluate(workdir, config),
+    },
+  }[system]
+  if mode not in functions:
+    raise checks.UserError(
+      f"System {system!r} has no --mode={mode}; with a workdir it has {', '.join(functions)}."
+    )
+  return functions[mode]
+
+
+def _refuse_flags(system: str) -> None:
+  from experiments import checks
+
+  others = [name for other, names in _FLAGS_OF.items() if other != system for name in names]
+  if given := [name for name in others if flags.FLAGS[name].present]:
+    raise checks.UserError(f"--{given[0]} means nothing to system {system!r}: leave it away.")
 
 
 def enable_compilation_cache() -> None:
@@ -134,7 +197,7 @@ def config_files() -> list[str]:
   return sorted(
     f"configs/{file.name}"
     for file in (_ROOT / "configs").glob("*.py")
-    if file.name not in ("__init__.py", "common.py")
+    if file.stem != "__init__" and not file.stem.endswith("common")
   )
 
 

@@ -14,15 +14,11 @@ import jax.numpy as jnp
 import ml_collections
 from jax.sharding import AbstractMesh, AxisType
 
-from experiments import checks
-from videodiff_jax.glober import stages
-from videodiff_jax.glober.networks import Networks, build
+from experiments import checks, systems
 from videodiff_jax.training import flops, partitioning
+from videodiff_jax.training.flops import count_parameters
 from videodiff_jax.training.state import TrainState
 from videodiff_jax.training.writers import format_table
-
-# Condition tokens the released UNet sees, at which its figure was published (here it sees one).
-_TOKENS = 64
 
 _KEY = jax.eval_shape(lambda: jax.random.key(0))
 
@@ -86,7 +82,7 @@ def _stage_figures(config: ml_collections.ConfigDict, name: str) -> StageFigures
 def flops_between(config: ml_collections.ConfigDict, name: str, begin: int, end: int) -> int:
   """FLOPs of a stage from `begin` steps done to `end`; its adversarial loss only where it is on."""
   config = _countable(config)
-  firsts = [first for first, _ in stages.make_stage(config, name).train_steps]
+  firsts = [first for first, _ in _stages(config).make_stage(config, name).train_steps]
   total = 0
   for i, (first, until) in enumerate(zip(firsts, [*firsts[1:], end])):
     steps = min(until, end) - max(first, begin)
@@ -97,9 +93,9 @@ def flops_between(config: ml_collections.ConfigDict, name: str, begin: int, end:
 
 def show(config: ml_collections.ConfigDict) -> str:
   """The tables of --mode=plan."""
-  mesh = abstract_mesh(config)
+  mesh, system = abstract_mesh(config), systems.of(config)
   rows = []
-  for name in stages.NAMES:
+  for name in system.stages.NAMES:
     figures = stage_figures(config, name)
     batch = config.train[name].batch_size
     rows.append(
@@ -109,7 +105,7 @@ def show(config: ml_collections.ConfigDict) -> str:
     )  # fmt: skip
   modules = [
     (name, f"{count:,}", f"{cost / 1e9:.2f}", of)
-    for name, count, cost, of in module_figures(build(_countable(config)))
+    for name, count, cost, of in module_figures(system.build(_countable(config)))
   ]
   heading = (
     "stage", "parameters", "batch", "TFLOP/step", "TFLOP/step/device", "state GB", "GB/device"
@@ -125,56 +121,15 @@ def show(config: ml_collections.ConfigDict) -> str:
 
 
 @_without_garbage_collection()
-def module_figures(networks: Networks) -> list[tuple[str, int, int, str]]:
+def module_figures(networks: Any) -> list[tuple[str, int, int, str]]:
   """(network, parameters, FLOPs of one forward pass, what one is) for every network."""
-  auto, kl_vae, dit = networks.autoencoder, networks.kl_vae, networks.generator
-  judge, latent, feature = networks.discriminator, networks.latent_shape, networks.feature_shape
-  side = latent[0] * 2 ** (len(kl_vae.multipliers) - 1)
-  t, tokens = _array(), _array(_TOKENS, auto.unet.context_dim)
-  pair = _array(2, judge.image_size, judge.image_size, judge.in_channels)
-  labels = jax.ShapeDtypeStruct((1,), jnp.int32) if dit.num_classes else None
-  no_text = _array(1, dit.context_dim)
-
-  encoder, encoding = _forward(kl_vae, _array(side, side, kl_vae.in_channels), method="encode")
-  decoder, decoding = _forward(kl_vae, _array(*latent), method="decode")
-  unet = _forward(auto.unet, _array(*latent), t, tokens)
-  return [
-    ("KL-VAE encoder", encoder + decoder, encoding, "frame"),
-    ("KL-VAE decoder", encoder + decoder, decoding, "frame"),
-    ("video encoder", *_forward(auto.encoder, _array(4, *latent)), "clip of 4 keyframes"),
-    ("frame control", *_forward(auto.control, _array(*feature), t), "frame"),
-    ("UNet", *unet, f"frame, {_TOKENS} condition tokens"),
-    ("discriminator", *_forward(judge, pair), "pair"),
-    ("DiT", *_forward(dit, _array(*feature), t, labels, no_text), "global feature"),
-  ]
-
-
-def count_parameters(tree: Any) -> int:
-  return sum(math.prod(x.shape) for x in jax.tree.leaves(tree))
+  return systems.of_networks(networks).network_figures(networks)
 
 
 def abstract_mesh(config: ml_collections.ConfigDict) -> AbstractMesh:
   """The configuration's mesh without its devices; data = -1 stands for one."""
   shape = (max(config.mesh.data, 1), config.mesh.fsdp)
   return AbstractMesh(shape, partitioning.AXES, axis_types=(AxisType.Auto,) * 2)
-
-
-def abstract_batch(config: ml_collections.ConfigDict, name: str) -> dict[str, jax.ShapeDtypeStruct]:
-  """Shapes of a stage's batch."""
-  data, b = config.data, config.train[name].batch_size
-  label = jax.ShapeDtypeStruct((b,), jnp.int32)
-
-  def frames(count: int) -> jax.ShapeDtypeStruct:
-    shape = (b, count, data.image_size, data.image_size, data.channels)
-    return jax.ShapeDtypeStruct(shape, jnp.uint8)
-
-  if name == "kl_vae":
-    return {"frames": frames(1)}
-  batch = {"key_frames": frames(data.num_keyframes), "label": label}
-  if name == "autoencoder":
-    batch["target_frames"] = frames(data.num_targets)
-    batch["target_times"] = jax.ShapeDtypeStruct((b, data.num_targets), jnp.float32)
-  return batch
 
 
 def _countable(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
@@ -184,22 +139,25 @@ def _countable(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
   """
   config = config.copy_and_resolve_references()  # a plain copy would share the inner dicts
   config.remat = "none"
-  config.model.dit.scan_blocks = True
-  config.loss.kl_vae.lpips = 0.0
-  for name in stages.NAMES:
-    config.train[name].accumulate = 1
+  for name in _stages(config).NAMES:
     config.train[name].optimizer.clip_norm = 0.0
+  systems.of(config).countable(config)
   return config
+
+
+def _stages(config: ml_collections.ConfigDict) -> Any:
+  return systems.of(config).stages
 
 
 @functools.lru_cache(maxsize=8)
 def _state(config_json: str, name: str) -> TrainState:
   config = ml_collections.ConfigDict(json.loads(config_json))
-  return jax.eval_shape(stages.make_stage(config, name).init, _KEY)
+  return jax.eval_shape(_stages(config).make_stage(config, name).init, _KEY)
 
 
 def _arguments(config_json: str, name: str) -> tuple[TrainState, Any]:
   """A stage's state and frozen networks."""
+  stages = _stages(ml_collections.ConfigDict(json.loads(config_json)))
   states = {n: _state(config_json, n) for n in stages.NAMES[: stages.NAMES.index(name) + 1]}
   frozen = stages.frozen_networks(
     name,
@@ -212,22 +170,10 @@ def _arguments(config_json: str, name: str) -> tuple[TrainState, Any]:
 def _flops_per_step(config_json: str, name: str, index: int) -> int:
   """Of the stage's step function of that index, counted from the end."""
   config = ml_collections.ConfigDict(json.loads(config_json))
-  step = stages.make_stage(config, name).train_steps[index][1]
-  traced = jax.jit(step).trace(*_arguments(config_json, name), abstract_batch(config, name))
+  step = _stages(config).make_stage(config, name).train_steps[index][1]
+  batch = systems.of(config).abstract_batch(config, name)
+  traced = jax.jit(step).trace(*_arguments(config_json, name), batch)
   return flops.count(traced.jaxpr)
-
-
-def _array(*shape: int) -> jax.ShapeDtypeStruct:
-  """A batch of one."""
-  return jax.ShapeDtypeStruct((1, *shape), jnp.float32)
-
-
-def _forward(module: Any, *args: Any, method: str | None = None) -> tuple[int, int]:
-  """Parameters and FLOPs of a call."""
-  init = functools.partial(module.init, method=method)
-  call = functools.partial(module.apply, method=method)
-  params = jax.eval_shape(init, _KEY, *args)
-  return count_parameters(params), flops.count(jax.jit(call).trace(params, *args).jaxpr)
 
 
 def _bytes(tree: Any) -> int:

@@ -1,9 +1,11 @@
-"""--mode=sample, redraw and reconstruct: clips out of a trained workdir, into workdir/samples."""
+"""GLOBER's --mode=sample, redraw and reconstruct: out of a workdir, into workdir/samples."""
 
 import dataclasses
 import importlib.util
+import itertools
 import json
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 import ml_collections
@@ -11,7 +13,7 @@ import numpy as np
 from absl import flags, logging
 
 from experiments import checks, train
-from videodiff_jax.glober.pipeline import Pipeline, Samples
+from videodiff_jax.glober.pipeline import Pipeline
 from videodiff_jax.inputs import clips, video_io
 from videodiff_jax.metrics import images
 
@@ -29,7 +31,7 @@ def sample(
   count = options.num_videos or pipeline.config.sample.num_videos
   with checks.told():
     drawn = pipeline.generate(count, frame_times(pipeline, options), labels, options.seed)
-  save(workdir, "sample", pipeline, drawn)
+  save(workdir, "sample", pipeline.config, drawn, drawn.videos)
 
 
 def redraw(
@@ -46,7 +48,7 @@ def redraw(
   pipeline = load(workdir, config, options)
   with checks.told():
     drawn = pipeline.redraw(features, frame_times(pipeline, options), labels, seed)
-  save(workdir, "redraw", pipeline, drawn)
+  save(workdir, "redraw", pipeline.config, drawn, drawn.videos)
 
 
 def reconstruct(
@@ -72,7 +74,7 @@ def reconstruct(
   if times is None:
     psnr = images.psnr(drawn.videos, real).mean()
     logging.info("PSNR %.2f dB over %d clips", psnr, len(real))
-  save(workdir, "reconstruct", pipeline, drawn, real)
+  save(workdir, "reconstruct", pipeline.config, drawn, drawn.videos, real)
 
 
 def load(
@@ -110,27 +112,45 @@ def frame_times(pipeline: Pipeline, options: flags.FlagValues) -> np.ndarray | N
 def clips_of_file(pipeline: Pipeline, file: pathlib.Path) -> np.ndarray:
   """A video's consecutive clips of training length, cropped and resized: (n, F, h, w, c)."""
   data = pipeline.config.data
-  frames, _ = video_io.read_video(file)
-  frames = np.stack([video_io.square_crop_resize(f, data.image_size) for f in frames])
-  if data.channels == 1:
-    frames = np.rint(frames @ np.array([0.299, 0.587, 0.114])).astype(np.uint8)[..., None]
-  frames = frames[:: data.stride]
+  frames = list(frames_of_file(pipeline.config, file))
   count = len(frames) // data.num_frames
   if not count:
     raise checks.UserError(
       f"{file} has {len(frames)} frames at stride {data.stride}; a clip needs {data.num_frames}."
     )
-  return frames[: count * data.num_frames].reshape(count, data.num_frames, *frames.shape[1:])
+  whole = np.stack(frames[: count * data.num_frames])
+  return whole.reshape(count, data.num_frames, *whole.shape[1:])
+
+
+def frames_of_file(config: ml_collections.ConfigDict, file: pathlib.Path) -> Iterator[np.ndarray]:
+  """A video's frames at the configuration's stride, cropped, resized and perhaps grey (h, w, c)."""
+  data = config.data
+  _, stream = video_io.stream_video(file)
+  for frame in itertools.islice(stream, 0, None, data.stride):
+    frame = video_io.square_crop_resize(frame, data.image_size)
+    if data.channels == 1:
+      frame = np.rint(frame @ np.array([0.299, 0.587, 0.114])).astype(np.uint8)[..., None]
+    yield frame
 
 
 def save(
   workdir: pathlib.Path,
   mode: str,
-  pipeline: Pipeline,
-  drawn: Samples,
+  config: ml_collections.ConfigDict,
+  drawn: Any,
+  videos: np.ndarray,
   real: np.ndarray | None = None,
 ) -> pathlib.Path:
-  """Writes a new numbered folder: samples.npz, settings.json, strip.png, a gif and mp4 a clip."""
+  """Writes a new numbered folder: samples.npz, settings.json, strip.png, a gif and mp4 a clip.
+
+  Args:
+    workdir: of the run.
+    mode: that drew them.
+    config: `config.sample` says how.
+    drawn: a pipeline's `Samples`, which the .npz holds field by field.
+    videos: (n, f, h, w, c) uint8, all of it as clips.
+    real: (n, f, h, w, c) what stands above each clip on the strip.
+  """
   samples = workdir / "samples"
   number = len(list(samples.glob("*"))) if samples.is_dir() else 0
   folder = samples / f"{number:03d}_{mode}_seed{drawn.seed}"
@@ -138,23 +158,23 @@ def save(
   np.savez_compressed(folder / "samples.npz", **dataclasses.asdict(drawn))
   settings = {
     "mode": mode,
-    "sample": pipeline.config.sample.to_dict(),
+    "sample": config.sample.to_dict(),
     "code": train.code_version(),
   }
   (folder / "settings.json").write_text(json.dumps(settings, indent=2) + "\n")
   rows = {}
-  for i, video in enumerate(drawn.videos[:_MAX_ROWS]):
+  for i, video in enumerate(videos[:_MAX_ROWS]):
     if real is not None:
       rows[f"real {i}"] = real[i]
     rows[f"{mode} {i}"] = video
   video_io.write_strip(folder / "strip.png", rows)
-  write_grid(folder / "all.gif", drawn.videos)
+  write_grid(folder / "all.gif", videos)
   if importlib.util.find_spec("av"):
-    for i, video in enumerate(drawn.videos):
+    for i, video in enumerate(videos):
       video_io.write_mp4(folder / f"{i:03d}.mp4", video)
   else:
     logging.warning('No mp4 written: PyAV is missing (pip install -e ".[demo]").')
-  logging.info("%d clips of %d frames in %s", *drawn.videos.shape[:2], folder)
+  logging.info("%d clips of %d frames in %s", *videos.shape[:2], folder)
   return folder
 
 

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from experiments import checks, plan
 from videodiff_jax.inputs.frame_store import FrameStore
 from videodiff_jax.training import flops
-from videodiff_jax.training.checkpoints import Checkpoints
+from videodiff_jax.training.workdir import steps_done
 from videodiff_jax.training.writers import format_table
 
 # What training has reached, for estimates alone: FLOP/s of a CPU core (the stages of glober_digits
@@ -35,7 +35,7 @@ def show(
   rows, needed = [], 0
   for name in config.stages:
     figures = plan.stage_figures(config, name)
-    done = _steps_done(workdir / name)
+    done = steps_done(workdir, name) or 0
     left = max(config.train[name].steps - done, 0)
     minutes = plan.flops_between(config, name, done, config.train[name].steps) / speed / 60
     size = figures.state_bytes * config.train[name].keep
@@ -77,15 +77,6 @@ def device_speed() -> float:
   for _ in range(4):
     product(x, x).block_until_ready()
   return share * 4 * 2 * side**3 / (time.monotonic() - began)
-
-
-def _steps_done(folder: pathlib.Path) -> int:
-  if not (folder / "checkpoints").is_dir():
-    return 0
-  checkpoints = Checkpoints(folder / "checkpoints")
-  step = checkpoints.latest_step() or 0
-  checkpoints.close()
-  return step
 
 
 def _existing_parent(path: pathlib.Path) -> pathlib.Path:

@@ -15,14 +15,12 @@ from jax.sharding import Mesh
 
 import videodiff_jax
 from data import prepare
-from experiments import checks, start_table
-from videodiff_jax.glober import sampling, stages
-from videodiff_jax.glober.pipeline import load_ema
+from experiments import checks, start_table, systems
 from videodiff_jax.inputs import clips, video_io
 from videodiff_jax.inputs.frame_store import FrameStore
 from videodiff_jax.training import loop, partitioning
+from videodiff_jax.training.workdir import load_ema
 
-_CONTENTS = {"kl_vae": "frames", "autoencoder": "pairs", "generator": "keys"}
 _PREVIEW_CLIPS = 4
 
 
@@ -51,17 +49,19 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path, only: str | 
       return False
     if only == name:
       return True
-    ema[name] = load_ema(config, workdir, name, mesh)
+    stage = systems.of(config).stages.make_stage(config, name)
+    ema[name] = load_ema(config, workdir, stage, mesh)
   return True
 
 
 def open_store(config: ml_collections.ConfigDict, split: str) -> FrameStore:
   """A split of the store in config.data.dir; without one, of an embedded set, prepared here."""
   data = config.data
-  folder = data.dir or f"data/stores/{data.name}_{data.image_size}"
+  options = {"size": data.image_size, **systems.of(config).store_options(config)}
+  folder = data.dir or "_".join([f"data/stores/{data.name}", *map(str, options.values())])
   if not data.dir and jax.process_index() == 0:
     with checks.told():
-      prepare.ensure(data.name, folder, size=data.image_size)
+      prepare.ensure(data.name, folder, **options)
   if jax.process_count() > 1:
     multihost_utils.sync_global_devices("store")
   return FrameStore.open(folder, split)
@@ -70,16 +70,14 @@ def open_store(config: ml_collections.ConfigDict, split: str) -> FrameStore:
 def clip_sampler(
   config: ml_collections.ConfigDict, content: str, **other: Any
 ) -> clips.ClipSampler:
-  """The configuration's clips, with the content a stage needs."""
+  """The configuration's clips, with the content a stage needs; `other` replaces its values."""
   data = config.data
   settings = {
     "num_frames": data.num_frames,
     "stride": data.stride,
-    "num_keyframes": data.num_keyframes,
-    "num_targets": data.num_targets,
     "flip": data.flip,
     "sampling": data.sampling,
-    "frame_time_divisor": sampling.frame_time_divisor(config),
+    **systems.of(config).clip_settings(config),
   }
   return clips.ClipSampler(content=content, **(settings | other))
 
@@ -120,9 +118,9 @@ def _train_stage(
     keep=settings.keep,
     meta={"config": json.loads(config.to_json()), "code": code_version()},
   )
-  # A batch of the frame auto-encoder is as many videos as frames: more of them differ.
-  targets = {"num_targets": 1} if name == "kl_vae" else {}
-  sampler = clip_sampler(config, _CONTENTS[name], **targets)
+  system = systems.of(config)
+  content, other = system.CONTENTS[name]
+  sampler = clip_sampler(config, content, **other)
 
   def batches(start_examples: int) -> Iterator[dict[str, np.ndarray]]:
     return clips.batches(
@@ -142,9 +140,9 @@ def _train_stage(
   )
   labels = np.array([held_out.videos[video]["label"] for video in videos], np.int32)
   return loop.train(
-    stages.make_stage(config, name),
+    system.stages.make_stage(config, name),
     run,
-    stages.frozen_networks(name, ema),
+    system.stages.frozen_networks(name, ema),
     batches,
     {"frames": frames, "label": labels},
     _preview_writer(workdir / name / "previews"),

@@ -10,14 +10,15 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import common
-from experiments import checks
+from experiments import checks, systems
 from videodiff_jax.glober import networks, stages
 
 FILES = sorted(
   path.stem
   for path in pathlib.Path(common.__file__).parent.glob("*.py")
-  if path.stem not in ("__init__", "common")
+  if path.stem != "__init__" and not path.stem.endswith("common")
 )
+LGCVD_VARIANTS = ("baseline", "eps", "no_encoder", "no_two_stage", "release", "smoke")
 VARIANTS = {
   "glober_clips": ("smoke",),
   "glober_digits": ("64", "smoke"),
@@ -26,6 +27,9 @@ VARIANTS = {
   "glober_ucf101": (
     "128px", "cond", "frames128", "no_cra", "smoke", "v16x16x32", "v8x8x64"
   ),
+  "lgcvd_bair": LGCVD_VARIANTS,
+  "lgcvd_cityscapes": LGCVD_VARIANTS,
+  "lgcvd_digits": LGCVD_VARIANTS,
 }  # fmt: skip
 PAPER = ("glober_ucf101", "glober_ucf101:128px", "glober_sky", "glober_taichi")
 GPUS = 8
@@ -177,7 +181,8 @@ def test_smoke_builds(file: str) -> None:
   """Every stage's state has shapes, few parameters, and one batch for eight devices."""
   config = load(f"{file}:smoke")
   for name in config.stages:
-    state = jax.eval_shape(stages.make_stage(config, name).init, jax.random.key(0))
+    stage = systems.of(config).stages.make_stage(config, name)
+    state = jax.eval_shape(stage.init, jax.random.key(0))
     assert sum(x.size for x in jax.tree.leaves(state.params)) < 300_000
     assert config.train[name].batch_size % 8 == 0
     assert config.train[name].steps <= 4

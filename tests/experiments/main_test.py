@@ -126,6 +126,22 @@ def test_benchmark_where_diffusers_cannot_be_imported(command, monkeypatch, erro
   _check_message(message, ["--mode=benchmark", said, 'pip install -e ".[parity]"'])
 
 
+@pytest.mark.parametrize(
+  ("system", "flag"),
+  [
+    ("lgcvd", "--guidance_scale=2"),
+    ("lgcvd", "--frame_times=0,1"),
+    ("glober", "--trajectories=2"),
+    ("glober", "--gap=3"),
+  ],
+)
+def test_flags_of_another_system(command, monkeypatch, system: str, flag: str) -> None:
+  monkeypatch.setattr(main, "system_of", lambda *_: system)
+  status, said = command("--mode=sample", "--workdir=x", flag)
+  assert status == 1
+  _check_message(said, [flag.split("=")[0], f"means nothing to system {system!r}"])
+
+
 @pytest.fixture(scope="module")
 def store(tmp_path_factory) -> pathlib.Path:
   """What glober_clips:smoke reads: 32 x 32 colour videos."""

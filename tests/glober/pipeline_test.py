@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from tests.glober import tiny
-from videodiff_jax.glober import pipeline as pipeline_module
 from videodiff_jax.glober.pipeline import Pipeline
 from videodiff_jax.training import partitioning
+from videodiff_jax.training.checkpoints import CheckpointError
 
 
 @pytest.fixture(scope="module")
@@ -118,8 +118,8 @@ def test_other_settings_leave_the_first_as_they_are(one_device) -> None:
 
 
 def test_folder_without_a_run_is_told(tmp_path) -> None:
-  with pytest.raises(pipeline_module.CheckpointError, match=r"config\.json"):
+  with pytest.raises(CheckpointError, match=r"config\.json"):
     Pipeline.from_workdir(tmp_path)
   (tmp_path / "config.json").write_text(tiny.config().to_json())
-  with pytest.raises(pipeline_module.CheckpointError, match="--stage=kl_vae"):
+  with pytest.raises(CheckpointError, match="--stage=kl_vae"):
     Pipeline.from_workdir(tmp_path)

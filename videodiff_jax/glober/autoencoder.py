@@ -15,6 +15,7 @@ from videodiff_jax.models.kl_vae import KLVAE
 from videodiff_jax.models.unet import UNet
 from videodiff_jax.models.video_encoder import VideoEncoder
 from videodiff_jax.training import partitioning
+from videodiff_jax.training.pixels import to_float
 
 Statistics = dict[str, jax.Array]
 
@@ -78,11 +79,6 @@ class Autoencoder(nn.Module):
     v = self.encode(key_latents).mean
     z_t = jnp.zeros((len(v), *key_latents.shape[2:]))
     return self.denoise(z_t, frame_times, self.frame_conditions(v, frame_times, labels))
-
-
-def to_float(frames: jax.Array) -> jax.Array:
-  """uint8 -> float32 in [-1, 1]."""
-  return frames.astype(jnp.float32) / 127.5 - 1.0
 
 
 def encode_frames(

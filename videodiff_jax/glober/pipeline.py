@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import json
 import pathlib
 from typing import Any
 
@@ -17,8 +16,8 @@ from videodiff_jax.glober.autoencoder import decode_frames, encode_frames
 from videodiff_jax.glober.networks import Networks, build
 from videodiff_jax.inputs.clips import keyframe_indices
 from videodiff_jax.training import partitioning
-from videodiff_jax.training.checkpoints import CheckpointError, Checkpoints
-from videodiff_jax.training.loop import abstract_state, to_uint8
+from videodiff_jax.training.pixels import to_uint8
+from videodiff_jax.training.workdir import load_ema, read_config
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,11 +66,12 @@ class Pipeline:
       CheckpointError: no workdir, or a stage without a checkpoint.
     """
     workdir = pathlib.Path(workdir)
-    if not (workdir / "config.json").is_file():
-      raise CheckpointError(f"{workdir} is not a workdir: it has no config.json. Train one first.")
-    config = ml_collections.ConfigDict(json.loads((workdir / "config.json").read_text()))
+    config = read_config(workdir)
     mesh = partitioning.make_mesh()
-    ema = {name: load_ema(config, workdir, name, mesh) for name in stages.NAMES}
+    ema = {
+      name: load_ema(config, workdir, stages.make_stage(config, name), mesh)
+      for name in stages.NAMES
+    }
     return cls(config, stages.sampling_params(ema), mesh).with_settings(**settings)
 
   def with_settings(self, **settings: Any) -> "Pipeline":
@@ -234,19 +234,3 @@ class Pipeline:
 
 def _clip_keys(seed: jax.Array, clips: jax.Array) -> jax.Array:
   return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), clips)
-
-
-def load_ema(
-  config: ml_collections.ConfigDict, workdir: pathlib.Path, name: str, mesh: Mesh
-) -> dict[str, Any]:
-  """{'ema_params', 'statistics'} of a stage's newest complete checkpoint."""
-  checkpoints = Checkpoints(workdir / name / "checkpoints")
-  step = checkpoints.latest_step()
-  if step is None:
-    raise CheckpointError(
-      f"Stage {name!r} has no checkpoint in {workdir}. Train it first: --stage={name}."
-    )
-  target = abstract_state(stages.make_stage(config, name), config.seed, mesh)
-  ema = checkpoints.restore_ema(step, target)
-  checkpoints.close()
-  return ema

@@ -10,15 +10,11 @@ import optax
 from einops import rearrange
 
 from videodiff_jax.glober import adversarial, generator, sampling
-from videodiff_jax.glober.autoencoder import (
-  decode_frames,
-  encode_frames,
-  reconstruction,
-  to_float,
-)
+from videodiff_jax.glober.autoencoder import decode_frames, encode_frames, reconstruction
 from videodiff_jax.glober.frame_stage import kl_vae_stage
 from videodiff_jax.glober.networks import Networks, build
 from videodiff_jax.training import optimizers, partitioning, state
+from videodiff_jax.training.pixels import to_float
 from videodiff_jax.training.stage import Batch, Metrics, Stage
 from videodiff_jax.training.state import Adversary, TrainState
 

@@ -206,7 +206,9 @@ class Rollout:
       if last is not None:
         at = window.start - last[1].start
         frames, positions = last[0][:, at : at + k], overlap
-      fragment, memory = self.step(params, memory, frames, positions, keys)
+      # Placed alike for every fragment, the first included: or two programs would be compiled.
+      placed = partitioning.place((memory, frames, positions))
+      fragment, memory = self.step(params, *placed, keys)
       # The devices draw this fragment while the host takes the last one.
       if last is not None:
         yield _cut(*last)

@@ -1,9 +1,12 @@
 """Floating-point operations of a function, by walking its jaxpr, and what devices can do."""
 
+import functools
 import math
 from typing import Any
 
+import flax.linen as nn
 import jax
+import jax.numpy as jnp
 from jax.extend import core
 
 # Dense bf16 peaks, FLOP/s a device, from the vendors' data sheets.
@@ -37,6 +40,24 @@ def count(jaxpr: core.ClosedJaxpr | core.Jaxpr) -> int:
   """
   jaxpr = jaxpr.jaxpr if isinstance(jaxpr, core.ClosedJaxpr) else jaxpr
   return sum(_count_equation(equation) for equation in jaxpr.eqns)
+
+
+def one(*shape: int) -> jax.ShapeDtypeStruct:
+  """An abstract float32 batch of one."""
+  return jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+
+
+def forward(module: nn.Module, *args: Any, method: str | None = None) -> tuple[int, int]:
+  """Parameters and operations of a module's call on (abstract) arrays; nothing is computed."""
+  init = functools.partial(module.init, method=method)
+  call = functools.partial(module.apply, method=method)
+  params = jax.eval_shape(init, jax.eval_shape(lambda: jax.random.key(0)), *args)
+  return count_parameters(params), count(jax.jit(call).trace(params, *args).jaxpr)
+
+
+def count_parameters(tree: Any) -> int:
+  """Numbers in a tree of (abstract) arrays."""
+  return sum(math.prod(x.shape) for x in jax.tree.leaves(tree))
 
 
 def _count_equation(equation: Any) -> int:

@@ -20,6 +20,7 @@ from jax.sharding import PartitionSpec as P
 
 from videodiff_jax.training import flops, partitioning
 from videodiff_jax.training.checkpoints import CheckpointError, Checkpoints, fingerprint
+from videodiff_jax.training.pixels import to_uint8
 from videodiff_jax.training.stage import Stage
 from videodiff_jax.training.state import TrainState
 from videodiff_jax.training.writers import MetricWriter, plot_curves
@@ -151,11 +152,6 @@ def train(
   if step < run.steps:
     logging.info("Stopped by SIGTERM at step %d of %s; saved.", step, stage.name)
   return step == run.steps
-
-
-def to_uint8(video: jax.Array) -> jax.Array:
-  """[-1, 1] -> 0..255, rounded."""
-  return jnp.round(jnp.clip(video * 127.5 + 127.5, 0, 255)).astype(jnp.uint8)
 
 
 def abstract_state(stage: Stage, seed: int, mesh: Mesh) -> TrainState:

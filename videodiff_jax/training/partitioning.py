@@ -84,6 +84,16 @@ def split_batch(tree: Any) -> Any:
   return jax.lax.with_sharding_constraint(tree, BATCH)
 
 
+def place(tree: Any) -> Any:
+  """Outside a compiled function: leading axes over all devices, scalars whole on each."""
+  mesh = jax.sharding.get_mesh()
+  if mesh.empty:
+    return tree
+  return jax.tree.map(
+    lambda x: jax.device_put(x, NamedSharding(mesh, BATCH if x.ndim else P())), tree
+  )
+
+
 def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
   """This host's share of a batch as global arrays, split over the mesh."""
   sharding = NamedSharding(mesh, BATCH)

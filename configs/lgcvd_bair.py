@@ -1,0 +1,21 @@
+"""LGC-VD on BAIR robot pushing, 64 x 64 (Sec. 4.2, Tables 2 to 4).
+
+  python -m experiments.main --config=configs/lgcvd_bair.py --workdir=runs/lgcvd_bair \
+    --config.data.dir=PREPARED_STORE
+
+Hardware of the paper: 4 V100. Time and score here: not run yet.
+Variants, comma-joined: release (as the authors' code trains and samples), eps (the network
+predicts the noise), no_two_stage, no_encoder and baseline, which is both (Table 5), smoke.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import lgcvd_common
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+  config = lgcvd_common.base()
+  config.data.name = "bair"
+  config.data.image_size = 64
+  config.train.lgcvd.batch_size = 192  # Sec. 4.2
+  return lgcvd_common.finish(config, arg)

@@ -1,0 +1,176 @@
+"""What all LGC-VD configurations share: the paper's values, and the variants of every config.
+
+Comments give the paper's place; 'release' is the authors' code, 'ours' what neither names.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+
+def base() -> ConfigDict:
+  """LGC-VD at the size of Sec. 4.2; a dataset's config sets what differs there."""
+  config = ConfigDict()
+  config.system = "lgcvd"
+  config.stages = ("lgcvd",)
+  config.after = ("predict", "interpolate", "evaluate")  # modes run when trained; ours
+  config.seed = 0  # of parameters, data order, noise and previews
+  config.precision = "bfloat16"  # of computation; ours (release: float16, its loss scaled)
+  config.remat = "none"  # "none" or "blocks": recompute blocks in the backward pass; ours
+
+  config.mesh = ConfigDict()
+  config.mesh.data = -1  # devices along 'data'; -1: all that fsdp leaves
+  config.mesh.fsdp = 1  # devices that share one copy of the parameters
+
+  config.data = data = ConfigDict()
+  data.name = ""  # of the builder in data/, see python -m data.prepare --help
+  data.dir = ""  # the prepared store; embedded sets prepare theirs in data/stores
+  data.image_size = 64  # pixels, square
+  data.channels = 3  # of a frame
+  data.num_frames = 14  # L, of a training sample: two windows (Sec. 4.2)
+  data.stride = 1  # stored frames between two frames of a clip
+  data.flip = True  # mirror a whole clip with p = 0.5 (release, which does so in tests too)
+  data.sampling = "video"  # an item is a video; "clip": every start is an item
+  data.threads = 16  # that read and decode
+  data.video_frames = 30  # of each video of an embedded set that is prepared here; ours
+
+  config.fragment = ConfigDict()
+  config.fragment.num_frames = 8  # F (Sec. 4.2: N = 8)
+  config.fragment.slots = 2  # k, conditioning frames of a fragment (Sec. 4.2: K = 2)
+
+  config.model = model = ConfigDict()
+  model.channels = 128  # release
+  model.multipliers = (1, 2, 3, 4)  # release
+  model.attention_rates = (4,)  # side 16 of 64, 32 of 128 (release)
+  model.head_channels = 128  # release
+  model.decoder_attention = "matched"  # the level the paper means; release: "mirrored"
+  model.sequence_encoder = True  # off: '- sequence encoder' of Table 5
+
+  config.diffusion = diffusion = ConfigDict()
+  diffusion.schedule = ConfigDict()
+  diffusion.schedule.kind = "cosine"  # Sec. 4.2
+  diffusion.schedule.num_timesteps = 1000  # T (Sec. 4.2)
+  diffusion.schedule.max_beta = 0.9999  # release
+  diffusion.schedule.precision = "float64"  # ours (release: float32)
+  diffusion.process = ConfigDict()
+  diffusion.process.prediction_type = "v_prediction"  # Sec. 4.2
+  diffusion.process.loss_norm = "l2"  # Eq. 8-9; release: "l1"
+  diffusion.process.timestep_power = 1.0  # t uniform
+
+  config.tasks = tasks = ConfigDict()
+  tasks.per = "sample"  # a task is drawn for each sample; release: "batch"
+  tasks.shares = ConfigDict()  # how often each; those of the release, of which the paper has none
+  tasks.shares.prediction = 0.45
+  tasks.shares.live_photo = 0.0  # from one frame (p = 1); the release predicts so untrained
+  tasks.shares.generation = 0.4
+  tasks.shares.interpolation = 0.05  # first and last frame of the fragment
+  tasks.shares.infilling = 0.1  # any k positions or none; ours
+  tasks.shares.random = 0.0  # the same without the last position: release 0.1
+
+  config.objective = ConfigDict()
+  config.objective.two_stage = True  # Sec. 3.3; off: '- two-stage' of Table 5
+  config.objective.updates = "two"  # an optimiser step a stage (release); or "one" for both
+  config.objective.clip_estimate = True  # x_0 of the first stage to [-1, 1]; ours (release: not)
+
+  config.train = ConfigDict()
+  config.train.lgcvd = stage(steps=300_000, batch_size=192)
+
+  config.sample = sample = ConfigDict()
+  sample.num_videos = 8
+  sample.trajectories = 1  # N, of each video
+  sample.past = 2  # p, frames given before (Sec. 4.3)
+  sample.future = 1  # frames given after a gap; with one before it
+  sample.num_frames = 28  # to predict (Table 1), or of a generated video
+  sample.gap = 6  # frames to interpolate
+  sample.sampler = common.sampler(100)  # Sec. 4.2
+  sample.sampler.kind = "ddpm"  # Sec. 4.2
+  sample.sampler.grid = "spaced"  # release
+  sample.sampler.clip = True  # every x_0 to [-1, 1] (release)
+  sample.last_fragment = "truncate"  # ours; release: "right_aligned"
+  sample.given_frames = "kept"  # ours; release: "redrawn" by the model
+  sample.encoder_weights = "ema"  # ours; release: "raw"
+  sample.average_features = False  # release: each context averaged with the one before
+  sample.videos_per_chunk = 32  # trajectories drawn in one compiled call; bounds memory
+
+  config.evaluate = evaluate = ConfigDict()
+  evaluate.num_videos = 256  # of the test split (release)
+  evaluate.trajectories = 1  # N a video; the best and the mean of N are told apart
+  evaluate.motion = False  # centroid metrics, for one bright object on black
+  return config
+
+
+def stage(steps: int, batch_size: int) -> ConfigDict:
+  """How the networks are trained: plain Adam (Sec. 4.2), averaged as the release does."""
+  settings = common.stage(steps, batch_size, learning_rate=1e-4, ema=0.995)
+  del settings.accumulate  # each stage of Sec. 3.3 takes the whole batch
+  settings.optimizer.update(weight_decay=0.0, warmup_steps=0, clip_norm=0.0)
+  settings.ema.update(interval=10, copy_until=2000)
+  return settings
+
+
+def smoke(config: ConfigDict) -> None:
+  """`:smoke`: the same code at a size that trains a few steps in seconds on CPU."""
+  config.precision = "float32"
+  config.remat = "none"
+  config.mesh.fsdp = 1
+  config.data.image_size = 32
+  config.data.threads = 2
+  config.model.update(channels=8, multipliers=(1, 2), attention_rates=(2,))
+  train = config.train.lgcvd
+  train.update(steps=4, batch_size=8, log_every=2, checkpoint_every=4, preview_every=4)
+  train.optimizer.warmup_steps = min(train.optimizer.warmup_steps, 1)
+  train.ema.update(interval=1, copy_until=0)
+  config.sample.update(num_videos=2, num_frames=8)
+  config.sample.sampler.num_steps = 2
+  config.after = ("predict",)
+  config.evaluate.update(num_videos=2, trajectories=1)
+
+
+def release(config: ConfigDict) -> None:
+  """`:release`: as the authors' code trains and samples; what their checkpoints need."""
+  config.model.decoder_attention = "mirrored"
+  config.diffusion.schedule.precision = "float32"
+  config.diffusion.process.loss_norm = "l1"
+  config.tasks.per = "batch"
+  config.tasks.shares.update(infilling=0.0, random=0.1)
+  config.objective.update(updates="two", clip_estimate=False)
+  config.sample.update(
+    last_fragment="right_aligned",
+    given_frames="redrawn",
+    encoder_weights="raw",
+    average_features=True,
+  )
+
+
+def _eps(config: ConfigDict) -> None:
+  config.diffusion.process.prediction_type = "epsilon"
+
+
+def _no_two_stage(config: ConfigDict) -> None:
+  config.objective.two_stage = False
+
+
+def _no_encoder(config: ConfigDict) -> None:
+  config.model.sequence_encoder = False
+
+
+def _baseline(config: ConfigDict) -> None:
+  _no_two_stage(config)
+  _no_encoder(config)
+
+
+def finish(config: ConfigDict, arg: str | None) -> ConfigDict:
+  """Applies the comma-joined variants of `arg`, in order; the same ones for every data set.
+
+  Raises:
+    ValueError: an unknown variant; lists the valid ones.
+  """
+  variants = {
+    "smoke": smoke,
+    "release": release,
+    "eps": _eps,
+    "no_two_stage": _no_two_stage,
+    "no_encoder": _no_encoder,
+    "baseline": _baseline,
+  }
+  return common.finish(config, arg, variants)

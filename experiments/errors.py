@@ -1,0 +1,29 @@
+"""Mistakes of the person who gave the command, told in one sentence."""
+
+import contextlib
+from collections.abc import Iterator
+
+
+class UserError(ValueError):
+  """Something to be put right by the person who gave the command; shown without a traceback."""
+
+
+@contextlib.contextmanager
+def told() -> Iterator[None]:
+  """Around library calls whose ValueError or ImportError is about what the user asked for."""
+  try:
+    yield
+  except (ValueError, ImportError) as error:
+    raise UserError(str(error)) from error
+
+
+def choice(key: str, value: str, choices: tuple[str, ...]) -> None:
+  """Raises UserError for a value of config.`key` that is not there."""
+  if value not in choices:
+    raise UserError(f"config.{key} is {value!r}. Choose one of: {', '.join(choices)}.")
+
+
+def positive(key: str, value: int) -> None:
+  """Raises UserError for a value of config.`key` below 1."""
+  if value < 1:
+    raise UserError(f"config.{key} is {value}; it must be at least 1.")

@@ -1,0 +1,143 @@
+"""What the experiments ask of GLOBER: see systems.py."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+
+from experiments.errors import UserError, choice
+from videodiff_jax.diffusion import noise, samplers
+from videodiff_jax.glober import adversarial, frame_stage, networks, sampling, stages
+from videodiff_jax.glober.networks import Networks, build
+from videodiff_jax.training import flops
+
+__all__ = ["Networks", "build", "stages"]
+
+CONTENTS: dict[str, tuple[str, dict[str, int]]] = {
+  # A batch of the frame auto-encoder is as many videos as frames: more of them differ.
+  "kl_vae": ("frames", {"num_targets": 1}),
+  "autoencoder": ("pairs", {}),
+  "generator": ("keys", {}),
+}
+
+# Condition tokens the released UNet sees, at which its figure was published (here it sees one).
+_TOKENS = 64
+
+
+def clip_settings(config: ml_collections.ConfigDict) -> dict[str, Any]:
+  data = config.data
+  return {
+    "num_keyframes": data.num_keyframes,
+    "num_targets": data.num_targets,
+    "frame_time_divisor": sampling.frame_time_divisor(config),
+  }
+
+
+def store_options(config: ml_collections.ConfigDict) -> dict[str, Any]:
+  """The sets' own length of videos."""
+  del config
+  return {}
+
+
+def check(config: ml_collections.ConfigDict) -> None:
+  data, model, loss = config.data, config.model, config.loss
+  choice("condition", config.condition, networks.CONDITIONS)
+  choice("data.frame_time", data.frame_time, ("index / F", "index / (F - 1)"))
+  choice("model.frame_control.which", model.frame_control.which, ("all", "down"))
+  choice("model.video_encoder.head", model.video_encoder.head, ("joint", "split_first"))
+  choice("model.discriminator.on", model.discriminator.on, ("pixels", "latents"))
+  choice("loss.cra.loss", loss.cra.loss, adversarial.LOSSES)
+  choice("loss.kl_vae.reconstruction", loss.kl_vae.reconstruction, frame_stage.RECONSTRUCTIONS)
+  choice("sample.noise", config.sample.noise, noise.SHARINGS)
+  if config.condition == "class" and data.num_classes < 1:
+    raise UserError("config.condition is 'class', but config.data.num_classes is 0.")
+  for key in ("num_keyframes", "num_targets"):
+    if not 1 <= data[key] <= data.num_frames:
+      raise UserError(
+        f"config.data.{key} is {data[key]}; it must be between 1 and the {data.num_frames} "
+        "frames of a clip (config.data.num_frames)."
+      )
+  if loss.lambda_cra and data.num_targets % 2:
+    raise UserError(
+      f"The CRA loss judges pairs of frames: config.data.num_targets ({data.num_targets}) must "
+      "be even, or config.loss.lambda_cra 0."
+    )
+  for key in ("num_real", "num_fake"):
+    if config.evaluate[key] < 2:
+      raise UserError(f"config.evaluate.{key} is {config.evaluate[key]}; FVD needs at least 2.")
+  _check_sizes(config)
+  try:
+    built = build(config)
+  except ValueError as error:
+    raise UserError(f"config.model and config.diffusion: {error}") from error
+  processes = {"decoder": built.decoder_process, "generator": built.generator_process}
+  for name, process in processes.items():
+    try:
+      samplers.make_sampler(process, **config.sample[name])
+    except ValueError as error:
+      raise UserError(f"config.sample.{name}: {error}") from error
+
+
+def _check_sizes(config: ml_collections.ConfigDict) -> None:
+  model, size = config.model, config.data.image_size
+  on_pixels = model.discriminator.on == "pixels"
+  chains = [("kl_vae", "video_encoder"), ("kl_vae", "unet")]
+  chains.append(("discriminator",) if on_pixels else ("kl_vae", "discriminator"))
+  for names in chains:
+    rate = math.prod(2 ** (len(model[name].multipliers) - 1) for name in names)
+    if size % rate:
+      keys = " and ".join(f"config.model.{name}.multipliers" for name in names)
+      raise UserError(
+        f"config.data.image_size ({size}) must be a multiple of {rate}: a factor 2 for each "
+        f"multiplier after the first in {keys}."
+      )
+
+
+def countable(config: ml_collections.ConfigDict) -> None:
+  config.model.dit.scan_blocks = True
+  config.loss.kl_vae.lpips = 0.0
+  for name in stages.NAMES:
+    config.train[name].accumulate = 1
+
+
+def abstract_batch(config: ml_collections.ConfigDict, name: str) -> dict[str, jax.ShapeDtypeStruct]:
+  data, b = config.data, config.train[name].batch_size
+  label = jax.ShapeDtypeStruct((b,), jnp.int32)
+
+  def frames(count: int) -> jax.ShapeDtypeStruct:
+    shape = (b, count, data.image_size, data.image_size, data.channels)
+    return jax.ShapeDtypeStruct(shape, jnp.uint8)
+
+  if name == "kl_vae":
+    return {"frames": frames(1)}
+  batch = {"key_frames": frames(data.num_keyframes), "label": label}
+  if name == "autoencoder":
+    batch["target_frames"] = frames(data.num_targets)
+    batch["target_times"] = jax.ShapeDtypeStruct((b, data.num_targets), jnp.float32)
+  return batch
+
+
+def network_figures(networks: Networks) -> list[tuple[str, int, int, str]]:
+  auto, kl_vae, dit = networks.autoencoder, networks.kl_vae, networks.generator
+  judge, latent, feature = networks.discriminator, networks.latent_shape, networks.feature_shape
+  side = latent[0] * 2 ** (len(kl_vae.multipliers) - 1)
+  one, forward = flops.one, flops.forward
+  t, tokens = one(), one(_TOKENS, auto.unet.context_dim)
+  pair = one(2, judge.image_size, judge.image_size, judge.in_channels)
+  labels = jax.ShapeDtypeStruct((1,), jnp.int32) if dit.num_classes else None
+  no_text = one(1, dit.context_dim)
+
+  encoder, encoding = forward(kl_vae, one(side, side, kl_vae.in_channels), method="encode")
+  decoder, decoding = forward(kl_vae, one(*latent), method="decode")
+  unet = forward(auto.unet, one(*latent), t, tokens)
+  return [
+    ("KL-VAE encoder", encoder + decoder, encoding, "frame"),
+    ("KL-VAE decoder", encoder + decoder, decoding, "frame"),
+    ("video encoder", *forward(auto.encoder, one(4, *latent)), "clip of 4 keyframes"),
+    ("frame control", *forward(auto.control, one(*feature), t), "frame"),
+    ("UNet", *unet, f"frame, {_TOKENS} condition tokens"),
+    ("discriminator", *forward(judge, pair), "pair"),
+    ("DiT", *forward(dit, one(*feature), t, labels, no_text), "global feature"),
+  ]

@@ -1,0 +1,133 @@
+"""LGC-VD's --mode=predict, interpolate and sample: out of a workdir, into workdir/samples."""
+
+import collections
+import itertools
+import pathlib
+from typing import Any
+
+import ml_collections
+import numpy as np
+from absl import flags
+
+from experiments import checks, train
+from experiments.sample import frames_of_file, save
+from videodiff_jax.inputs import clips, video_io
+from videodiff_jax.lgcvd.pipeline import Pipeline, Samples
+
+
+def predict(
+  workdir: pathlib.Path, config: ml_collections.ConfigDict | None, options: flags.FlagValues
+) -> None:
+  """Goes on from the last frames of a video file, or from the first ones of the test split."""
+  pipeline = load(workdir, config, options)
+  settings = pipeline.config.sample
+  real = None
+  if options.input:
+    file = pathlib.Path(options.input)
+    past = _last_frames(pipeline, file, settings.past)[None]
+  else:
+    real = held_out(pipeline, settings.past + settings.num_frames, settings.num_videos)
+    past = real[:, : settings.past]
+  with checks.told():
+    drawn = pipeline.predict(past, settings.num_frames, settings.trajectories, options.seed)
+  _save(workdir, "predict", pipeline, drawn, real)
+  if options.input:
+    _write_beside(file, "predict", drawn)
+
+
+def interpolate(
+  workdir: pathlib.Path, config: ml_collections.ConfigDict | None, options: flags.FlagValues
+) -> None:
+  """Draws the frames between given ones again: the first of a video file, or of the test split."""
+  pipeline = load(workdir, config, options)
+  settings = pipeline.config.sample
+  # Of the k slots those before the gap are not needed after it.
+  q = min(settings.future, pipeline.networks.slots - 1)
+  p = min(settings.past, pipeline.networks.slots - q)
+  total = p + settings.gap + q
+  if options.input:
+    file = pathlib.Path(options.input)
+    real = np.stack(list(itertools.islice(frames_of_file(pipeline.config, file), total)))[None]
+    if real.shape[1] < total:
+      raise checks.UserError(
+        f"{file} has {real.shape[1]} frames at stride {pipeline.config.data.stride}; {p} before a "
+        f"gap of {settings.gap} and {q} after it take {total}."
+      )
+  else:
+    real = held_out(pipeline, total, settings.num_videos)
+  with checks.told():
+    drawn = pipeline.interpolate(
+      real[:, :p], real[:, total - q :], settings.gap, settings.trajectories, options.seed
+    )
+  _save(workdir, "interpolate", pipeline, drawn, real)
+  if options.input:
+    _write_beside(file, "interpolate", drawn)
+
+
+def sample(
+  workdir: pathlib.Path, config: ml_collections.ConfigDict | None, options: flags.FlagValues
+) -> None:
+  """Draws new videos from nothing."""
+  pipeline = load(workdir, config, options)
+  settings = pipeline.config.sample
+  with checks.told():
+    drawn = pipeline.generate(settings.num_frames, settings.num_videos, options.seed)
+  _save(workdir, "sample", pipeline, drawn)
+
+
+def load(
+  workdir: pathlib.Path, config: ml_collections.ConfigDict | None, options: flags.FlagValues
+) -> Pipeline:
+  """The workdir's pipeline; settings from --config where given, then from single flags."""
+  settings: dict[str, Any] = config.sample.to_dict() if config is not None else {}
+  pipeline = Pipeline.from_workdir(workdir, **settings)
+  names = ("num_videos", "num_frames", "trajectories", "past", "future", "gap")
+  changes: dict[str, Any] = {
+    name: getattr(options, name) for name in names if getattr(options, name) is not None
+  }
+  sampler = {"kind": options.sampler, "num_steps": options.steps}
+  changes["sampler"] = {key: value for key, value in sampler.items() if value is not None}
+  with checks.told():
+    pipeline = pipeline.with_settings(**changes)
+  checks.check_config(ml_collections.ConfigDict(pipeline.config.to_dict()))
+  return pipeline
+
+
+def held_out(pipeline: Pipeline, num_frames: int, count: int, seed: int = 0) -> np.ndarray:
+  """(n, f, h, w, c) uint8 of the test split, `count` or as many as it has videos."""
+  store = train.open_store(pipeline.config, "test")
+  sampler = train.clip_sampler(pipeline.config, "clip", num_frames=num_frames)
+  with checks.told():
+    return clips.evaluation_clips(store, sampler, min(count, store.num_videos), seed)[0]
+
+
+def _last_frames(pipeline: Pipeline, file: pathlib.Path, count: int) -> np.ndarray:
+  """The end of a video (count, h, w, c), of which no more is in memory at once."""
+  frames = collections.deque(frames_of_file(pipeline.config, file), maxlen=count)
+  if len(frames) < count:
+    raise checks.UserError(
+      f"{file} has {len(frames)} frames at stride {pipeline.config.data.stride}, fewer than the "
+      f"{count} to go on from: give another file, or a smaller --past."
+    )
+  return np.stack(frames)
+
+
+def _save(
+  workdir: pathlib.Path,
+  mode: str,
+  pipeline: Pipeline,
+  drawn: Samples,
+  real: np.ndarray | None = None,
+) -> None:
+  n, trajectories = drawn.videos.shape[:2]
+  videos = drawn.videos.reshape(n * trajectories, *drawn.videos.shape[2:])
+  if real is not None:
+    real = np.repeat(real, trajectories, axis=0)
+  save(workdir, mode, pipeline.config, drawn, videos, real)
+
+
+def _write_beside(file: pathlib.Path, mode: str, drawn: Samples) -> None:
+  """An mp4 a trajectory beside the file they came from."""
+  for i, video in enumerate(drawn.videos[0]):
+    number = f"_{i}" if len(drawn.videos[0]) > 1 else ""
+    video_io.write_mp4(file.with_name(f"{file.stem}_{mode}{number}.mp4"), video)

@@ -1,0 +1,76 @@
+"""The literals of LGC-VD's configurations: Sec. 4.2, the release, and the ablations of Table 5."""
+
+import pytest
+
+from configs import lgcvd_bair, lgcvd_cityscapes, lgcvd_digits
+from experiments import checks
+from videodiff_jax.lgcvd import networks
+
+PAPER = {"bair": (lgcvd_bair, 64, 192), "cityscapes": (lgcvd_cityscapes, 128, 32)}
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_section_4_2(name: str) -> None:
+  file, image_size, batch = PAPER[name]
+  config = file.get_config()
+  assert (config.data.name, config.data.image_size) == (name, image_size)
+  train = config.train.lgcvd
+  assert train.batch_size == batch
+  adam = train.optimizer
+  assert (adam.learning_rate, adam.weight_decay, adam.decay) == (1e-4, 0.0, "constant")
+  assert (adam.warmup_steps, adam.clip_norm) == (0, 0.0)
+  assert (config.data.num_frames, config.fragment.num_frames, config.fragment.slots) == (14, 8, 2)
+  schedule = config.diffusion.schedule
+  assert (schedule.kind, schedule.num_timesteps) == ("cosine", 1000)
+  process = config.diffusion.process
+  assert (process.prediction_type, process.loss_norm) == ("v_prediction", "l2")
+  assert (config.sample.sampler.kind, config.sample.sampler.num_steps) == ("ddpm", 100)
+  assert config.objective.two_stage and config.model.sequence_encoder
+
+
+def test_release() -> None:
+  """lgcvd_release.md, section 10."""
+  config = lgcvd_bair.get_config("release")
+  assert config.model.decoder_attention == "mirrored"
+  assert config.diffusion.process.loss_norm == "l1"
+  assert config.diffusion.schedule.precision == "float32"
+  assert config.diffusion.schedule.max_beta == 0.9999
+  shares = {task: share for task, share in config.tasks.shares.items() if share}
+  released = {"prediction": 0.45, "generation": 0.4, "interpolation": 0.05, "random": 0.1}
+  assert (config.tasks.per, shares) == ("batch", released)
+  assert (config.objective.updates, config.objective.clip_estimate) == ("two", False)
+  sample = config.sample
+  assert (sample.last_fragment, sample.given_frames) == ("right_aligned", "redrawn")
+  assert (sample.encoder_weights, sample.average_features) == ("raw", True)
+  assert (sample.sampler.grid, sample.sampler.clip) == ("spaced", True)
+  ema = config.train.lgcvd.ema
+  assert (ema.decay, ema.interval, ema.copy_until) == (0.995, 10, 2000)
+
+
+@pytest.mark.parametrize(
+  ("variant", "two_stage", "encoder"),
+  [
+    ("", True, True),
+    ("no_two_stage", False, True),
+    ("no_encoder", True, False),
+    ("baseline", False, False),
+  ],
+)
+def test_table_5(variant: str, two_stage: bool, encoder: bool) -> None:
+  config = lgcvd_digits.get_config(variant)
+  built = networks.build(config)
+  assert networks.make_objective(config, built).two_stage == two_stage
+  assert (built.model.encoder is not None) == encoder
+  assert built.process.prediction_type == "v_prediction"
+
+
+def test_eps_joins_every_variant() -> None:
+  for variant in ("release", "baseline", "smoke"):
+    config = lgcvd_digits.get_config(f"{variant},eps")
+    checks.check_config(config)
+    assert networks.build(config).process.prediction_type == "epsilon"
+
+
+def test_digits_are_long_enough_to_be_predicted() -> None:
+  config = lgcvd_digits.get_config()
+  assert config.sample.past + config.sample.num_frames == 30 == config.data.video_frames

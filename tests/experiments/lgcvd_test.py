@@ -1,0 +1,249 @@
+"""LGC-VD from an empty folder to videos: training, resuming, every way of drawing, the scores."""
+
+import json
+import pathlib
+import types
+
+import ml_collections
+import numpy as np
+import pytest
+
+from configs import lgcvd_bair, lgcvd_digits
+from data import prepare
+from experiments import checks, main, plan, predict, score_prediction, train
+from tests.lgcvd import tiny
+from tests.weights import require
+from videodiff_jax import lgcvd
+from videodiff_jax.inputs import video_io
+from videodiff_jax.metrics import frechet, i3d
+from videodiff_jax.pretrained import i3d as i3d_weights
+
+OPTIONS = {
+  "num_videos": None, "num_frames": None, "trajectories": None, "past": None, "future": None,
+  "gap": None, "sampler": None, "steps": None, "seed": 0, "input": None,
+}  # fmt: skip
+SIDE = 16  # SSIM's window is 11 pixels wide
+
+
+def options(**changes: object) -> types.SimpleNamespace:
+  return types.SimpleNamespace(**(OPTIONS | changes))
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> ml_collections.ConfigDict:
+  pytest.importorskip("av", reason="mp4 needs PyAV (extra demo)")
+  config = tiny.config()
+  config.data.update(name="moving_digits", image_size=SIDE, video_frames=20)
+  config.data.dir = str(tmp_path_factory.mktemp("data") / "digits")
+  config.train.lgcvd.update(steps=2, log_every=1, checkpoint_every=1, preview_every=2)
+  config.evaluate.update(num_videos=3, trajectories=2, motion=True)
+  with checks.told():
+    prepare.ensure("moving_digits", config.data.dir, size=SIDE, num_frames=20, num_videos=40)
+  return config
+
+
+@pytest.fixture(scope="module")
+def workdir(config, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+  """A run stopped after one step of two and gone on with."""
+  workdir = tmp_path_factory.mktemp("runs") / "tiny"
+  half = config.copy_and_resolve_references()
+  half.train.lgcvd.steps = 1
+  assert train.train(half, workdir, None)
+  assert train.train(config, workdir, None)
+  return workdir
+
+
+def newest(workdir: pathlib.Path) -> pathlib.Path:
+  return max((workdir / "samples").iterdir())
+
+
+def videos(workdir: pathlib.Path) -> np.ndarray:
+  with np.load(newest(workdir) / "samples.npz") as saved:
+    return saved["videos"]
+
+
+def test_training_goes_on_where_it_stopped(workdir) -> None:
+  folder = workdir / "lgcvd"
+  lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+  assert [line["step"] for line in lines] == [1, 2]
+  assert {"loss", "loss_first", "loss_second", "gradient_norm"} <= lines[0].keys()
+  assert (folder / "checkpoints" / "2").is_dir()
+  previews = {file.name for file in (folder / "previews").iterdir()}
+  assert {"0000002.png", "0000002.gif"} <= previews
+
+
+def test_another_objective_is_refused_in_the_same_workdir(workdir, config) -> None:
+  other = config.copy_and_resolve_references()
+  other.objective.two_stage = False
+  with pytest.raises(checks.UserError, match=r"config\.objective\.two_stage: true there, false"):
+    train.train(other, workdir, None)
+
+
+def test_predict_the_test_split(workdir) -> None:
+  predict.predict(workdir, None, options(num_videos=3, trajectories=2, num_frames=7))
+  drawn = videos(workdir)
+  assert drawn.shape == (3, 2, 9, SIDE, SIDE, 1)
+  np.testing.assert_array_equal(drawn[:, 0, :2], drawn[:, 1, :2])
+  folder = newest(workdir)
+  assert len(list(folder.glob("*.mp4"))) == 6
+  settings = json.loads((folder / "settings.json").read_text())
+  assert (settings["mode"], settings["sample"]["num_frames"]) == ("predict", 7)
+
+
+def test_predict_and_interpolate_a_video_file(workdir, tmp_path) -> None:
+  """Any file: here colour, not square, of another size."""
+  file = tmp_path / "clip.mp4"
+  frames = np.random.default_rng(0).integers(0, 256, (12, 30, 40, 3), np.uint8)
+  video_io.write_mp4(file, frames, upscale=1)
+  predict.predict(workdir, None, options(input=str(file), num_frames=5))
+  drawn = videos(workdir)
+  assert drawn.shape == (1, 1, 7, SIDE, SIDE, 1)
+  beside, _ = video_io.read_video(tmp_path / "clip_predict.mp4")
+  assert len(beside) == 7
+  # It goes on from the file's end.
+  decoded, _ = video_io.read_video(file)
+  last = video_io.square_crop_resize(decoded[-1], SIDE) @ np.array([0.299, 0.587, 0.114])
+  assert np.abs(drawn[0, 0, 1, ..., 0] - last).max() <= 1
+
+  predict.interpolate(workdir, None, options(input=str(file), past=1, gap=3, trajectories=2))
+  assert videos(workdir).shape == (1, 2, 5, SIDE, SIDE, 1)
+  assert (tmp_path / "clip_interpolate_1.mp4").is_file()
+  with pytest.raises(checks.UserError, match=r"has 12 frames .* fewer than the 13"):
+    predict._last_frames(lgcvd.Pipeline.from_workdir(workdir), file, 13)
+
+
+def test_generate(workdir) -> None:
+  predict.sample(workdir, None, options(num_videos=3, num_frames=9, seed=5))
+  assert videos(workdir).shape == (3, 1, 9, SIDE, SIDE, 1)
+  assert newest(workdir).name.endswith("_sample_seed5")
+
+
+def test_flags_and_a_given_configuration_say_how(workdir, config) -> None:
+  given = config.copy_and_resolve_references()
+  given.sample.update(given_frames="redrawn", num_frames=4)
+  pipeline = predict.load(workdir, given, options(sampler="ddim", steps=3, num_frames=5))
+  settings = pipeline.config.sample
+  assert (settings.given_frames, settings.num_frames) == ("redrawn", 5)
+  assert (settings.sampler.kind, settings.sampler.num_steps) == ("ddim", 3)
+  assert settings.sampler.grid == "spaced"  # the workdir's own
+  with pytest.raises(checks.UserError, match="the 2 slots this model was trained with"):
+    predict.load(workdir, None, options(past=3))
+
+
+# ---- scores, with a fixed random projection for I3D
+
+
+@pytest.fixture(scope="module")
+def record(workdir) -> dict:
+  require(i3d_weights.WEIGHTS)
+
+  def projection(clips: np.ndarray) -> np.ndarray:
+    flat = clips.reshape(len(clips), -1) / 255.0
+    return flat @ np.random.default_rng(0).normal(size=(flat.shape[1], 5))
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(i3d, "features", projection)
+    return score_prediction.evaluate(workdir, None)
+
+
+def test_scores_stand_beside_trivial_predictions(record, workdir) -> None:
+  assert json.loads((workdir / "evaluations" / "prediction.json").read_text()) == json.loads(
+    json.dumps(record)
+  )
+  rows = record["scores"]["prediction"]
+  assert list(rows) == ["predicted", "repeat last", "black", "mean frame"]
+  assert rows["predicted"]["psnr_best"] > rows["predicted"]["psnr"]
+  for row in rows.values():
+    assert {"psnr", "ssim", "position_error", "fvd"} <= row.keys()
+  assert rows["repeat last"]["position_error"] > 0
+  filled = record["scores"]["interpolation"]
+  assert list(filled) == ["interpolated", "linear blend"]
+  settings = record["settings"]
+  assert (settings["num_videos"], settings["trajectories"], settings["past"]) == (3, 2, 2)
+  assert settings["steps"] == {"lgcvd": 2}
+
+
+def test_trivial_predictions_are_what_they_say(record, workdir) -> None:
+  pipeline = lgcvd.Pipeline.from_workdir(workdir)
+  real = predict.held_out(pipeline, 10, 3)
+  true = real[:, 2:].astype(float)
+  rows = record["scores"]["prediction"]
+  for name, drawn in (("black", np.zeros_like(true)), ("repeat last", real[:, 1:2])):
+    psnr = 10 * np.log10(255**2 / np.square(true - drawn).mean(axis=(2, 3, 4)))
+    np.testing.assert_allclose(rows[name]["psnr"], np.minimum(psnr, 60).mean(), rtol=1e-6)
+  curves = record["curves"]
+  assert {len(curve) for curve in curves.values()} == {8}
+  np.testing.assert_allclose(curves["true_brightness"], true.mean(axis=(0, 2, 3, 4)), atol=1e-3)
+  assert np.mean(curves["psnr"]) == pytest.approx(rows["predicted"]["psnr"], abs=1e-3)
+
+
+def test_fvd_is_of_whole_videos(record) -> None:
+  assert record["settings"]["fvd_trajectories"] == 1
+  assert all(row["fvd"] > 0 for row in record["scores"]["prediction"].values())
+  assert frechet.fvd(np.eye(3), np.eye(3)) == pytest.approx(0, abs=1e-6)
+
+
+# ---- what the configuration and the command refuse
+
+
+@pytest.mark.parametrize(
+  ("keys", "message"),
+  [
+    ({"model.decoder_attention": "both"}, "Choose one of: matched, mirrored"),
+    ({"data.num_frames": 13}, "two fragments of 8 that share 2 frames take 14"),
+    ({"objective.updates": "three"}, "config.tasks and config.objective: Unknown updates"),
+    ({"tasks.shares.prediction": 0.9}, "must be positive and sum to 1"),
+    ({"tasks.per": "day"}, "Choose one of: sample, batch"),
+    ({"sample.last_fragment": "pad"}, "config.sample: Unknown last_fragment"),
+    ({"sample.encoder_weights": "best"}, "Choose one of: ema, raw"),
+    ({"sample.sampler.num_steps": 1}, "config.sample: grid='spaced' needs 2 steps"),
+    ({"sample.past": 3}, "config.sample: 3 past and 0 future frames do not fit the 2 slots"),
+    ({"sample.gap": 0}, "config.sample.gap is 0; it must be at least 1"),
+    ({"evaluate.num_videos": 1}, "FVD needs at least 2"),
+    ({"diffusion.process.prediction_type": "x"}, "prediction type 'x'. Choose one of"),
+    ({"stages": ("generator",)}, "config.stages is 'generator'. Choose one of: lgcvd"),
+  ],
+)
+def test_refused(keys: dict, message: str) -> None:
+  config = lgcvd_digits.get_config("smoke")
+  config.update_from_flattened_dict(keys)
+  with pytest.raises(checks.UserError) as error:
+    checks.check_config(config)
+  assert message in str(error.value)
+
+
+def test_a_batch_must_fit_the_devices() -> None:
+  config = lgcvd_digits.get_config("smoke")
+  config.train.lgcvd.batch_size = 12
+  with pytest.raises(checks.UserError, match=r"multiple of the 8 device\(s\): for example 16"):
+    checks.check_training(config)
+
+
+def test_modes_of_another_system_are_told(workdir) -> None:
+  assert main.system_of(workdir, None) == "lgcvd"
+  for system, mode, has in (
+    ("lgcvd", "redraw", "sample, predict, interpolate, evaluate"),
+    ("glober", "predict", "sample, redraw, reconstruct, evaluate"),
+  ):
+    with pytest.raises(checks.UserError, match=f"{system!r} has no --mode={mode}.* has {has}"):
+      main.mode_function(system, mode)
+  other = tiny.config()
+  other.system = "glober"
+  with pytest.raises(checks.UserError, match="a run of system 'lgcvd', but --config is of 'glob"):
+    main.system_of(workdir, other)
+
+
+def test_plan_gives_the_published_figures() -> None:
+  """lgcvd_release.md, section 9."""
+  figures = plan.module_figures(lgcvd.pipeline.build(lgcvd_bair.get_config("release")))
+  rows = {name: (count, flops / 1e9) for name, count, flops, _ in figures}
+  assert rows["UNet"] == (63_403_032, pytest.approx(39.57, rel=1e-2))
+  assert rows["sequence encoder"] == (33_104_640, pytest.approx(17.12, rel=1e-2))
+
+
+def test_plan_without_an_encoder() -> None:
+  config = lgcvd_digits.get_config("smoke,baseline")
+  text = plan.show(config)
+  assert "UNet" in text and "sequence encoder" not in text
+  whole = plan.stage_figures(lgcvd_digits.get_config("smoke"), "lgcvd")
+  assert plan.stage_figures(config, "lgcvd").parameters < whole.parameters

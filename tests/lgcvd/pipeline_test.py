@@ -1,0 +1,141 @@
+"""What a user calls: prediction, interpolation, generation, and their errors."""
+
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+import pytest
+
+from tests.lgcvd import tiny
+from videodiff_jax.lgcvd import pipeline as pipeline_module
+from videodiff_jax.lgcvd.pipeline import Pipeline
+from videodiff_jax.training import partitioning
+from videodiff_jax.training.checkpoints import CheckpointError
+
+
+@pytest.fixture(scope="module", autouse=True)
+def linear_networks() -> Iterator[None]:
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(pipeline_module, "build", tiny.build)
+    yield
+
+
+@pytest.fixture(scope="module")
+def pipe(linear_networks) -> Pipeline:
+  """On eight devices."""
+  return Pipeline(tiny.config(), tiny.weights(), partitioning.make_mesh())
+
+
+@pytest.fixture(scope="module")
+def one_device(linear_networks) -> Pipeline:
+  mesh = partitioning.make_mesh(devices=jax.devices()[:1])
+  return Pipeline(tiny.config(), tiny.weights(), mesh)
+
+
+def given(n: int = 3) -> np.ndarray:
+  return tiny.clips(n)[:, : tiny.SLOTS]
+
+
+def close(a: np.ndarray, b: np.ndarray) -> None:
+  """Up to the rounding of a pixel."""
+  assert a.shape == b.shape
+  assert np.abs(a.astype(int) - b).max() <= 1
+
+
+@pytest.fixture(scope="module")
+def futures(pipe) -> np.ndarray:
+  """Two of each of three videos, 12 frames from two."""
+  return pipe.predict(given(), 12, trajectories=2, seed=3).videos
+
+
+def test_prediction_keeps_what_was_given(futures) -> None:
+  assert futures.shape == (3, 2, 14, tiny.SIDE, tiny.SIDE, 1) and futures.dtype == np.uint8
+  for trajectory in (0, 1):
+    np.testing.assert_array_equal(futures[:, trajectory, : tiny.SLOTS], given())
+  assert np.abs(futures[:, 0, 2:].astype(int) - futures[:, 1, 2:]).max() > 5
+
+
+def test_a_trajectory_is_its_own(pipe, one_device, futures) -> None:
+  """Whatever the number of videos, trajectories, frames, chunks or devices."""
+  close(pipe.predict(given()[:2], 12, seed=3).videos, futures[:2, :1])
+  close(pipe.predict(given(), 3, trajectories=2, seed=3).videos, futures[:, :, :5])
+  close(one_device.predict(given(), 12, trajectories=2, seed=3).videos, futures)
+  other = pipe.predict(given(), 12, trajectories=2, seed=4).videos
+  assert np.abs(other[:, :, 2:].astype(int) - futures[:, :, 2:]).max() > 5
+
+
+def test_one_compilation_for_any_length_and_task(pipe, futures) -> None:
+  pipe.predict(given(), 30)
+  pipe.predict(given()[:, :1], 5)
+  pipe.interpolate(given()[:, :1], given()[:, 1:], 4)
+  pipe.generate(9, num_videos=2)
+  assert pipe.rollout.step._cache_size() == 1
+
+
+def test_frames_are_streamed(pipe) -> None:
+  stream = pipe.stream(given(), 10**6, seed=3)
+  pieces = [next(stream) for _ in range(3)]
+  assert [piece.shape[1] for piece in pieces] == [6] * 3
+  assert jax.sharding.get_mesh().empty  # the caller's turn
+  close(np.concatenate(pieces, axis=1), pipe.predict(given(), 16, seed=3).videos[:, 0])
+
+
+@pytest.mark.parametrize("gap", [1, 6])
+def test_interpolation_fills_the_gap(pipe, gap: int) -> None:
+  past, future = given()[:, :1], given()[:, 1:]
+  drawn = pipe.interpolate(past, future, gap)
+  assert drawn.videos.shape[2] == gap + 2
+  np.testing.assert_array_equal(drawn.videos[:, 0, [0, -1]], given())
+  np.testing.assert_array_equal(drawn.positions, [0, gap + 1])
+  other = pipe.interpolate(past, 255 - future, gap).videos
+  assert (other[:, :, 1:-1] != drawn.videos[:, :, 1:-1]).any()
+
+
+def test_generation_starts_from_nothing(pipe) -> None:
+  drawn = pipe.generate(11, num_videos=5)
+  assert drawn.videos.shape == (5, 1, 11, tiny.SIDE, tiny.SIDE, 1)
+  assert not len(drawn.positions)
+  assert len(np.unique(drawn.videos.reshape(5, -1), axis=0)) == 5
+
+
+def test_which_weights_encode(one_device) -> None:
+  def encoder(pipeline: Pipeline) -> float:
+    return float(pipeline.params["params"]["encoder"])
+
+  raw = one_device.with_settings(encoder_weights="raw")
+  averaged, trained = (float(tiny.weights()[w]["params"]["encoder"]) for w in ("ema", "raw"))
+  assert (encoder(one_device), encoder(raw)) == (averaged, trained)
+  assert averaged != trained
+  np.testing.assert_array_equal(
+    raw.params["params"]["unet"], tiny.weights()["ema"]["params"]["unet"]
+  )
+  assert encoder(raw.with_settings(encoder_weights="ema")) == averaged  # a copy of the copy
+
+
+def test_settings_of_a_copy_stay_with_it(one_device) -> None:
+  other = one_device.with_settings(sampler={"num_steps": 9}, given_frames="redrawn")
+  assert other.config.sample.sampler.num_steps == other.rollout.sampler.num_steps == 9
+  assert other.rollout.given_frames == "redrawn"
+  assert one_device.config.sample.sampler.num_steps == 2
+  assert one_device.rollout.given_frames == "kept"
+
+
+def test_wrong_requests_are_told(one_device) -> None:
+  with pytest.raises(ValueError, match=r"uint8 of shape \(n, p, 8, 8, 1\), not float32"):
+    one_device.predict(given().astype(np.float32), 4)
+  with pytest.raises(ValueError, match="3 past and 0 future frames do not fit the 2 slots"):
+    one_device.predict(tiny.clips(1)[:, :3], 4)
+  with pytest.raises(ValueError, match="the longest gap is 6"):
+    one_device.interpolate(given()[:, :1], given()[:, 1:], 7)
+  with pytest.raises(ValueError, match="0 frames were asked for"):
+    one_device.generate(0)
+  with pytest.raises(ValueError, match=r"'guidance'\. Choose among: .*trajectories"):
+    one_device.with_settings(guidance=2.0)
+
+
+def test_folder_without_a_run_is_told(tmp_path) -> None:
+  with pytest.raises(CheckpointError, match=r"config\.json"):
+    Pipeline.from_workdir(tmp_path)
+  (tmp_path / "config.json").write_text(tiny.config().to_json())
+  with pytest.raises(CheckpointError, match="--stage=lgcvd"):
+    Pipeline.from_workdir(tmp_path)

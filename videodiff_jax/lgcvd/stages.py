@@ -1,0 +1,91 @@
+"""What the training loop runs for LGC-VD: one stage, 'lgcvd', both networks together."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+
+from videodiff_jax.lgcvd.conditioning import (
+  empty_fragment,
+  frames_at,
+  local_condition,
+  split_frames,
+  stack_frames,
+  task_positions,
+)
+from videodiff_jax.lgcvd.networks import Networks, build, make_objective, make_rollout
+from videodiff_jax.training import optimizers, state
+from videodiff_jax.training.pixels import to_float
+from videodiff_jax.training.stage import Batch, Metrics, Stage
+from videodiff_jax.training.state import TrainState
+
+NAMES = ("lgcvd",)
+
+# Share of the chain at which the preview estimates x_0 in one step: t = 592 of 1000 in Fig. 3.
+_PREVIEW_TIME = 0.592
+
+
+def make_stage(config: ml_collections.ConfigDict, name: str) -> Stage:
+  """The stage of a name; see `NAMES`."""
+  if name not in NAMES:
+    raise ValueError(f"Unknown stage {name!r}. Choose one of: {', '.join(NAMES)}.")
+  return lgcvd_stage(config, build(config))
+
+
+def frozen_networks(name: str, ema: dict[str, dict[str, Any]]) -> dict[str, Any]:
+  """The `frozen` argument of the stage: nothing is trained before it."""
+  del name, ema
+  return {}
+
+
+def lgcvd_stage(config: ml_collections.ConfigDict, networks: Networks) -> Stage:
+  """The UNet and the sequence encoder on Eq. 9, in the two stages of Sec. 3.3."""
+  settings = config.train.lgcvd
+  objective = make_objective(config, networks)
+  # The optimiser's schedule counts its own steps, of which an iteration may make two.
+  updates = 2 if objective.two_stage and objective.updates == "two" else 1
+  schedule = dict(settings.optimizer)
+  schedule["warmup_steps"] *= updates
+  optimizer = optimizers.make_optimizer(steps=updates * settings.steps, **schedule)
+  ema = state.Ema(**settings.ema)
+
+  def init(key: jax.Array) -> TrainState:
+    key_init, key = jax.random.split(key)
+    fragment = jnp.zeros((1, *networks.fragment_shape))
+    condition = jnp.zeros((1, *networks.condition_shape))
+    params = networks.model.init(key_init, fragment, jnp.zeros(1), condition, fragment)
+    return state.create(key, params, optimizer)
+
+  def train_step(train: TrainState, frozen: Any, batch: Batch) -> tuple[TrainState, Metrics]:
+    del frozen
+    return objective.train_step(train, to_float(batch["frames"]), optimizer, ema)
+
+  def preview(train: TrainState, frozen: Any, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
+    """Fig. 3: the first window from its given frames, in one step and sampled."""
+    del frozen
+    rollout, process = make_rollout(config, networks), networks.process
+    window, _ = objective.windows(to_float(batch["frames"]))
+    b = len(window)
+    positions = task_positions("prediction", networks.num_frames, networks.slots)
+    positions = jnp.broadcast_to(jnp.array(positions), (b, networks.slots))
+    given = frames_at(window, positions)
+
+    x_0 = stack_frames(window)
+    key_noise, key_start, key_steps = jax.random.split(key, 3)
+    noise = jax.random.normal(key_noise, x_0.shape)
+    t = jnp.full(b, int(_PREVIEW_TIME * process.num_timesteps))
+    x_t = process.q_sample(x_0, t, noise)
+    condition = local_condition(given, positions, networks.num_frames)
+    nothing = empty_fragment(x_0.shape)
+    prediction = networks.model.apply(train.ema_params, x_t, t, condition, nothing)
+    one_step = split_frames(process.to_x0(x_t, t, prediction), networks.num_frames)
+
+    start = jax.random.normal(key_start, x_0.shape)
+    memory = rollout.start(train.ema_params, x_0.shape)
+    sampled, _ = rollout.draw_fragment(
+      train.ema_params, memory, given, positions, start, jax.random.split(key_steps, b)
+    )
+    return {"one step": one_step, "sampled": sampled, "real": window}
+
+  return Stage(NAMES[0], init, ((0, train_step),), preview)

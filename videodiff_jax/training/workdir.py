@@ -1,0 +1,70 @@
+"""What a run leaves in its folder, read again: config.json, and a folder of checkpoints a stage."""
+
+import json
+import pathlib
+from typing import Any
+
+import ml_collections
+from jax.sharding import Mesh
+
+from videodiff_jax.training.checkpoints import CheckpointError, Checkpoints
+from videodiff_jax.training.loop import abstract_state
+from videodiff_jax.training.stage import Stage
+from videodiff_jax.training.state import TrainState
+
+
+def read_config(workdir: str | pathlib.Path) -> ml_collections.ConfigDict:
+  """The configuration a workdir was trained with.
+
+  Raises:
+    CheckpointError: no workdir.
+  """
+  file = pathlib.Path(workdir) / "config.json"
+  if not file.is_file():
+    raise CheckpointError(f"{workdir} is not a workdir: it has no config.json. Train one first.")
+  return ml_collections.ConfigDict(json.loads(file.read_text()))
+
+
+def load_ema(
+  config: ml_collections.ConfigDict, workdir: pathlib.Path, stage: Stage, mesh: Mesh
+) -> dict[str, Any]:
+  """{'ema_params', 'statistics'} of a stage's newest complete checkpoint.
+
+  Raises:
+    CheckpointError: there is none.
+  """
+  checkpoints, step = _newest(workdir, stage.name)
+  ema = checkpoints.restore_ema(step, abstract_state(stage, config.seed, mesh))
+  checkpoints.close()
+  return ema
+
+
+def load_state(
+  config: ml_collections.ConfigDict, workdir: pathlib.Path, stage: Stage, mesh: Mesh
+) -> TrainState:
+  """The whole state of a stage's newest complete checkpoint; errors as `load_ema`."""
+  checkpoints, step = _newest(workdir, stage.name)
+  state = checkpoints.restore(step, abstract_state(stage, config.seed, mesh))
+  checkpoints.close()
+  return state
+
+
+def steps_done(workdir: pathlib.Path, name: str) -> int | None:
+  """The step of a stage's newest complete checkpoint; None where there is none."""
+  if not (workdir / name / "checkpoints").is_dir():
+    return None
+  checkpoints = Checkpoints(workdir / name / "checkpoints")
+  step = checkpoints.latest_step()
+  checkpoints.close()
+  return step
+
+
+def _newest(workdir: pathlib.Path, name: str) -> tuple[Checkpoints, int]:
+  checkpoints = Checkpoints(workdir / name / "checkpoints")
+  step = checkpoints.latest_step()
+  if step is None:
+    checkpoints.close()
+    raise CheckpointError(
+      f"Stage {name!r} has no checkpoint in {workdir}. Train it first: --stage={name}."
+    )
+  return checkpoints, step
