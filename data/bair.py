@@ -10,7 +10,7 @@ from google.protobuf.message import DecodeError
 from tensorflow_datasets.proto import tf_example_pb2
 
 from data import tfrecord
-from data.builder import SourceOptions, Video, VideoBuilder, split_folders
+from data.builder import SplitSourceOptions, Video, VideoBuilder
 from videodiff_jax.inputs import video_io
 from videodiff_jax.inputs.video_io import VideoError
 
@@ -18,8 +18,8 @@ _FRAMES, _SIDE = 30, 64
 
 
 @dataclasses.dataclass(frozen=True)
-class BairOptions(SourceOptions):
-  """Options of `bair`; others as in `SourceOptions`.
+class BairOptions(SplitSourceOptions):
+  """Options of `bair`; others as in `SplitSourceOptions`.
 
   Attributes:
     source: the folder softmotion30_44k, in which train and test hold *.tfrecords.
@@ -46,7 +46,7 @@ class Bair(VideoBuilder):
   def _records(self) -> dict[str, tfrecord.Record | VideoError]:
     """By name; an error stands for the first record that a file's damage hides."""
     found: dict[str, tfrecord.Record | VideoError] = {}
-    for split, folder in split_folders(self.options.source).items():
+    for split, folder in self.options.folders().items():
       paths = sorted(folder.glob("*.tfrecords"), key=lambda path: video_io.natural_key(path.name))
       for path in paths:
         number = 0

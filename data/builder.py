@@ -90,17 +90,24 @@ class SourceOptions(Options):
       raise ValueError(f"--source must be a folder of videos; {self.source!r} is none.")
 
 
-def split_folders(source: str) -> dict[str, pathlib.Path]:
-  """The folders train, val and test in `source`, as far as they are there, by name.
+@dataclasses.dataclass(frozen=True)
+class SplitSourceOptions(SourceOptions):
+  """Options of a published data set; others as in `SourceOptions`.
 
-  Raises:
-    ValueError: none of them is.
+  Attributes:
+    source: the folder that holds train, val and test, or some of them.
   """
-  folders = {split: pathlib.Path(source) / split for split in SPLITS}
-  folders = {split: folder for split, folder in folders.items() if folder.is_dir()}
-  if not folders:
-    raise ValueError(f"--source must hold folders named {', '.join(SPLITS)}; {source} has none.")
-  return folders
+
+  def __post_init__(self) -> None:
+    super().__post_init__()
+    if not self.folders():
+      splits = ", ".join(SPLITS)
+      raise ValueError(f"--source must hold folders named {splits}; {self.source} has none.")
+
+  def folders(self) -> dict[str, pathlib.Path]:
+    """Those of train, val and test that are there, by name."""
+    folders = {split: pathlib.Path(self.source) / split for split in SPLITS}
+    return {split: folder for split, folder in folders.items() if folder.is_dir()}
 
 
 class VideoBuilder(FileReaderBuilder, skip_registration=True):

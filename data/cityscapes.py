@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from PIL import Image
 
-from data.builder import SourceOptions, Video, VideoBuilder, split_folders
+from data.builder import SplitSourceOptions, Video, VideoBuilder
 from videodiff_jax.inputs import video_io
 from videodiff_jax.inputs.video_io import VideoError
 
@@ -20,8 +20,8 @@ Frames = dict[int, pathlib.Path]  # By the frame's number, in order.
 
 
 @dataclasses.dataclass(frozen=True)
-class CityscapesOptions(SourceOptions):
-  """Options of `cityscapes`; others as in `SourceOptions`.
+class CityscapesOptions(SplitSourceOptions):
+  """Options of `cityscapes`; others as in `SplitSourceOptions`.
 
   Attributes:
     source: the folder leftImg8bit_sequence, in which train, val and test hold a folder a city.
@@ -51,7 +51,7 @@ class Cityscapes(VideoBuilder):
   def _found(self) -> dict[str, Frames]:
     """Snippets by the name of their first frame; what is no frame by its own, as an empty one."""
     found: dict[str, Frames] = {}
-    for split, folder in split_folders(self.options.source).items():
+    for split, folder in self.options.folders().items():
       for city in sorted(path for path in folder.iterdir() if path.is_dir()):
         drives: dict[str, Frames] = {}
         for path in sorted(path for path in city.iterdir() if not path.name.startswith(".")):

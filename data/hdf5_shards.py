@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from data.builder import SourceOptions, Video, VideoBuilder, split_folders
+from data.builder import SplitSourceOptions, Video, VideoBuilder
 from videodiff_jax.inputs import video_io
 from videodiff_jax.inputs.video_io import VideoError
 
@@ -23,13 +23,17 @@ def _import_h5py() -> Any:
 
 
 @dataclasses.dataclass(frozen=True)
-class Hdf5ShardsOptions(SourceOptions):
-  """Options of `hdf5_shards`; others as in `SourceOptions`.
+class Hdf5ShardsOptions(SplitSourceOptions):
+  """Options of `hdf5_shards`; others as in `SplitSourceOptions`.
 
   Attributes:
     source: the folder in which train, val and test hold *.hdf5.
     size: side of the square frames in pixels; MCVD's BAIR has 64, its Cityscapes 128.
   """
+
+  def __post_init__(self) -> None:
+    super().__post_init__()
+    _import_h5py()  # Where it is missing, nothing is begun.
 
 
 class Hdf5Shards(VideoBuilder):
@@ -51,7 +55,7 @@ class Hdf5Shards(VideoBuilder):
     """By the name 'SPLIT/SHARD'."""
     return {
       f"{split}/{path.stem}": path
-      for split, folder in split_folders(self.options.source).items()
+      for split, folder in self.options.folders().items()
       for path in sorted(folder.glob("*.hdf5"), key=lambda path: video_io.natural_key(path.name))
     }
 

@@ -172,13 +172,14 @@ def summarise(store: pathlib.Path) -> str:
   manifest = json.loads((store / MANIFEST).read_text())
   size = sum(file["bytes"] for file in manifest["files"])
   lines = [f"{store}: {manifest['dataset']}, {size / 1e6:.1f} MB, {manifest['options']}"]
-  for split, videos in manifest["videos"].items():
-    frames = sum(video["frames"] for video in videos)
-    lines.append(f"  {split}: {len(videos)} videos, {frames} frames")
   published = DATASETS[manifest["dataset"]].PUBLISHED
-  for split, count in published.items():
-    if (found := len(manifest["videos"].get(split, []))) != count:
-      lines.append(f"  {split}: {found} videos, where the published data set has {count}")
+  for split in manifest["videos"] | published:
+    videos = manifest["videos"].get(split, [])
+    frames = sum(video["frames"] for video in videos)
+    line = f"  {split}: {len(videos)} videos, {frames} frames"
+    if (count := published.get(split, len(videos))) != len(videos):
+      line += f"; the published data set has {count} videos"
+    lines.append(line)
   if skipped := manifest["skipped"]:
     lines.append(f"  skipped: {len(skipped)}, all listed in {store / MANIFEST}")
     lines += [f"    {entry['name']}: {entry['reason']}" for entry in skipped[:10]]

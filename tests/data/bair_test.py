@@ -70,8 +70,8 @@ def test_damaged_records_are_listed_with_their_reason(store) -> None:
 
 def test_summary_tells_the_published_counts(store) -> None:
   text = prepare.summarise(store)
-  assert "  train: 3 videos, where the published data set has 43264" in text
-  assert "  test: 1 videos, where the published data set has 256" in text
+  assert "  train: 3 videos, 90 frames; the published data set has 43264 videos" in text
+  assert "  test: 1 videos, 30 frames; the published data set has 256 videos" in text
 
 
 def test_nothing_usable_is_an_error(tmp_path) -> None:

@@ -53,7 +53,9 @@ def test_splits_are_the_published_ones(store) -> None:
   for split, name in (("val", "lindau"), ("test", "bonn")):
     (video,) = FrameStore.open(store, split).videos
     assert video["name"] == f"{split}/{name}/{name}_000000_000000"
-  assert "  val: 1 videos, where the published data set has 500" in prepare.summarise(store)
+  assert "  val: 1 videos, 30 frames; the published data set has 500 videos" in prepare.summarise(
+    store
+  )
 
 
 def test_a_missing_frame_skips_its_snippet_alone(store) -> None:

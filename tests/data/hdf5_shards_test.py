@@ -14,6 +14,7 @@ def test_without_h5py_the_extra_is_named(tmp_path, monkeypatch) -> None:
   monkeypatch.setitem(sys.modules, "h5py", None)
   with pytest.raises(ImportError, match=r'read by h5py: pip install -e "\.\[hdf5\]"'):
     ensure("hdf5_shards", tmp_path / "store", source=str(tmp_path / "source"))
+  assert [path.name for path in tmp_path.iterdir()] == ["source"]
 
 
 def write_shard(path, videos) -> None:

@@ -105,6 +105,14 @@ def test_resize_of_tensorflow_1_samples_at_left_edges():
   np.testing.assert_array_equal(i3d.resize_matrix(2, 4, "torch"), expected)
 
 
+def test_preprocessing_crops_the_centre_square_after_the_resize():
+  wide = np.tile(np.linspace(0, 1, 5, dtype=np.float32), (1, 1, 3, 1))[..., None]
+  expected = np.tile([-0.5, 0.0, 0.5], (3, 1))
+  for clip, truth in ((wide, expected), (wide.swapaxes(2, 3), expected.T)):
+    np.testing.assert_allclose(i3d.preprocess(clip, size=3)[0, 0, ..., 0], truth, atol=1e-6)
+  assert i3d.preprocess(wide, size=7).shape == (1, 1, 7, 7, 1)
+
+
 def test_network_sees_the_resized_range(monkeypatch: pytest.MonkeyPatch):
   class Corners:
     def apply(self, variables: dict, x: jax.Array) -> jax.Array:
