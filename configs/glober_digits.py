@@ -44,11 +44,11 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.diffusion[name].prediction_type = "v_prediction"
   config.diffusion.decoder.timestep_power = 3.0
   config.loss.kl_vae.update(reconstruction="l2", saturate=True, lpips=0.0, adversary=0.0)
-  config.loss.cra.update(start_step=1860, max_timestep=500)
+  config.loss.cra.update(start_step=1470, max_timestep=500)
   config.loss.lambda_kl = 5e-6
-  train.kl_vae = common.stage(650, 16, 3e-3, ema=0.99)
-  train.autoencoder = common.stage(1900, 6, 1.5e-3, ema=0.99)
-  train.generator = common.stage(450, 16, 1e-3, ema=0.99)
+  train.kl_vae = common.stage(550, 16, 3e-3, ema=0.99)
+  train.autoencoder = common.stage(1500, 6, 1.5e-3, ema=0.99)
+  train.generator = common.stage(480, 8, 1e-3, ema=0.99)
   train.generator.draws_per_clip = 4
   for stage in (train.kl_vae, train.autoencoder, train.generator):
     stage.optimizer.update(decay="cosine", warmup_steps=50)

@@ -18,19 +18,21 @@ import os
 import pathlib
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow_datasets as tfds
 import tqdm
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 from etils import epath
+from PIL import Image
 from tensorflow_datasets.core.dataset_builder import FileReaderBuilder
 
 from videodiff_jax.inputs import frame_store, video_io
 
 _RECORD_OPTIONS = "group_size:1"  # One record can then be read without its neighbours.
 _SHARD_BYTES = 256_000_000
+SPLITS = ("train", "val", "test")
 
 
 @dataclasses.dataclass
@@ -72,6 +74,42 @@ class Options:
     frame_store.resolve_codec(self.codec, self.size)
 
 
+@dataclasses.dataclass(frozen=True)
+class SourceOptions(Options):
+  """Options of a data set that is read from disk; others as in `Options`.
+
+  Attributes:
+    source: the folder. It is not written into the store.
+  """
+
+  source: str = ""
+
+  def __post_init__(self) -> None:
+    super().__post_init__()
+    if not pathlib.Path(self.source).is_dir() or not self.source:
+      raise ValueError(f"--source must be a folder of videos; {self.source!r} is none.")
+
+
+@dataclasses.dataclass(frozen=True)
+class SplitSourceOptions(SourceOptions):
+  """Options of a published data set; others as in `SourceOptions`.
+
+  Attributes:
+    source: the folder that holds train, val and test, or some of them.
+  """
+
+  def __post_init__(self) -> None:
+    super().__post_init__()
+    if not self.folders():
+      splits = ", ".join(SPLITS)
+      raise ValueError(f"--source must hold folders named {splits}; {self.source} has none.")
+
+  def folders(self) -> dict[str, pathlib.Path]:
+    """Those of train, val and test that are there, by name."""
+    folders = {split: pathlib.Path(self.source) / split for split in SPLITS}
+    return {split: folder for split, folder in folders.items() if folder.is_dir()}
+
+
 class VideoBuilder(FileReaderBuilder, skip_registration=True):
   """A TFDS builder whose `data_dir` is the store itself and whose records are frames.
 
@@ -81,7 +119,9 @@ class VideoBuilder(FileReaderBuilder, skip_registration=True):
   VERSION = tfds.core.Version("1.0.0")
   OPTIONS: type[Options] = Options
   CHANNELS = 3
+  RESAMPLING = Image.Resampling.BICUBIC
   VIDEOS_PER_PART = 1
+  PUBLISHED: ClassVar[Mapping[str, int]] = {}  # Videos a split, where they are known.
 
   def __init__(self, *, data_dir: str | os.PathLike[str], options: Options | None = None):
     self.options = options or self.OPTIONS()
@@ -96,9 +136,9 @@ class VideoBuilder(FileReaderBuilder, skip_registration=True):
   def load(self, name: str) -> Video:
     """Opens one candidate, or raises `VideoError` with the reason why it is none."""
 
-  @abc.abstractmethod
   def assign_splits(self, names: Sequence[str]) -> Mapping[str, str]:
-    """'train' or 'test' for each usable video."""
+    """'train', 'val' or 'test' for each usable video: by default, its name's first folder."""
+    return {name: name.split("/")[0] for name in names}
 
   def class_names(self, labels: Iterable[str]) -> list[str]:
     """The classes in the order of their indices, given the labels that occur."""
@@ -158,7 +198,7 @@ class VideoBuilder(FileReaderBuilder, skip_registration=True):
     splits = self.assign_splits([video["name"] for video in videos])
     classes = self.class_names(v["label"] for v in videos if v["label"] is not None)
     infos, named, files = [], {}, []
-    for split in ("train", "test"):
+    for split in SPLITS:
       if chosen := [video for video in videos if splits[video["name"]] == split]:
         info = self._write_split(store, split, chosen)
         infos.append(info)
@@ -223,7 +263,7 @@ class VideoBuilder(FileReaderBuilder, skip_registration=True):
         for frame in video.frames:
           entry.setdefault("size", f"{frame.shape[1]}x{frame.shape[0]}")
           if frame.shape[:2] != (self.options.size, self.options.size):
-            frame = video_io.square_crop_resize(frame, self.options.size)
+            frame = video_io.square_crop_resize(frame, self.options.size, self.RESAMPLING)
           record = encode(frame, name, count)
           writer.write(record)
           count, written, size = count + 1, written + 1, size + len(record)

@@ -5,7 +5,7 @@ import functools
 import gzip
 import importlib.util
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -71,9 +71,6 @@ class MovingDigits(VideoBuilder):
       label=str(labels[instance]),
       extra={"centres": centres.round(3).tolist()},
     )
-
-  def assign_splits(self, names: Sequence[str]) -> Mapping[str, str]:
-    return {name: name.split("/")[0] for name in names}
 
   def class_names(self, labels: object) -> list[str]:
     return [str(digit) for digit in range(10)]

@@ -2,6 +2,8 @@ r"""Prepares a dataset as a frame store.
 
   python -m data.prepare --dataset=moving_digits --out=data/stores/digits
   python -m data.prepare --dataset=video_folder --source=FOLDER --out=DIR --size=128
+  python -m data.prepare --dataset=bair --source=softmotion30_44k --out=DIR
+  python -m data.prepare --dataset=cityscapes --source=leftImg8bit_sequence --out=DIR --codec=png
 
 Killed, it goes on where it stopped when it is run again; a complete store is left alone.
 """
@@ -20,18 +22,22 @@ from typing import Any
 
 from absl import app, flags, logging
 
+from data.bair import Bair
 from data.builder import Options, VideoBuilder
+from data.cityscapes import Cityscapes
 from data.demo_clips import DemoClips
+from data.hdf5_shards import Hdf5Shards
 from data.moving_digits import MovingDigits
 from data.video_folder import VideoFolder
 from videodiff_jax.inputs.frame_store import MANIFEST
 
 DATASETS: dict[str, type[VideoBuilder]] = {
-  builder.name: builder for builder in (MovingDigits, DemoClips, VideoFolder)
+  builder.name: builder
+  for builder in (MovingDigits, DemoClips, VideoFolder, Bair, Cityscapes, Hdf5Shards)
 }
 # A flag that is not given leaves the dataset's own default.
 OPTION_FLAGS = {
-  "source": (flags.DEFINE_string, "video_folder: the folder of videos."),
+  "source": (flags.DEFINE_string, "The folder of videos; of all but the embedded data sets."),
   "size": (flags.DEFINE_integer, "Side of the square frames in pixels."),
   "num_frames": (flags.DEFINE_integer, "Shorter videos are skipped; moving_digits: length."),
   "codec": (flags.DEFINE_string, "Of frames; auto: raw up to 64 pixels, else jpeg."),
@@ -166,9 +172,14 @@ def summarise(store: pathlib.Path) -> str:
   manifest = json.loads((store / MANIFEST).read_text())
   size = sum(file["bytes"] for file in manifest["files"])
   lines = [f"{store}: {manifest['dataset']}, {size / 1e6:.1f} MB, {manifest['options']}"]
-  for split, videos in manifest["videos"].items():
+  published = DATASETS[manifest["dataset"]].PUBLISHED
+  for split in manifest["videos"] | published:
+    videos = manifest["videos"].get(split, [])
     frames = sum(video["frames"] for video in videos)
-    lines.append(f"  {split}: {len(videos)} videos, {frames} frames")
+    line = f"  {split}: {len(videos)} videos, {frames} frames"
+    if (count := published.get(split, len(videos))) != len(videos):
+      line += f"; the published data set has {count} videos"
+    lines.append(line)
   if skipped := manifest["skipped"]:
     lines.append(f"  skipped: {len(skipped)}, all listed in {store / MANIFEST}")
     lines += [f"    {entry['name']}: {entry['reason']}" for entry in skipped[:10]]

@@ -8,30 +8,23 @@ from collections.abc import Mapping, Sequence
 
 from absl import logging
 
-from data.builder import Options, Video, VideoBuilder
+from data.builder import SourceOptions, Video, VideoBuilder
 from videodiff_jax.inputs import video_io
 
 _CAPTIONS = "captions.jsonl"
 
 
 @dataclasses.dataclass(frozen=True)
-class VideoFolderOptions(Options):
-  """Options of `video_folder`; others as in `Options`.
+class VideoFolderOptions(SourceOptions):
+  """Options of `video_folder`; others as in `SourceOptions`.
 
   Attributes:
-    source: the folder. It is not written into the store.
     size: side of the square frames in pixels.
     class_folders: the first folder of a video's path is its class.
   """
 
-  source: str = ""
   size: int = 128
   class_folders: bool = False
-
-  def __post_init__(self) -> None:
-    super().__post_init__()
-    if not pathlib.Path(self.source).is_dir() or not self.source:
-      raise ValueError(f"--source must be a folder of videos; {self.source!r} is none.")
 
 
 class VideoFolder(VideoBuilder):

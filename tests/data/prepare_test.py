@@ -174,7 +174,7 @@ def test_other_folders_are_never_overwritten(tmp_path) -> None:
 
 
 def test_unknown_dataset_and_option_list_the_choices(tmp_path) -> None:
-  with pytest.raises(ValueError, match="choose demo_clips, moving_digits, video_folder"):
+  with pytest.raises(ValueError, match="choose bair, cityscapes, demo_clips, hdf5_shards"):
     ensure("ucf", tmp_path / "store")
   with pytest.raises(ValueError, match=r"no option source; its options are size, num_frames"):
     ensure("moving_digits", tmp_path / "store", source="x")

@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 import scipy.linalg
 
-from tests.conftest import golden_dir
 from videodiff_jax.metrics import frechet
 
 
@@ -63,12 +62,3 @@ def test_too_few_or_broken_features_are_errors():
     frechet.Statistics().add(np.array([[1.0, np.nan]]))
   with pytest.raises(ValueError, match=r"\(4,\)"):
     frechet.Statistics().add(np.ones(4))
-
-
-def test_recorded_distance(pytestconfig: pytest.Config):
-  path = golden_dir(pytestconfig) / "lgcvd" / "metrics.npz"
-  if not path.is_file():
-    pytest.skip(f"{path} is absent")
-  with np.load(path) as golden:
-    distance = frechet.fvd(golden["in/feats_real"], golden["in/feats_fake"])
-    np.testing.assert_allclose(distance, golden["out/frechet"], rtol=1e-5)

@@ -85,7 +85,7 @@ class FrameStore:
     channels: 1 or 3.
     codec: 'raw', 'jpeg' (quality 95, 4:4:4) or 'png'.
     fingerprint: hash of the manifest, and through it of every frame: names the data in scores.
-    split: 'train' or 'test'.
+    split: 'train', 'test' or, where the data set has one, 'val'.
   """
 
   def __init__(self, directory: pathlib.Path, split: str, in_memory: bool | str):
@@ -123,7 +123,7 @@ class FrameStore:
 
     Args:
       directory: the folder that `python -m data.prepare --out` wrote.
-      split: 'train' or 'test'.
+      split: 'train', 'test' or, where the data set has one, 'val'.
       in_memory: keep decoded frames after their first read, so that later epochs read nothing
         from disk. 'auto' does where the split takes less than 1 GB.
 

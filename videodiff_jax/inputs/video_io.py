@@ -39,12 +39,15 @@ def _import_av() -> Any:
   return av
 
 
-def square_crop_resize(frame: np.ndarray, size: int) -> np.ndarray:
-  """The centre square of a frame, bicubic with antialiasing, as the authors prepare theirs.
+def square_crop_resize(
+  frame: np.ndarray, size: int, resampling: Image.Resampling = Image.Resampling.BICUBIC
+) -> np.ndarray:
+  """The centre square of a frame, resized with antialiasing, as the authors prepare theirs.
 
   Args:
     frame: uint8 (h, w, 3) or (h, w, 1). Odd margins round as Pillow rounds a float crop box.
     size: side of the result in pixels.
+    resampling: bicubic as GLOBER, Lanczos as MCVD and LGC-VD.
 
   Returns:
     uint8 (size, size, c). Resampling is done in uint8, per axis, as Pillow does.
@@ -54,7 +57,7 @@ def square_crop_resize(frame: np.ndarray, size: int) -> np.ndarray:
   side = min(image.size)
   left, top = (image.width - side) / 2, (image.height - side) / 2
   image = image.crop((left, top, left + side, top + side))
-  image = image.resize((size, size), Image.Resampling.BICUBIC)
+  image = image.resize((size, size), resampling)
   return np.asarray(image).reshape(size, size, channels)
 
 
@@ -83,7 +86,7 @@ def stream_video(path: str | pathlib.Path) -> tuple[float, Iterator[np.ndarray]]
     images = [p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES]
     if not images:
       raise VideoError(path, "a folder without images")
-    return 0.0, map(_read_image, sorted(images, key=lambda p: natural_key(p.name)))
+    return 0.0, map(read_image, sorted(images, key=lambda p: natural_key(p.name)))
   if not path.exists():
     raise VideoError(path, "no such file")
   av = _import_av()
@@ -122,7 +125,8 @@ def _decode(
       raise VideoError(path, f"truncated, {end:.1f} of {expected:.1f} seconds are there")
 
 
-def _read_image(path: pathlib.Path) -> np.ndarray:
+def read_image(path: pathlib.Path) -> np.ndarray:
+  """An image file as uint8 (h, w, 3); `VideoError`, of its folder, where it is damaged."""
   try:
     with Image.open(path) as image:
       return np.asarray(image.convert("RGB"))

@@ -1,69 +1,115 @@
-"""PSNR and SSIM of 8-bit frames, equal to scikit-image's."""
+"""PSNR and SSIM of frames, equal to scikit-image's."""
 
 import numpy as np
 
-_WINDOW = np.exp(-0.5 * (np.arange(-5, 6) / 1.5) ** 2)
-_WINDOW /= _WINDOW.sum()
-_C1, _C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+
+def _gaussian_window() -> np.ndarray:
+  weights = np.exp(-0.5 * (np.arange(-5, 6) / 1.5) ** 2)
+  return weights / weights.sum()
+
+
+# Weights of a window along one axis, and what makes its covariance the wanted one.
+_WINDOWS = {"gaussian": (_gaussian_window(), 1.0), "uniform": (np.full(7, 1 / 7), 49 / 48)}
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-  """Peak signal-to-noise ratio of each frame in dB: 10 log10(255^2 / mean squared error).
+  """Peak signal-to-noise ratio of each frame in dB: 10 log10(peak^2 / mean squared error).
 
   Args:
-    a: uint8 (..., h, w, c).
+    a: (..., h, w, c), uint8 (peak 255) or float in [0, 1] (peak 1).
     b: As `a`.
 
   Returns:
     (...) float64; inf for equal frames.
   """
-  _check(a, b)
-  error = np.mean((a.astype(np.float64) - b) ** 2, axis=(-3, -2, -1))
-  with np.errstate(divide="ignore"):
-    return 10 * np.log10(255**2 / error)
+  return _decibels(a, b, (-3, -2, -1))
 
 
-def ssim(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-  """Structural similarity of each frame (Wang et al., 2004): mean over windows and channels.
+def video_psnr(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+  """Peak signal-to-noise ratio of each video, from the mean squared error over all its frames.
 
-  An 11x11 Gaussian window, sigma 1.5, wholly inside the frame; population covariance.
-  scikit-image calls it `gaussian_weights=True, use_sample_covariance=False, sigma=1.5`.
+  MCVD's. The mean of `psnr`, which LGC-VD's release takes, is never below it.
 
   Args:
-    a: uint8 (..., h, w, c), h and w 11 or more.
+    a: (..., f, h, w, c), uint8 (peak 255) or float in [0, 1] (peak 1).
     b: As `a`.
+
+  Returns:
+    (...) float64; inf for equal videos.
+  """
+  return _decibels(a, b, (-4, -3, -2, -1))
+
+
+def ssim(a: np.ndarray, b: np.ndarray, window: str = "gaussian") -> np.ndarray:
+  """Structural similarity of each frame (Wang et al., 2004): mean over windows and channels.
+
+  Windows lie wholly inside the frame. 'gaussian' is 11x11 with sigma 1.5 and population
+  covariance: scikit-image's `gaussian_weights=True, use_sample_covariance=False, sigma=1.5`, and
+  MCVD's, of grey frames. 'uniform' is 7x7 with sample covariance: scikit-image's default, and
+  LGC-VD's release.
+
+  Args:
+    a: (..., h, w, c), uint8 in 0..255 or float in [0, 1]; h and w at least the window's side.
+    b: As `a`.
+    window: 'gaussian' or 'uniform'.
 
   Returns:
     (...) float64 in [-1, 1], 1 for equal frames.
   """
-  _check(a, b)
-  if min(a.shape[-3:-1]) < len(_WINDOW):
-    raise ValueError(f"SSIM needs frames of 11 pixels a side or more, got {a.shape[-3:-1]}.")
+  if window not in _WINDOWS:
+    raise ValueError(f"Unknown window {window!r}; choose from {', '.join(_WINDOWS)}.")
+  peak = _peak(a, b, 3)
+  weights, bessel = _WINDOWS[window]
+  if min(a.shape[-3:-1]) < len(weights):
+    raise ValueError(
+      f"SSIM needs frames of {len(weights)} pixels a side or more, got {a.shape[-3:-1]}."
+    )
   lead = a.shape[:-3]
   a, b = a.reshape(-1, *a.shape[-3:]), b.reshape(-1, *b.shape[-3:])
   # Frame by frame: the five float64 maps of a whole set would not fit in memory.
-  return np.array([_ssim_map(*pair).mean() for pair in zip(a, b)]).reshape(lead)
+  means = [_ssim_map(x, y, peak, weights, bessel).mean() for x, y in zip(a, b)]
+  return np.array(means).reshape(lead)
 
 
-def _ssim_map(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def _decibels(a: np.ndarray, b: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
+  peak = _peak(a, b, len(axes))
+  error = np.mean((a.astype(np.float64) - b) ** 2, axis=axes)
+  with np.errstate(divide="ignore"):
+    return 10 * np.log10(peak**2 / error)
+
+
+def _ssim_map(
+  a: np.ndarray, b: np.ndarray, peak: float, weights: np.ndarray, bessel: float
+) -> np.ndarray:
   a, b = a.astype(np.float64), b.astype(np.float64)
-  mean_a, mean_b = _smooth(a), _smooth(b)
-  var_a, var_b = _smooth(a * a) - mean_a**2, _smooth(b * b) - mean_b**2
-  cov = _smooth(a * b) - mean_a * mean_b
-  luminance = (2 * mean_a * mean_b + _C1) / (mean_a**2 + mean_b**2 + _C1)
-  return luminance * (2 * cov + _C2) / (var_a + var_b + _C2)
+  c1, c2 = (0.01 * peak) ** 2, (0.03 * peak) ** 2
+  mean_a, mean_b, square_a, square_b, product = (
+    _smooth(x, weights) for x in (a, b, a * a, b * b, a * b)
+  )
+  var_a, var_b = bessel * (square_a - mean_a**2), bessel * (square_b - mean_b**2)
+  cov = bessel * (product - mean_a * mean_b)
+  luminance = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
+  return luminance * (2 * cov + c2) / (var_a + var_b + c2)
 
 
-def _smooth(x: np.ndarray) -> np.ndarray:
-  """(h, w, c) -> (h - 10, w - 10, c): Gaussian means of the windows inside the frame."""
+def _smooth(x: np.ndarray, weights: np.ndarray) -> np.ndarray:
+  """(h, w, c) -> (h - n + 1, w - n + 1, c): weighted means of the windows inside the frame."""
   for axis in (0, 1):
-    windows = np.lib.stride_tricks.sliding_window_view(x, len(_WINDOW), axis)
-    x = sum(weight * windows[..., i] for i, weight in enumerate(_WINDOW))
+    windows = np.lib.stride_tricks.sliding_window_view(x, len(weights), axis)
+    x = sum(weight * windows[..., i] for i, weight in enumerate(weights))
   return x
 
 
-def _check(a: np.ndarray, b: np.ndarray) -> None:
-  if a.shape != b.shape or a.ndim < 3:
-    raise ValueError(f"Frames to compare must have one shape (..., h, w, c): {a.shape}, {b.shape}.")
-  if a.dtype != np.uint8 or b.dtype != np.uint8:
-    raise ValueError(f"PSNR and SSIM compare uint8 frames in 0..255, got {a.dtype} and {b.dtype}.")
+def _peak(a: np.ndarray, b: np.ndarray, ndim: int) -> float:
+  """The largest value of two arrays that can be compared: 255 of bytes, 1 of floats."""
+  if a.shape != b.shape or a.ndim < ndim:
+    layout = "(..., h, w, c)" if ndim == 3 else "(..., f, h, w, c)"
+    raise ValueError(f"Frames to compare must have one shape {layout}: {a.shape}, {b.shape}.")
+  if a.dtype == b.dtype == np.uint8:
+    return 255.0
+  if all(np.issubdtype(x.dtype, np.floating) for x in (a, b)):
+    return 1.0
+  raise ValueError(
+    f"PSNR and SSIM compare uint8 frames in 0..255 or floats in [0, 1], got {a.dtype} and "
+    f"{b.dtype}."
+  )

@@ -1,0 +1,94 @@
+"""The HDF5 shards into which MCVD and LGC-VD convert their data sets."""
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from data.builder import SplitSourceOptions, Video, VideoBuilder
+from videodiff_jax.inputs import video_io
+from videodiff_jax.inputs.video_io import VideoError
+
+
+def _import_h5py() -> Any:
+  try:
+    import h5py
+  except ImportError as error:
+    raise ImportError('hdf5_shards is read by h5py: pip install -e ".[hdf5]".') from error
+  return h5py
+
+
+@dataclasses.dataclass(frozen=True)
+class Hdf5ShardsOptions(SplitSourceOptions):
+  """Options of `hdf5_shards`; others as in `SplitSourceOptions`.
+
+  Attributes:
+    source: the folder in which train, val and test hold *.hdf5.
+    size: side of the square frames in pixels; MCVD's BAIR has 64, its Cityscapes 128.
+  """
+
+  def __post_init__(self) -> None:
+    super().__post_init__()
+    _import_h5py()  # Where it is missing, nothing is begun.
+
+
+class Hdf5Shards(VideoBuilder):
+  """Videos that MCVD's or LGC-VD's converters wrote; splits are theirs.
+
+  A shard has a group 'len' with the number of frames of each video, '0', '1' and so on, and a
+  group of that name with a dataset a frame, '0', '1' and so on, uint8 (h, w, 3). Shards may be
+  empty: the writer leaves one at the end where the videos fill the others exactly.
+  """
+
+  OPTIONS = Hdf5ShardsOptions
+  RESAMPLING = Image.Resampling.LANCZOS
+  VIDEOS_PER_PART = 64
+
+  options: Hdf5ShardsOptions
+
+  @functools.cached_property
+  def _shards(self) -> dict[str, pathlib.Path]:
+    """By the name 'SPLIT/SHARD'."""
+    return {
+      f"{split}/{path.stem}": path
+      for split, folder in self.options.folders().items()
+      for path in sorted(folder.glob("*.hdf5"), key=lambda path: video_io.natural_key(path.name))
+    }
+
+  def candidates(self) -> Mapping[str, int]:
+    h5py = _import_h5py()
+    found: dict[str, int] = {}
+    for name, path in self._shards.items():
+      size = path.stat().st_size
+      try:
+        with h5py.File(path) as file:
+          keys = sorted(file["len"], key=video_io.natural_key)
+        found |= {f"{name}/{key}": size for key in keys}
+      except (OSError, KeyError):
+        found[name] = size  # `load` says what is wrong with it.
+    return found
+
+  def load(self, name: str) -> Video:
+    if name in self._shards:
+      raise VideoError(name, "no HDF5 file with a group 'len'")
+    shard, key = name.rsplit("/", 1)
+    return Video(_frames(self._shards[shard], key))
+
+
+def _frames(path: pathlib.Path, key: str) -> Iterator[np.ndarray]:
+  """The frames of one video, one at a time; `VideoError` where one cannot be read."""
+  with _import_h5py().File(path) as file:
+    for t in range(int(file["len"][key][()])):
+      try:
+        frame = file[key][str(t)][()]
+      except (KeyError, OSError) as error:
+        raise VideoError(path, f"frame {t} of video {key} cannot be read") from error
+      if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[-1] != 3:
+        raise VideoError(
+          path, f"frame {t} of video {key} is {frame.dtype} {frame.shape}, not uint8 (h, w, 3)"
+        )
+      yield frame
