@@ -207,8 +207,8 @@ class Rollout:
         at = window.start - last[1].start
         frames, positions = last[0][:, at : at + k], overlap
       # Placed alike for every fragment, the first included: or two programs would be compiled.
-      placed = partitioning.place((memory, frames, positions))
-      fragment, memory = self.step(params, *placed, keys)
+      placed = partitioning.place((memory, frames, positions, keys))
+      fragment, memory = self.step(params, *placed)
       # The devices draw this fragment while the host takes the last one.
       if last is not None:
         yield _cut(*last)
