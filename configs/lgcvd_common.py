@@ -132,7 +132,8 @@ def release(config: ConfigDict) -> None:
   config.diffusion.schedule.precision = "float32"
   config.diffusion.process.loss_norm = "l1"
   config.tasks.per = "batch"
-  config.tasks.shares.update(infilling=0.0, random=0.1)
+  config.tasks.shares.update(prediction=0.45, generation=0.4, interpolation=0.05, random=0.1)
+  config.tasks.shares.update(live_photo=0.0, infilling=0.0)
   config.objective.update(updates="two", clip_estimate=False)
   config.sample.update(
     last_fragment="right_aligned",
