@@ -6,7 +6,6 @@ import pathlib
 import re
 import signal
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import jax
 import numpy as np
@@ -20,6 +19,7 @@ from videodiff_jax.inputs import clips
 from videodiff_jax.inputs.frame_store import FrameStore
 from videodiff_jax.training import loop, partitioning
 from videodiff_jax.training.checkpoints import Checkpoints
+from videodiff_jax.training.programs import Program, Programs
 
 STEPS, CRA_FROM, BATCH = 6, 3, 8
 
@@ -77,19 +77,15 @@ def trainee(tmp_path_factory: pytest.TempPathFactory) -> Trainee:
 @pytest.fixture(autouse=True)
 def compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
   """Each of the two step functions takes a quarter of a minute; every run gets the same program."""
-  monkeypatch.setattr(loop, "_compile", Once(loop._compile))
+  kept: dict[Callable, Program] = {}
+  compile_ = Programs._compile
 
+  def once(programs: Programs, function: Callable, end: int) -> Program:
+    if function not in kept:
+      kept[function] = compile_(programs, function, end)
+    return dataclasses.replace(kept[function], end=end)
 
-class Once(dict):
-  """Calls a function once for each first argument."""
-
-  def __init__(self, function: Callable[..., Any]):
-    self._function = function
-
-  def __call__(self, first: Any, *rest: Any) -> Any:
-    if first not in self:
-      self[first] = self._function(first, *rest)
-    return self[first]
+  monkeypatch.setattr(Programs, "_compile", once)
 
 
 def test_stopped_and_resumed_equals_uninterrupted_bit_for_bit(trainee, tmp_path) -> None:

@@ -14,7 +14,7 @@ import pytest
 from tests.glober import tiny
 from videodiff_jax.glober import stages
 from videodiff_jax.training import flops, partitioning
-from videodiff_jax.training.loop import compile_step
+from videodiff_jax.training.programs import trace_step
 from videodiff_jax.training.state import TrainState
 
 
@@ -149,7 +149,7 @@ def test_eight_devices_equal_one(name: str, monkeypatch: pytest.MonkeyPatch) -> 
       frozen = jax.device_put(tiny.frozen(name), partitioning.shardings(tiny.frozen(name), mesh))
       batch = partitioning.put_batch(tiny.batch(), mesh)
       step = stages.make_stage(tiny.config(), name).train_steps[-1][1]
-      compiled = compile_step(step, state, frozen, batch).lower().compile()
+      compiled = trace_step(step, state, frozen, batch).lower().compile()
       program = compiled.as_text()
       new, metrics = compiled(state, frozen, batch)
       results[count] = jax.device_get((metrics, first_moment(new)))

@@ -18,8 +18,9 @@ import numpy as np
 import pytest
 
 from tests.training import toy
-from videodiff_jax.training import loop, partitioning
+from videodiff_jax.training import loop, partitioning, programs
 from videodiff_jax.training.checkpoints import CheckpointError, Checkpoints
+from videodiff_jax.training.stage import Stage
 from videodiff_jax.training.state import TrainState
 
 FROZEN = toy.FROZEN
@@ -32,13 +33,14 @@ def train(
   batches: Callable[[int], Iterator] = toy.batches,
   frozen: Any = FROZEN,
   previews: list | None = None,
+  stage: Stage | None = None,
   **changes: Any,
 ) -> bool:
   def write_preview(step: int, videos: dict[str, np.ndarray]) -> None:
     if previews is not None:
       previews.append((step, videos))
 
-  stage = toy.make_stage()
+  stage = stage or toy.make_stage()
   return loop.train(stage, toy.run(folder, steps, **changes), frozen, batches, {}, write_preview)
 
 
@@ -203,12 +205,46 @@ def test_every_step_can_be_logged_and_saved(tmp_path) -> None:
   assert all(np.isfinite(row["loss"]) for row in rows)
 
 
-def test_second_step_function_takes_over() -> None:
+def test_second_step_function_takes_over(tmp_path) -> None:
+  """Also when training is stopped there and goes on."""
   stage = toy.make_stage()
-  first, second = stage.train_steps[0][1], lambda *_: None
-  stage = type(stage)("two", stage.init, ((0, first), (5, second)), stage.preview)
-  assert stage.step_from(4) == (0, first)
-  assert stage.step_from(5) == (5, second)
+  ((_, first),) = stage.train_steps
+
+  def second(*arguments: Any) -> Any:
+    state, metrics = first(*arguments)
+    return state, metrics | {"late": jnp.float32(1)}
+
+  stage = dataclasses.replace(stage, train_steps=((0, first), (3, second)))
+  for steps in (2, 3, 5):
+    assert train(tmp_path, steps, stage=stage, log_every=1)
+  rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+  assert [row["step"] for row in rows if "late" in row] == [4, 5]
+
+
+def test_next_program_compiles_before_it_is_asked_for() -> None:
+  stage = toy.make_stage()
+  ((_, function),) = stage.train_steps
+  traced: list[int] = []
+
+  def numbered(number: int) -> Callable:
+    def step(*arguments: Any) -> Any:
+      traced.append(number)
+      return function(*arguments)
+
+    return step
+
+  stage = dataclasses.replace(stage, train_steps=((0, numbered(0)), (5, numbered(1))))
+  mesh = partitioning.make_mesh(devices=jax.devices()[:1])
+  with jax.set_mesh(mesh):
+    state = loop.abstract_state(stage, 0, mesh)
+    batch = partitioning.put_batch(next(toy.batches(0)), mesh)
+    made = programs.Programs(stage, (state, FROZEN, batch), step=2, steps=9)
+    assert made.take().end == 5
+    deadline = time.monotonic() + 60
+    while traced != [0, 1] and time.monotonic() < deadline:
+      time.sleep(0.01)
+    made.close()
+  assert traced == [0, 1]
 
 
 def test_state_is_donated(tmp_path) -> None:
@@ -218,6 +254,6 @@ def test_state_is_donated(tmp_path) -> None:
     state: TrainState = jax.jit(stage.init)(jax.random.key(0))
     state = jax.device_put(state, partitioning.shardings(state, mesh))
     batch = partitioning.put_batch(next(toy.batches(0)), mesh)
-    compiled = loop.compile_step(stage.train_steps[0][1], state, FROZEN, batch).lower().compile()
+    compiled = programs.trace_step(stage.train_steps[0][1], state, FROZEN, batch).lower().compile()
     compiled(state, FROZEN, batch)
   assert state.params["centre"].is_deleted()

@@ -21,6 +21,7 @@ from jax.sharding import PartitionSpec as P
 from videodiff_jax.training import flops, partitioning
 from videodiff_jax.training.checkpoints import CheckpointError, Checkpoints, fingerprint
 from videodiff_jax.training.pixels import to_uint8
+from videodiff_jax.training.programs import Programs
 from videodiff_jax.training.stage import Stage
 from videodiff_jax.training.state import TrainState
 from videodiff_jax.training.writers import MetricWriter, plot_curves
@@ -105,18 +106,18 @@ def train(
     if hasattr(stream, "close"):
       stack.callback(stream.close)
     batch, ids, waited = _next_batch(stream, run)
-    compiled, compiled_from, flops_per_step = None, -1, 0
+    programs = Programs(stage, (state, frozen, batch), step, run.steps)
+    stack.callback(programs.close)
+    program = None
     preview = jax.jit(stage.preview)
     pending = _Pending(run, checkpoints)
     clock = _Clock(step)
     with tqdm.tqdm(total=run.steps, initial=step, desc=stage.name, disable=None) as bar:
       while step < run.steps:
-        first, function = stage.step_from(step)
-        if first != compiled_from:
+        if program is None or step >= program.end:
           with clock.paused():
-            compiled, flops_per_step = _compile(function, state, frozen, batch)
-            compiled_from = first
-        state, metrics = compiled(state, frozen, batch)
+            program = programs.take()
+        state, metrics = program.run(state, frozen, batch)
         step += 1
         pending.add(step, metrics, ids)
         bar.update()
@@ -129,7 +130,7 @@ def train(
         if step % run.log_every == 0 or last:
           values = pending.read(keep=0 if last else 1)
           speed = clock.steps_per_second(step)
-          values |= _speeds(speed, batch, run, flops_per_step, waited, clock)
+          values |= _speeds(speed, batch, run, program.flops, waited, clock)
           writer.write(step, values, (run.steps - step) / speed)
           waited = 0.0
           clock.restart(step)
@@ -220,29 +221,6 @@ def _next_batch(
   host_batch = next(stream)
   waited = time.monotonic() - began
   return partitioning.put_batch(host_batch, run.mesh), host_batch["video"].tolist(), waited
-
-
-def compile_step(function: Callable, state: Any, frozen: Any, batch: Any) -> Any:
-  """Traces the sharded step: parameters gathered, state split again and donated."""
-
-  def step(state: TrainState, frozen: Any, batch: dict) -> tuple[TrainState, dict]:
-    whole = state.replace(params=partitioning.gather(state.params))
-    if state.adversary is not None:
-      adversary = state.adversary
-      whole = whole.replace(
-        adversary=adversary.replace(params=partitioning.gather(adversary.params))
-      )
-    return function(whole, partitioning.gather(frozen), batch)
-
-  shardings = jax.tree.map(lambda x: x.sharding, state)
-  replicated = NamedSharding(jax.tree.leaves(shardings)[0].mesh, P())
-  jitted = jax.jit(step, out_shardings=(shardings, replicated), donate_argnums=0)
-  return jitted.trace(state, frozen, batch)
-
-
-def _compile(function: Callable, state: Any, frozen: Any, batch: Any) -> tuple[Callable, int]:
-  traced = compile_step(function, state, frozen, batch)
-  return traced.lower().compile(), flops.count(traced.jaxpr)
 
 
 def _speeds(
