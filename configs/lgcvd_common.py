@@ -41,6 +41,7 @@ def base() -> ConfigDict:
   config.model = model = ConfigDict()
   model.channels = 128  # release
   model.multipliers = (1, 2, 3, 4)  # release
+  model.blocks = 2  # of each level on the way down; the way up has one more (release)
   model.attention_rates = (4,)  # side 16 of 64, 32 of 128 (release)
   model.head_channels = 128  # release
   model.decoder_attention = "matched"  # the level the paper means; release: "mirrored"

@@ -52,6 +52,7 @@ def build(config: ml_collections.ConfigDict) -> Networks:
   common = {
     "channels": model.channels,
     "multipliers": tuple(model.multipliers),
+    "blocks": model.blocks,
     "attention_rates": tuple(model.attention_rates),
     "head_channels": model.head_channels,
     "dtype": jnp.dtype(config.precision),

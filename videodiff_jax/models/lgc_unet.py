@@ -143,6 +143,7 @@ class _Network(nn.Module):
   Attributes:
     channels: of the first map; level i has channels x multipliers[i].
     multipliers: one a level; each level but the last halves the sides.
+    blocks: residual blocks of a level on the way down; the way up has one more.
     attention_rates: side of the input / side of the maps that attend; the middle always does.
     head_channels: width of a head; None, or more than a level has, makes one head.
     dtype: what is computed in, beside float32 norms and softmax.
@@ -151,6 +152,7 @@ class _Network(nn.Module):
 
   channels: int = 128
   multipliers: tuple[int, ...] = (1, 2, 3, 4)
+  blocks: int = 2
   attention_rates: tuple[int, ...] = (4,)
   head_channels: int | None = 128
   dtype: Dtype = jnp.float32
@@ -170,13 +172,13 @@ class _Network(nn.Module):
     return block(self.head_channels, self.dtype, name=name)(*inputs)
 
   def _down(self, x: jax.Array, embedding: jax.Array | None) -> tuple[jax.Array, list[jax.Array]]:
-    """The way to the middle, two residual blocks a level; the map and each level's skip."""
+    """The way to the middle: its map, and each level's skip."""
     h = Conv3x3(self.channels, dtype=self.dtype, name="conv_in")(x)
     skips = []
     for level, width in enumerate(self.widths):
       if level > 0:
         h = Conv3x3(h.shape[-1], stride=2, dtype=self.dtype, name=f"down_{level - 1}_conv")(h)
-      for i in range(2):
+      for i in range(self.blocks):
         h = self._residual(f"down_{level}_res_{i}", width, h, embedding)
         if 2**level in self.attention_rates:
           h = self._attention(f"down_{level}_attention_{i}", h)
@@ -242,9 +244,9 @@ class LGCUNet(_Network):
       h = jnp.concatenate([h[:, : skip.shape[1], : skip.shape[2]], skip], axis=-1)
       width = (self.channels, *self.widths)[level]
       attends = 2 ** (level if self.decoder_attention == "matched" else step)
-      for i in range(3):
+      for i in range(self.blocks + 1):
         h = self._residual(f"up_{step}_res_{i}", width, h, embedding)
-        if i < 2 and attends in self.attention_rates:
+        if i < self.blocks and attends in self.attention_rates:
           h = self._attention(f"up_{step}_attention_{i}", h)
       if level > 0:
         h = ConvTranspose3x3(width, self.dtype, name=f"up_{step}_conv")(h)
