@@ -108,7 +108,7 @@ def run() -> None:
   if mode == "benchmark":
     from experiments import benchmark
 
-    print(benchmark.show())
+    print(benchmark.show(config))
     return
   enable_compilation_cache()
   if _is_pod():
