@@ -29,6 +29,9 @@ def base() -> ConfigDict:
   data.channels = 3  # of a frame
   data.num_frames = 14  # L, of a training sample: two windows (Sec. 4.2)
   data.stride = 1  # stored frames between two frames of a clip
+  # Multiples of it, one drawn a sample. (1, 3) also learns gaps of up to 20 frames, from videos of
+  # 40 and more. The network is not told which: videos of nothing then come at any of them. Ours.
+  data.stride_multiples = (1,)
   data.flip = True  # mirror a whole clip with p = 0.5 (release, which does so in tests too)
   data.sampling = "video"  # an item is a video; "clip": every start is an item
   data.threads = 16  # that read and decode

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import ml_collections
 
 from experiments.errors import UserError, choice, positive
-from videodiff_jax.lgcvd import networks, rollout, stages
+from videodiff_jax.lgcvd import gaps, networks, rollout, stages
 from videodiff_jax.lgcvd.conditioning import given_positions
 from videodiff_jax.lgcvd.networks import Networks, build
 from videodiff_jax.models.lgc_unet import DECODER_ATTENTION
@@ -19,8 +19,7 @@ CONTENTS: dict[str, tuple[str, dict[str, int]]] = {"lgcvd": ("clip", {})}
 
 
 def clip_settings(config: ml_collections.ConfigDict) -> dict[str, Any]:
-  del config
-  return {}
+  return {"stride_multiples": networks.strides(config)}
 
 
 def store_options(config: ml_collections.ConfigDict) -> dict[str, Any]:
@@ -40,6 +39,10 @@ def check(config: ml_collections.ConfigDict) -> None:
     raise UserError(
       f"config.evaluate.num_videos is {config.evaluate.num_videos}; FVD needs at least 2."
     )
+  try:
+    gaps.longest_gap(fragment.num_frames, networks.strides(config))
+  except ValueError as error:
+    raise UserError(f"config.data.stride_multiples: {error}") from error
   needed = 2 * fragment.num_frames - fragment.slots
   if data.num_frames < needed:
     raise UserError(

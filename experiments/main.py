@@ -8,13 +8,13 @@ Any key of the configuration can be set as --config.data.dir=DIR. See --help for
 import logging as python_logging
 import os
 import pathlib
-import runpy
 import sys
 from collections.abc import Callable, Sequence
-from typing import NoReturn
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
+
+from videodiff_jax.training import config_flag
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 _MODES = (
@@ -71,7 +71,7 @@ flags.DEFINE_string(
 
 def main(argv: list[str]) -> None:
   if len(argv) > 1:
-    _exit(f"Unexpected {' '.join(argv[1:])!r}: options begin with --.")
+    config_flag.fail(f"Unexpected {' '.join(argv[1:])!r}: options begin with --.")
   _quiet_libraries()
   # Imported late: --help and a mistyped flag answer at once.
   from experiments import checks
@@ -96,7 +96,8 @@ def run() -> None:
     return
   config = _CONFIG.value
   if config is None and mode in ("train", "plan"):
-    raise checks.UserError(f"--mode={mode} needs --config. There are: {', '.join(config_files())}.")
+    files = ", ".join(config_flag.config_files(_ROOT))
+    raise checks.UserError(f"--mode={mode} needs --config. There are: {files}.")
   if config is not None:
     checks.check_config(config)
   if mode == "plan":
@@ -107,7 +108,7 @@ def run() -> None:
   if mode == "benchmark":
     from experiments import benchmark
 
-    print(benchmark.show())
+    print(benchmark.show(config))
     return
   enable_compilation_cache()
   if _is_pod():
@@ -192,63 +193,9 @@ def enable_compilation_cache() -> None:
   jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
-def config_files() -> list[str]:
-  """The configurations of this checkout."""
-  return sorted(
-    f"configs/{file.name}"
-    for file in (_ROOT / "configs").glob("*.py")
-    if file.stem != "__init__" and not file.stem.endswith("common")
-  )
-
-
 def parse_flags(argv: Sequence[str]) -> list[str]:
-  """absl's parser, with every mistake told in one sentence and exit status 2."""
-  try:
-    check_config_arguments(argv)
-    return flags.FLAGS(argv)
-  except (flags.Error, ValueError, TypeError, AttributeError, KeyError) as error:
-    _exit(str(error.args[0]) if error.args else str(error))
-
-
-def check_config_arguments(argv: Sequence[str]) -> None:
-  """Looks at --config=FILE[:variants] and every --config.a.b=value before absl does.
-
-  Raises:
-    ValueError: a file, a variant or a key that is not there; lists the valid ones.
-  """
-  options = [argument.lstrip("-").partition("=")[::2] for argument in argv]
-  following = [*argv[1:], ""]  # where the value is after `--config FILE`
-  files = [value or other for (name, value), other in zip(options, following) if name == "config"]
-  keys = [name for name, _ in options if name.startswith("config.")]
-  if not files and keys:
-    raise ValueError(f"--{keys[0]} needs --config=FILE. There are: {', '.join(config_files())}.")
-  if not files:
-    return
-  file, _, variants = files[-1].partition(":")
-  settings = runpy.run_path(file) if pathlib.Path(file).is_file() else {}
-  if "get_config" not in settings:
-    raise ValueError(f"No configuration {file!r}. There are: {', '.join(config_files())}.")
-  config = settings["get_config"](variants)
-  for key in keys:
-    _check_key(config, key.split(".")[1:])
-
-
-def _check_key(config: ConfigDict, names: Sequence[str]) -> None:
-  branch, prefix = config, "config"
-  for name in names:
-    if not isinstance(branch, ConfigDict):
-      raise ValueError(f"{prefix} is a value, not a group of keys: set it as --{prefix}=VALUE.")
-    name, _, index = name.partition("[")
-    if name not in branch:
-      raise ValueError(f"Unknown key {prefix}.{name}. {prefix} has: {', '.join(branch)}.")
-    if index:  # an entry of a tuple
-      return
-    branch, prefix = branch[name], f"{prefix}.{name}"
-
-
-def _exit(message: str) -> NoReturn:
-  print(f"Error: {message}", file=sys.stderr)
-  sys.exit(2)
+  """The command's arguments without its options, which are checked and set."""
+  return config_flag.parse_flags(argv, _ROOT)
 
 
 def _is_pod() -> bool:

@@ -19,7 +19,7 @@ from experiments import checks, start_table, systems
 from videodiff_jax.inputs import clips, video_io
 from videodiff_jax.inputs.frame_store import FrameStore
 from videodiff_jax.training import loop, partitioning
-from videodiff_jax.training.workdir import load_ema
+from videodiff_jax.training.workdir import load_ema, write_config
 
 _PREVIEW_CLIPS = 4
 
@@ -92,8 +92,7 @@ def claim_workdir(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> N
       f"{workdir} is not empty and not a workdir (no config.json). Choose another --workdir."
     )
   if jax.process_index() == 0:
-    workdir.mkdir(parents=True, exist_ok=True)
-    file.write_text(config.to_json(indent=2) + "\n")
+    write_config(workdir, config)
 
 
 def _train_stage(

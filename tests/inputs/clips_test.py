@@ -259,3 +259,41 @@ def test_wrong_settings_are_errors(settings, message) -> None:
 def test_indivisible_batch_is_an_error(store) -> None:
   with pytest.raises(ValueError, match="multiple of 4"):
     batches(store, ClipSampler(F, STRIDE, 3), 0, 6, process_count=4)
+
+
+@pytest.mark.parametrize("sampling", ["video", "clip"])
+def test_several_strides_are_drawn(store, sampling) -> None:
+  """Where a video is long enough; a clip is of one stride throughout."""
+  sampler = ClipSampler(F, 1, content="clip", sampling=sampling, stride_multiples=(1, 3))
+  found = collections.Counter()
+  for batch in take(batches(store, sampler, 0, 8), 60):
+    for video, start, frames in zip(batch["video"], batch["start"], batch["frames"]):
+      source = VIDEOS[store.videos[video]["name"]]
+      matching = [
+        stride
+        for stride in (1, 3)
+        if start + 4 * stride < len(source)
+        and (source[start : start + 4 * stride + 1 : stride] == frames).all()
+      ]
+      assert len(matching) == 1
+      found[matching[0], len(source) >= 13] += 1
+  assert found[3, True] and found[1, True] and found[1, False]
+  if sampling == "video":  # both as often
+    assert abs(found[3, True] - found[1, True]) < 5 * (found[3, True] + found[1, True]) ** 0.5
+  else:  # every start of either is an item: in 480 draws many more at stride 1
+    assert found[1, True] > 3 * found[3, True]
+
+
+def test_a_stride_no_video_is_long_enough_for(store) -> None:
+  sampler = ClipSampler(F, 1, content="clip", stride_multiples=(1, 4))
+  with pytest.raises(ValueError, match=r"17 frames of a clip \(5 at stride 4\)"):
+    next(batches(store, sampler, 0, 2))
+
+
+def test_scores_are_of_the_stride_itself(store) -> None:
+  several = ClipSampler(F, 2, content="clip", stride_multiples=(1, 2))
+  for ours, alone in zip(
+    evaluation_clips(store, several, 6, 0),
+    evaluation_clips(store, ClipSampler(F, 2, content="clip"), 6, 0),
+  ):
+    np.testing.assert_array_equal(ours, alone)

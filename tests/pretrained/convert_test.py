@@ -1,74 +1,159 @@
+"""A published file becomes a workdir, whole or not at all."""
+
+import json
+import pathlib
+import types
+
 import jax
-import jax.numpy as jnp
+import ml_collections
 import numpy as np
 import pytest
 
-from videodiff_jax.models.dit import DiT
-from videodiff_jax.pretrained.convert import convert
-from videodiff_jax.pretrained.dit import dit_params
+from configs import glober_digits, lgcvd_bair
+from tests.pretrained import lgcvd_test
+from videodiff_jax.lgcvd import Pipeline, stages
+from videodiff_jax.pretrained import convert
+from videodiff_jax.training import partitioning
+from videodiff_jax.training.checkpoints import Checkpoints
+from videodiff_jax.training.workdir import load_state, read_config
 
-RULES = ((r"^layers\.(\d+)", r"layer_\1"),)
-
-
-def shapes(**leaves: tuple[int, ...]) -> dict:
-  tree: dict = {}
-  for path, shape in leaves.items():
-    layer, leaf = path.split("__")
-    tree.setdefault(layer, {})[leaf] = jax.ShapeDtypeStruct(shape, jnp.float32)
-  return tree
+STEP = 12
 
 
-def test_kernels_are_transposed_and_named():
-  rng = np.random.default_rng(0)
-  state = {
-    "layers.0.weight": rng.standard_normal((5, 4, 3, 3)),
-    "layers.1.weight": rng.standard_normal((5, 4, 2, 3, 3)),
-    "layers.2.weight": rng.standard_normal((5, 4)),
-    "layers.3.weight": rng.standard_normal((5, 4, 1, 1)),
-    "layers.4.weight": rng.standard_normal((5, 4, 1)),
-    "layers.5.weight": rng.standard_normal(4),
-    "layers.6.weight": rng.standard_normal((5, 4)),
-    "layers.2.bias": rng.standard_normal(5),
+@pytest.fixture(scope="module")
+def torch() -> types.ModuleType:
+  return pytest.importorskip("torch")
+
+
+def config(variants: str = "release") -> ml_collections.ConfigDict:
+  """Of `lgcvd_test.state`: fragments of 3 grey frames and one conditioning frame."""
+  tiny = lgcvd_bair.get_config(variants)
+  tiny.data.update(image_size=4, channels=1)
+  tiny.fragment.update(num_frames=3, slots=1)
+  tiny.model.update(channels=4, multipliers=(1, 2), attention_rates=(2,))
+  return tiny
+
+
+def write(torch: types.ModuleType, file: pathlib.Path, **changes: object) -> pathlib.Path:
+  """A checkpoint whose average is twice its weights; `changes` replace its entries."""
+  raw = lgcvd_test.state() | lgcvd_test.buffers()
+  content = {"step": STEP, "model": raw, "ema": {k: 2 * v for k, v in raw.items()}} | changes
+  tensors = {
+    key: {k: torch.tensor(v) for k, v in value.items()} if isinstance(value, dict) else value
+    for key, value in content.items()
   }
-  wanted = shapes(
-    layer_0__kernel=(3, 3, 4, 5),
-    layer_1__kernel=(2, 3, 3, 4, 5),
-    layer_2__kernel=(4, 5),
-    layer_3__kernel=(4, 5),
-    layer_4__kernel=(4, 5),
-    layer_5__scale=(4,),
-    layer_6__embedding=(5, 4),
-    layer_2__bias=(5,),
-  )
-  params = convert(state, RULES, wanted)
-  assert jax.tree.structure(params) == jax.tree.structure(wanted)
-  assert params["layer_0"]["kernel"][1, 2, 3, 4] == np.float32(state["layers.0.weight"][4, 3, 1, 2])
-  kernel = state["layers.1.weight"]
-  assert params["layer_1"]["kernel"][1, 2, 0, 3, 4] == np.float32(kernel[4, 3, 1, 2, 0])
-  for i in (2, 3, 4):
-    expected = state[f"layers.{i}.weight"].reshape(5, 4).T
-    np.testing.assert_allclose(params[f"layer_{i}"]["kernel"], expected, rtol=1e-6)
-  np.testing.assert_allclose(params["layer_6"]["embedding"], state["layers.6.weight"], rtol=1e-6)
+  torch.save(tensors, file)
+  return file
 
 
-def test_everything_that_does_not_fit_is_named_at_once():
-  state = {
-    "layers.0.weight": np.zeros((5, 4)),
-    "layers.7.weight": np.zeros((5, 4)),
-    "ema_decay": np.zeros(()),
-  }
-  wanted = shapes(layer_0__kernel=(4, 6), layer_1__bias=(3,))
-  with pytest.raises(ValueError) as error:
-    convert(state, RULES, wanted)
-  message = str(error.value)
-  assert "layers.7.weight has no place" in message and "ema_decay has no place" in message
-  assert "layers.0.weight gives (4, 5), but layer_0.kernel is (4, 6)" in message
-  assert "layer_1.bias is missing" in message
+def test_the_workdir_is_as_training_leaves_it(torch, tmp_path) -> None:
+  source, out = write(torch, tmp_path / "tiny.pt"), tmp_path / "runs" / "tiny"
+  converted, sha256 = convert.convert("lgcvd", source, config(), out)
+  assert [path.name for path in out.parent.iterdir()] == ["tiny"]
+  assert {path.name for path in out.iterdir()} == {"config.json", "lgcvd"}
+  assert read_config(out).to_json() == config().to_json()
+
+  stage = stages.make_stage(config(), "lgcvd")
+  state = load_state(config(), out, stage, partitioning.make_mesh())
+  expected = lgcvd_test.lgcvd.lgcvd_params(lgcvd_test.state(), lgcvd_test.shapes())
+  jax.tree.map(np.testing.assert_array_equal, state.params["params"], expected)
+  jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, 2 * b), state.ema_params, state.params)
+  assert int(state.step) == STEP
+  assert not any(np.any(leaf) for leaf in jax.tree.leaves(state.opt_state))
+
+  checkpoints = Checkpoints(out / "lgcvd" / "checkpoints")
+  meta = checkpoints.meta(checkpoints.latest_step())
+  checkpoints.close()
+  assert meta["examples"] == STEP * config().train.lgcvd.batch_size
+  assert meta["source"] == {"file": "tiny.pt", "sha256": sha256}
+  assert meta["config"] == json.loads(config().to_json())
+
+  said = convert.report(converted, sha256, source, out)
+  for part in (f"{source.stat().st_size:,} bytes", sha256, "step 12", f"--workdir={out}"):
+    assert part in said
+  assert converted.tensors == 2 * len(lgcvd_test.state())
 
 
-def test_a_dit_with_other_positions_is_refused():
-  model = DiT(input_size=2, in_channels=1, width=8, depth=1, num_heads=1)
-  inputs = jnp.zeros((1, 2, 2, 1)), jnp.zeros(1)
-  wanted = jax.eval_shape(model.init, jax.random.key(0), *inputs)["params"]
-  with pytest.raises(ValueError, match="pos_embed is not the fixed sinusoid"):
-    dit_params({"pos_embed": np.ones((1, 4, 8), np.float32)}, wanted)
+def test_the_release_s_pairing_is_sampled(torch, tmp_path) -> None:
+  out = tmp_path / "tiny"
+  out.mkdir()  # an empty folder may be there
+  convert.convert("lgcvd", write(torch, tmp_path / "tiny.pt"), config(), out)
+  params = Pipeline.from_workdir(out).params["params"]
+  raw = lgcvd_test.lgcvd.lgcvd_params(lgcvd_test.state(), lgcvd_test.shapes())
+  jax.tree.map(np.testing.assert_array_equal, params["encoder"], raw["encoder"])
+  jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, 2 * b), params["unet"], raw["unet"])
+
+
+def less() -> dict[str, np.ndarray]:
+  return {k: v for k, v in lgcvd_test.state().items() if k != "encoder_fn.init_conv.bias"}
+
+
+def more() -> dict[str, np.ndarray]:
+  return lgcvd_test.state() | {"denoise_fn.extra.weight": np.zeros(3)}
+
+
+def wider() -> dict[str, np.ndarray]:
+  return lgcvd_test.state() | {"encoder_fn.init_conv.bias": np.zeros(5)}
+
+
+@pytest.mark.parametrize(
+  ("changes", "message"),
+  [
+    ({"ema": less()}, r"conv_in\.bias is missing"),
+    ({"model": more()}, r"extra\.weight has no place"),
+    ({"model": wider()}, r"init_conv\.bias gives \(5,\), but conv_in\.bias is \(4,\)"),
+    ({"ema": "none"}, "its 'ema' is no dict of tensors"),
+    ({"ema": lgcvd_test.Trap()}, "more than tensors"),
+  ],
+)
+def test_a_source_that_does_not_fit_leaves_nothing(torch, tmp_path, changes, message) -> None:
+  source, out = write(torch, tmp_path / "tiny.pt", **changes), tmp_path / "runs" / "tiny"
+  with pytest.raises(ValueError, match=message):
+    convert.convert("lgcvd", source, config(), out)
+  assert not out.parent.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"no checkpoint", b"PK\x03\x04 cut", b"\xff" * 40])
+def test_other_files_are_told(torch, tmp_path, content: bytes) -> None:
+  (tmp_path / "other.pt").write_bytes(content)
+  with pytest.raises(ValueError, match="no PyTorch file"):
+    convert.convert("lgcvd", tmp_path / "other.pt", config(), tmp_path / "out")
+  with pytest.raises(FileNotFoundError, match=r"No file .*absent\.pt"):
+    convert.convert("lgcvd", tmp_path / "absent.pt", config(), tmp_path / "out")
+  assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+  ("other", "message"),
+  [
+    (config(""), r"ups\.1\.1\.NIN_0\.W has no place.*needs their variant :release"),
+    (config("release,no_encoder"), r"has no place; .*; and \d+ more"),
+    (glober_digits.get_config(), "of system 'glober'"),
+  ],
+)
+def test_another_configuration_is_told(torch, tmp_path, other, message) -> None:
+  with pytest.raises(ValueError, match=message) as error:
+    convert.convert("lgcvd", write(torch, tmp_path / "tiny.pt"), other, tmp_path / "out")
+  assert len(str(error.value)) < 1000
+  assert not (tmp_path / "out").exists()
+
+
+def test_what_is_there_is_left_alone(torch, tmp_path) -> None:
+  out = tmp_path / "out"
+  out.mkdir()
+  (out / "precious").write_text("mine")
+  with pytest.raises(FileExistsError, match="is not empty"):
+    convert.convert("lgcvd", write(torch, tmp_path / "tiny.pt"), config(), out)
+  assert [path.name for path in out.iterdir()] == ["precious"]
+
+
+def test_stopped_while_it_writes_it_leaves_nothing(torch, tmp_path, monkeypatch) -> None:
+  source, out = write(torch, tmp_path / "tiny.pt"), tmp_path / "runs" / "tiny"
+
+  def stopped(*_: object) -> None:
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(convert, "_save", stopped)
+  with pytest.raises(KeyboardInterrupt):
+    convert.convert("lgcvd", source, config(), out)
+  assert not any(out.parent.iterdir())

@@ -36,6 +36,7 @@ class ClipSampler:
   Attributes:
     num_frames: F, frames of a clip.
     stride: stored frames from one frame of the clip to the next.
+    stride_multiples: of `stride`; a training clip draws one of those its video is long enough for.
     num_keyframes: K, frames that the video encoder sees.
     num_targets: frames drawn at random out of the clip, all different.
     flip: mirror half of the clips, each as a whole.
@@ -55,6 +56,7 @@ class ClipSampler:
   content: Literal["frames", "pairs", "keys", "clip"] = "pairs"
   sampling: Literal["video", "clip"] = "video"
   frame_time_divisor: int | None = None
+  stride_multiples: tuple[int, ...] = (1,)
 
   def __post_init__(self) -> None:
     for name, choices in (("content", CONTENTS), ("sampling", SAMPLINGS)):
@@ -106,8 +108,9 @@ class _Draw:
   """Position in the endless order to one clip's places: a pure function of (seed, position)."""
 
   def __init__(self, sampler: ClipSampler, starts: np.ndarray, seed: int):
+    """`starts` (multiples, num_videos): how many clips there are."""
     self._sampler, self._starts, self._seed = sampler, starts, seed
-    self._usable, self._ends = np.flatnonzero(starts), np.cumsum(starts)
+    self._usable, self._ends = np.flatnonzero(starts.any(axis=0)), np.cumsum(starts)
     self._num_items = int(starts.sum() if sampler.sampling == "clip" else len(self._usable))
 
   def __call__(self, position: int) -> dict[str, Any]:
@@ -117,15 +120,19 @@ class _Draw:
     rng = np.random.default_rng([1, self._seed, position])
     if sampler.sampling == "video":
       video = self._usable[item]
-      start = rng.integers(self._starts[video])
+      fitting = np.flatnonzero(self._starts[:, video])
+      multiple = rng.choice(fitting) if len(fitting) > 1 else fitting[0]
+      start = rng.integers(self._starts[multiple, video])
     else:
-      video = np.searchsorted(self._ends, item, side="right")
-      start = item - self._ends[video] + self._starts[video]
+      row = np.searchsorted(self._ends, item, side="right")
+      multiple, video = np.unravel_index(row, self._starts.shape)
+      start = item - self._ends[row] + self._starts[multiple, video]
     flip = sampler.flip and rng.random() < 0.5
     targets = np.arange(sampler.num_frames if sampler.content == "clip" else 0)
     if sampler.content in ("pairs", "frames"):
       targets = np.sort(rng.choice(sampler.num_frames, sampler.num_targets, replace=False))
-    return {"video": video, "start": start, "flip": flip, "targets": targets}
+    stride = sampler.stride * sampler.stride_multiples[multiple]
+    return {"video": video, "start": start, "stride": stride, "flip": flip, "targets": targets}
 
 
 class _Read:
@@ -140,7 +147,7 @@ class _Read:
   def __call__(self, draw: dict[str, Any]) -> dict[str, np.ndarray]:
     sampler, store, keys, targets = self._sampler, self._store, self._keys, draw["targets"]
     wanted, places = np.unique(np.concatenate([keys, targets]), return_inverse=True)
-    frames = store.read(draw["video"], draw["start"] + wanted * sampler.stride)[places]
+    frames = store.read(draw["video"], draw["start"] + wanted * draw["stride"])[places]
     if draw["flip"]:
       frames = frames[:, :, ::-1]
     example = {
@@ -200,7 +207,9 @@ def batches(
       f"A batch of {global_batch} does not divide by {process_count} processes; choose a "
       f"multiple of {process_count}."
     )
-  draw = _Draw(sampler, count_starts(store, sampler), seed)
+  strides = [sampler.stride * multiple for multiple in sampler.stride_multiples]
+  starts = [count_starts(store, dataclasses.replace(sampler, stride=stride)) for stride in strides]
+  draw = _Draw(sampler, np.stack(starts), seed)
   examples = grain.MapDataset.range(_ENDLESS)[start_examples + process_index :: process_count]
   examples = examples.map(draw).map(_Read(store, sampler))
   loader = examples.batch(global_batch // process_count).to_iter_dataset(
@@ -218,7 +227,7 @@ def batches(
 def evaluation_clips(
   store: FrameStore, sampler: ClipSampler, num_clips: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Different whole clips for scores, the same at every call; never mirrored.
+  """Different whole clips for scores, the same at every call; never mirrored, at `stride` itself.
 
   Every video gives one clip before any gives a second, so clips are as independent as can be.
 

@@ -68,6 +68,11 @@ def build(config: ml_collections.ConfigDict) -> Networks:
   )
 
 
+def strides(config: ml_collections.ConfigDict) -> tuple[int, ...]:
+  """Of the fragments trained, in frames at `data.stride`; a workdir without the key has one."""
+  return tuple(config.data.get("stride_multiples", (1,)))
+
+
 def make_objective(config: ml_collections.ConfigDict, networks: Networks) -> Objective:
   """How the configuration trains.
 

@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import ml_collections
+import optax
 
 from videodiff_jax.lgcvd.conditioning import (
   empty_fragment,
@@ -15,6 +16,7 @@ from videodiff_jax.lgcvd.conditioning import (
   task_positions,
 )
 from videodiff_jax.lgcvd.networks import Networks, build, make_objective, make_rollout
+from videodiff_jax.lgcvd.objective import Objective
 from videodiff_jax.training import optimizers, state
 from videodiff_jax.training.pixels import to_float
 from videodiff_jax.training.stage import Batch, Metrics, Stage
@@ -39,16 +41,35 @@ def frozen_networks(name: str, ema: dict[str, dict[str, Any]]) -> dict[str, Any]
   return {}
 
 
-def lgcvd_stage(config: ml_collections.ConfigDict, networks: Networks) -> Stage:
-  """The UNet and the sequence encoder on Eq. 9, in the two stages of Sec. 3.3."""
+def make_optimizer(
+  config: ml_collections.ConfigDict, objective: Objective
+) -> optax.GradientTransformation:
+  """The stage's optimiser."""
   settings = config.train.lgcvd
-  objective = make_objective(config, networks)
-  # The optimiser's schedule counts its own steps, of which an iteration may make two.
+  # Its schedule counts its own steps, of which an iteration may make two.
   updates = 2 if objective.two_stage and objective.updates == "two" else 1
   schedule = dict(settings.optimizer)
   schedule["warmup_steps"] *= updates
-  optimizer = optimizers.make_optimizer(steps=updates * settings.steps, **schedule)
-  ema = state.Ema(**settings.ema)
+  return optimizers.make_optimizer(steps=updates * settings.steps, **schedule)
+
+
+def trained_elsewhere(
+  config: ml_collections.ConfigDict, params: Any, ema_params: Any, step: int
+) -> TrainState:
+  """A state of the stage from parameters and their average after `step` iterations.
+
+  The optimiser's moments are not among what others publish: training goes on with new ones.
+  """
+  optimizer = make_optimizer(config, make_objective(config, build(config)))
+  train = state.create(jax.random.key(config.seed), params, optimizer)
+  return train.replace(step=jnp.int32(step), ema_params=ema_params)
+
+
+def lgcvd_stage(config: ml_collections.ConfigDict, networks: Networks) -> Stage:
+  """The UNet and the sequence encoder on Eq. 9, in the two stages of Sec. 3.3."""
+  objective = make_objective(config, networks)
+  optimizer = make_optimizer(config, objective)
+  ema = state.Ema(**config.train.lgcvd.ema)
 
   def init(key: jax.Array) -> TrainState:
     key_init, key = jax.random.split(key)

@@ -1,64 +1,168 @@
-"""From a PyTorch state dict to a Flax parameter tree, with every tensor accounted for."""
+"""Makes a workdir of other people's weights, as if they had been trained here.
 
-import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+  python -m videodiff_jax.pretrained.convert --kind=lgcvd --source=bair.pt \
+    --config=configs/lgcvd_bair.py:release --out=DIR
 
-import numpy as np
-from flax import traverse_util
+`experiments.main` then takes it as --workdir=DIR. A command, so it stands above every room of the
+package and none may import it.
+"""
 
-Rules = Sequence[tuple[str, str]]  # regular expression, replacement; all applied in order
-State = Mapping[str, np.ndarray]
+import dataclasses
+import hashlib
+import json
+import pathlib
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+from absl import app, flags, logging
+from ml_collections import ConfigDict, config_flags
+
+import videodiff_jax
+from videodiff_jax.lgcvd import stages as lgcvd_stages
+from videodiff_jax.pretrained import lgcvd
+from videodiff_jax.training import config_flag
+from videodiff_jax.training.checkpoints import Checkpoints, fingerprint
+from videodiff_jax.training.flops import count_parameters
+from videodiff_jax.training.state import TrainState
+from videodiff_jax.training.workdir import write_config
 
 
-def convert(state: State, rules: Rules, shapes: Mapping[str, Any]) -> dict[str, Any]:
-  """Parameters in the form of `shapes` from the tensors of `state`.
+@dataclasses.dataclass(frozen=True)
+class Converted:
+  """What a source becomes.
 
-  `rules` turn a tensor's dotted name into the path of our parameter, whose last part may stay
-  'weight'. Kernels are transposed (convolutions OIHW to HWIO, OIDHW to DHWIO, linear layers and
-  1x1 convolutions to (in, out)); anything else keeps its layout.
+  Attributes:
+    stage: the one it is a checkpoint of.
+    state: of that stage.
+    tensors: found in the source and placed.
+    parameters: of each network.
+  """
+
+  stage: str
+  state: TrainState
+  tensors: int
+  parameters: dict[str, int]
+
+
+def convert(
+  kind: str, source: pathlib.Path, config: ConfigDict, out: pathlib.Path
+) -> tuple[Converted, str]:
+  """Writes the workdir `out`, whole or not at all.
 
   Args:
-    state: arrays by PyTorch name.
-    rules: the name map.
-    shapes: the module's parameters, abstract or concrete, as `jax.eval_shape(init)["params"]`.
+    kind: a key of `KINDS`.
+    source: the published file.
+    config: of the networks inside, and of how the workdir samples.
+    out: a folder that is not there yet, or empty.
+
+  Returns:
+    What was converted, and the sha256 of `source`.
 
   Raises:
-    ValueError: parameters without a tensor, tensors without a parameter, or shapes that differ.
+    FileExistsError: `out` holds something.
+    FileNotFoundError: there is no `source`.
+    ImportError: what reads the file is not installed.
+    ValueError: the source is not of this kind or not of this configuration.
   """
-  wanted = {path: leaf.shape for path, leaf in traverse_util.flatten_dict(shapes, sep=".").items()}
-  found, problems = {}, []
-  for name, value in state.items():
-    path = _path(name, rules, wanted)
-    if path not in wanted:
-      problems.append(f"{name} has no place")
-      continue
-    array = _transpose(np.asarray(value), len(wanted[path])) if "kernel" in path else value
-    if array.shape != wanted[path]:
-      problems.append(f"{name} gives {array.shape}, but {path} is {wanted[path]}")
-    found[path] = np.asarray(array, np.float32)
-  problems += [f"{path} is missing" for path in wanted if path not in found]
-  if problems:
-    raise ValueError(
-      "These weights are of another network or configuration: " + "; ".join(problems) + "."
+  if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    raise FileExistsError(f"{out} is not empty. Choose another --out; nothing was written.")
+  if not source.is_file():
+    raise FileNotFoundError(f"No file {source}.")
+  with source.open("rb") as file:
+    sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+  converted = KINDS[kind](source, config)
+  out.parent.mkdir(parents=True, exist_ok=True)
+  with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as folder:
+    workdir = pathlib.Path(folder) / out.name
+    write_config(workdir, config)
+    _save(workdir, config, converted, {"file": source.name, "sha256": sha256})
+    workdir.rename(out)
+  return converted, sha256
+
+
+def _save(
+  workdir: pathlib.Path, config: ConfigDict, converted: Converted, source: dict[str, str]
+) -> None:
+  """The checkpoint, with all that `training.loop` asks of its own."""
+  step, train = int(converted.state.step), config.train[converted.stage]
+  checkpoints = Checkpoints(workdir / converted.stage / "checkpoints")
+  meta = {
+    "config": json.loads(config.to_json()),
+    "code": videodiff_jax.__version__,
+    "frozen": fingerprint({}),
+    "examples": step * train.batch_size,
+    "source": source,
+  }
+  checkpoints.save(step, converted.state, meta)
+  checkpoints.wait()
+  checkpoints.close()
+
+
+def _lgcvd(source: pathlib.Path, config: ConfigDict) -> Converted:
+  """LGC-VD's bair.pt and cityscapes.pt: both copies of both networks."""
+  (name,) = lgcvd_stages.NAMES
+  if config.system != "lgcvd":
+    raise ValueError(f"The configuration is of system {config.system!r}; kind lgcvd needs its own.")
+  checkpoint = lgcvd.read_checkpoint(source)
+  wanted = jax.eval_shape(lgcvd_stages.make_stage(config, name).init, jax.random.key(0))
+  try:
+    params, ema_params = (
+      {"params": lgcvd.lgcvd_params(copy, wanted.params["params"])}
+      for copy in (checkpoint.raw, checkpoint.ema)
     )
-  return traverse_util.unflatten_dict(found, sep=".")
+  except ValueError as error:
+    raise ValueError(f"{error} What the authors published needs their variant :release.") from error
+  state = lgcvd_stages.trained_elsewhere(
+    config, *(jax.tree.map(jnp.asarray, tree) for tree in (params, ema_params)), checkpoint.step
+  )
+  return Converted(
+    stage=name,
+    state=state,
+    tensors=len(jax.tree.leaves((params, ema_params))),
+    parameters={network: count_parameters(tree) for network, tree in params["params"].items()},
+  )
 
 
-def _path(name: str, rules: Rules, wanted: Mapping[str, Any]) -> str:
-  for pattern, replacement in rules:
-    name = re.sub(pattern, replacement, name)
-  stem, _, last = name.rpartition(".")
-  if last != "weight":
-    return name
-  # PyTorch says 'weight' for three things that Flax tells apart.
-  candidates = [f"{stem}.{leaf}" for leaf in ("kernel", "scale", "embedding")]
-  return next((path for path in candidates if path in wanted), name)
+KINDS: dict[str, Callable[[pathlib.Path, ConfigDict], Converted]] = {"lgcvd": _lgcvd}
 
 
-def _transpose(kernel: np.ndarray, ndim: int) -> np.ndarray:
-  """(out, in, *window) -> (*window, in, out); a window of 1 goes where our layer has none."""
-  kernel = kernel.transpose(*range(2, kernel.ndim), 1, 0)
-  while kernel.ndim > ndim and kernel.shape[0] == 1:
-    kernel = kernel[0]
-  return kernel
+def report(converted: Converted, sha256: str, source: pathlib.Path, out: pathlib.Path) -> str:
+  """A few lines for people: what was read, and what to do with it."""
+  parameters = ", ".join(f"{name} {count:,}" for name, count in converted.parameters.items())
+  return "\n".join(
+    [
+      f"{source}: {source.stat().st_size:,} bytes, sha256 {sha256}",
+      f"  step {int(converted.state.step):,}, {converted.tensors} tensors",
+      f"  parameters: {parameters}",
+      f"{out} is a workdir: python -m experiments.main --mode=predict --workdir={out}",
+    ]
+  )
+
+
+def main(argv: Sequence[str]) -> None:
+  if len(argv) > 1:
+    config_flag.fail(f"Unexpected {' '.join(argv[1:])!r}: options begin with --.")
+  logging.set_verbosity(logging.WARNING)  # orbax tells of every file
+  options = flags.FLAGS
+  source, out = (pathlib.Path(path).absolute() for path in (options.source, options.out))
+  try:
+    print(report(*convert(options.kind, source, options.config, out), source, out))
+  except (ValueError, ImportError, OSError) as error:
+    sys.exit(f"Error: {error}")
+
+
+def define_flags() -> None:
+  """The command's flags."""
+  flags.DEFINE_enum("kind", None, sorted(KINDS), "Whose weights they are.", required=True)
+  flags.DEFINE_string("source", None, "The published file.", required=True)
+  flags.DEFINE_string("out", None, "The workdir to write.", required=True)
+  config_flags.DEFINE_config_file("config", None, "configs/NAME.py[:variant,variant]")
+  flags.mark_flag_as_required("config")
+
+
+if __name__ == "__main__":
+  define_flags()
+  app.run(main, flags_parser=lambda argv: config_flag.parse_flags(argv, pathlib.Path()))

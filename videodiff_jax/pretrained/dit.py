@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from videodiff_jax.models.dit import position_table
-from videodiff_jax.pretrained.convert import Rules, State, convert
+from videodiff_jax.pretrained.state_dict import Rules, State, convert
 
 _LABELS = "y_embedder.embedding_table.weight"
 

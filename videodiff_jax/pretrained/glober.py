@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from videodiff_jax.pretrained.convert import Rules, State, convert
 from videodiff_jax.pretrained.stable_diffusion import RES_BLOCK
+from videodiff_jax.pretrained.state_dict import Rules, State, convert
 
 _TRUNK: Rules = (
   (r"^input_blocks\.0\.(?=weight|bias)", "down_0_conv."),

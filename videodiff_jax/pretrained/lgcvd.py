@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from videodiff_jax.pretrained.convert import Rules, State, convert
+from videodiff_jax.pretrained.state_dict import Rules, State, convert
 
 # Of the schedule; the run's own takes their place.
 BUFFERS = frozenset({
@@ -107,7 +107,11 @@ def lgcvd_params(state: State, shapes: Mapping[str, Any]) -> dict[str, Any]:
       f"An LGC-VD checkpoint holds denoise_fn.*, encoder_fn.* and the schedule's buffers, not "
       f"{', '.join(strangers)}."
     )
-  return {name: network_params(part, shapes[name]) for name, part in networks.items()}
+  return {
+    name: network_params(part, shapes.get(name, {}))
+    for name, part in networks.items()
+    if part or name in shapes
+  }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,10 +143,18 @@ def read_checkpoint(path: str | pathlib.Path) -> Checkpoint:
   try:
     content = torch.load(path, map_location="cpu", weights_only=True)
   except pickle.UnpicklingError as error:
-    raise ValueError(f"{path} holds more than tensors and numbers, and is not read.") from error
+    raise ValueError(
+      f"{path} holds more than tensors and numbers, or is no PyTorch file: it is not read."
+    ) from error
+  except (EOFError, LookupError, RuntimeError) as error:  # what its parser meets in other bytes
+    raise ValueError(f"{path} is damaged, or no PyTorch file.") from error
   missing = {"step", "model", "ema"} - set(content if isinstance(content, dict) else ())
   if missing:
     raise ValueError(f"{path} is no LGC-VD checkpoint: it lacks {', '.join(sorted(missing))}.")
+  for copy in ("model", "ema"):
+    tensors = content[copy].values() if isinstance(content[copy], dict) else [None]
+    if not all(isinstance(tensor, torch.Tensor) for tensor in tensors):
+      raise ValueError(f"{path} is no LGC-VD checkpoint: its {copy!r} is no dict of tensors.")
   raw, ema = (
     {name: np.asarray(value.float()) for name, value in content[copy].items()}
     for copy in ("model", "ema")

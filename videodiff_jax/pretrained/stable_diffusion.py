@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from videodiff_jax.pretrained.convert import Rules, State, convert
+from videodiff_jax.pretrained.state_dict import Rules, State, convert
 
 RES_BLOCK: Rules = (
   (r"\bin_layers\.0\b", "norm_in"),

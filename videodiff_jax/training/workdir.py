@@ -1,4 +1,4 @@
-"""What a run leaves in its folder, read again: config.json, and a folder of checkpoints a stage."""
+"""What a run leaves in its folder: config.json, and a folder of checkpoints a stage."""
 
 import json
 import pathlib
@@ -23,6 +23,12 @@ def read_config(workdir: str | pathlib.Path) -> ml_collections.ConfigDict:
   if not file.is_file():
     raise CheckpointError(f"{workdir} is not a workdir: it has no config.json. Train one first.")
   return ml_collections.ConfigDict(json.loads(file.read_text()))
+
+
+def write_config(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
+  """Makes `workdir` where it is not there, and its config.json."""
+  workdir.mkdir(parents=True, exist_ok=True)
+  (workdir / "config.json").write_text(config.to_json(indent=2) + "\n")
 
 
 def load_ema(
