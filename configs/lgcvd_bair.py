@@ -5,7 +5,8 @@
 
 Hardware of the paper: 4 V100. Time and score here: not run yet.
 Variants, comma-joined: release (as the authors' code trains and samples), eps (the network
-predicts the noise), no_two_stage, no_encoder and baseline, which is both (Table 5), smoke.
+predicts the noise), no_two_stage, no_encoder and baseline, which is both (Table 5), one_update (an
+optimiser step an iteration), full, which changes nothing, smoke. --mode=ablation compares them.
 """
 
 from ml_collections import ConfigDict
@@ -18,4 +19,5 @@ def get_config(arg: str | None = None) -> ConfigDict:
   config.data.name = "bair"
   config.data.image_size = 64
   config.train.lgcvd.batch_size = 192  # Sec. 4.2
+  config.evaluate.protocol = "mcvd_bair"  # or "lgcvd_paper_bair"
   return lgcvd_common.finish(config, arg)

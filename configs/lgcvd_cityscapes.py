@@ -5,7 +5,8 @@
 
 Hardware of the paper: 4 V100. Time and score here: not run yet.
 Variants, comma-joined: release (as the authors' code trains and samples), eps (the network
-predicts the noise), no_two_stage, no_encoder and baseline, which is both (Table 5), smoke.
+predicts the noise), no_two_stage, no_encoder and baseline, which is both (Table 5), one_update (an
+optimiser step an iteration), full, which changes nothing, smoke. --mode=ablation compares them.
 """
 
 from ml_collections import ConfigDict

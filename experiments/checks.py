@@ -19,7 +19,7 @@ from videodiff_jax.training.loop import NonFiniteLossError
 __all__ = ["UserError", "told"]  # where the other modes take them from
 
 # Keys that may differ between a workdir's config.json and the run that goes on in it.
-_MAY_CHANGE = ("after", "evaluate", "mesh", "precision", "remat", "sample", "stages")
+_MAY_CHANGE = ("ablation", "after", "evaluate", "mesh", "precision", "remat", "sample", "stages")
 _MAY_CHANGE_DATA = ("dir", "threads")
 _MAY_CHANGE_TRAIN = (
   "accumulate", "checkpoint_every", "keep", "log_every", "preview_every", "steps"

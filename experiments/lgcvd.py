@@ -10,6 +10,7 @@ from experiments.errors import UserError, choice, positive
 from videodiff_jax.lgcvd import gaps, networks, rollout, stages
 from videodiff_jax.lgcvd.conditioning import given_positions
 from videodiff_jax.lgcvd.networks import Networks, build
+from videodiff_jax.metrics.protocols import PROTOCOLS
 from videodiff_jax.models.lgc_unet import DECODER_ATTENTION
 from videodiff_jax.training import flops
 
@@ -34,11 +35,7 @@ def check(config: ml_collections.ConfigDict) -> None:
   for key in ("num_videos", "trajectories", "past", "future", "num_frames", "gap"):
     positive(f"sample.{key}", sample[key])
   positive("sample.videos_per_chunk", sample.videos_per_chunk)
-  positive("evaluate.trajectories", config.evaluate.trajectories)
-  if config.evaluate.num_videos < 2:
-    raise UserError(
-      f"config.evaluate.num_videos is {config.evaluate.num_videos}; FVD needs at least 2."
-    )
+  choice("evaluate.protocol", config.evaluate.protocol, tuple(PROTOCOLS))
   try:
     gaps.longest_gap(fragment.num_frames, networks.strides(config))
   except ValueError as error:

@@ -18,15 +18,15 @@ from videodiff_jax.training import config_flag
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 _MODES = (
-  "train", "sample", "redraw", "reconstruct", "evaluate", "predict", "interpolate", "plan",
-  "benchmark", "doctor"
+  "train", "sample", "redraw", "reconstruct", "evaluate", "predict", "interpolate", "ablation",
+  "plan", "benchmark", "doctor"
 )  # fmt: skip
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "configs/NAME.py[:variant,variant]")
 # Flags of sampling that one system alone understands.
 _FLAGS_OF = {
   "glober": ("frame_times", "start", "end", "guidance_scale", "class_label"),
-  "lgcvd": ("trajectories", "past", "future", "gap"),
+  "lgcvd": ("trajectories", "past", "future", "gap", "protocol"),
 }
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: made, resumed or read.")
 _MODE = flags.DEFINE_enum(
@@ -34,7 +34,8 @@ _MODE = flags.DEFINE_enum(
   "train: all stages, then config.after. sample: new videos. evaluate: scores. "
   "GLOBER's redraw: a saved sample's global features at other times; reconstruct: a video file or "
   "the test split. LGC-VD's predict: what follows a video file or the first frames of the test "
-  "split; interpolate: frames between given ones. plan: parameters, FLOPs and bytes. benchmark: "
+  "split; interpolate: frames between given ones; ablation: trains and compares the variants of "
+  "config.ablation in folders of --workdir. plan: parameters, FLOPs and bytes. benchmark: "
   "speed. doctor: versions, devices, optional parts.",
 )  # fmt: skip
 _STAGE = flags.DEFINE_string("stage", None, "train: only this stage.")
@@ -63,6 +64,11 @@ flags.DEFINE_integer(
 flags.DEFINE_integer("past", None, "LGC-VD: given frames before the drawn ones.", lower_bound=1)
 flags.DEFINE_integer("future", None, "LGC-VD: given frames after a gap.", lower_bound=1)
 flags.DEFINE_integer("gap", None, "LGC-VD: frames to interpolate.", lower_bound=1)
+flags.DEFINE_string(
+  "protocol",
+  None,
+  "LGC-VD's evaluate and ablation: how to score; config.evaluate.protocol by default.",
+)
 flags.DEFINE_integer("seed", 0, "Of the draws.")
 flags.DEFINE_string(
   "input", None, "reconstruct, predict, interpolate: a video file; redraw: a sample's .npz."
@@ -95,7 +101,7 @@ def run() -> None:
     print(doctor.report())
     return
   config = _CONFIG.value
-  if config is None and mode in ("train", "plan"):
+  if config is None and mode in ("train", "ablation", "plan"):
     files = ", ".join(config_flag.config_files(_ROOT))
     raise checks.UserError(f"--mode={mode} needs --config. There are: {files}.")
   if config is not None:
@@ -118,7 +124,8 @@ def run() -> None:
   workdir = pathlib.Path(_WORKDIR.value).absolute()
   from experiments import train
 
-  system = config.system if mode == "train" else system_of(workdir, config)
+  makes_workdir = mode in ("train", "ablation")
+  system = config.system if makes_workdir else system_of(workdir, config)
   _refuse_flags(system)
   after = (mode,)
   if mode == "train":
@@ -151,7 +158,7 @@ def system_of(workdir: pathlib.Path, config: ConfigDict | None) -> str:
 
 def mode_function(system: str, mode: str) -> Callable[..., None]:
   """What a mode runs for a system: (workdir, configuration or None, flags)."""
-  from experiments import checks, evaluate, predict, sample, score_prediction
+  from experiments import ablation, checks, evaluate, predict, sample, score_prediction
 
   functions = {
     "glober": {
@@ -164,7 +171,10 @@ def mode_function(system: str, mode: str) -> Callable[..., None]:
       "sample": predict.sample,
       "predict": predict.predict,
       "interpolate": predict.interpolate,
-      "evaluate": lambda workdir, config, _: score_prediction.evaluate(workdir, config),
+      "evaluate": lambda workdir, config, options: score_prediction.evaluate(
+        workdir, config, options.protocol
+      ),
+      "ablation": lambda workdir, config, options: ablation.run(workdir, config, options.protocol),
     },
   }[system]
   if mode not in functions:

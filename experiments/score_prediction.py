@@ -1,153 +1,311 @@
-"""LGC-VD's --mode=evaluate: predictions and fillings beside trivial ones, into evaluations/."""
+"""LGC-VD's --mode=evaluate: predictions and fillings beside trivial ones, into evaluations/.
 
+What is measured, and on what, says a protocol of videodiff_jax/metrics/protocols.py.
+"""
+
+import dataclasses
+import hashlib
 import json
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import ml_collections
 import numpy as np
 from absl import logging
 
-from experiments import train
-from experiments.predict import held_out
-from videodiff_jax.inputs import video_io
+from experiments import checks, train
+from videodiff_jax.inputs import clips, video_io
+from videodiff_jax.inputs.frame_store import FrameStore
 from videodiff_jax.lgcvd.pipeline import Pipeline
-from videodiff_jax.metrics import baselines, frechet, i3d, images, motion
+from videodiff_jax.metrics import baselines, i3d, lpips, prediction
+from videodiff_jax.metrics.protocols import PROTOCOLS, Protocol
 from videodiff_jax.pretrained import i3d as i3d_weights
+from videodiff_jax.pretrained import lpips as lpips_weights
 from videodiff_jax.pretrained import restricted_pickle
-from videodiff_jax.training.workdir import steps_done
-from videodiff_jax.training.writers import format_table
+from videodiff_jax.training.workdir import steps_done, unused
+from videodiff_jax.training.writers import format_table, plot_lines
 
-_PROTOCOL = "prediction"
-_SEED = 0
 _SHOWN = 4  # videos on the strip
-_MOST = 60.0  # dB: an exact copy would be infinite
+_CURVES = {
+  "psnr": "PSNR, dB",
+  "ssim": "SSIM",
+  "lpips": "LPIPS",
+  "brightness": "mean brightness, 0..255",
+}
+
+Features = Callable[[np.ndarray], np.ndarray]
 
 
-def evaluate(workdir: pathlib.Path, config: ml_collections.ConfigDict | None) -> dict[str, Any]:
+def evaluate(
+  workdir: pathlib.Path,
+  config: ml_collections.ConfigDict | None,
+  name: str | None = None,
+  features: Features | None = None,
+  reuse: bool = False,
+) -> dict[str, Any]:
   """Scores predictions and interpolations of held-out videos.
 
-  PSNR, SSIM and position error are of the drawn frames alone; FVD is between the real videos and
-  the same with the drawn frames in place. Every score stands beside trivial predictions: the last
-  given frame repeated, black, and the true frames' own mean, which no one could know.
+  Every score stands beside those of trivial predictions: the last given frame repeated, black,
+  and the true frames' own mean, which no one could know. Interpolations stand beside linear
+  blending. An earlier evaluation in the workdir is kept: this one gets the next free name.
+
+  Args:
+    workdir: of the run.
+    config: its `sample` and `evaluate` replace the workdir's own; or None.
+    name: of the protocol; None takes config.evaluate.protocol.
+    features: from `features_of` the protocol, to share what it remembers; None makes one.
+    reuse: returns an evaluation found there of the same weights, settings and protocol.
+
+  Raises:
+    UserError: an unknown protocol, or one that this test split or machine cannot do.
   """
   settings = {} if config is None else config.sample.to_dict()
   pipeline = Pipeline.from_workdir(workdir, **settings)
-  counts, sample = (config or pipeline.config).evaluate, pipeline.config.sample
-  restricted_pickle.locate(i3d_weights.WEIGHTS)  # told now, not after the drawing
-  real = held_out(pipeline, sample.past + sample.num_frames, counts.num_videos, _SEED)
-  given, true = real[:, : sample.past], real[:, sample.past :]
-  drawn = pipeline.predict(given, sample.num_frames, counts.trajectories, _SEED).videos
-  frames = drawn[:, :, sample.past :]  # (n, N, f, h, w, c)
-  trivial = {
-    "repeat last": np.broadcast_to(real[:, sample.past - 1, None], true.shape),
+  chosen = (config or pipeline.config).evaluate
+  protocol = find_protocol(name or chosen.protocol)
+  pipeline = follow(pipeline, protocol)
+  store = train.open_store(pipeline.config, protocol.split)
+  check(protocol, store)
+  params = _lpips_params(protocol, pipeline.networks.frame_shape)
+  made_with = _settings(workdir, pipeline, store, protocol, params is not None)
+  out = workdir / "evaluations"
+  if reuse and (record := _find(out, protocol, made_with)):
+    return record
+
+  real = held_out(pipeline, store, protocol)
+  given, true = real[:, : protocol.past], real[:, protocol.past :]
+  drawn = pipeline.predict(
+    given, protocol.num_frames, protocol.trajectories, protocol.seed
+  ).videos  # (n, N, f, h, w, c)
+  sets = {
+    "predicted": drawn,
+    "repeat last": np.broadcast_to(given[:, -1:], true.shape),
     "black": baselines.black(true),
     "mean frame": baselines.mean_frame(true),
   }
-  rows = {"predicted": _scores(frames, true, counts.motion)}
-  rows |= {name: _scores(v[:, None], true, counts.motion) for name, v in trivial.items()}
-  sets = {"predicted": drawn[:, 0]}
-  sets |= {name: np.concatenate([given, video], axis=1) for name, video in trivial.items()}
-  for name, value in _fvd(real, sets).items():
-    rows[name]["fvd"] = value
+  for other in list(sets)[1:]:
+    sets[other] = np.concatenate([given, sets[other]], axis=1)[:, None]
+  features = features or features_of(protocol)
+  rows, curves, videos = {}, {}, {}
+  for what, many in sets.items():
+    frames = prediction.frame_scores(many, real, protocol, params, chosen.motion)
+    scores = prediction.trajectory_scores(frames, many, real, protocol)
+    rows[what] = prediction.summary(scores, protocol)
+    if real.shape[1] >= i3d.MIN_FRAMES:
+      rows[what]["fvd"] = prediction.fvd(many, real, protocol, features)
+    curves[what] = {key: values.mean(axis=(0, 1)) for key, values in frames.items()}
+    videos[what] = {key: values.mean(axis=1) for key, values in scores.items()}
+  true_brightness = real[:, protocol.first_scored :].mean(axis=(0, 2, 3, 4))
+  curves = {what: curves[what] for what in ("predicted", "repeat last")}
+  curves["real"] = {"brightness": true_brightness}
 
-  filled = _interpolation(pipeline, real, counts)
-  out = workdir / "evaluations"
-  out.mkdir(exist_ok=True)
-  strip = {}
-  for i in range(min(_SHOWN, len(real))):
-    strip |= {f"real {i}": real[i], f"predicted {i}": drawn[i, 0]}
-  video_io.write_strip(out / f"{_PROTOCOL}.png", strip)
-  store = train.open_store(pipeline.config, "test")
   record = {
-    "protocol": _PROTOCOL,
-    "scores": {"prediction": rows, "interpolation": filled},
-    "curves": _curves(frames, true),
-    "settings": {
-      "num_videos": len(real),
-      "trajectories": counts.trajectories,
-      "fvd_trajectories": 1,
-      "past": sample.past,
-      "num_frames": sample.num_frames,
-      "stride": pipeline.config.data.stride,
-      "image_size": pipeline.config.data.image_size,
-      "crop": "centre square",
-      "range": "uint8",
-      "codec": store.codec,
-      "resize_to_224": "bilinear, half-pixel centres, not antialiased",
-      "split": "test",
-      "detector_sha256": i3d_weights.WEIGHTS.sha256,
-      "data_fingerprint": store.fingerprint,
-      "seed": _SEED,
-      "sample": sample.to_dict(),
-      "steps": {name: steps_done(workdir, name) for name in pipeline.config.stages},
-      "code": train.code_version(),
+    "protocol": dataclasses.asdict(protocol),
+    "scores": {
+      "prediction": rows,
+      "interpolation": _interpolation(pipeline, real, protocol, params, chosen.motion),
     },
+    "curves": _rounded(curves),  # over the frames from protocol.first_scored on
+    "videos": _rounded({"predicted": videos["predicted"]}),  # means over trajectories
+    "settings": made_with,
   }
-  (out / f"{_PROTOCOL}.json").write_text(json.dumps(record, indent=2) + "\n")
-  logging.info("%s", report(record["scores"], len(real), counts.trajectories))
+  _write(out, protocol, record, real, drawn)
+  logging.info("%s", report(record))
   return record
 
 
-def report(scores: dict[str, Any], num_videos: int, trajectories: int) -> str:
+def find_protocol(name: str) -> Protocol:
+  """The protocol of a name; UserError lists those there are."""
+  if name not in PROTOCOLS:
+    raise checks.UserError(f"No protocol {name!r}. Choose one of: {', '.join(PROTOCOLS)}.")
+  return PROTOCOLS[name]
+
+
+def follow(pipeline: Pipeline, protocol: Protocol) -> Pipeline:
+  """The pipeline that draws as a protocol wants it."""
+  changes: dict[str, Any] = {
+    "past": protocol.past,
+    "num_frames": protocol.num_frames,
+    "trajectories": protocol.trajectories,
+    "gap": protocol.gap,
+  }
+  if protocol.sampler:
+    changes["sampler"] = {"kind": protocol.sampler, "num_steps": protocol.sampler_steps}
+  with checks.told():
+    pipeline = pipeline.with_settings(**changes)
+  checks.check_config(ml_collections.ConfigDict(pipeline.config.to_dict()))
+  return pipeline
+
+
+def check(protocol: Protocol, store: FrameStore) -> None:
+  """Raises for what a protocol needs and is not there, before anything is drawn."""
+  if store.num_videos < protocol.num_videos:
+    raise checks.UserError(
+      f"Protocol {protocol.name!r} is of {protocol.num_videos} videos, but the {store.split} "
+      f"split has {store.num_videos}. Choose another: {', '.join(PROTOCOLS)}."
+    )
+  restricted_pickle.locate(i3d_weights.WEIGHTS)
+  if protocol.lpips_required:
+    restricted_pickle.locate(lpips_weights.WEIGHTS[protocol.lpips_net])
+
+
+def features_of(protocol: Protocol) -> Features:
+  """The protocol's features of clips, which remembers every set it has seen: the real one, say."""
+  known: dict[bytes, np.ndarray] = {}
+
+  def features(videos: np.ndarray) -> np.ndarray:
+    key = hashlib.sha256(np.ascontiguousarray(videos)).digest()
+    if key not in known:
+      known[key] = i3d.features(videos, resize=protocol.i3d_resize)
+    return known[key]
+
+  return features
+
+
+def held_out(pipeline: Pipeline, store: FrameStore, protocol: Protocol) -> np.ndarray:
+  """The protocol's videos (n, f, h, w, c) uint8."""
+  sampler = train.clip_sampler(pipeline.config, "clip", num_frames=protocol.video_frames)
+  with checks.told():
+    real, _, _ = clips.evaluation_clips(store, sampler, protocol.num_videos, protocol.seed)
+  if protocol.flip:
+    mirrored = np.random.default_rng(protocol.seed).random(len(real)) < 0.5
+    real = np.where(mirrored[:, None, None, None, None], real[:, :, :, ::-1], real)
+  return real
+
+
+def report(record: dict[str, Any]) -> str:
   """The scores as tables."""
-  tables = []
-  for task, rows in scores.items():
+  protocol, tables = record["protocol"], []
+  for task, rows in record["scores"].items():
     columns = list(next(iter(rows.values())))
     lines = [
       (name, *(f"{row[key]:.3f}" if key in row else "" for key in columns))
       for name, row in rows.items()
     ]
-    tables.append(format_table(lines, (f"{task} of {num_videos} videos", *columns)))
-  return "\n\n".join(tables) + f"\n\n_best: the best of {trajectories} trajectories a video."
+    heading = f"{task} of {protocol['num_videos']} videos"
+    tables.append(format_table(lines, (heading, *map(_short, columns))))
+  best = f"_best: the best of {protocol['trajectories']} trajectories, as best={protocol['best']!r}"
+  return "\n\n".join([*tables, f"protocol {protocol['name']!r}; {best}."])
 
 
-def _scores(drawn: np.ndarray, true: np.ndarray, with_motion: bool) -> dict[str, float]:
-  """Means over videos of (n, N, f, h, w, c): of all N trajectories, and of the best of each."""
-  trajectories = drawn.shape[1]
-  every = np.broadcast_to(true[:, None], drawn.shape)
-  psnr = np.minimum(images.psnr(drawn, every), _MOST).mean(axis=-1)
-  ssim = images.ssim(drawn, every).mean(axis=-1)
-  scores = {"psnr": float(psnr.mean()), "ssim": float(ssim.mean())}
-  if trajectories > 1:
-    scores |= {"psnr_best": float(psnr.max(1).mean()), "ssim_best": float(ssim.max(1).mean())}
-  if with_motion:
-    scores["position_error"] = motion.position_error(drawn, every)
-  return scores
+def _short(column: str) -> str:
+  return column.replace("brightness", "bright").replace("position", "pos")
 
 
-def _curves(drawn: np.ndarray, true: np.ndarray) -> dict[str, list[float]]:
-  """Means at each drawn frame: how far the horizon is good, and whether brightness drifts."""
-  every = np.broadcast_to(true[:, None], drawn.shape)
-  psnr = np.minimum(images.psnr(drawn, every), _MOST)
-  curves = {
-    "psnr": psnr.mean(axis=(0, 1)),
-    "ssim": images.ssim(drawn, every).mean(axis=(0, 1)),
-    "brightness": drawn.mean(axis=(0, 1, 3, 4, 5)),
-    "true_brightness": true.mean(axis=(0, 2, 3, 4)),
+def _settings(
+  workdir: pathlib.Path,
+  pipeline: Pipeline,
+  store: FrameStore,
+  protocol: Protocol,
+  with_lpips: bool,
+) -> dict[str, Any]:
+  """What moves a number beside the protocol."""
+  data = pipeline.config.data
+  return {
+    "data": data.name,
+    "stride": data.stride,
+    "image_size": data.image_size,
+    "crop": "centre square",
+    "range": "uint8",
+    "codec": store.codec,
+    "data_fingerprint": store.fingerprint,
+    "detector_sha256": i3d_weights.WEIGHTS.sha256,
+    "lpips_sha256": lpips_weights.WEIGHTS[protocol.lpips_net].sha256 if with_lpips else None,
+    "sample": pipeline.config.sample.to_dict(),
+    "steps": {name: steps_done(workdir, name) for name in pipeline.config.stages},
+    "code": train.code_version(),
   }
-  return {name: curve.round(4).tolist() for name, curve in curves.items()}
 
 
-def _fvd(real: np.ndarray, sets: dict[str, np.ndarray]) -> dict[str, float]:
-  """FVD of each set against the real videos, or nothing where they are too short."""
-  if real.shape[1] < i3d.MIN_FRAMES:
-    logging.info("No FVD: %d frames are fewer than %d.", real.shape[1], i3d.MIN_FRAMES)
-    return {}
-  every = np.split(i3d.features(np.concatenate([real, *sets.values()])), len(sets) + 1)
-  return {name: frechet.fvd(every[0], features) for name, features in zip(sets, every[1:])}
+def _find(
+  folder: pathlib.Path, protocol: Protocol, settings: dict[str, Any]
+) -> dict[str, Any] | None:
+  """The newest record of the same protocol and settings; another version of the code may differ."""
+
+  def but_code(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key != "code"}
+
+  wanted = json.loads(json.dumps([dataclasses.asdict(protocol), but_code(settings)]))
+  files = sorted(folder.glob("*.json"), key=lambda file: file.stat().st_mtime, reverse=True)
+  for file in files:
+    record = json.loads(file.read_text())
+    if [record["protocol"], but_code(record["settings"])] == wanted:
+      return record
+  return None
+
+
+def _lpips_params(protocol: Protocol, frame_shape: tuple[int, int, int]) -> dict[str, Any] | None:
+  """LPIPS's weights, or None and a line that says why there is no LPIPS."""
+  side, least = protocol.lpips_size or frame_shape[0], lpips.SMALLEST[protocol.lpips_net]
+  if side < least:
+    reason = f"its network needs {least} pixels a side, and frames have {side}"
+    if protocol.lpips_required:
+      raise checks.UserError(f"Protocol {protocol.name!r} demands LPIPS, but {reason}.")
+  else:
+    try:
+      return lpips.load_params(protocol.lpips_net)
+    except FileNotFoundError as error:
+      reason = str(error)  # never where it is required: `check` came first
+  logging.warning("LPIPS is left out: %s", reason)
+  return None
 
 
 def _interpolation(
-  pipeline: Pipeline, real: np.ndarray, counts: ml_collections.ConfigDict
+  pipeline: Pipeline,
+  real: np.ndarray,
+  protocol: Protocol,
+  params: dict[str, Any] | None,
+  with_motion: bool,
 ) -> dict[str, dict[str, float]]:
-  """One frame before and one after a gap of `sample.gap`, beside their linear blend."""
-  gap = pipeline.config.sample.gap
+  """One frame before and one after a gap, beside their linear blend."""
+  gap = protocol.gap
   real = real[:, : gap + 2]
-  drawn = pipeline.interpolate(real[:, :1], real[:, -1:], gap, counts.trajectories, _SEED).videos
+  drawn = pipeline.interpolate(
+    real[:, :1], real[:, -1:], gap, protocol.trajectories, protocol.seed
+  ).videos
   blended = baselines.crossfaded_keyframes(real, [0, gap + 1])[:, None]
-  true = real[:, 1:-1]
-  return {
-    "interpolated": _scores(drawn[:, :, 1:-1], true, counts.motion),
-    "linear blend": _scores(blended[:, :, 1:-1], true, counts.motion),
+  # The drawn frames alone, without the given one at the end.
+  between = dataclasses.replace(protocol, past=1, num_frames=gap, first_scored=1)
+  rows = {}
+  for name, videos in (("interpolated", drawn), ("linear blend", blended)):
+    videos, true = videos[:, :, :-1], real[:, :-1]
+    frames = prediction.frame_scores(videos, true, between, params, with_motion)
+    scores = prediction.trajectory_scores(frames, videos, true, between)
+    rows[name] = prediction.summary(scores, between)
+  return rows
+
+
+def _write(
+  folder: pathlib.Path,
+  protocol: Protocol,
+  record: dict[str, Any],
+  real: np.ndarray,
+  drawn: np.ndarray,
+) -> None:
+  """NAME.json, last of all, with NAME.png (a strip) and NAME_curves.png."""
+  folder.mkdir(exist_ok=True)
+  file = unused(folder / f"{protocol.name}.json")
+  strip = {}
+  for i in range(min(_SHOWN, len(real))):
+    strip |= {f"real {i}": real[i], f"predicted {i}": drawn[i, 0]}
+  video_io.write_strip(file.with_suffix(".png"), strip)
+  panels = {
+    title: {what: lines[key] for what, lines in record["curves"].items() if key in lines}
+    for key, title in _CURVES.items()
+    if key in record["curves"]["predicted"]
   }
+  plot_lines(
+    panels, protocol.first_scored, "frame of the video", file.with_name(f"{file.stem}_curves.png")
+  )
+  # Whole or not at all: an evaluation that is there is one that was finished.
+  half = file.with_name(f".{file.name}")
+  half.write_text(json.dumps(record, indent=2) + "\n")
+  half.replace(file)
+
+
+def _rounded(tree: Any) -> Any:
+  """The tree's arrays as lists for JSON."""
+  if isinstance(tree, dict):
+    return {key: _rounded(value) for key, value in tree.items()}
+  return tree.round(5).tolist()

@@ -18,7 +18,9 @@ FILES = sorted(
   for path in pathlib.Path(common.__file__).parent.glob("*.py")
   if path.stem != "__init__" and not path.stem.endswith("common")
 )
-LGCVD_VARIANTS = ("baseline", "eps", "no_encoder", "no_two_stage", "release", "smoke")
+LGCVD_VARIANTS = (
+  "baseline", "eps", "full", "no_encoder", "no_two_stage", "one_update", "release", "smoke"
+)  # fmt: skip
 VARIANTS = {
   "glober_clips": ("smoke",),
   "glober_digits": ("64", "smoke"),

@@ -1,5 +1,6 @@
 """LGC-VD from an empty folder to videos: training, resuming, every way of drawing, the scores."""
 
+import dataclasses
 import json
 import pathlib
 import types
@@ -15,8 +16,10 @@ from tests.lgcvd import tiny
 from tests.weights import require
 from videodiff_jax import lgcvd
 from videodiff_jax.inputs import video_io
-from videodiff_jax.metrics import frechet, i3d
+from videodiff_jax.metrics import i3d
+from videodiff_jax.metrics.protocols import Protocol
 from videodiff_jax.pretrained import i3d as i3d_weights
+from videodiff_jax.pretrained import lpips as lpips_weights
 
 OPTIONS = {
   "num_videos": None, "num_frames": None, "trajectories": None, "past": None, "future": None,
@@ -36,7 +39,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> ml_collections.ConfigDic
   config.data.update(name="moving_digits", image_size=SIDE, video_frames=20)
   config.data.dir = str(tmp_path_factory.mktemp("data") / "digits")
   config.train.lgcvd.update(steps=2, log_every=1, checkpoint_every=1, preview_every=2)
-  config.evaluate.update(num_videos=3, trajectories=2, motion=True)
+  config.evaluate.motion = True
   with checks.told():
     prepare.ensure("moving_digits", config.data.dir, size=SIDE, num_frames=20, num_videos=40)
   return config
@@ -132,35 +135,58 @@ def test_flags_and_a_given_configuration_say_how(workdir, config) -> None:
 
 # ---- scores, with a fixed random projection for I3D
 
+TINY = Protocol("tiny", "Of a test.", num_videos=3, num_frames=8, trajectories=2)
+
+
+def projection(clips: np.ndarray, resize: str) -> np.ndarray:
+  assert resize == "torch"
+  flat = clips.reshape(len(clips), -1) / 255.0
+  return flat @ np.random.default_rng(0).normal(size=(flat.shape[1], 5))
+
+
+@pytest.fixture
+def judge(monkeypatch) -> list[int]:
+  """Protocol 'tiny' and the projection; gives how many clips it has seen at each call."""
+  require(i3d_weights.WEIGHTS)
+  seen = []
+  monkeypatch.setattr(
+    i3d, "features", lambda clips, resize: [seen.append(len(clips)), projection(clips, resize)][1]
+  )
+  monkeypatch.setattr(score_prediction, "PROTOCOLS", {"tiny": TINY})
+  return seen
+
 
 @pytest.fixture(scope="module")
-def record(workdir) -> dict:
-  require(i3d_weights.WEIGHTS)
+def records() -> dict[str, dict]:
+  """What the tests below share: the first evaluation."""
+  return {}
 
-  def projection(clips: np.ndarray) -> np.ndarray:
-    flat = clips.reshape(len(clips), -1) / 255.0
-    return flat @ np.random.default_rng(0).normal(size=(flat.shape[1], 5))
 
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(i3d, "features", projection)
-    return score_prediction.evaluate(workdir, None)
+@pytest.fixture
+def record(judge, records, workdir) -> dict:
+  if not records:
+    records["first"] = score_prediction.evaluate(workdir, None, "tiny")
+    assert judge == [3] * 5  # predicted, real (once for all), three trivial ones
+  return records["first"]
 
 
 def test_scores_stand_beside_trivial_predictions(record, workdir) -> None:
-  assert json.loads((workdir / "evaluations" / "prediction.json").read_text()) == json.loads(
-    json.dumps(record)
-  )
+  folder = workdir / "evaluations"
+  assert json.loads((folder / "tiny.json").read_text()) == json.loads(json.dumps(record))
+  assert (folder / "tiny.png").is_file() and (folder / "tiny_curves.png").is_file()
   rows = record["scores"]["prediction"]
   assert list(rows) == ["predicted", "repeat last", "black", "mean frame"]
   assert rows["predicted"]["psnr_best"] > rows["predicted"]["psnr"]
   for row in rows.values():
-    assert {"psnr", "ssim", "position_error", "fvd"} <= row.keys()
+    assert {"psnr", "ssim", "position_error", "fvd", "brightness_shift"} <= row.keys()
+    assert row["fvd"] > 0
   assert rows["repeat last"]["position_error"] > 0
   filled = record["scores"]["interpolation"]
   assert list(filled) == ["interpolated", "linear blend"]
-  settings = record["settings"]
-  assert (settings["num_videos"], settings["trajectories"], settings["past"]) == (3, 2, 2)
-  assert settings["steps"] == {"lgcvd": 2}
+  assert record["settings"]["steps"] == {"lgcvd": 2}
+  assert record["protocol"] == dataclasses.asdict(TINY)
+  sample = record["settings"]["sample"]
+  assert (sample["past"], sample["num_frames"], sample["trajectories"]) == (2, 8, 2)
 
 
 def test_trivial_predictions_are_what_they_say(record, workdir) -> None:
@@ -171,16 +197,60 @@ def test_trivial_predictions_are_what_they_say(record, workdir) -> None:
   for name, drawn in (("black", np.zeros_like(true)), ("repeat last", real[:, 1:2])):
     psnr = 10 * np.log10(255**2 / np.square(true - drawn).mean(axis=(2, 3, 4)))
     np.testing.assert_allclose(rows[name]["psnr"], np.minimum(psnr, 60).mean(), rtol=1e-6)
+  assert rows["black"]["brightness_shift"] == pytest.approx(-true.mean(), rel=1e-5)
   curves = record["curves"]
-  assert {len(curve) for curve in curves.values()} == {8}
-  np.testing.assert_allclose(curves["true_brightness"], true.mean(axis=(0, 2, 3, 4)), atol=1e-3)
-  assert np.mean(curves["psnr"]) == pytest.approx(rows["predicted"]["psnr"], abs=1e-3)
+  assert {len(curve) for lines in curves.values() for curve in lines.values()} == {8}
+  brightness = true.mean(axis=(0, 2, 3, 4))
+  np.testing.assert_allclose(curves["real"]["brightness"], brightness, atol=1e-3)
+  mean = rows["predicted"]["psnr"]
+  assert np.mean(curves["predicted"]["psnr"]) == pytest.approx(mean, abs=1e-3)
+  assert np.mean(record["videos"]["predicted"]["psnr"]) == pytest.approx(mean, abs=1e-3)
 
 
-def test_fvd_is_of_whole_videos(record) -> None:
-  assert record["settings"]["fvd_trajectories"] == 1
-  assert all(row["fvd"] > 0 for row in record["scores"]["prediction"].values())
-  assert frechet.fvd(np.eye(3), np.eye(3)) == pytest.approx(0, abs=1e-6)
+def test_no_evaluation_is_lost_and_an_equal_one_can_be_used_again(
+  record, judge, workdir, config, monkeypatch
+) -> None:
+  found = score_prediction.evaluate(workdir, config, "tiny", reuse=True)
+  assert found == json.loads(json.dumps(record)) and not judge
+  folder = workdir / "evaluations"
+  before = (folder / "tiny.json").read_bytes()
+  other = config.copy_and_resolve_references()
+  other.sample.encoder_weights = "raw"
+  score_prediction.evaluate(workdir, other, "tiny", reuse=True)
+  assert (folder / "tiny.json").read_bytes() == before
+  second = json.loads((folder / "tiny-2.json").read_text())
+  assert second["settings"]["sample"]["encoder_weights"] == "raw"
+  assert (folder / "tiny-2_curves.png").is_file()
+
+
+@pytest.mark.parametrize(
+  ("changes", "message"),
+  [
+    ({"num_videos": 5}, "'tiny' is of 5 videos, but the test split has 4. Choose another"),
+    ({"lpips_required": True}, "'tiny' demands LPIPS, but its network needs 31 pixels a side"),
+    ({"past": 3, "first_scored": 3}, "config.sample: 3 past and 0 future frames do not fit"),
+    ({"num_frames": 30}, "No video of the test split has the 32 frames"),
+  ],
+)
+def test_a_protocol_that_cannot_be_done(judge, monkeypatch, workdir, changes, message) -> None:
+  require(lpips_weights.WEIGHTS["alex"])
+  protocol = dataclasses.replace(TINY, **changes)
+  monkeypatch.setattr(score_prediction, "PROTOCOLS", {"tiny": protocol})
+  monkeypatch.setattr(lgcvd.Pipeline, "predict", None)  # told before anything is drawn
+  with pytest.raises(checks.UserError, match=message):
+    score_prediction.evaluate(workdir, None, "tiny")
+  with pytest.raises(checks.UserError, match=r"No protocol 'big'\. Choose one of: tiny"):
+    score_prediction.evaluate(workdir, None, "big")
+
+
+def test_mirrored_test_videos(judge, workdir) -> None:
+  pipeline = lgcvd.Pipeline.from_workdir(workdir)
+  store = train.open_store(pipeline.config, "test")
+  plain = score_prediction.held_out(pipeline, store, TINY)
+  flipped = score_prediction.held_out(pipeline, store, dataclasses.replace(TINY, flip=True, seed=0))
+  same = [np.array_equal(a, b) for a, b in zip(plain, flipped)]
+  mirrored = [np.array_equal(a[:, :, ::-1], b) for a, b in zip(plain, flipped)]
+  assert np.logical_xor(same, mirrored).all() and any(same) and any(mirrored)
 
 
 # ---- what the configuration and the command refuse
@@ -199,7 +269,7 @@ def test_fvd_is_of_whole_videos(record) -> None:
     ({"sample.sampler.num_steps": 1}, "config.sample: grid='spaced' needs 2 steps"),
     ({"sample.past": 3}, "config.sample: 3 past and 0 future frames do not fit the 2 slots"),
     ({"sample.gap": 0}, "config.sample.gap is 0; it must be at least 1"),
-    ({"evaluate.num_videos": 1}, "FVD needs at least 2"),
+    ({"evaluate.protocol": "ours"}, "config.evaluate.protocol is 'ours'. Choose one of: standard"),
     ({"diffusion.process.prediction_type": "x"}, "prediction type 'x'. Choose one of"),
     ({"stages": ("generator",)}, "config.stages is 'generator'. Choose one of: lgcvd"),
   ],

@@ -11,7 +11,7 @@ from videodiff_jax.pretrained import lpips as pretrained
 # ImageNet's mean and standard deviation, moved from [0, 1] to [-1, 1].
 _SHIFT = (-0.030, -0.088, -0.188)
 _SCALE = (0.458, 0.448, 0.450)
-_SMALLEST = {"alex": 31, "vgg": 16}  # pixels a side, below which a pooling layer has no input
+SMALLEST = {"alex": 31, "vgg": 16}  # pixels a side, below which a pooling layer has no input
 
 
 class LPIPS(nn.Module):
@@ -80,14 +80,14 @@ def lpips(a: jax.Array, b: jax.Array, net: str, params: dict[str, Any]) -> jax.A
   Returns:
     (n,) float32, 0 for equal pictures.
   """
-  if net not in _SMALLEST:
-    raise ValueError(f"Unknown LPIPS network {net!r}; choose from {sorted(_SMALLEST)}.")
+  if net not in SMALLEST:
+    raise ValueError(f"Unknown LPIPS network {net!r}; choose from {sorted(SMALLEST)}.")
   if a.shape != b.shape or a.ndim != 4 or a.shape[-1] != 3:
     raise ValueError(f"LPIPS compares two (n, h, w, 3) arrays, got {a.shape} and {b.shape}.")
   if not all(jnp.issubdtype(x.dtype, jnp.floating) for x in (a, b)):
     raise ValueError(f"LPIPS expects floats in [-1, 1], got {a.dtype} and {b.dtype}.")
-  if min(a.shape[1:3]) < _SMALLEST[net]:
+  if min(a.shape[1:3]) < SMALLEST[net]:
     raise ValueError(
-      f"LPIPS by {net!r} needs pictures of {_SMALLEST[net]} pixels a side, got {a.shape[1:3]}."
+      f"LPIPS by {net!r} needs pictures of {SMALLEST[net]} pixels a side, got {a.shape[1:3]}."
     )
   return LPIPS(net).apply({"params": params}, a, b)

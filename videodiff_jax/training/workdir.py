@@ -31,6 +31,15 @@ def write_config(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> No
   (workdir / "config.json").write_text(config.to_json(indent=2) + "\n")
 
 
+def unused(path: pathlib.Path) -> pathlib.Path:
+  """The path itself or, where something is there already, the first free of NAME-2, NAME-3, ..."""
+  number, free = 2, path
+  while free.exists():
+    free = path.with_name(f"{path.stem}-{number}{path.suffix}")
+    number += 1
+  return free
+
+
 def load_ema(
   config: ml_collections.ConfigDict, workdir: pathlib.Path, stage: Stage, mesh: Mesh
 ) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import json
 import pathlib
 import types
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 import tqdm
 from absl import logging
@@ -82,6 +82,26 @@ def plot_curves(file: pathlib.Path, out: pathlib.Path) -> None:
   for panel in axes.flat[len(names) :]:
     panel.axis("off")
   figure.tight_layout()
+  figure.savefig(out, dpi=90)
+  pyplot.close(figure)
+
+
+def plot_lines(
+  panels: Mapping[str, Mapping[str, Sequence[float]]], first: int, xlabel: str, out: pathlib.Path
+) -> None:
+  """Draws a panel a title, with a line a label over `first`, `first` + 1, ..., into a PNG."""
+  pyplot = _pyplot()
+  if pyplot is None:
+    return
+  figure, axes = pyplot.subplots(
+    1, len(panels), figsize=(4 * len(panels), 3), squeeze=False, layout="tight"
+  )
+  for panel, (title, lines) in zip(axes.flat, panels.items()):
+    for label, values in lines.items():
+      panel.plot(range(first, first + len(values)), values, linewidth=1, label=label)
+    panel.set_title(title, fontsize=9)
+    panel.set_xlabel(xlabel, fontsize=8)
+    panel.legend(fontsize=7)
   figure.savefig(out, dpi=90)
   pyplot.close(figure)
 

@@ -1,0 +1,35 @@
+"""Comparing two runs on the same seeds and the same videos."""
+
+import numpy as np
+
+
+def paired_difference(a: np.ndarray, b: np.ndarray) -> tuple[float, float | None]:
+  """Mean of a - b and its standard error over seeds and videos.
+
+  Differences of one seed share its training, those of one video its difficulty: neither are
+  independent. The error is that of a mean over two crossed random factors, whose variances are
+  estimated by the method of moments (negative ones are 0):
+  var_seed / s + var_video / v + var_rest / (s v).
+
+  Args:
+    a: (s, v), a figure for each of s seeds and v videos; (s, 1) where a seed has one in all.
+    b: As `a`, of the same seeds and videos.
+
+  Returns:
+    (mean, standard error); the error is None for a single pair.
+  """
+  if a.shape != b.shape or a.ndim != 2 or not a.size:
+    raise ValueError(f"Paired figures have one shape (seeds, videos), got {a.shape}, {b.shape}.")
+  difference = np.asarray(a, np.float64) - b
+  mean = float(difference.mean())
+  s, v = difference.shape
+  if s * v == 1:
+    return mean, None
+  if min(s, v) == 1:
+    return mean, float(difference.std(ddof=1) / np.sqrt(s * v))
+  of_seeds, of_videos = difference.mean(axis=1), difference.mean(axis=0)
+  rest = difference - of_seeds[:, None] - of_videos + mean
+  var_rest = (rest**2).sum() / ((s - 1) * (v - 1))
+  var_seed = max(of_seeds.var(ddof=1) - var_rest / v, 0.0)
+  var_video = max(of_videos.var(ddof=1) - var_rest / s, 0.0)
+  return mean, float(np.sqrt(var_seed / s + var_video / v + var_rest / (s * v)))

@@ -1,0 +1,165 @@
+"""Named protocols: complete recipes of a score, so that two figures of one name can be compared.
+
+Nothing that moves a number is left to the caller. What is the model's own business (which weights,
+how fragments are joined) stays in the configuration and is written beside the protocol.
+"""
+
+import dataclasses
+import types
+
+PSNR = ("frames", "video")
+BEST = ("video", "released_groups")
+FVD_GIVEN = ("true", "drawn")
+FVD_TRAJECTORIES = ("first", "all", "each")
+
+
+@dataclasses.dataclass(frozen=True)
+class Protocol:
+  """How predictions are scored.
+
+  Videos are drawn and scored as uint8 frames 0..255, cropped to their centre square when the store
+  was prepared. Image metrics see the drawn frames, FVD whole videos.
+
+  Attributes:
+    name: of its file in a workdir's evaluations/.
+    about: where it comes from, its faults and how far this project's figures are from theirs.
+    split: of the store.
+    num_videos: a random clip of each of as many random videos; all where the split has no more.
+    flip: mirrors a random half of them.
+    seed: of the choice of videos, of flips and of every draw.
+    past: p, frames given.
+    num_frames: drawn after them, the horizon.
+    trajectories: N, drawn for each video.
+    sampler: kind of sampler with `sampler_steps`; None leaves both to the configuration.
+    sampler_steps: network evaluations a fragment.
+    first_scored: the first frame of a video that image metrics see, counted from 0.
+    psnr: 'frames' is the mean of each frame's, at most 60 dB; 'video' is of the mean squared error
+      over all of them.
+    ssim_window: 'gaussian' or 'uniform', see `images.ssim`; its data range is 255.
+    ssim_grey: of 8-bit luma (ITU-R 601); else the mean over channels.
+    lpips_net: 'alex' or 'vgg', of LPIPS v0.1.
+    lpips_range: where 0 and 255 go; LPIPS is made for (-1, 1).
+    lpips_size: side that frames are resized to (bilinear, antialiased, rounded to 8 bits); None
+      leaves them as they are.
+    lpips_required: without the weights there is no score at all; else one without LPIPS.
+    best: over which trajectories the best is taken before the mean: each 'video''s own, or the
+      'released_groups' of `prediction.best`. The mean over all of them is always given too.
+    fvd_given: whether the drawn videos begin with the 'true' given frames or, where the model
+      redraws these, with the 'drawn' ones.
+    fvd_trajectories: the set compared is the 'first' of each video or 'all', or the FVDs of 'each'
+      number are averaged.
+    fvd_repeat_real: the real videos stand in their set once for each trajectory.
+    i3d_resize: of frames to 224, bilinear without antialiasing: 'torch' or 'tf1', see
+      `i3d.resize_matrix`; then a centre crop.
+    gap: interpolation is scored too, of so many frames between one given on either side.
+  """
+
+  name: str
+  about: str
+  split: str = "test"
+  num_videos: int = 256
+  flip: bool = False
+  seed: int = 0
+  past: int = 2
+  num_frames: int = 28
+  trajectories: int = 1
+  sampler: str | None = None
+  sampler_steps: int | None = None
+  first_scored: int = 2
+  psnr: str = "frames"
+  ssim_window: str = "gaussian"
+  ssim_grey: bool = False
+  lpips_net: str = "alex"
+  lpips_range: tuple[float, float] = (-1.0, 1.0)
+  lpips_size: int | None = None
+  lpips_required: bool = False
+  best: str = "video"
+  fvd_given: str = "true"
+  fvd_trajectories: str = "first"
+  fvd_repeat_real: bool = False
+  i3d_resize: str = "torch"
+  gap: int = 6
+
+  def __post_init__(self) -> None:
+    for what, choices in (
+      ("psnr", PSNR),
+      ("best", BEST),
+      ("fvd_given", FVD_GIVEN),
+      ("fvd_trajectories", FVD_TRAJECTORIES),
+    ):
+      if getattr(self, what) not in choices:
+        raise ValueError(
+          f"Protocol {self.name!r}: unknown {what} {getattr(self, what)!r}. Choose one of: "
+          f"{', '.join(choices)}."
+        )
+    if not self.past <= self.first_scored < self.past + self.num_frames:
+      raise ValueError(
+        f"Protocol {self.name!r}: the first scored frame ({self.first_scored}) is none of the "
+        f"drawn ones, {self.past} to {self.past + self.num_frames - 1}."
+      )
+
+  @property
+  def video_frames(self) -> int:
+    """Frames of a whole video: the given ones and the horizon."""
+    return self.past + self.num_frames
+
+
+_STANDARD = Protocol(
+  name="standard",
+  about="This project's own. Compare its figures with one another only.",
+)
+_PROTOCOLS = (
+  _STANDARD,
+  dataclasses.replace(
+    _STANDARD,
+    name="quick",
+    about="'standard' on few videos, for two CPU cores. FVD of so few is biased upwards: compare "
+    "it within this protocol and data set only.",
+    num_videos=32,
+  ),
+  dataclasses.replace(
+    _STANDARD,
+    name="smoke",
+    about="Shows that the code runs. Its figures mean nothing.",
+    num_videos=2,
+    num_frames=8,
+  ),
+  Protocol(
+    name="lgcvd_paper_bair",
+    about="LGC-VD's release (eva.py and evaluate.py, 69e5fd7) for p=2, n=28 of Table 3, which its "
+    "configurations' 100 steps of DDPM and 100 trajectories a video belong to. Its faults: LPIPS "
+    "sees [0, 1] instead of [-1, 1]; the best of 100 is taken over groups that are off by one "
+    "file, so that each mixes two videos, the first holds 10 trajectories, and the last 9 files "
+    "are dropped; test videos are mirrored at random; given frames enter FVD as the model redraws "
+    "them (with the configurations' :release); real videos are repeated once for each fake one. "
+    "Differs from the release: frames are rounded to 8 bits before they are scored, and videos "
+    "are drawn from this project's seeds.",
+    flip=True,
+    trajectories=100,
+    sampler="ddpm",
+    sampler_steps=100,
+    ssim_window="uniform",
+    lpips_range=(0.0, 1.0),
+    lpips_required=True,
+    best="released_groups",
+    fvd_given="drawn",
+    fvd_trajectories="all",
+    fvd_repeat_real=True,
+  ),
+  Protocol(
+    name="mcvd_bair",
+    about="MCVD's runner (451da2e) for p=2, n=28 on BAIR: 10 trajectories a video, grey SSIM, "
+    "LPIPS at 128 pixels, the best of each video, and the FVD of each trajectory's set against "
+    "the same 256 real videos, averaged (its issue 25). Differs from it: PSNR is of frames "
+    "rounded to 8 bits.",
+    trajectories=10,
+    sampler="ddpm",
+    sampler_steps=100,
+    psnr="video",
+    ssim_grey=True,
+    lpips_size=128,
+    lpips_required=True,
+    fvd_trajectories="each",
+  ),
+)
+PROTOCOLS = types.MappingProxyType({protocol.name: protocol for protocol in _PROTOCOLS})
