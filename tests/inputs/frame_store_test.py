@@ -11,6 +11,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from tests.inputs.make import make_store, noise_video
+from videodiff_jax.inputs import frame_store
 from videodiff_jax.inputs.frame_store import FrameStore, StoreError
 
 VIDEOS = {f"v{i}": noise_video(5 + i, seed=i) for i in range(8)}
@@ -55,6 +56,21 @@ def test_codecs(tmp_path) -> None:
   raw = next(store._records[0] for store, *_ in all_videos(directory))
   jpeg = Image.open(io.BytesIO(raw[raw.index(b"\xff\xd8\xff") :]))
   assert {component[1:3] for component in jpeg.layer} == {(1, 1)}  # 4:4:4
+
+
+@pytest.mark.parametrize("size", [64, 128, 256])
+def test_jpeg_tables_of_small_frames_cost_no_pixel(size) -> None:
+  features = frame_store.frame_features(size, 3, "jpeg")
+  encode = frame_store.RecordEncoder(features, "jpeg")
+  harsh = np.random.default_rng(0).integers(0, 2, (size, size, 3), np.uint8) * 255
+  for frame in (np.full_like(harsh, 90), harsh):
+    plain = io.BytesIO()
+    Image.fromarray(frame).save(plain, "jpeg", quality=95, subsampling=0)
+    stored = features.deserialize_example_np(
+      encode(frame, "v", 0), decoders={"frame": tfds.decode.SkipDecoding()}
+    )["frame"]
+    np.testing.assert_array_equal(Image.open(io.BytesIO(stored)), Image.open(plain))
+    assert len(stored) < len(plain.getvalue()) - 200 or size > 128
 
 
 def test_tfds_reads_the_store_by_itself(store_dir) -> None:

@@ -22,6 +22,9 @@ from tensorflow_datasets.core.example_serializer import ExampleSerializer
 CODECS = ("raw", "jpeg", "png")
 MANIFEST = "manifest.json"
 MEMORY_LIMIT = 1_000_000_000  # Bytes of decoded frames that `in_memory='auto'` keeps.
+# Huffman tables made for the frame change no pixel, and take a third off the bytes of a small one,
+# most of which are tables. Pillow's buffer is too small to make them for a large noisy frame.
+_OPTIMIZED_SIDE = 128
 _SKIP_DECODING = tfds.decode.SkipDecoding()
 
 
@@ -69,6 +72,8 @@ class RecordEncoder:
     file = io.BytesIO()
     image = Image.fromarray(frame[..., 0] if frame.shape[-1] == 1 else frame)
     options = {"quality": 95, "subsampling": 0} if self._codec == "jpeg" else {}
+    if self._codec == "jpeg" and max(image.size) <= _OPTIMIZED_SIDE:
+      options["optimize"] = True
     image.save(file, self._codec, **options)
     file.seek(0)
     return file
