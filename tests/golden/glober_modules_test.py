@@ -4,8 +4,6 @@ Every file of the golden folder is a test. What it is of says config['kind'], or
 stem; its module is built from the file's `config` alone.
 """
 
-import functools
-import json
 import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -16,6 +14,8 @@ import numpy as np
 import pytest
 
 from tests.conftest import golden_dir
+from tests.golden import files
+from tests.golden.files import Arrays, apply, channels_first, channels_last, shapes_of
 from videodiff_jax.models.discriminator import PairDiscriminator
 from videodiff_jax.models.dit import DiT
 from videodiff_jax.models.frame_control import FrameControl
@@ -24,8 +24,6 @@ from videodiff_jax.models.layers import PositionEmbedding, sinusoid
 from videodiff_jax.models.unet import Block, UNet
 from videodiff_jax.models.video_encoder import VideoEncoder
 from videodiff_jax.pretrained import dit, glober, stable_diffusion
-
-Arrays = dict[str, np.ndarray]
 
 LATER = "the later public revision, wired otherwise than the paper: only March 2023 is built"
 NOT_BUILT = {
@@ -46,23 +44,13 @@ class Golden(NamedTuple):
 
 
 def load(path: pathlib.Path) -> Golden:
-  with np.load(path) as file:
-    config = json.loads(str(file["config"]))
-    groups: dict[str, Arrays] = {"param": {}, "in": {}, "out": {}}
-    for key in file.files:
-      if key != "config":
-        group, name = key.split("/", 1)
-        groups[group][name] = file[key]
-  return Golden(path, kind_of(path), config, *groups.values())
+  return Golden(path, kind_of(path), *files.read(path))
 
 
-@functools.cache
 def kind_of(path: pathlib.Path) -> str:
-  with np.load(path) as file:
-    config = json.loads(str(file["config"]))
   known = [*RUNS, *NOT_BUILT, *ELSEWHERE]
   fits = [k for k in known if path.stem == k or path.stem.startswith(f"{k}_")]
-  return config.get("kind") or max(fits, key=len, default=path.stem)
+  return files.read_config(path).get("kind") or max(fits, key=len, default=path.stem)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -74,23 +62,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     paths = [p for p in paths if kind_of(p) == "paper_v7_unet"]
   ids = [p.relative_to(folder).as_posix() for p in paths]
   metafunc.parametrize("path", paths, ids=ids)
-
-
-def channels_last(x: np.ndarray) -> np.ndarray:
-  """(n, c, ..., h, w) -> (n, ..., h, w, c)."""
-  return np.moveaxis(x, 1, -1)
-
-
-def channels_first(x: jax.Array) -> np.ndarray:
-  return np.moveaxis(np.asarray(x), -1, 1)
-
-
-def shapes_of(module: nn.Module, *inputs: Any) -> dict[str, Any]:
-  return jax.eval_shape(module.init, jax.random.key(0), *inputs)["params"]
-
-
-def apply(module: nn.Module, params: Any, *inputs: Any, **options: Any) -> Any:
-  return jax.jit(functools.partial(module.apply, **options))({"params": params}, *inputs)
 
 
 def levels(value: int | list[int]) -> int | tuple[int, ...]:

@@ -9,6 +9,7 @@ from PIL import Image
 
 from data.prepare import ensure
 from tests.golden import recording
+from tests.golden.files import channels_last
 from tests.golden.recording import close
 from videodiff_jax.inputs.frame_store import FrameStore
 from videodiff_jax.metrics import frechet, i3d, images
@@ -83,7 +84,7 @@ def grey(video: np.ndarray) -> np.ndarray:
 def test_scores(path: pathlib.Path) -> None:
   golden = recording.load(path)
   out = golden.outputs
-  real, fake = (recording.channels_last(golden.inputs[name]) for name in ("real", "fake"))
+  real, fake = (channels_last(golden.inputs[name]) for name in ("real", "fake"))
   close(images.psnr(real[2:], fake[2:]).mean(), out["lgcvd_psnr"], 2e-5, "LGC-VD's PSNR")
   ssim = images.ssim(real[2:], fake[2:], window="uniform").mean()
   close(ssim, out["lgcvd_ssim"], 2e-5, "LGC-VD's SSIM")
@@ -100,7 +101,7 @@ def test_i3d_preprocessing(path: pathlib.Path) -> None:
   golden = recording.load(path)
   inputs = {
     "nonsquare": golden.inputs["nonsquare_cthw"].transpose(1, 2, 3, 0),
-    "": recording.channels_last(golden.inputs["real"]),
+    "": channels_last(golden.inputs["real"]),
   }
   names = [name for name in golden.outputs if name.startswith("preprocess_")]
   assert names

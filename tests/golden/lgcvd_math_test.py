@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from tests.golden import recording
-from tests.golden.recording import channels_last, close
+from tests.golden.files import channels_first, channels_last
+from tests.golden.recording import close
 from videodiff_jax.diffusion.process import Process
 from videodiff_jax.diffusion.samplers import make_sampler, sample
 from videodiff_jax.diffusion.schedules import Schedule, make_schedule
@@ -132,7 +133,7 @@ def test_p_sample(path: pathlib.Path) -> None:
   close(process.to_x0(x_t, t, v), out.pop("q_x0_from_v"), 2e-5, "q_x0_from_v")
   of_epsilon = Process(process.schedule, "epsilon").to_x0(x_t, t, noise)
   # What rounds in x_t grows by 1 / alpha, 2e4 at the last timestep.
-  error = np.abs(recording.channels_first(of_epsilon) - out.pop("q_x0_from_eps"))
+  error = np.abs(channels_first(of_epsilon) - out.pop("q_x0_from_eps"))
   alpha, _ = process.alpha_sigma(t, 4)
   assert (error <= 2e-5 + 1e-6 / alpha).all()
   post_mean = out.pop("q_post_mean")

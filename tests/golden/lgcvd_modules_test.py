@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from tests.golden import recording
-from tests.golden.recording import Arrays, Recording, apply, channels_last, shapes_of
+from tests.golden.files import Arrays, apply, channels_last, shapes_of
+from tests.golden.recording import Recording
 from videodiff_jax.models.lgc_unet import (
   LGCUNet,
   SequenceEncoder,

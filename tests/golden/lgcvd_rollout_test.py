@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from tests.golden import recording
-from tests.golden.recording import channels_last, close
+from tests.golden.files import channels_last
+from tests.golden.recording import close
 from videodiff_jax.diffusion.process import Process
 from videodiff_jax.diffusion.samplers import make_sampler
 from videodiff_jax.lgcvd.conditioning import (
@@ -33,6 +34,7 @@ class Injected(Rollout):
   @functools.cached_property
   def step(self) -> Any:
     draw = jax.jit(self.draw_fragment)
+    encode = jax.jit(functools.partial(self.model.apply, method="encode"))
 
     def step(params: Any, memory: Memory, frames: Any, positions: Any, keys: Any) -> tuple:
       i, n = int(memory.count), self.sampler.num_steps
@@ -51,7 +53,7 @@ class Injected(Rollout):
           "cond": local_condition(frames, positions, self.num_frames)[0],
           "feature_used": after.context[0],
           "encoder_input": memory.fragment[0],
-          "encoder_output": self.model.apply(params, memory.fragment, method="encode")[0],
+          "encoder_output": encode(params, memory.fragment)[0],
         }
       )
       return fragment, after

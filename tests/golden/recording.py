@@ -1,21 +1,17 @@
 """One recorded file of LGC-VD's release, and how its arrays and ours are laid out."""
 
-import functools
-import json
 import pathlib
 from typing import Any, NamedTuple
 
-import flax.linen as nn
-import jax
 import numpy as np
 import pytest
 
 from tests.conftest import golden_dir
+from tests.golden import files
+from tests.golden.files import Arrays, channels_first, shapes_of
 from videodiff_jax.diffusion.schedules import Schedule, make_schedule, spaced_timesteps
 from videodiff_jax.lgcvd.model import ContextModel
 from videodiff_jax.models.lgc_unet import LGCUNet, SequenceEncoder
-
-Arrays = dict[str, np.ndarray]
 
 # Kinds by stem, where a file's config does not say.
 _STEMS = {
@@ -41,22 +37,12 @@ class Recording(NamedTuple):
 
 
 def load(path: pathlib.Path) -> Recording:
-  with np.load(path) as file:
-    config = json.loads(str(file["config"]))
-    groups: dict[str, Arrays] = {"param": {}, "in": {}, "out": {}}
-    for key in file.files:
-      if key != "config":
-        group, name = key.split("/", 1)
-        groups[group][name] = file[key]
-  return Recording(path, config, *groups.values())
+  return Recording(path, *files.read(path))
 
 
-@functools.cache
 def kind_of(path: pathlib.Path) -> str:
-  with np.load(path) as file:
-    config = json.loads(str(file["config"]))
   by_stem = [kind for stem, kind in _STEMS.items() if path.stem.startswith(stem)]
-  return config.get("kind") or (by_stem or [path.stem])[0]
+  return files.read_config(path).get("kind") or (by_stem or [path.stem])[0]
 
 
 def parametrize(metafunc: pytest.Metafunc, *kinds: str) -> None:
@@ -68,23 +54,6 @@ def parametrize(metafunc: pytest.Metafunc, *kinds: str) -> None:
   paths = [path for path in paths if kind_of(path) in kinds]
   ids = [path.relative_to(folder).as_posix() for path in paths]
   metafunc.parametrize("path", paths, ids=ids)
-
-
-def channels_last(x: np.ndarray) -> np.ndarray:
-  """(n, c, h, w) -> (n, h, w, c)."""
-  return np.moveaxis(x, 1, -1)
-
-
-def channels_first(x: Any) -> np.ndarray:
-  return np.moveaxis(np.asarray(x), -1, 1)
-
-
-def shapes_of(module: nn.Module, *inputs: Any) -> dict[str, Any]:
-  return jax.eval_shape(module.init, jax.random.key(0), *inputs)["params"]
-
-
-def apply(module: nn.Module, params: Any, *inputs: Any, **options: Any) -> Any:
-  return jax.jit(functools.partial(module.apply, **options))({"params": params}, *inputs)
 
 
 def close(ours: Any, truth: np.ndarray, atol: float, name: str) -> None:
