@@ -16,6 +16,7 @@ from tests.helpers import fill
 from tests.lgcvd import tiny
 from videodiff_jax.lgcvd import stages
 from videodiff_jax.training import loop, partitioning
+from videodiff_jax.training.programs import Program, Programs
 from videodiff_jax.training.workdir import load_state
 
 STEPS, BATCH = 4, 8
@@ -24,14 +25,14 @@ STEPS, BATCH = 4, 8
 @pytest.fixture(autouse=True)
 def compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
   """Every run gets the same program."""
-  compile_, programs = loop._compile, []
+  compile_, kept = Programs._compile, []
 
-  def once(*arguments: Any) -> Any:
-    if not programs:
-      programs.append(compile_(*arguments))
-    return programs[0]
+  def once(*arguments: Any) -> Program:
+    if not kept:
+      kept.append(compile_(*arguments))
+    return kept[0]
 
-  monkeypatch.setattr(loop, "_compile", once)
+  monkeypatch.setattr(Programs, "_compile", once)
 
 
 def test_stopped_and_resumed_equals_uninterrupted_bit_for_bit(tmp_path) -> None:
