@@ -85,6 +85,7 @@ def base() -> ConfigDict:
   config.objective.two_stage = True  # Sec. 3.3; off: '- two-stage' of Table 5
   config.objective.updates = "two"  # an optimiser step a stage (release); or "one" for both
   config.objective.clip_estimate = True  # x_0 of the first stage to [-1, 1]; ours (release: not)
+  config.objective.saturate = False  # no loss where black is drawn blacker than black; ours
 
   config.train = ConfigDict()
   config.train.lgcvd = stage(steps=300_000, batch_size=192)

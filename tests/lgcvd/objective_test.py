@@ -198,3 +198,27 @@ def test_the_ablations_of_table_5_by_their_shapes(two_stage, encoder):
 def test_unknown_updates_list_the_choices():
   with pytest.raises(ValueError, match=r"'three'.*two, one"):
     objective(updates="three")
+
+
+def test_saturated_pixels_may_be_drawn_beyond_the_range():
+  """No loss and no gradient where black is drawn blacker; elsewhere the loss is as it was."""
+  plain, saturating = objective(), objective(saturate=True)
+  inputs = plain.first_stage(frames(), draws())
+  ends = inputs._replace(x_0=jnp.sign(inputs.x_0))
+
+  def error(which: Objective, factor: float, x_0: jax.Array) -> jax.Array:
+    """The loss of a network that returns v of `factor` times the truth."""
+
+    class Exact:
+      def apply(self, *_):
+        return PROCESS.target(factor * x_0, ends.t, ends.noise)
+
+    exact = dataclasses.replace(which, model=Exact())
+    return exact.loss(toy.linear_params(), ends._replace(x_0=x_0))[0]
+
+  for factor, forgiven in ((1.5, True), (0.5, False)):
+    assert error(plain, factor, ends.x_0) > 1e-3
+    expected = 0.0 if forgiven else error(plain, factor, ends.x_0)
+    np.testing.assert_allclose(error(saturating, factor, ends.x_0), expected, atol=1e-6)
+  inside = 0.5 * ends.x_0  # not at the end of the range: as ever
+  np.testing.assert_allclose(error(saturating, 1.5, inside), error(plain, 1.5, inside), rtol=1e-6)

@@ -69,6 +69,9 @@ class Objective:
       first (as released); 'one' takes the mean of both stages' gradients.
     clip_estimate: clips the estimate to [-1, 1], as samples are. The release does not. Needed
       with epsilon, whose estimate at the last timestep is the network's error times 6e4.
+    saturate: black may be drawn blacker than black, and white whiter: where an estimate of x_0 lies
+      beyond a pixel at the end of the range there is no loss. Samples are clipped, so that what is
+      black comes out black without haze. Not in the paper.
   """
 
   model: ContextModel
@@ -77,6 +80,7 @@ class Objective:
   two_stage: bool = True
   updates: str = "two"
   clip_estimate: bool = True
+  saturate: bool = False
 
   def __post_init__(self) -> None:
     if self.updates not in UPDATES:
@@ -141,8 +145,12 @@ class Objective:
     """
     x_t = self.process.q_sample(inputs.x_0, inputs.t, inputs.noise)
     prediction = self.model.apply(params, x_t, inputs.t, inputs.condition, inputs.last_fragment)
-    loss = self.process.loss(prediction, inputs.x_0, inputs.t, inputs.noise).mean()
     estimate = jax.lax.stop_gradient(self.process.to_x0(x_t, inputs.t, prediction))
+    if self.saturate:
+      beyond = (jnp.abs(inputs.x_0) >= 1.0) & (estimate * inputs.x_0 > 1.0)
+      target = self.process.target(inputs.x_0, inputs.t, inputs.noise)
+      prediction = jnp.where(beyond, target, prediction)
+    loss = self.process.loss(prediction, inputs.x_0, inputs.t, inputs.noise).mean()
     return loss, jnp.clip(estimate, -1.0, 1.0) if self.clip_estimate else estimate
 
   def gradients(self, params: Any, inputs: Inputs) -> tuple[Any, jax.Array, jax.Array]:
