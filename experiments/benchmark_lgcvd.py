@@ -67,8 +67,13 @@ def functions(config: ml_collections.ConfigDict) -> tuple[str, Functions, Functi
   noise = rng.standard_normal((_STEPS, _BATCH, *fragment), np.float32)
   x, *given = map(jnp.asarray, arrays)
   our_noise = jnp.asarray(noise)
-  x_torch, *given_torch = (torch.tensor(np.moveaxis(a, -1, 1)) for a in arrays)
-  noise_torch = torch.tensor(np.moveaxis(noise, -1, 2))
+
+  def channels_first(a: np.ndarray) -> torch.Tensor:
+    # Copied: PyTorch is slower on views, and its backward pass of them crashes (2.13, CPU).
+    return torch.tensor(np.ascontiguousarray(np.moveaxis(a, -1, -3)))
+
+  x_torch, *given_torch = map(channels_first, arrays)
+  noise_torch = channels_first(noise)
 
   process = networks.process
   sampler = make_sampler(process, "ddpm", _STEPS, grid="spaced", clip=True)
