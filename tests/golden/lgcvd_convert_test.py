@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.golden import recording
-from tests.golden.recording import channels_last
+from tests.golden.files import channels_last
 from videodiff_jax.lgcvd import Pipeline
 from videodiff_jax.lgcvd.rollout import sampling_params
 from videodiff_jax.pretrained.lgcvd import lgcvd_params, read_checkpoint
