@@ -25,7 +25,7 @@ def pipe(one_device) -> Pipeline:
 @pytest.fixture(scope="module")
 def features() -> np.ndarray:
   rng = np.random.default_rng(0)
-  return rng.normal(size=(3, 2, 2, 4)).astype(np.float32)
+  return rng.normal(size=(3, *tiny.FEATURE)).astype(np.float32)
 
 
 LABELS = np.array([0, 1, 0])
@@ -78,7 +78,7 @@ def test_shared_noise_makes_frames_alike(pipe, features) -> None:
 def test_encode_reads_keyframes_and_their_order(pipe) -> None:
   clips = tiny.clips(2)
   v = pipe.encode(clips)
-  assert v.shape == (2, 2, 2, 4)
+  assert v.shape == (2, *tiny.FEATURE)
   assert np.abs(pipe.encode(clips[:, ::-1]) - v).max() > 1e-3
   other = clips.copy()
   other[:, 1] = 0  # not a keyframe
@@ -97,7 +97,7 @@ def test_reconstruct_is_encode_then_redraw(pipe) -> None:
 
 
 def test_wrong_input_is_told(pipe, features) -> None:
-  with pytest.raises(ValueError, match=r"uint8 of shape \(n, 8, 16, 16, 1\)"):
+  with pytest.raises(ValueError, match=r"uint8 of shape \(n, 8, 8, 8, 1\)"):
     pipe.encode(tiny.clips(1).astype(np.float32))
   with pytest.raises(ValueError, match="between 0 and 1"):
     pipe.redraw(features, np.array([1.5]))

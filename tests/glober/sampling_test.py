@@ -55,7 +55,7 @@ def pipe(scale) -> Pipeline:
 
 @pytest.fixture(scope="module")
 def features() -> np.ndarray:
-  return np.random.default_rng(0).normal(size=(3, 2, 2, 4)).astype(np.float32)
+  return np.random.default_rng(0).normal(size=(3, *tiny.FEATURE)).astype(np.float32)
 
 
 @pytest.fixture(scope="module")

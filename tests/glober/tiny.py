@@ -13,19 +13,24 @@ from videodiff_jax.glober import stages
 from videodiff_jax.glober.networks import Networks, build
 from videodiff_jax.training.state import TrainState
 
-SIDE, FRAMES, KEYS = 16, 8, 3
+SIDE, FRAMES, KEYS = 8, 8, 3
+FEATURE = (2, 2, 4)  # shape of a global feature
 
 
 def config(**loss: Any) -> ml_collections.ConfigDict:
-  """16-pixel grey clips of 8 frames, latents 4x4x4, global features 2x2x4, two classes."""
+  """8-pixel grey clips of 8 frames, latents 4x4x4, global features 2x2x4, two classes.
+
+  As few blocks as have every kind in them: compiling them is most of what the tests take.
+  """
   tiny = common.base()
   common.smoke(tiny)
   tiny.condition = "class"
   data, model = tiny.data, tiny.model
   data.update(image_size=SIDE, channels=1, num_classes=2, num_frames=FRAMES, num_keyframes=KEYS)
   data.frame_time = "index / (F - 1)"
-  model.kl_vae.update(channels=4, multipliers=(1, 1, 1))
-  model.video_encoder.update(channels=8, out_channels=4)
+  model.kl_vae.update(channels=4, multipliers=(1, 1))
+  model.video_encoder.update(channels=8, out_channels=FEATURE[-1], attention_rates=(2,))
+  model.unet.update(multipliers=(1,), attention_rates=())  # the middle attends
   # 10 / 7 radians from frame to frame; the demo's 30 would alias with 8 frames.
   model.frame_control.index_scale = 10.0
   model.discriminator.update(channels=8, multipliers=(1, 1), attention_rates=(2,))
