@@ -266,7 +266,10 @@ def test_mirrored_test_videos(judge, workdir) -> None:
     ({"tasks.per": "day"}, "Choose one of: sample, batch"),
     ({"sample.last_fragment": "pad"}, "config.sample: Unknown last_fragment"),
     ({"sample.encoder_weights": "best"}, "Choose one of: ema, raw"),
-    ({"sample.sampler.num_steps": 1}, "config.sample: grid='spaced' needs 2 steps"),
+    (
+      {"sample.sampler.num_steps": 1, "sample.sampler.grid": "spaced"},
+      "config.sample: grid='spaced' needs 2 steps",
+    ),
     ({"sample.past": 3}, "config.sample: 3 past and 0 future frames do not fit the 2 slots"),
     ({"sample.gap": 0}, "config.sample.gap is 0; it must be at least 1"),
     ({"evaluate.protocol": "ours"}, "config.evaluate.protocol is 'ours'. Choose one of: standard"),
