@@ -1,5 +1,6 @@
 """--mode=evaluate: every score beside what makes it readable, into workdir/evaluations."""
 
+import itertools
 import json
 import pathlib
 from typing import Any
@@ -11,6 +12,7 @@ from absl import logging
 from experiments import checks, train
 from videodiff_jax.glober.pipeline import Pipeline
 from videodiff_jax.inputs import clips, video_io
+from videodiff_jax.inputs.frame_store import FrameStore
 from videodiff_jax.metrics import baselines, frechet, i3d, images, motion
 from videodiff_jax.pretrained import i3d as i3d_weights
 from videodiff_jax.pretrained import restricted_pickle
@@ -29,16 +31,23 @@ def evaluate(workdir: pathlib.Path, config: ml_collections.ConfigDict | None) ->
   Everything is computed on the same held-out clips and seeds: the FVD ladder (real, KL-VAE,
   reconstructed, generated, shuffled, frozen, blurred, each against training clips), PSNR and SSIM
   beside trivial predictions, and, where config.evaluate.motion says so, how the object moves.
+  A later evaluation of the same workdir gets files of its own: nothing is written over.
   """
   settings = {} if config is None else config.sample.to_dict()
   pipeline = Pipeline.from_workdir(workdir, **settings)
   counts = (config or pipeline.config).evaluate
   restricted_pickle.locate(i3d_weights.WEIGHTS)  # told now, not after the drawing
   whole = train.clip_sampler(pipeline.config, "clip")
+  if whole.num_frames < i3d.MIN_FRAMES:
+    raise checks.UserError(
+      f"This run's clips have {whole.num_frames} frames; FVD needs {i3d.MIN_FRAMES} or more: train "
+      "with a larger config.data.num_frames."
+    )
   stores = {split: train.open_store(pipeline.config, split) for split in ("train", "test")}
   with checks.told():
     reference, _, _ = clips.evaluation_clips(stores["train"], whole, counts.num_real, _SEED)
     real, videos, _ = clips.evaluation_clips(stores["test"], whole, counts.num_fake, _SEED)
+    bank = neighbour_bank(stores["train"], whole)
   labels = None
   if pipeline.networks.num_classes:
     labels = np.array([stores["test"].videos[video]["label"] for video in videos])
@@ -61,10 +70,11 @@ def evaluate(workdir: pathlib.Path, config: ml_collections.ConfigDict | None) ->
     scores["motion"] = _motion(pipeline, features, labels, sets)
   out = workdir / "evaluations"
   out.mkdir(exist_ok=True)
-  bank_size = min(_NEIGHBOUR_BANK, stores["train"].num_videos)
-  bank, _, _ = clips.evaluation_clips(stores["train"], whole, bank_size, _SEED)
-  write_neighbours(out / "nearest_training_clips.png", sets["generated"], bank)
-  video_io.write_strip(out / "sets.png", {name: clip[0] for name, clip in sets.items()})
+  scores_file, sets_file, nearest_file = new_files(
+    out, f"{_PROTOCOL}.json", "sets.png", "nearest_training_clips.png"
+  )
+  write_neighbours(nearest_file, sets["generated"], bank)
+  video_io.write_strip(sets_file, {name: clip[0] for name, clip in sets.items()})
   record = {
     "protocol": _PROTOCOL,
     "scores": scores,
@@ -82,16 +92,25 @@ def evaluate(workdir: pathlib.Path, config: ml_collections.ConfigDict | None) ->
       "fake_split": "test",
       "detector_sha256": i3d_weights.WEIGHTS.sha256,
       "data_fingerprint": stores["train"].fingerprint,
-      "neighbour_bank": bank_size,
+      "neighbour_bank": len(bank),
       "seed": _SEED,
       "sample": pipeline.config.sample.to_dict(),
       "steps": {name: steps_done(workdir, name) for name in pipeline.config.stages},
       "code": train.code_version(),
     },
   }
-  (out / f"{_PROTOCOL}.json").write_text(json.dumps(record, indent=2) + "\n")
-  logging.info("%s", report(scores, len(reference), len(real)))
+  scores_file.write_text(json.dumps(record, indent=2) + "\n")
+  logging.info("%s\n\nWritten to %s.", report(scores, len(reference), len(real)), scores_file)
   return record
+
+
+def new_files(folder: pathlib.Path, *names: str) -> list[pathlib.Path]:
+  """The files of one evaluation: 'ladder.json', ..., or the first free 'ladder_2.json', ..."""
+  for number in itertools.count(1):
+    suffix = "" if number == 1 else f"_{number}"
+    files = [(folder / name).with_stem(pathlib.Path(name).stem + suffix) for name in names]
+    if not any(file.exists() for file in files):
+      return files
 
 
 def report(scores: dict[str, Any], num_real: int, num_fake: int) -> str:
@@ -114,6 +133,12 @@ def report(scores: dict[str, Any], num_real: int, num_fake: int) -> str:
     tables.append(format_table(rows, ("motion", "position error, px", "jitter, px", "flicker")))
     tables.append(f"half-index slope {scores['motion']['half_index_slope']:.3f} (1 is right)")
   return "\n\n".join(tables)
+
+
+def neighbour_bank(store: FrameStore, sampler: clips.ClipSampler) -> np.ndarray:
+  """(n, f, h, w, c) uint8: a clip of every video long enough for one, or of some of very many."""
+  usable = int(np.count_nonzero(clips.count_starts(store, sampler)))
+  return clips.evaluation_clips(store, sampler, min(_NEIGHBOUR_BANK, usable), _SEED)[0]
 
 
 def write_neighbours(path: pathlib.Path, generated: np.ndarray, bank: np.ndarray) -> None:

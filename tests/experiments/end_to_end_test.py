@@ -12,8 +12,11 @@ import pytest
 from data import prepare
 from experiments import checks, evaluate, sample, train
 from tests.glober import tiny
+from tests.inputs.make import make_store, noise_video
 from tests.weights import require
 from videodiff_jax import glober
+from videodiff_jax.inputs.clips import ClipSampler
+from videodiff_jax.inputs.frame_store import FrameStore
 from videodiff_jax.metrics import frechet, i3d
 from videodiff_jax.pretrained import i3d as i3d_weights
 from videodiff_jax.training.checkpoints import CheckpointError
@@ -22,6 +25,7 @@ OPTIONS = {
   "class_label": None, "num_videos": 2, "num_frames": None, "frame_times": None, "start": 0.0,
   "end": None, "sampler": None, "steps": None, "guidance_scale": None, "seed": 0, "input": None,
 }  # fmt: skip
+SIDE = 16  # SSIM's window is 11 pixels wide
 
 
 def options(**changes: object) -> types.SimpleNamespace:
@@ -31,15 +35,14 @@ def options(**changes: object) -> types.SimpleNamespace:
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> ml_collections.ConfigDict:
   config = tiny.config()
-  config.data.name = "moving_digits"
+  config.data.update(name="moving_digits", image_size=SIDE, num_classes=10)
   config.data.dir = str(tmp_path_factory.mktemp("data") / "digits")
-  config.data.num_classes = 10
   config.mesh.data = 8
   for name in config.stages:
     config.train[name].update(steps=2, log_every=1, checkpoint_every=2, preview_every=2)
   pytest.importorskip("av", reason="mp4 needs PyAV (extra demo)")
   with checks.told():
-    prepare.ensure("moving_digits", config.data.dir, size=tiny.SIDE, num_videos=40)
+    prepare.ensure("moving_digits", config.data.dir, size=SIDE, num_videos=40)
   return config
 
 
@@ -85,7 +88,7 @@ def test_sample_then_redraw_at_a_higher_rate(workdir) -> None:
   first = newest(workdir)
   with np.load(first / "samples.npz") as saved:
     videos, labels = saved["videos"], saved["labels"]
-    assert videos.shape == (2, tiny.FRAMES, tiny.SIDE, tiny.SIDE, 1)
+    assert videos.shape == (2, tiny.FRAMES, SIDE, SIDE, 1)
     assert labels.tolist() == [3, 3] and int(saved["seed"]) == 7
   assert len(list(first.glob("*.mp4"))) == 2
   assert json.loads((first / "settings.json").read_text())["mode"] == "sample"
@@ -113,7 +116,7 @@ def test_reconstruct_the_test_split_and_a_file(workdir, tmp_path) -> None:
 def test_library_reads_what_the_command_wrote(workdir) -> None:
   pipeline = glober.Pipeline.from_workdir(workdir, guidance_decoder=2.0)
   assert pipeline.config.sample.guidance_decoder == 2.0
-  assert pipeline.generate(1, np.array([0.5])).videos.shape == (1, 1, tiny.SIDE, tiny.SIDE, 1)
+  assert pipeline.generate(1, np.array([0.5])).videos.shape == (1, 1, SIDE, SIDE, 1)
 
 
 @dataclasses.dataclass
@@ -135,6 +138,8 @@ def judged(workdir, config) -> Judged:
   require(i3d_weights.WEIGHTS)
   counts = config.copy_and_resolve_references()
   counts.evaluate.update(num_real=6, num_fake=3, motion=True)
+  (workdir / "evaluations").mkdir()
+  (workdir / "evaluations" / "ladder.json").write_text("an earlier one")
   shown = []
 
   def features(clips: np.ndarray) -> np.ndarray:
@@ -143,16 +148,18 @@ def judged(workdir, config) -> Judged:
 
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(i3d, "features", features)
+    patch.setattr(i3d, "MIN_FRAMES", tiny.FRAMES)
     return Judged(evaluate.evaluate(workdir, counts), *shown)
 
 
 def test_evaluation_says_what_it_scored(judged, workdir, config) -> None:
-  record = json.loads((workdir / "evaluations" / "ladder.json").read_text())
+  assert (workdir / "evaluations" / "ladder.json").read_text() == "an earlier one"
+  record = json.loads((workdir / "evaluations" / "ladder_2.json").read_text())
   assert record == json.loads(json.dumps(judged.record))
   assert record["protocol"] == "ladder"
   settings = record["settings"]
   assert (settings["num_real"], settings["num_fake"]) == (6, 3)
-  assert (settings["num_frames"], settings["image_size"]) == (tiny.FRAMES, tiny.SIDE)
+  assert (settings["num_frames"], settings["image_size"]) == (tiny.FRAMES, SIDE)
   assert settings["steps"] == {"kl_vae": 2, "autoencoder": 2, "generator": 2}
   assert settings["sample"] == json.loads(json.dumps(config.sample.to_dict()))
   assert settings["detector_sha256"] == i3d_weights.WEIGHTS.sha256
@@ -160,7 +167,7 @@ def test_evaluation_says_what_it_scored(judged, workdir, config) -> None:
   assert settings["data_fingerprint"] == store.fingerprint
   assert settings["neighbour_bank"] == store.num_videos
   assert {"stride", "crop", "range", "codec", "resize_to_224", "seed", "code"} <= settings.keys()
-  for name in ("sets.png", "nearest_training_clips.png"):
+  for name in ("sets_2.png", "nearest_training_clips_2.png"):
     assert (workdir / "evaluations" / name).stat().st_size > 500
 
 
@@ -172,7 +179,7 @@ def test_ladder_compares_the_sets_it_names(judged) -> None:
   assert tuple(ladder) == names
   sets = dict(zip(names, sets, strict=True))
   for name, clips in sets.items():
-    assert clips.shape == (3, tiny.FRAMES, tiny.SIDE, tiny.SIDE, 1) and clips.dtype == np.uint8
+    assert clips.shape == (3, tiny.FRAMES, SIDE, SIDE, 1) and clips.dtype == np.uint8
     assert ladder[name] == frechet.fvd(projection(reference), projection(clips)) > 0
     assert name == "real" or (clips != sets["real"]).any(axis=(1, 2, 3, 4)).all()
   # (A decoder of two steps may draw alike for every global feature.)
@@ -196,8 +203,31 @@ def test_scores_stand_beside_trivial_predictions(judged) -> None:
   assert motion["frozen"]["jitter"] == 0 < motion["real"]["jitter"]
 
 
-def test_too_many_clips_are_told(workdir, config) -> None:
+def test_an_interrupted_evaluation_keeps_its_number(tmp_path) -> None:
+  (tmp_path / "sets_2.png").touch()
+  (tmp_path / "ladder.json").touch()
+  files = evaluate.new_files(tmp_path, "ladder.json", "sets.png")
+  assert [file.name for file in files] == ["ladder_3.json", "sets_3.png"]
+
+
+def test_the_nearest_are_searched_among_videos_long_enough(tmp_path) -> None:
+  videos = {f"video {i}": noise_video(7 + i % 2, seed=i) for i in range(12)}
+  store = FrameStore.open(make_store(tmp_path, videos))
+  long_enough = [video for video in store.videos if video["frames"] == 8]
+  assert 0 < len(long_enough) < store.num_videos
+  bank = evaluate.neighbour_bank(store, ClipSampler(8, content="clip"))
+  assert bank.shape == (len(long_enough), 8, 8, 8, 3)
+
+
+def test_clips_too_short_for_fvd_are_told(workdir, config) -> None:
   require(i3d_weights.WEIGHTS)
+  with pytest.raises(checks.UserError, match=f"have {tiny.FRAMES} frames; FVD needs 9 or more"):
+    evaluate.evaluate(workdir, config)
+
+
+def test_too_many_clips_are_told(workdir, config, monkeypatch) -> None:
+  require(i3d_weights.WEIGHTS)
+  monkeypatch.setattr(i3d, "MIN_FRAMES", tiny.FRAMES)
   counts = config.copy_and_resolve_references()
   counts.evaluate.num_fake = 10**6
   with pytest.raises(checks.UserError, match="1000000 clips were asked for"):
