@@ -44,7 +44,7 @@ def batches(clip: np.ndarray, targets: int) -> Iterator[dict[str, np.ndarray]]:
 
 def fit(config: ml_collections.ConfigDict, name: str, frozen: Any, clip: np.ndarray, steps: int):
   stage = stages.make_stage(config, name)
-  state = jax.jit(stage.init)(jax.random.key(0))
+  state = tiny.filled(config, name)
   stream = batches(clip, config.data.num_targets)
   if stage.measure is not None:
     latents = stage.measure(frozen, next(stream), jax.random.key(1))["latents"]
@@ -75,9 +75,9 @@ def learned() -> Pipeline:
     config.train[name].optimizer.learning_rate = 4e-3
     config.train[name].ema.decay = 0.9
   clip = moving_clip()
-  kl_vae, _ = fit(config, "kl_vae", {}, clip, 300)
+  kl_vae, _ = fit(config, "kl_vae", {}, clip, 200)
   frozen = {"kl_vae": kl_vae.ema_params}
-  autoencoder, _ = fit(config, "autoencoder", frozen, clip, 500)
+  autoencoder, _ = fit(config, "autoencoder", frozen, clip, 250)
   params = frozen | {
     "autoencoder": autoencoder.ema_params,
     "latent_statistics": autoencoder.statistics["latents"],
