@@ -1,6 +1,5 @@
 """--mode=evaluate: every score beside what makes it readable, into workdir/evaluations."""
 
-import itertools
 import json
 import pathlib
 from typing import Any
@@ -16,7 +15,7 @@ from videodiff_jax.inputs.frame_store import FrameStore
 from videodiff_jax.metrics import baselines, frechet, i3d, images, motion
 from videodiff_jax.pretrained import i3d as i3d_weights
 from videodiff_jax.pretrained import restricted_pickle
-from videodiff_jax.training.workdir import steps_done
+from videodiff_jax.training.workdir import steps_done, unused
 from videodiff_jax.training.writers import format_table
 
 _PROTOCOL = "ladder"
@@ -70,7 +69,7 @@ def evaluate(workdir: pathlib.Path, config: ml_collections.ConfigDict | None) ->
     scores["motion"] = _motion(pipeline, features, labels, sets)
   out = workdir / "evaluations"
   out.mkdir(exist_ok=True)
-  scores_file, sets_file, nearest_file = new_files(
+  scores_file, sets_file, nearest_file = unused(
     out, f"{_PROTOCOL}.json", "sets.png", "nearest_training_clips.png"
   )
   write_neighbours(nearest_file, sets["generated"], bank)
@@ -102,15 +101,6 @@ def evaluate(workdir: pathlib.Path, config: ml_collections.ConfigDict | None) ->
   scores_file.write_text(json.dumps(record, indent=2) + "\n")
   logging.info("%s\n\nWritten to %s.", report(scores, len(reference), len(real)), scores_file)
   return record
-
-
-def new_files(folder: pathlib.Path, *names: str) -> list[pathlib.Path]:
-  """The files of one evaluation: 'ladder.json', ..., or the first free 'ladder_2.json', ..."""
-  for number in itertools.count(1):
-    suffix = "" if number == 1 else f"_{number}"
-    files = [(folder / name).with_stem(pathlib.Path(name).stem + suffix) for name in names]
-    if not any(file.exists() for file in files):
-      return files
 
 
 def report(scores: dict[str, Any], num_real: int, num_fake: int) -> str:

@@ -285,19 +285,20 @@ def _write(
 ) -> None:
   """NAME.json, last of all, with NAME.png (a strip) and NAME_curves.png."""
   folder.mkdir(exist_ok=True)
-  file = unused(folder / f"{protocol.name}.json")
+  name = protocol.name
+  file, strip_file, curves_file = unused(
+    folder, f"{name}.json", f"{name}.png", f"{name}_curves.png"
+  )
   strip = {}
   for i in range(min(_SHOWN, len(real))):
     strip |= {f"real {i}": real[i], f"predicted {i}": drawn[i, 0]}
-  video_io.write_strip(file.with_suffix(".png"), strip)
+  video_io.write_strip(strip_file, strip)
   panels = {
     title: {what: lines[key] for what, lines in record["curves"].items() if key in lines}
     for key, title in _CURVES.items()
     if key in record["curves"]["predicted"]
   }
-  plot_lines(
-    panels, protocol.first_scored, "frame of the video", file.with_name(f"{file.stem}_curves.png")
-  )
+  plot_lines(panels, protocol.first_scored, "frame of the video", curves_file)
   # Whole or not at all: an evaluation that is there is one that was finished.
   half = file.with_name(f".{file.name}")
   half.write_text(json.dumps(record, indent=2) + "\n")

@@ -203,13 +203,6 @@ def test_scores_stand_beside_trivial_predictions(judged) -> None:
   assert motion["frozen"]["jitter"] == 0 < motion["real"]["jitter"]
 
 
-def test_an_interrupted_evaluation_keeps_its_number(tmp_path) -> None:
-  (tmp_path / "sets_2.png").touch()
-  (tmp_path / "ladder.json").touch()
-  files = evaluate.new_files(tmp_path, "ladder.json", "sets.png")
-  assert [file.name for file in files] == ["ladder_3.json", "sets_3.png"]
-
-
 def test_the_nearest_are_searched_among_videos_long_enough(tmp_path) -> None:
   videos = {f"video {i}": noise_video(7 + i % 2, seed=i) for i in range(12)}
   store = FrameStore.open(make_store(tmp_path, videos))

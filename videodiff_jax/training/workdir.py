@@ -1,5 +1,6 @@
 """What a run leaves in its folder: config.json, and a folder of checkpoints a stage."""
 
+import itertools
 import json
 import pathlib
 from typing import Any
@@ -31,13 +32,16 @@ def write_config(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> No
   (workdir / "config.json").write_text(config.to_json(indent=2) + "\n")
 
 
-def unused(path: pathlib.Path) -> pathlib.Path:
-  """The path itself or, where something is there already, the first free of NAME-2, NAME-3, ..."""
-  number, free = 2, path
-  while free.exists():
-    free = path.with_name(f"{path.stem}-{number}{path.suffix}")
-    number += 1
-  return free
+def unused(folder: pathlib.Path, *names: str) -> list[pathlib.Path]:
+  """The files of those names in a folder or, where one is there already, of the first free number.
+
+  All get the same number: 'quick.json' and 'sets.png', then 'quick_2.json' and 'sets_2.png', ...
+  """
+  for number in itertools.count(1):
+    suffix = "" if number == 1 else f"_{number}"
+    files = [(folder / name).with_stem(pathlib.Path(name).stem + suffix) for name in names]
+    if not any(file.exists() for file in files):
+      return files
 
 
 def load_ema(
