@@ -220,7 +220,7 @@ def test_no_evaluation_is_lost_and_an_equal_one_can_be_used_again(
   assert (folder / "tiny.json").read_bytes() == before
   second = json.loads((folder / "tiny_2.json").read_text())
   assert second["settings"]["sample"]["encoder_weights"] == "raw"
-  assert (folder / "tiny-2_curves.png").is_file()
+  assert (folder / "tiny_curves_2.png").is_file()
 
 
 @pytest.mark.parametrize(
