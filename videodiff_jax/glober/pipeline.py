@@ -17,7 +17,7 @@ from videodiff_jax.glober.networks import Networks, build
 from videodiff_jax.inputs.clips import keyframe_indices
 from videodiff_jax.training import partitioning
 from videodiff_jax.training.pixels import to_uint8
-from videodiff_jax.training.workdir import load_ema, read_config
+from videodiff_jax.training.workdir import load_ema, read_config, with_settings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,16 +79,7 @@ class Pipeline:
 
     `decoder` and `generator` take dicts that replace single keys (kind, num_steps, grid, eta).
     """
-    # By way of a dict: a ConfigDict of a frozen one shares the groups of what was frozen.
-    config = ml_collections.ConfigDict(self.config.to_dict())
-    for name, value in settings.items():
-      if name not in config.sample:
-        raise ValueError(f"Unknown setting {name!r}. Choose among: {', '.join(config.sample)}.")
-      if isinstance(value, dict):
-        config.sample[name].update(value)
-      else:
-        config.sample[name] = value
-    return Pipeline(config, self.params, self.mesh)
+    return Pipeline(with_settings(self.config, settings), self.params, self.mesh)
 
   @property
   def frame_times(self) -> np.ndarray:

@@ -19,7 +19,7 @@ from videodiff_jax.lgcvd.networks import Networks, build, make_rollout, strides
 from videodiff_jax.lgcvd.rollout import Rollout, sampling_params
 from videodiff_jax.training import partitioning
 from videodiff_jax.training.pixels import to_float, to_uint8
-from videodiff_jax.training.workdir import load_state, read_config
+from videodiff_jax.training.workdir import load_state, read_config, with_settings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,16 +80,7 @@ class Pipeline:
 
     `sampler` takes a dict that replaces single keys (kind, num_steps, grid, eta).
     """
-    # By way of a dict: a ConfigDict of a frozen one shares the groups of what was frozen.
-    config = ml_collections.ConfigDict(self.config.to_dict())
-    for name, value in settings.items():
-      if name not in config.sample:
-        raise ValueError(f"Unknown setting {name!r}. Choose among: {', '.join(config.sample)}.")
-      if isinstance(value, dict):
-        config.sample[name].update(value)
-      else:
-        config.sample[name] = value
-    return Pipeline(config, self._weights, self.mesh)
+    return Pipeline(with_settings(self.config, settings), self._weights, self.mesh)
 
   def predict(
     self, frames: np.ndarray, num_frames: int, trajectories: int = 1, seed: int = 0

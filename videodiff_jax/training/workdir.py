@@ -3,6 +3,7 @@
 import itertools
 import json
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import ml_collections
@@ -30,6 +31,26 @@ def write_config(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> No
   """Makes `workdir` where it is not there, and its config.json."""
   workdir.mkdir(parents=True, exist_ok=True)
   (workdir / "config.json").write_text(config.to_json(indent=2) + "\n")
+
+
+def with_settings(
+  config: ml_collections.FrozenConfigDict, settings: Mapping[str, Any]
+) -> ml_collections.ConfigDict:
+  """A copy with other entries of `config.sample`; a dict replaces single keys of an entry.
+
+  Raises:
+    ValueError: an entry that is not there; lists those that are.
+  """
+  # By way of a dict: a ConfigDict of a frozen one shares the groups of what was frozen.
+  config = ml_collections.ConfigDict(config.to_dict())
+  for name, value in settings.items():
+    if name not in config.sample:
+      raise ValueError(f"Unknown setting {name!r}. Choose among: {', '.join(config.sample)}.")
+    if isinstance(value, dict):
+      config.sample[name].update(value)
+    else:
+      config.sample[name] = value
+  return config
 
 
 def unused(folder: pathlib.Path, *names: str) -> list[pathlib.Path]:
