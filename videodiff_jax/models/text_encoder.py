@@ -1,0 +1,121 @@
+"""CLIP's text transformer (Radford et al. 2021), whose last states Stable Diffusion conditions on.
+
+The sentence encoder has the same interface: tokens (b, l) -> `Encoded`.
+"""
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from videodiff_jax.models.layers import Dtype
+
+Activation = Literal["quick_gelu", "gelu"]
+
+
+class Encoded(NamedTuple):
+  """What a text encoder makes of token ids (b, l).
+
+  Attributes:
+    tokens: (b, l, d) last hidden states, float32.
+    mask: (b, l) bool, which of them belong to the text and not to its padding.
+    pooled: (b, d) one vector a text, float32.
+  """
+
+  tokens: jax.Array
+  mask: jax.Array
+  pooled: jax.Array
+
+
+def quick_gelu(x: jax.Array) -> jax.Array:
+  """x sigmoid(1.702 x), what OpenAI's CLIP models were trained with."""
+  return x * nn.sigmoid(1.702 * x)
+
+
+class TextAttention(nn.Module):
+  """Multi-head self-attention in which every projection has a bias; float32 softmax."""
+
+  num_heads: int
+  dtype: Dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array, visible: jax.Array) -> jax.Array:
+    """(b, l, d); `visible` broadcasts to (b, heads, queries, keys) -> (b, l, d)."""
+    b, l, d = x.shape
+
+    def project(name: str) -> jax.Array:
+      y = nn.Dense(d, dtype=self.dtype, name=name)(x)
+      return y.reshape(b, l, self.num_heads, d // self.num_heads)
+
+    y = jax.nn.dot_product_attention(
+      project("query"), project("key"), project("value"), mask=visible
+    )
+    return nn.Dense(d, dtype=self.dtype, name="out")(y.reshape(x.shape))
+
+
+class CLIPText(nn.Module):
+  """A causal pre-norm transformer; defaults are those of CLIP ViT-L/14.
+
+  A text ends in the token `end`, with which it is also padded. Every place sees only those before
+  it, so padding changes nothing up to the end.
+  """
+
+  vocabulary: int = 49_408
+  length: int = 77
+  width: int = 768
+  depth: int = 12
+  num_heads: int = 12
+  hidden: int = 3072  # of the MLPs
+  activation: Activation = "quick_gelu"
+  projection: int = 0  # width of `pooled` after a linear layer; 0: as it is
+  end: int = 49_407
+  dtype: Dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, ids: jax.Array) -> Encoded:
+    """Token ids (b, l), l <= length, each row with an `end` -> states, mask, state at the end.
+
+    Raises:
+      ValueError: more tokens than the model has positions for, or an unknown activation.
+    """
+    l = ids.shape[1]
+    if l > self.length:
+      raise ValueError(f"{l} tokens a text, but this encoder has {self.length} positions.")
+    activations = {
+      "quick_gelu": quick_gelu,
+      "gelu": lambda x: nn.gelu(x, approximate=False),
+    }
+    if self.activation not in activations:
+      raise ValueError(f"Unknown activation {self.activation!r}; choose {', '.join(activations)}.")
+    activate = activations[self.activation]
+    draw = nn.initializers.normal(0.02)
+    positions = self.param("positions", draw, (self.length, self.width), jnp.float32)
+    embed = nn.Embed(self.vocabulary, self.width, embedding_init=draw, name="token_embed")
+    x = (embed(ids) + positions[:l]).astype(self.dtype)
+    causal = jnp.tril(jnp.ones((1, 1, l, l), bool))
+    for i in range(self.depth):
+      x = _Block(self.num_heads, self.hidden, activate, self.dtype, name=f"block_{i}")(x, causal)
+    x = nn.LayerNorm(epsilon=1e-5, dtype=self.dtype, name="norm_out")(x).astype(jnp.float32)
+
+    ends = jnp.argmax(ids == self.end, axis=1)
+    pooled = jnp.take_along_axis(x, ends[:, None, None], axis=1)[:, 0]
+    if self.projection:
+      pooled = nn.Dense(self.projection, use_bias=False, name="projection")(pooled)
+    return Encoded(x, jnp.arange(l) <= ends[:, None], pooled)
+
+
+class _Block(nn.Module):
+  num_heads: int
+  hidden: int
+  activate: Callable[[jax.Array], jax.Array]
+  dtype: Dtype
+
+  @nn.compact
+  def __call__(self, x: jax.Array, visible: jax.Array) -> jax.Array:
+    y = nn.LayerNorm(epsilon=1e-5, dtype=self.dtype, name="norm_attention")(x)
+    x += TextAttention(self.num_heads, self.dtype, name="attention")(y, visible)
+    y = nn.LayerNorm(epsilon=1e-5, dtype=self.dtype, name="norm_mlp")(x)
+    y = self.activate(nn.Dense(self.hidden, dtype=self.dtype, name="mlp_in")(y))
+    return x + nn.Dense(x.shape[-1], dtype=self.dtype, name="mlp_out")(y)
