@@ -12,7 +12,7 @@ Variant = Callable[[ConfigDict], None]
 
 
 def base() -> ConfigDict:
-  """GLOBER at the size of Table 8; a dataset's config sets what differs there."""
+  """The values of GLOBER Table 8, Sec. 4.1; a dataset's config sets what differs there."""
   config = ConfigDict()
   config.system = "glober"
   config.stages = (

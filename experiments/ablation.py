@@ -1,4 +1,4 @@
-"""LGC-VD's --mode=ablation: Table 5, and Sec. 4.2's claim that epsilon shifts brightness.
+"""--mode=ablation: LGC-VD Table 5, Sec. 4.2 (whose claim is that epsilon shifts brightness).
 
   python -m experiments.main --mode=ablation --config=configs/lgcvd_digits.py \
     --workdir=runs/lgcvd_ablation

@@ -19,7 +19,7 @@ from videodiff_jax.training import config_flag
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 _MODES = (
   "train", "sample", "redraw", "reconstruct", "evaluate", "predict", "interpolate", "ablation",
-  "plan", "benchmark", "doctor"
+  "report", "plan", "benchmark", "doctor"
 )  # fmt: skip
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "configs/NAME.py[:variant,variant]")
@@ -35,8 +35,8 @@ _MODE = flags.DEFINE_enum(
   "GLOBER's redraw: a saved sample's global features at other times; reconstruct: a video file or "
   "the test split. LGC-VD's predict: what follows a video file or the first frames of the test "
   "split; interpolate: frames between given ones; ablation: trains and compares the variants of "
-  "config.ablation in folders of --workdir. plan: parameters, FLOPs and bytes. benchmark: "
-  "speed. doctor: versions, devices, optional parts.",
+  "config.ablation in folders of --workdir. report: report.html, the run as one page. plan: "
+  "parameters, FLOPs and bytes. benchmark: speed. doctor: versions, devices, optional parts.",
 )  # fmt: skip
 _STAGE = flags.DEFINE_string("stage", None, "train: only this stage.")
 flags.DEFINE_integer(
@@ -140,6 +140,12 @@ def run() -> None:
     return
   for step in after:
     mode_function(system, step)(workdir, config, flags.FLAGS)
+  from experiments import commands, report
+
+  if mode not in ("ablation", "report"):
+    commands.record(workdir)
+  if "evaluate" in after:
+    report.write(workdir)
 
 
 def system_of(workdir: pathlib.Path, config: ConfigDict | None) -> str:
@@ -158,8 +164,9 @@ def system_of(workdir: pathlib.Path, config: ConfigDict | None) -> str:
 
 def mode_function(system: str, mode: str) -> Callable[..., None]:
   """What a mode runs for a system: (workdir, configuration or None, flags)."""
-  from experiments import ablation, checks, evaluate, predict, sample, score_prediction
+  from experiments import ablation, checks, evaluate, predict, report, sample, score_prediction
 
+  of_both = {"report": lambda workdir, config, _: report.write(workdir)}
   functions = {
     "glober": {
       "sample": sample.sample,
@@ -176,7 +183,7 @@ def mode_function(system: str, mode: str) -> Callable[..., None]:
       ),
       "ablation": lambda workdir, config, options: ablation.run(workdir, config, options.protocol),
     },
-  }[system]
+  }[system] | of_both
   if mode not in functions:
     raise checks.UserError(
       f"System {system!r} has no --mode={mode}; with a workdir it has {', '.join(functions)}."

@@ -21,9 +21,9 @@ class Process:
 
   Attributes:
     schedule: the noise schedule.
-    prediction_type: 'epsilon' (Eq. 7: the noise), 'v_prediction' (alpha noise - sigma x_0) or
-      'sample' (x_0).
-    loss_weighting: 'uniform' (Eq. 7) or 'min_snr' (Hang et al. 2023, gamma = 5).
+    prediction_type: 'epsilon' (the noise: GLOBER Eq. 7, LGC-VD Eq. 8), 'v_prediction' (alpha noise
+      - sigma x_0: LGC-VD Sec. 4.2) or 'sample' (x_0).
+    loss_weighting: 'uniform' (both papers) or 'min_snr' (Hang et al. 2023, gamma = 5).
     loss_norm: 'l2' (both papers: squared errors) or 'l1' (absolute ones: LGC-VD's release).
     timestep_power: t = T u^(1 / power) for u uniform. 1 draws t uniformly (the paper); 2 draws
       noisy timesteps more often, where a frame's content has to come from its condition.
@@ -69,7 +69,10 @@ class Process:
     return jnp.minimum(t, self.num_timesteps - 1)
 
   def q_sample(self, x0: jax.Array, t: jax.Array, noise: jax.Array) -> jax.Array:
-    """x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) noise: Eq. 4 (Eq. 5 misprints the root)."""
+    """x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) noise, a draw of q(x_t | x_0).
+
+    GLOBER Eq. 4-5 (the latter misprints the root), LGC-VD Eq. 3.
+    """
     alpha, sigma = self.alpha_sigma(t, x0.ndim)
     return alpha * x0 + sigma * noise
 
@@ -83,7 +86,7 @@ class Process:
     return alpha * noise - sigma * x0
 
   def to_x0(self, x_t: jax.Array, t: jax.Array, prediction: jax.Array) -> jax.Array:
-    """The x_0 that a prediction stands for: Eq. 9 (which misprints the root)."""
+    """The x_0 a prediction stands for: GLOBER Eq. 9 (which misprints the root), LGC-VD Eq. 7."""
     return self.x0_at(*self.alpha_sigma(t, x_t.ndim), x_t, prediction)
 
   def x0_at(
@@ -107,7 +110,10 @@ class Process:
     return (x_t - alpha * prediction) / sigma
 
   def loss(self, prediction: jax.Array, x0: jax.Array, t: jax.Array, noise: jax.Array) -> jax.Array:
-    """Mean squared (or absolute) error a sample, weighted: Eq. 7. Returns (b,), float32."""
+    """Mean squared (or absolute) error a sample, weighted. Returns (b,), float32.
+
+    GLOBER Eq. 7, LGC-VD Eq. 8.
+    """
     error = (prediction - self.target(x0, t, noise)).astype(jnp.float32)
     error = jnp.square(error) if self.loss_norm == "l2" else jnp.abs(error)
     error = error.reshape(*t.shape, -1).mean(-1)

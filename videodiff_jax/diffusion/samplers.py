@@ -72,7 +72,7 @@ class Sampler:
     prediction: jax.Array,
     noise: jax.Array | None = None,
   ) -> SamplerState:
-    """One step from timesteps[i] to the next; pure.
+    """One step from timesteps[i] to the next; pure. For 'ddpm' a draw of LGC-VD Eq. 5.
 
     Args:
       process: gives the prediction its meaning.
@@ -127,8 +127,8 @@ def make_sampler(
 
   Args:
     process: schedule and prediction type.
-    kind: 'ddim' (Song et al. 2021 Eq. 12), 'ddpm' (Eq. 6: DDIM with eta = 1, on any grid),
-      'dpmpp_2m' (DPM-Solver++ 2M) or 'unipc' (UniPC-2, B(h) = exp(h) - 1).
+    kind: 'ddim' (Song et al. 2021 Eq. 12), 'ddpm' (GLOBER Eq. 6, LGC-VD Eq. 6: DDIM with eta = 1,
+      on any grid), 'dpmpp_2m' (DPM-Solver++ 2M) or 'unipc' (UniPC-2, B(h) = exp(h) - 1).
     num_steps: evaluations of the denoiser, 1 to T. For the grid 'spaced' also several numbers:
       those of as many equal sections of the chain, the least noisy first.
     grid: 'uniform' in t, 'log_snr' (uniform in log-SNR; fractional t), 'leading' (GLOBER's
@@ -261,6 +261,8 @@ def sample(
   noise: jax.Array | None = None,
 ) -> jax.Array:
   """Runs the sampler from x_T to x_0 inside one `lax.scan`.
+
+  With 'ddpm' it draws from the learned reverse chain (LGC-VD Eq. 4).
 
   Args:
     denoise: (x_t, t (b,), carry) -> (prediction, carry); conditions are closed over.

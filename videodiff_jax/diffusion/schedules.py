@@ -1,4 +1,4 @@
-"""Noise schedules: the betas of the forward process (GLOBER Eq. 3) and what follows."""
+"""Noise schedules: the forward process's betas (GLOBER Eq. 3, LGC-VD Eq. 2) and what follows."""
 
 import dataclasses
 import functools
@@ -14,9 +14,11 @@ PRECISIONS = ("float64", "float32")
 class Schedule:
   """The constants of q(x_t | x_0) for integer timesteps 0..T-1, in float64 until they are used.
 
+  The forward process is a chain of T steps (LGC-VD Eq. 1).
+
   Attributes:
-    betas: (T,) variance added at each step, in (0, 1). Where they are float32, so are 1 - beta
-      and all that follows.
+    betas: (T,) variance added at each step (GLOBER Eq. 3, LGC-VD Eq. 2), in (0, 1). Where they are
+      float32, so are 1 - beta and all that follows.
   """
 
   betas: np.ndarray
@@ -27,7 +29,7 @@ class Schedule:
 
   @functools.cached_property
   def alphas_cumprod(self) -> np.ndarray:
-    """(T,) share of signal variance left at t: the abar_t of Eq. 4."""
+    """(T,) share of signal variance left at t: the abar_t of GLOBER Eq. 4, LGC-VD Eq. 3."""
     alphas = 1.0 - self.betas
     # PyTorch's product too is double inside: float32 rounds the factors and the results.
     return np.cumprod(alphas, dtype=np.float64).astype(alphas.dtype)
@@ -44,12 +46,15 @@ class Schedule:
 
   @functools.cached_property
   def posterior_variance(self) -> np.ndarray:
-    """(T,) beta-tilde_t of Eq. 6; zero at t = 0."""
+    """(T,) beta-tilde_t of GLOBER Eq. 6 and LGC-VD Eq. 6; zero at t = 0."""
     return self.betas * (1.0 - self._previous) / (1.0 - self.alphas_cumprod)
 
   @functools.cached_property
   def posterior_mean_coefficients(self) -> tuple[np.ndarray, np.ndarray]:
-    """(T,) and (T,): weights of x_0 and of x_t in the mean mu-tilde_t of Eq. 6."""
+    """(T,) and (T,): weights of x_0 and of x_t in the posterior's mean mu-tilde_t.
+
+    LGC-VD Eq. 6; GLOBER Eq. 6 writes the same with the noise in place of x_0.
+    """
     previous = self._previous
     left = 1.0 - self.alphas_cumprod
     of_x0 = self.betas * np.sqrt(previous) / left
@@ -83,7 +88,7 @@ def make_schedule(
   Args:
     kind: 'scaled_linear' (square root of beta linear in t: GLOBER's release, Stable Diffusion),
       'linear' (beta linear in t: DDPM) or 'cosine' (abar a squared cosine: Nichol & Dhariwal
-      Eq. 17; LGC-VD; the two betas are not used).
+      2021 Eq. 17; LGC-VD; the two betas are not used).
     num_timesteps: T.
     beta_start: first beta.
     beta_end: last beta.

@@ -1,4 +1,4 @@
-"""LGC-VD's UNet over frames stacked on channels, and its sequence encoder (Sec. 3.2, 4.2).
+"""LGC-VD's UNet over frames stacked on channels, and its sequence encoder (LGC-VD Sec. 3.2, 4.2).
 
 A fragment of F frames of c channels is one map (n, h, w, F c), frame by frame. Nothing in the
 networks knows of time: frames mix because they share channels, so neither F nor the number of
@@ -101,7 +101,7 @@ class StackedResBlock(nn.Module):
 class StackedAttention(nn.Module):
   """Attention of a map's pixels to a context's, or to their own; with the input, over sqrt(2).
 
-  The map and the context pass the same norm, so they have as many channels. Eq. 10-11.
+  The map and the context pass the same norm, so they have as many channels. LGC-VD Eq. 10-11.
   """
 
   head_channels: int | None
@@ -220,7 +220,7 @@ class LGCUNet(_Network):
       t: (n,) timesteps of the whole chain.
       condition: (n, h, w, k (c + 1)) conditioning frames, each followed by its mask.
       context: (n, h', w', C) from the sequence encoder, C the last width. None builds a network
-        without cross-attention (Table 5 without the sequence encoder).
+        without cross-attention (LGC-VD Table 5 without the sequence encoder).
 
     Returns:
       (n, h, w, F c).

@@ -1,0 +1,228 @@
+"""--mode=report: a workdir as one page, report.html, that opens from disk without a network."""
+
+import json
+import pathlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import ml_collections
+import numpy as np
+from absl import logging
+
+from experiments import checks, commands
+from experiments.page import GENERATOR, Element, Media, bars, chart, document, element, table
+from videodiff_jax.training.workdir import read_config
+from videodiff_jax.training.writers import read_metrics
+
+_NAME = "report.html"
+_MOST_BYTES = 24 * 2**20  # of embedded media, which base64 makes a third longer
+_MOST_EACH = 6 * 2**20
+_VIDEOS_SHOWN = 16  # of a folder of samples
+_SPEED = ("steps_per_s", "frames_per_s", "gflops_per_s", "input_wait")
+_LADDER = (
+  "Distances of each set of held-out or drawn clips to training clips; lower is nearer. real is "
+  "what remains between two sets of real clips; shuffled, frozen and blurred are real ones damaged "
+  "on purpose."
+)
+
+
+def write(workdir: pathlib.Path) -> pathlib.Path:
+  """Writes the page of a run, in place of an earlier one.
+
+  Returns:
+    The page.
+
+  Raises:
+    CheckpointError: no workdir.
+    UserError: report.html is there and no page of ours.
+  """
+  config = read_config(workdir)
+  out = workdir / _NAME
+  if out.exists() and GENERATOR not in out.read_text(errors="replace")[:1000]:
+    raise checks.UserError(f"{out} was not written by --mode=report: move it, then run this again.")
+  media = Media(workdir, _MOST_BYTES, _MOST_EACH)
+  body = [
+    *_summary(workdir, config),
+    *_commands(workdir),
+    *_training(workdir, config, media),
+    *_evaluations(workdir, media),
+    *_samples(workdir, config, media),
+  ]
+  if media.left_out:
+    body.append(element("h2", "Left out"))
+    body.append(element("p", "Too large for this page: ", ", ".join(media.left_out), "."))
+  body += [element("h2", "Configuration"), _details(config.to_json(indent=2), "config.json")]
+  # Whole or not at all.
+  half = workdir / f".{_NAME}"
+  half.write_text(document(f"{config.system}: {workdir.resolve().name}", body))
+  half.replace(out)
+  logging.info("The report: %s (%.1f MB)", out, out.stat().st_size / 1e6)
+  return out
+
+
+def _summary(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> Iterator[Element]:
+  rows = []
+  for name in config.stages:
+    last = (_metrics(workdir / name) or [{}])[-1]
+    rows.append((name, f"{last.get('step', 0):g}", f"{config.train[name].steps}",
+                 f"{last['loss']:.4g}" if "loss" in last else ""))  # fmt: skip
+  data = config.data
+  yield element(
+    "p",
+    f"Data set {data.name}, {data.image_size} x {data.image_size} pixels, clips of "
+    f"{data.num_frames} frames; seed {config.seed}.",
+  )
+  yield table(("stage", "steps logged", "of", "last loss"), rows)
+
+
+def _commands(workdir: pathlib.Path) -> Iterator[Element]:
+  yield element("h2", "Commands")
+  known = commands.read(workdir)
+  if not known:
+    yield element(
+      "p",
+      "This run was made before its commands were recorded; its configuration stands below.",
+      class_="note",
+    )
+    return
+  yield element("pre", "\n".join(f"{entry['command']}  # {entry['code']}" for entry in known))
+
+
+def _metrics(folder: pathlib.Path) -> list[dict[str, float]]:
+  """A stage's logged rows; none where there are none, or a line is only half written."""
+  file = folder / "metrics.jsonl"
+  try:
+    return read_metrics(file) if file.is_file() else []
+  except (ValueError, KeyError, TypeError) as error:
+    logging.warning("%s cannot be read (%r): its curves are left out.", file, error)
+    return []
+
+
+def _training(
+  workdir: pathlib.Path, config: ml_collections.ConfigDict, media: Media
+) -> Iterator[Element]:
+  for name in config.stages:
+    rows = _metrics(workdir / name)
+    if not rows:
+      continue
+    yield element("h2", f"Training: {name}")
+    keys = dict.fromkeys(key for row in rows for key in row if key != "step")
+    charts = {
+      key: chart(key, {key: [(row["step"], row[key]) for row in rows if key in row]}, "step")
+      for key in keys
+    }
+    yield element("div", *(drawn for key, drawn in charts.items() if key not in _SPEED))
+    speed = [drawn for key, drawn in charts.items() if key in _SPEED]
+    yield element("details", element("summary", "speed"), *speed)
+    previews = sorted((workdir / name / "previews").glob("*.png"))
+    for strip in previews[-1:]:
+      caption = f"preview at step {int(strip.stem):g}, held-out clips: the rows of the strip below"
+      yield from filter(None, [
+        media.figure(strip.with_suffix(".gif"), caption), media.figure(strip, "the same as a strip")
+      ])  # fmt: skip
+
+
+def _evaluations(workdir: pathlib.Path, media: Media) -> Iterator[Element]:
+  for file in sorted((workdir / "evaluations").glob("*.json")):
+    yield element("h2", f"Evaluation: {file.stem}")
+    try:
+      record = json.loads(file.read_text())
+      yield from list(_scores(record))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+      yield element("p", f"{file.name} is no score file: {error!r}", class_="note")
+      continue
+    pictures = [file.with_suffix(".gif"), file.with_suffix(".png")]
+    if file.stem.startswith("ladder"):
+      number = file.stem.removeprefix("ladder")
+      names = (f"sets{number}.gif", f"sets{number}.png", f"nearest_training_clips{number}.png")
+      pictures = [file.with_name(name) for name in names]
+    for picture in pictures:
+      yield from filter(None, [media.figure(picture, picture.stem.replace("_", " "))])
+    yield _details(file.read_text(), file.name)
+
+
+def _scores(record: dict[str, Any]) -> Iterator[Element]:
+  """Tables of all scores, the ladder as bars, and the curves over frames."""
+  protocol = record["protocol"]
+  about = protocol if isinstance(protocol, str) else f"{protocol['name']}: {protocol['about']}"
+  yield element("p", f"Protocol {about}", class_="note")
+  for name, scores in record["scores"].items():
+    yield element("h3", name)
+    intervals = record.get("intervals", {}).get(name, {})
+    if name == "fvd":
+      notes = {row: _interval(intervals.get(row)) for row in scores}
+      yield bars(scores, notes)
+      yield element("p", _LADDER, class_="note")
+    else:
+      yield from _tables(scores, intervals)
+  if curves := record.get("curves"):
+    yield element("h3", "Frame by frame")
+    first = protocol["first_scored"] if isinstance(protocol, dict) else 0
+    for key in dict.fromkeys(key for lines in curves.values() for key in lines):
+      lines = {
+        name: list(enumerate(values[key], first))
+        for name, values in curves.items()
+        if key in values
+      }
+      yield chart(key, lines, "frame")
+
+
+def _tables(scores: dict[str, Any], intervals: dict[str, Any]) -> Iterator[Element]:
+  """A table of rows by name; single numbers and deeper trees follow it."""
+  rows = {
+    name: row
+    for name, row in scores.items()
+    if isinstance(row, dict) and not any(isinstance(cell, dict) for cell in row.values())
+  }
+  columns = list(dict.fromkeys(key for row in rows.values() for key in row))
+
+  def cell(name: str, key: str) -> str:
+    if key not in rows[name]:
+      return ""
+    return f"{rows[name][key]:.4g} {_interval(intervals.get(name, {}).get(key))}".rstrip()
+
+  if rows:
+    yield table(("", *columns), [(name, *(cell(name, key) for key in columns)) for name in rows])
+  singles = {name: value for name, value in scores.items() if not isinstance(value, dict)}
+  if singles:
+    yield table(("", ""), [(name, f"{value:.4g}") for name, value in singles.items()])
+  for name in scores.keys() - rows.keys() - singles.keys():
+    yield from _tables(scores[name], intervals.get(name, {}))
+
+
+def _interval(ends: list[float] | None) -> str:
+  return f"[{ends[0]:.4g}, {ends[1]:.4g}]" if ends else ""
+
+
+def _samples(
+  workdir: pathlib.Path, config: ml_collections.ConfigDict, media: Media
+) -> Iterator[Element]:
+  folders = sorted(path for path in (workdir / "samples").glob("*") if path.is_dir())
+  if folders:
+    yield element("h2", "Samples")
+  for folder in folders:
+    yield element("h3", folder.name)
+    caption = _captions(folder, config)
+    videos = sorted(file for file in folder.glob("*.mp4") if file.stem.isdigit())
+    shown = [media.figure(file, caption(int(file.stem))) for file in videos[:_VIDEOS_SHOWN]]
+    if not any(shown):
+      shown = [media.figure(folder / "all.gif", "all clips")]
+    yield element("div", *shown)
+    yield from filter(None, [media.figure(folder / "strip.png", "as strips")])
+    settings = folder / "settings.json"
+    if settings.is_file():
+      yield _details(settings.read_text(errors="replace"), settings.name)
+
+
+def _captions(folder: pathlib.Path, config: ml_collections.ConfigDict) -> Callable[[int], str]:
+  """What stands under a folder's n-th video: its number, and its class where it has one."""
+  file = folder / "samples.npz"
+  if config.get("condition") != "class" or not file.is_file():
+    return str
+  with np.load(file) as saved:
+    labels = saved["labels"]
+  return lambda number: f"{number}: class {labels[number]}"
+
+
+def _details(text: str, name: str) -> Element:
+  return element("details", element("summary", name), element("pre", text))
