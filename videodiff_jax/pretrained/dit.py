@@ -11,7 +11,7 @@ from videodiff_jax.pretrained.state_dict import Rules, State, convert
 
 _LABELS = "y_embedder.embedding_table.weight"
 
-_DIT: Rules = (
+DIT: Rules = (
   (r"^x_embedder\.proj", "patch"),
   (r"^t_embedder\.mlp\.0", "time_embed.linear_in"),
   (r"^t_embedder\.mlp\.2", "time_embed.linear_out"),
@@ -47,4 +47,4 @@ def dit_params(state: State, shapes: Mapping[str, Any]) -> dict[str, Any]:
     if shapes["label_embed"]["embedding"].shape == (classes + 1, width):
       # Trained without condition dropout: there was never a null class to learn.
       state[_LABELS] = np.concatenate([state[_LABELS], np.zeros((1, width), np.float32)])
-  return convert(state, _DIT, shapes)
+  return convert(state, DIT, shapes)
