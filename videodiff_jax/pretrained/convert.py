@@ -25,6 +25,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 import videodiff_jax
+from videodiff_jax.glober import initial
 from videodiff_jax.glober import networks as glober_networks
 from videodiff_jax.lgcvd import stages as lgcvd_stages
 from videodiff_jax.pretrained import architectures, lgcvd, sources, tensor_files, weights_folder
@@ -145,8 +146,7 @@ def _networks(
   if config is not None:
     if config.system != "glober":
       raise ValueError(f"Kind {kind} is for GLOBER; the configuration is of {config.system!r}.")
-    ours = glober_networks.build(config)
-    of_config = {"kl_vae": ours.kl_vae, "unet": ours.autoencoder.unet, "generator": ours.generator}
+    of_config = initial.modules(glober_networks.build(config))
     modules = {name: of_config[name] for name in modules}
   opened = tensor_files.read(source)
   tensors = opened.tensors
