@@ -56,6 +56,7 @@ setup(
     "optax>=0.2.6,<0.3",
     "orbax-checkpoint>=0.11.30,<0.13",
     "pillow>=11,<14",
+    "safetensors>=0.8,<0.9",
     "scipy>=1.14,<2",
     "tensorboardX>=2.6.2,<3",
     "tensorflow-datasets>=4.9.9,<4.10",

@@ -30,6 +30,13 @@ def base() -> ConfigDict:
   config.mesh.data = -1  # devices along 'data'; -1: all that fsdp leaves
   config.mesh.fsdp = 1  # devices that share one copy of the parameters
 
+  config.init = ConfigDict()  # pretrained weights: files, or folders made of them; '': none
+  config.init.kl_vae = ""  # Stable Diffusion's or KL-f4 (Sec. 3.1): its stage trains nothing then
+  config.init.unet = ""  # Stable Diffusion's (Sec. 3.1); the rest of the autoencoder is drawn
+  config.init.generator = ""  # a DiT: what fits is taken, what does not is listed (ours)
+  config.init.text_encoder = ""  # CLIP's
+  config.init.allow = ""  # comma-joined patterns of tensors that may be missing or left over
+
   config.data = data = ConfigDict()
   data.name = ""  # of the builder in data/, see python -m data.prepare --help
   data.dir = ""  # the prepared store; embedded sets prepare theirs in data/stores

@@ -1,6 +1,7 @@
 """What the experiments ask of GLOBER: see systems.py."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -9,7 +10,7 @@ import ml_collections
 
 from experiments.errors import UserError, choice
 from videodiff_jax.diffusion import noise, samplers
-from videodiff_jax.glober import adversarial, frame_stage, networks, sampling, stages
+from videodiff_jax.glober import adversarial, frame_stage, initial, networks, sampling, stages
 from videodiff_jax.glober.networks import Networks, build
 from videodiff_jax.training import flops
 
@@ -78,6 +79,11 @@ def check(config: ml_collections.ConfigDict) -> None:
       samplers.make_sampler(process, **config.sample[name])
     except ValueError as error:
       raise UserError(f"config.sample.{name}: {error}") from error
+
+
+def check_pretrained(config: ml_collections.ConfigDict, stages: Sequence[str]) -> None:
+  """Raises UserError's causes for a file of config.init that is not what the stages begin with."""
+  initial.check(config, build(config), stages)
 
 
 def _check_sizes(config: ml_collections.ConfigDict) -> None:

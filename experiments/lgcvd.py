@@ -1,5 +1,6 @@
 """What the experiments ask of LGC-VD: see systems.py."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -26,6 +27,11 @@ def clip_settings(config: ml_collections.ConfigDict) -> dict[str, Any]:
 def store_options(config: ml_collections.ConfigDict) -> dict[str, Any]:
   """Videos long enough to predict: GLOBER's demo has shorter ones."""
   return {"num_frames": config.data.video_frames}
+
+
+def check_pretrained(config: ml_collections.ConfigDict, stages: Sequence[str]) -> None:
+  """Nothing is given: published weights become a workdir, see pretrained/convert.py."""
+  del config, stages
 
 
 def check(config: ml_collections.ConfigDict) -> None:

@@ -28,7 +28,7 @@ class StageFigures:
   """What a stage costs.
 
   Attributes:
-    parameters: trained, without an adversary's.
+    parameters: of its average: what it hands on.
     flops_per_step: of the whole batch, all devices together; with the adversarial loss on.
     state_bytes: of the whole TrainState.
     device_bytes: of state and frozen networks on one device of the mesh.
@@ -71,7 +71,7 @@ def _stage_figures(config: ml_collections.ConfigDict, name: str) -> StageFigures
   train, frozen = _arguments(key, name)
   mesh = abstract_mesh(config)
   return StageFigures(
-    parameters=count_parameters(train.params),
+    parameters=count_parameters(train.ema_params),
     flops_per_step=_flops_per_step(key, name, -1),
     state_bytes=_bytes(train),
     device_bytes=_device_bytes(train, mesh) + _device_bytes(frozen, mesh),
@@ -89,6 +89,12 @@ def flops_between(config: ml_collections.ConfigDict, name: str, begin: int, end:
     if steps > 0:
       total += steps * _flops_per_step(config.to_json(), name, i - len(firsts))
   return total
+
+
+def steps_of(config: ml_collections.ConfigDict, name: str) -> int:
+  """Steps a stage is trained for: none where its weights are given."""
+  trained = _stages(config).make_stage(config, name).train_steps
+  return config.train[name].steps if trained else 0
 
 
 def show(config: ml_collections.ConfigDict) -> str:
@@ -170,9 +176,11 @@ def _arguments(config_json: str, name: str) -> tuple[TrainState, Any]:
 def _flops_per_step(config_json: str, name: str, index: int) -> int:
   """Of the stage's step function of that index, counted from the end."""
   config = ml_collections.ConfigDict(json.loads(config_json))
-  step = _stages(config).make_stage(config, name).train_steps[index][1]
+  steps = _stages(config).make_stage(config, name).train_steps
+  if not steps:
+    return 0
   batch = systems.of(config).abstract_batch(config, name)
-  traced = jax.jit(step).trace(*_arguments(config_json, name), batch)
+  traced = jax.jit(steps[index][1]).trace(*_arguments(config_json, name), batch)
   return flops.count(traced.jaxpr)
 
 

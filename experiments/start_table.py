@@ -36,13 +36,14 @@ def show(
   for name in config.stages:
     figures = plan.stage_figures(config, name)
     done = steps_done(workdir, name) or 0
-    left = max(config.train[name].steps - done, 0)
-    minutes = plan.flops_between(config, name, done, config.train[name].steps) / speed / 60
-    size = figures.state_bytes * config.train[name].keep
-    needed += size if left else 0
+    steps = plan.steps_of(config, name)
+    minutes = plan.flops_between(config, name, done, steps) / speed / 60
+    # Of given weights there is one checkpoint.
+    size = figures.state_bytes * (config.train[name].keep if steps else 1)
+    needed += size if steps > done or steps_done(workdir, name) is None else 0
     rows.append(
-      (name, f"{figures.parameters:,}", config.train[name].steps, done,
-       f"{max(minutes, 0.1):.1f}", f"{size / 1e9:.2f}")
+      (name, f"{figures.parameters:,}", steps or "given", done,
+       f"{max(minutes, 0.1) if steps else 0:.1f}", f"{size / 1e9:.2f}")
     )  # fmt: skip
   heading = ("stage", "parameters", "steps", "done", "minutes (estimate)", "disk, GB")
   free = shutil.disk_usage(_existing_parent(workdir)).free

@@ -7,6 +7,7 @@ A system is a module of this folder with
   clip_settings(config): what its clips have beside length, stride, flips and sampling.
   store_options(config): of an embedded data set's builder, beside its size.
   check(config): raises UserError for values that nothing could be made of.
+  check_pretrained(config, stages): raises ValueError for given weights that do not fit the stages.
   countable(config): changes a copy so that what multiplies nothing is not traced.
   abstract_batch(config, stage): the shapes of a batch.
   network_figures(networks): (network, parameters, FLOPs of a forward pass, what one is).

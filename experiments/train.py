@@ -19,7 +19,7 @@ from experiments import checks, start_table, systems
 from videodiff_jax.inputs import clips, video_io
 from videodiff_jax.inputs.frame_store import FrameStore
 from videodiff_jax.training import loop, partitioning
-from videodiff_jax.training.workdir import load_ema, write_config
+from videodiff_jax.training.workdir import load_ema, steps_done, write_config
 
 _PREVIEW_CLIPS = 4
 
@@ -40,6 +40,9 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path, only: str | 
   store = open_store(config, "train")
   held_out = open_store(config, "test")
   checks.check_store(config, store)
+  with checks.told():
+    unborn = [name for name in config.stages if steps_done(workdir, name) is None]
+    systems.of(config).check_pretrained(config, unborn)
   claim_workdir(config, workdir)
   start_table.show(config, workdir, mesh, store)
   ema: dict[str, dict[str, Any]] = {}

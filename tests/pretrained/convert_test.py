@@ -48,7 +48,8 @@ def write(torch: types.ModuleType, file: pathlib.Path, **changes: object) -> pat
 
 def test_the_workdir_is_as_training_leaves_it(torch, tmp_path) -> None:
   source, out = write(torch, tmp_path / "tiny.pt"), tmp_path / "runs" / "tiny"
-  converted, sha256 = convert.convert("lgcvd", source, config(), out)
+  converted, files = convert.convert("lgcvd", source, config(), out)
+  ((_, sha256),) = files.values()
   assert [path.name for path in out.parent.iterdir()] == ["tiny"]
   assert {path.name for path in out.iterdir()} == {"config.json", "lgcvd"}
   assert read_config(out).to_json() == config().to_json()
@@ -68,7 +69,7 @@ def test_the_workdir_is_as_training_leaves_it(torch, tmp_path) -> None:
   assert meta["source"] == {"file": "tiny.pt", "sha256": sha256}
   assert meta["config"] == json.loads(config().to_json())
 
-  said = convert.report(converted, sha256, source, out)
+  said = convert.report(converted, files, out)
   for part in (f"{source.stat().st_size:,} bytes", sha256, "step 12", f"--workdir={out}"):
     assert part in said
   assert converted.tensors == 2 * len(lgcvd_test.state())
@@ -118,7 +119,7 @@ def test_other_files_are_told(torch, tmp_path, content: bytes) -> None:
   (tmp_path / "other.pt").write_bytes(content)
   with pytest.raises(ValueError, match="no PyTorch file"):
     convert.convert("lgcvd", tmp_path / "other.pt", config(), tmp_path / "out")
-  with pytest.raises(FileNotFoundError, match=r"No file .*absent\.pt"):
+  with pytest.raises(FileNotFoundError, match=r"No file or folder .*absent\.pt"):
     convert.convert("lgcvd", tmp_path / "absent.pt", config(), tmp_path / "out")
   assert not (tmp_path / "out").exists()
 
@@ -129,6 +130,7 @@ def test_other_files_are_told(torch, tmp_path, content: bytes) -> None:
     (config(""), r"ups\.1\.1\.NIN_0\.W has no place.*needs their variant :release"),
     (config("release,no_encoder"), r"has no place; .*; and \d+ more"),
     (glober_digits.get_config(), "of system 'glober'"),
+    (None, "needs --config"),
   ],
 )
 def test_another_configuration_is_told(torch, tmp_path, other, message) -> None:

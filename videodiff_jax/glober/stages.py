@@ -9,7 +9,7 @@ import ml_collections
 import optax
 from einops import rearrange
 
-from videodiff_jax.glober import adversarial, generator, sampling
+from videodiff_jax.glober import adversarial, generator, initial, sampling
 from videodiff_jax.glober.autoencoder import decode_frames, encode_frames, reconstruction
 from videodiff_jax.glober.frame_stage import kl_vae_stage
 from videodiff_jax.glober.networks import Networks, build
@@ -22,13 +22,16 @@ NAMES = ("kl_vae", "autoencoder", "generator")
 
 
 def make_stage(config: ml_collections.ConfigDict, name: str) -> Stage:
-  """The stage of a name; see `NAMES`."""
+  """The stage of a name; see `NAMES`. It begins with the weights of `config.init`, if given."""
   makers: dict[str, Callable[[ml_collections.ConfigDict, Networks], Stage]] = {
     "kl_vae": kl_vae_stage,
     "autoencoder": autoencoder_stage,
     "generator": generator_stage,
   }
-  return makers[name](config, build(config))
+  networks = build(config)
+  if name == "kl_vae" and initial.path_of(config, name):
+    return initial.given_kl_vae_stage(config, networks)
+  return initial.with_pretrained(config, networks, makers[name](config, networks))
 
 
 def frozen_networks(name: str, ema: dict[str, dict[str, Any]]) -> dict[str, Any]:

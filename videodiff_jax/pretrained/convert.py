@@ -1,10 +1,14 @@
-"""Makes a workdir of other people's weights, as if they had been trained here.
+"""Other people's weights in our form, or back again.
 
+  python -m videodiff_jax.pretrained.convert --kind=sd-v1 --source=v1-5-pruned.safetensors --out=DIR
   python -m videodiff_jax.pretrained.convert --kind=lgcvd --source=bair.pt \
     --config=configs/lgcvd_bair.py:release --out=DIR
+  python -m videodiff_jax.pretrained.convert --export --source=DIR --out=FILE.safetensors
 
-`experiments.main` then takes it as --workdir=DIR. A command, so it stands above every room of the
-package and none may import it.
+Of kind lgcvd a workdir is made, as if it had been trained here, for experiments.main's --workdir.
+Of the others a folder of parameters, for config.init (which takes the published files as well).
+--export writes such a folder as the published file again. A command, so it stands above every room
+of the package and none may import it.
 """
 
 import dataclasses
@@ -13,7 +17,7 @@ import json
 import pathlib
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -21,13 +25,20 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 import videodiff_jax
+from videodiff_jax.glober import initial
+from videodiff_jax.glober import networks as glober_networks
 from videodiff_jax.lgcvd import stages as lgcvd_stages
-from videodiff_jax.pretrained import lgcvd
+from videodiff_jax.pretrained import architectures, lgcvd, sources, tensor_files, weights_folder
 from videodiff_jax.training import config_flag
 from videodiff_jax.training.checkpoints import Checkpoints, fingerprint
 from videodiff_jax.training.flops import count_parameters
 from videodiff_jax.training.state import TrainState
 from videodiff_jax.training.workdir import write_config
+
+KINDS = (*architectures.PUBLISHED, "lgcvd")
+
+# File name -> bytes, sha256.
+Files = dict[str, tuple[int, str]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,31 +46,41 @@ class Converted:
   """What a source becomes.
 
   Attributes:
-    stage: the one it is a checkpoint of.
-    state: of that stage.
+    files: of the source.
     tensors: found in the source and placed.
     parameters: of each network.
+    notes: what else was met, a sentence each.
+    usage: what to do with the output, whose path is put in for {out}.
+    write: makes a folder of it, given the files' digests.
   """
 
-  stage: str
-  state: TrainState
+  files: tuple[pathlib.Path, ...]
   tensors: int
   parameters: dict[str, int]
+  notes: tuple[str, ...]
+  usage: str
+  write: Callable[[pathlib.Path, Files], None]
 
 
 def convert(
-  kind: str, source: pathlib.Path, config: ConfigDict, out: pathlib.Path
-) -> tuple[Converted, str]:
-  """Writes the workdir `out`, whole or not at all.
+  kind: str,
+  source: pathlib.Path,
+  config: ConfigDict | None,
+  out: pathlib.Path,
+  allow: Collection[str] = (),
+) -> tuple[Converted, Files]:
+  """Writes `out`, whole or not at all.
 
   Args:
-    kind: a key of `KINDS`.
-    source: the published file.
-    config: of the networks inside, and of how the workdir samples.
+    kind: of `KINDS`.
+    source: the published file or folder.
+    config: of the networks inside (lgcvd: and of how the workdir samples); None: the published
+      ones.
     out: a folder that is not there yet, or empty.
+    allow: patterns of tensors that may be left over and of our parameters that may be missing.
 
   Returns:
-    What was converted, and the sha256 of `source`.
+    What was converted, and the size and sha256 of each file.
 
   Raises:
     FileExistsError: `out` holds something.
@@ -67,43 +88,112 @@ def convert(
     ImportError: what reads the file is not installed.
     ValueError: the source is not of this kind or not of this configuration.
   """
-  if out.exists() and (not out.is_dir() or any(out.iterdir())):
-    raise FileExistsError(f"{out} is not empty. Choose another --out; nothing was written.")
-  if not source.is_file():
-    raise FileNotFoundError(f"No file {source}.")
-  with source.open("rb") as file:
-    sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-  converted = KINDS[kind](source, config)
+  _check_free(out)
+  if not source.exists():
+    raise FileNotFoundError(f"No file or folder {source}.")
+  if kind == "lgcvd":
+    converted = _lgcvd(source, config)
+  else:
+    converted = _networks(kind, source, config, allow)
+  files = {file.relative_to(source.parent).as_posix(): _digest(file) for file in converted.files}
   out.parent.mkdir(parents=True, exist_ok=True)
   with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as folder:
-    workdir = pathlib.Path(folder) / out.name
-    write_config(workdir, config)
-    _save(workdir, config, converted, {"file": source.name, "sha256": sha256})
-    workdir.rename(out)
-  return converted, sha256
+    made = pathlib.Path(folder) / out.name
+    converted.write(made, files)
+    made.rename(out)
+  return converted, files
 
 
-def _save(
-  workdir: pathlib.Path, config: ConfigDict, converted: Converted, source: dict[str, str]
-) -> None:
-  """The checkpoint, with all that `training.loop` asks of its own."""
-  step, train = int(converted.state.step), config.train[converted.stage]
-  checkpoints = Checkpoints(workdir / converted.stage / "checkpoints")
-  meta = {
-    "config": json.loads(config.to_json()),
-    "code": videodiff_jax.__version__,
-    "frozen": fingerprint({}),
-    "examples": step * train.batch_size,
-    "source": source,
+def export(source: pathlib.Path, out: pathlib.Path) -> list[pathlib.Path]:
+  """Writes a converted folder as the published file again, whole or not at all.
+
+  Args:
+    source: a folder that `convert` made of another kind than lgcvd.
+    out: not there yet: a file, or a folder where the source was one with subfolders.
+
+  Returns:
+    The files written.
+
+  Raises:
+    FileExistsError: `out` is there.
+    ValueError: `source` is no such folder, or damaged.
+  """
+  _check_free(out)
+  weights_folder.check(source)
+  out.parent.mkdir(parents=True, exist_ok=True)
+  with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as folder:
+    made = pathlib.Path(folder) / out.name
+    files = [out / file.relative_to(made) for file in weights_folder.export(source, made)]
+    made.rename(out)
+  return files
+
+
+def _check_free(out: pathlib.Path) -> None:
+  if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    raise FileExistsError(f"{out} is not empty. Choose another --out; nothing was written.")
+
+
+def _digest(path: pathlib.Path) -> tuple[int, str]:
+  with path.open("rb") as file:
+    return path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _networks(
+  kind: str, source: pathlib.Path, config: ConfigDict | None, allow: Collection[str]
+) -> Converted:
+  """The networks of a kind, and what else the file holds."""
+  modules = architectures.PUBLISHED[kind]
+  if config is not None:
+    if config.system != "glober":
+      raise ValueError(f"Kind {kind} is for GLOBER; the configuration is of {config.system!r}.")
+    of_config = initial.modules(glober_networks.build(config))
+    modules = {name: of_config[name] for name in modules}
+  opened = tensor_files.read(source)
+  tensors = opened.tensors
+  fits = {
+    name: sources.fit_tensors(name, tensors, source, architectures.shapes(module), allow)
+    for name, module in modules.items()
   }
-  checkpoints.save(step, converted.state, meta)
-  checkpoints.wait()
-  checkpoints.close()
+  notes = [f"allowed: {sentence}" for fit in fits.values() for sentence in fit.allowed]
+  aside = {name: tensor for name, tensor in tensors.items() if sources.is_aside(name)}
+  if aside:
+    notes.append(f"kept aside, no parameters of a network: {', '.join(aside)}")
+  left = tensors.keys() - aside.keys()
+  for name in fits:
+    left -= set(sources.names_of(name, tensors))
+  for name in sources.NETWORKS.keys() - fits.keys():
+    if others := left.intersection(sources.names_of(name, tensors)):
+      notes.append(f"not of this kind, left alone: {len(others)} tensors of {name}")
+      left -= others
+  allowed = {name for name in left if sources.is_allowed(allow, name)}
+  notes += [f"allowed: {name} is left over" for name in sorted(allowed)]
+  if strangers := sorted(left - allowed):
+    raise ValueError(
+      f"{source} holds tensors that kind {kind} does not know: {tensor_files.listed(strangers)}. "
+      "If they may be left out, name them with --allow=NAME,... (* stands for anything)."
+    )
+
+  def write(folder: pathlib.Path, files: Files) -> None:
+    placed = {name: fit.placed for name, fit in fits.items()}
+    meta = {"kind": kind, "source": files, "allow": list(allow)}
+    weights_folder.write(folder, placed, aside, meta)
+
+  keys = " ".join(f"--config.init.{name}={{out}}" for name in fits)
+  return Converted(
+    files=opened.files,
+    tensors=sum(len(fit.placed) for fit in fits.values()),
+    parameters={name: fit.size for name, fit in fits.items()},
+    notes=tuple(notes),
+    usage=f"{{out}} is for {keys}",
+    write=write,
+  )
 
 
-def _lgcvd(source: pathlib.Path, config: ConfigDict) -> Converted:
+def _lgcvd(source: pathlib.Path, config: ConfigDict | None) -> Converted:
   """LGC-VD's bair.pt and cityscapes.pt: both copies of both networks."""
   (name,) = lgcvd_stages.NAMES
+  if config is None:
+    raise ValueError("Kind lgcvd needs --config, for example configs/lgcvd_bair.py:release.")
   if config.system != "lgcvd":
     raise ValueError(f"The configuration is of system {config.system!r}; kind lgcvd needs its own.")
   checkpoint = lgcvd.read_checkpoint(source)
@@ -118,26 +208,49 @@ def _lgcvd(source: pathlib.Path, config: ConfigDict) -> Converted:
   state = lgcvd_stages.trained_elsewhere(
     config, *(jax.tree.map(jnp.asarray, tree) for tree in (params, ema_params)), checkpoint.step
   )
+
+  def write(workdir: pathlib.Path, files: Files) -> None:
+    write_config(workdir, config)
+    ((file, (_, sha256)),) = files.items()
+    _save(workdir, name, config, state, {"file": file, "sha256": sha256})
+
   return Converted(
-    stage=name,
-    state=state,
+    files=(source,),
     tensors=len(jax.tree.leaves((params, ema_params))),
     parameters={network: count_parameters(tree) for network, tree in params["params"].items()},
+    notes=(f"step {checkpoint.step:,}",),
+    usage="{out} is a workdir: python -m experiments.main --mode=predict --workdir={out}",
+    write=write,
   )
 
 
-KINDS: dict[str, Callable[[pathlib.Path, ConfigDict], Converted]] = {"lgcvd": _lgcvd}
+def _save(
+  workdir: pathlib.Path, name: str, config: ConfigDict, state: TrainState, source: dict[str, str]
+) -> None:
+  """The checkpoint, with all that `training.loop` asks of its own."""
+  step, train = int(state.step), config.train[name]
+  checkpoints = Checkpoints(workdir / name / "checkpoints")
+  meta = {
+    "config": json.loads(config.to_json()),
+    "code": videodiff_jax.__version__,
+    "frozen": fingerprint({}),
+    "examples": step * train.batch_size,
+    "source": source,
+  }
+  checkpoints.save(step, state, meta)
+  checkpoints.wait()
+  checkpoints.close()
 
 
-def report(converted: Converted, sha256: str, source: pathlib.Path, out: pathlib.Path) -> str:
+def report(converted: Converted, files: Files, out: pathlib.Path) -> str:
   """A few lines for people: what was read, and what to do with it."""
   parameters = ", ".join(f"{name} {count:,}" for name, count in converted.parameters.items())
   return "\n".join(
     [
-      f"{source}: {source.stat().st_size:,} bytes, sha256 {sha256}",
-      f"  step {int(converted.state.step):,}, {converted.tensors} tensors",
-      f"  parameters: {parameters}",
-      f"{out} is a workdir: python -m experiments.main --mode=predict --workdir={out}",
+      *(f"{name}: {size:,} bytes, sha256 {sha256}" for name, (size, sha256) in files.items()),
+      f"  {converted.tensors} tensors, parameters: {parameters}",
+      *(f"  {note}" for note in converted.notes),
+      converted.usage.format(out=out),
     ]
   )
 
@@ -147,20 +260,30 @@ def main(argv: Sequence[str]) -> None:
     config_flag.fail(f"Unexpected {' '.join(argv[1:])!r}: options begin with --.")
   logging.set_verbosity(logging.WARNING)  # orbax tells of every file
   options = flags.FLAGS
+  if bool(options.kind) == options.export:
+    config_flag.fail(f"Give either --export or --kind, one of {', '.join(KINDS)}.")
   source, out = (pathlib.Path(path).absolute() for path in (options.source, options.out))
   try:
-    print(report(*convert(options.kind, source, options.config, out), source, out))
+    if options.export:
+      print(*(f"{file}: {file.stat().st_size:,} bytes" for file in export(source, out)), sep="\n")
+    else:
+      print(report(*convert(options.kind, source, options.config, out, options.allow), out))
   except (ValueError, ImportError, OSError) as error:
     sys.exit(f"Error: {error}")
 
 
 def define_flags() -> None:
   """The command's flags."""
-  flags.DEFINE_enum("kind", None, sorted(KINDS), "Whose weights they are.", required=True)
-  flags.DEFINE_string("source", None, "The published file.", required=True)
-  flags.DEFINE_string("out", None, "The workdir to write.", required=True)
-  config_flags.DEFINE_config_file("config", None, "configs/NAME.py[:variant,variant]")
-  flags.mark_flag_as_required("config")
+  flags.DEFINE_enum("kind", None, KINDS, "Whose weights they are.")
+  flags.DEFINE_string("source", None, "The published file or folder.", required=True)
+  flags.DEFINE_string("out", None, "The folder to write.", required=True)
+  flags.DEFINE_bool("export", False, "Writes --source, a converted folder, in its old naming.")
+  flags.DEFINE_list(
+    "allow", [], "Names that may be left over in the source or missing in ours; * is any text."
+  )
+  config_flags.DEFINE_config_file(
+    "config", None, "configs/NAME.py[:variant,variant]; by default the published networks."
+  )
 
 
 if __name__ == "__main__":

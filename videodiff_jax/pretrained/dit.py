@@ -1,6 +1,7 @@
 """Names of DiT's release (and of GLOBER's variant with text tokens) in our parameter tree."""
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,10 +9,11 @@ import numpy as np
 
 from videodiff_jax.models.dit import position_table
 from videodiff_jax.pretrained.state_dict import Rules, State, convert
+from videodiff_jax.pretrained.tensor_files import Tensor
 
 _LABELS = "y_embedder.embedding_table.weight"
 
-_DIT: Rules = (
+DIT: Rules = (
   (r"^x_embedder\.proj", "patch"),
   (r"^t_embedder\.mlp\.0", "time_embed.linear_in"),
   (r"^t_embedder\.mlp\.2", "time_embed.linear_out"),
@@ -47,4 +49,20 @@ def dit_params(state: State, shapes: Mapping[str, Any]) -> dict[str, Any]:
     if shapes["label_embed"]["embedding"].shape == (classes + 1, width):
       # Trained without condition dropout: there was never a null class to learn.
       state[_LABELS] = np.concatenate([state[_LABELS], np.zeros((1, width), np.float32)])
-  return convert(state, _DIT, shapes)
+  return convert(state, DIT, shapes)
+
+
+def stack_blocks(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+  """Tensors of an unrolled DiT as `scan_blocks=True` takes them; `models.dit` has it for arrays."""
+  rest, layers = {}, {}
+  for path, tensor in tensors.items():
+    if match := re.fullmatch(r"block_(\d+)\.(.+)", path):
+      layers.setdefault(match[2], {})[int(match[1])] = tensor
+    else:
+      rest[path] = tensor
+
+  def stack(parts: Mapping[int, Tensor]) -> Tensor:
+    shape, dtype = (len(parts), *parts[0].shape), parts[0].dtype
+    return Tensor(shape, dtype, lambda: np.stack([parts[i].load() for i in range(len(parts))]))
+
+  return rest | {f"blocks.{path}": stack(parts) for path, parts in layers.items()}

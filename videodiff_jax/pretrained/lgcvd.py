@@ -2,7 +2,6 @@
 
 import dataclasses
 import pathlib
-import pickle
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from videodiff_jax.pretrained.state_dict import Rules, State, convert
+from videodiff_jax.pretrained.tensor_files import load_torch
 
 # Of the schedule; the run's own takes their place.
 BUFFERS = frozenset({
@@ -134,23 +134,14 @@ def read_checkpoint(path: str | pathlib.Path) -> Checkpoint:
 
   Raises:
     ImportError: PyTorch, which wrote the file, is not installed.
-    ValueError: not a checkpoint of this layout, or one that asks for more than tensors.
+    ValueError: not a checkpoint of this layout, damaged, or one that asks for more than tensors.
   """
-  try:
-    import torch
-  except ImportError as error:
-    raise ImportError('Reading .pt files takes PyTorch: pip install -e ".[parity]".') from error
-  try:
-    content = torch.load(path, map_location="cpu", weights_only=True)
-  except pickle.UnpicklingError as error:
-    raise ValueError(
-      f"{path} holds more than tensors and numbers, or is no PyTorch file: it is not read."
-    ) from error
-  except (EOFError, LookupError, RuntimeError) as error:  # what its parser meets in other bytes
-    raise ValueError(f"{path} is damaged, or no PyTorch file.") from error
+  content = load_torch(pathlib.Path(path))
   missing = {"step", "model", "ema"} - set(content if isinstance(content, dict) else ())
   if missing:
     raise ValueError(f"{path} is no LGC-VD checkpoint: it lacks {', '.join(sorted(missing))}.")
+  import torch
+
   for copy in ("model", "ema"):
     tensors = content[copy].values() if isinstance(content[copy], dict) else [None]
     if not all(isinstance(tensor, torch.Tensor) for tensor in tensors):

@@ -14,7 +14,22 @@ RES_BLOCK: Rules = (
   (r"\bskip_connection\b", "skip"),
 )
 
-_UNET: Rules = (
+TRANSFORMER: Rules = (
+  (r"\btransformer_blocks\.(\d+)", r"block_\1"),
+  (r"\battn1\b", "self_attention"),
+  (r"\battn2\b", "cross_attention"),
+  (r"\bto_q\b", "query"),
+  (r"\bto_k\b", "key"),
+  (r"\bto_v\b", "value"),
+  (r"\bto_out\.0\b", "out"),
+  (r"_attention\.(block_\d+)\.norm1\b", r"_attention.\1.norm_self"),
+  (r"_attention\.(block_\d+)\.norm2\b", r"_attention.\1.norm_cross"),
+  (r"_attention\.(block_\d+)\.norm3\b", r"_attention.\1.norm_feed"),
+  (r"\bff\.net\.0\.proj\b", "feed_in"),
+  (r"\bff\.net\.2\b", "feed_out"),
+)
+
+UNET: Rules = (
   (r"^time_embed\.0", "time_embed.linear_in"),
   (r"^time_embed\.2", "time_embed.linear_out"),
   (r"^input_blocks\.0\.0", "down_0_conv"),
@@ -31,21 +46,18 @@ _UNET: Rules = (
   (r"^out\.0", "norm_out"),
   (r"^out\.2", "conv_out"),
   *RES_BLOCK,
-  (r"\btransformer_blocks\.(\d+)", r"block_\1"),
-  (r"\battn1\b", "self_attention"),
-  (r"\battn2\b", "cross_attention"),
-  (r"\bto_q\b", "query"),
-  (r"\bto_k\b", "key"),
-  (r"\bto_v\b", "value"),
-  (r"\bto_out\.0\b", "out"),
-  (r"\bnorm1\b", "norm_self"),
-  (r"\bnorm2\b", "norm_cross"),
-  (r"\bnorm3\b", "norm_feed"),
-  (r"\bff\.net\.0\.proj\b", "feed_in"),
-  (r"\bff\.net\.2\b", "feed_out"),
+  *TRANSFORMER,
 )
 
-_KL_VAE: Rules = (
+VAE_BLOCK: Rules = (
+  (r"\bnorm1\b", "norm_in"),
+  (r"\bconv1\b", "conv_in"),
+  (r"\bnorm2\b", "norm_out"),
+  (r"\bconv2\b", "conv_out"),
+  (r"\b(?:nin|conv)_shortcut\b", "skip"),
+)
+
+KL_VAE: Rules = (
   (r"^quant_conv", "to_moments"),
   (r"^post_quant_conv", "from_code"),
   (r"\b(?:down|up)\.(\d+)\.block\.(\d+)", r"level_\1_block_\2"),
@@ -55,11 +67,7 @@ _KL_VAE: Rules = (
   (r"\bmid\.block_1", "middle_block_0"),
   (r"\bmid\.attn_1", "middle_attention"),
   (r"\bmid\.block_2", "middle_block_1"),
-  (r"\bnorm1\b", "norm_in"),
-  (r"\bconv1\b", "conv_in"),
-  (r"\bnorm2\b", "norm_out"),
-  (r"\bconv2\b", "conv_out"),
-  (r"\bnin_shortcut\b", "skip"),
+  *VAE_BLOCK,
   (r"\bq\b", "query"),
   (r"\bk\b", "key"),
   (r"\bv\b", "value"),
@@ -69,9 +77,9 @@ _KL_VAE: Rules = (
 
 def unet_params(state: State, shapes: Mapping[str, Any]) -> dict[str, Any]:
   """Parameters of `models.unet.UNet`; names are those below `model.diffusion_model.`."""
-  return convert(state, _UNET, shapes)
+  return convert(state, UNET, shapes)
 
 
 def kl_vae_params(state: State, shapes: Mapping[str, Any]) -> dict[str, Any]:
   """Parameters of `models.kl_vae.KLVAE`; names are those below `first_stage_model.`."""
-  return convert(state, _KL_VAE, shapes)
+  return convert(state, KL_VAE, shapes)

@@ -75,6 +75,8 @@ def train(
 ) -> bool:
   """Trains a stage to `run.steps`, from its newest checkpoint where there is one.
 
+  A stage without steps of its own becomes a checkpoint as it begins.
+
   Args:
     stage: what to train.
     run: how.
@@ -99,7 +101,10 @@ def train(
     stack.callback(writer.close)
     state = _restore_or_init(stage, run, checkpoints, meta, frozen, batches)
     step = int(state.step)
-    if step >= run.steps:
+    if not stage.train_steps and checkpoints.latest_step() is None:
+      checkpoints.save(step, state, meta | {"examples": 0})
+      checkpoints.wait()
+    if not stage.train_steps or step >= run.steps:
       return True
 
     stream = batches(step * run.batch_size)
@@ -177,6 +182,8 @@ def _restore_or_init(
     return checkpoints.restore(latest, target)
   shardings = jax.tree.map(lambda x: x.sharding, target)
   state = jax.jit(stage.init, out_shardings=shardings)(jax.random.key(run.seed))
+  if stage.pretrained is not None:
+    state = stage.pretrained(state)
   if stage.measure is None:
     return state
   return state.replace(statistics=_measure(stage, run, state.key, frozen, batches))

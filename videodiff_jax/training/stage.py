@@ -21,12 +21,14 @@ class Stage:
     name: its folder in the workdir.
     init: key -> TrainState.
     train_steps: (first step, function) pairs in order; the loop compiles each when it is reached.
+      None at all: what is pretrained is all there is to it.
       Most stages have one; the autoencoder gets a second when its adversarial loss sets in.
       A function takes (state, frozen, batch) and returns (state, metrics), with scalars 'loss'
       and 'gradient_norm' among the metrics.
     preview: (state, frozen, batch, key) -> {name: float video (n, f, h, w, c) in [-1, 1]}.
     measure: (frozen, batch, key) -> {name: samples (n, ..., c)} whose per-channel mean and std over
       `measured_examples` become state.statistics; None where nothing is measured.
+    pretrained: puts weights of elsewhere into a fresh state, whose arrays it uses up; or None.
   """
 
   name: str
@@ -35,6 +37,7 @@ class Stage:
   preview: Callable[[TrainState, Any, Batch, jax.Array], dict[str, jax.Array]]
   measure: Callable[[Any, Batch, jax.Array], dict[str, jax.Array]] | None = None
   measured_examples: int = 1024
+  pretrained: Callable[[TrainState], TrainState] | None = None
 
   def step_from(self, step: int) -> tuple[int, TrainStep]:
     """The (first step, function) pair in force after `step` steps."""

@@ -1,0 +1,125 @@
+"""Pretrained weights in the first states of the stages: `config.init`.
+
+The KL-VAE is given whole, so that its stage trains nothing. The UNet (Sec. 3.1) and the DiT are
+where the autoencoder's and the generator's training begins; what of them depends on the latents'
+channels, the patch size or the condition is drawn anew where it does not fit.
+"""
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Collection
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from absl import logging
+from flax import traverse_util
+
+from videodiff_jax.glober.networks import Networks
+from videodiff_jax.pretrained import architectures, dit, sources
+from videodiff_jax.pretrained.tensor_files import listed
+from videodiff_jax.training.stage import Batch, Stage
+from videodiff_jax.training.state import TrainState
+
+# Network of config.init -> its stage, and where it is in that stage's parameters.
+_PLACES: dict[str, tuple[str, tuple[str, ...]]] = {
+  "kl_vae": ("kl_vae", ()),
+  "unet": ("autoencoder", ("unet",)),
+  "generator": ("generator", ()),
+}
+
+
+def path_of(config: ml_collections.ConfigDict, name: str) -> str:
+  """config.init.`name`; '' where no weights are given."""
+  return config.get("init", {}).get(name, "")  # runs of earlier versions have no such group
+
+
+def modules(networks: Networks) -> dict[str, nn.Module]:
+  """The networks that weights can be given for."""
+  unet = networks.autoencoder.unet
+  return {"kl_vae": networks.kl_vae, "unet": unet, "generator": networks.generator}
+
+
+def check(config: ml_collections.ConfigDict, networks: Networks, stages: Collection[str]) -> None:
+  """Compares what is given for these stages with their networks, by names and shapes alone.
+
+  Raises:
+    FileNotFoundError, ImportError, ValueError: the path, the file or its networks are wrong.
+  """
+  for name, (stage, _) in _PLACES.items():
+    if path_of(config, name) and stage in stages:
+      _fit(config, networks, name)
+
+
+def with_pretrained(config: ml_collections.ConfigDict, networks: Networks, stage: Stage) -> Stage:
+  """The stage, beginning with the weights that `config.init` gives for it."""
+  for name, (of_stage, at) in _PLACES.items():
+    if of_stage == stage.name and path_of(config, name):
+      pretrained = functools.partial(_put, config, networks, name, at)
+      return dataclasses.replace(stage, pretrained=pretrained)
+  return stage
+
+
+def given_kl_vae_stage(config: ml_collections.ConfigDict, networks: Networks) -> Stage:
+  """In place of the kl_vae stage where its weights are given: nothing is trained or drawn."""
+
+  def init(key: jax.Array) -> TrainState:
+    empty = {
+      path: jnp.zeros(shape) for path, shape in architectures.shapes(networks.kl_vae).items()
+    }
+    ema_params = {"params": traverse_util.unflatten_dict(empty, sep=".")}
+    return TrainState(jnp.zeros((), jnp.int32), {}, ema_params, (), key, {})
+
+  def preview(train: TrainState, frozen: Any, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
+    raise NotImplementedError("A stage that trains nothing draws no previews.")
+
+  return with_pretrained(config, networks, Stage("kl_vae", init, (), preview))
+
+
+def _fit(config: ml_collections.ConfigDict, networks: Networks, name: str) -> sources.Fit:
+  allow = [pattern for pattern in config.init.allow.split(",") if pattern]
+  wanted = architectures.shapes(modules(networks)[name])
+  path = pathlib.Path(path_of(config, name))
+  return sources.fit(name, path, wanted, allow, adapt=True)
+
+
+def _put(
+  config: ml_collections.ConfigDict,
+  networks: Networks,
+  name: str,
+  at: tuple[str, ...],
+  state: TrainState,
+) -> TrainState:
+  """The fresh state, whose arrays are used up, with the given weights in both its copies.
+
+  Tensors are read one at a time, each device's share going to where the drawn one was.
+  """
+  fit = _fit(config, networks, name)
+  tensors = {path: one.tensor for path, one in fit.placed.items()}
+  if name == "generator" and networks.generator.scan_blocks:
+    tensors = dit.stack_blocks(tensors)
+  copies = [traverse_util.flatten_dict(tree) for tree in (state.params, state.ema_params)]
+  for path, tensor in tensors.items():
+    key = ("params", *at, *path.split("."))
+    places = [(copy, copy[key].sharding) for copy in copies if key in copy]
+    for copy, _ in places:
+      copy[key].delete()
+    array = np.asarray(tensor.load(), np.float32)
+    for copy, sharding in places:
+      copy[key] = jax.make_array_from_callback(array.shape, sharding, array.__getitem__)
+  _tell(config, name, fit)
+  params, ema_params = (traverse_util.unflatten_dict(copy) for copy in copies)
+  return state.replace(params=params, ema_params=ema_params)
+
+
+def _tell(config: ml_collections.ConfigDict, name: str, fit: sources.Fit) -> None:
+  others = {"drawn anew": fit.anew, "allowed": fit.allowed}
+  logging.info(
+    "config.init.%s: %d tensors, %s parameters of %s%s",
+    name, len(fit.placed), f"{fit.size:,}", path_of(config, name),
+    "".join(f"\n  {what}: {listed(sentences)}" for what, sentences in others.items() if sentences),
+  )  # fmt: skip

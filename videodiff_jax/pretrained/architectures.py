@@ -1,0 +1,60 @@
+"""The published networks whose weights are read here, and the shapes of a network's parameters."""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from videodiff_jax.models.dit import DiT
+from videodiff_jax.models.kl_vae import KLVAE
+from videodiff_jax.models.unet import UNet
+from videodiff_jax.pretrained.state_dict import flat_shapes
+
+# Kind of source -> its networks by the names of `sources.NETWORKS`.
+PUBLISHED: dict[str, dict[str, nn.Module]] = {
+  # Rombach et al. 2022: Stable Diffusion v1.1 to v1.5.
+  "sd-v1": {"unet": UNet(), "kl_vae": KLVAE()},
+  # Their first stage of latents 4 times smaller a side, whose code has 3 channels.
+  "kl-f4": {"kl_vae": KLVAE(multipliers=(1, 2, 4), z_channels=3, embed_dim=3)},
+  # Peebles and Xie 2023: DiT-XL/2 on ImageNet.
+  "dit": {
+    "generator": DiT(input_size=32, in_channels=4, patch_size=2, num_classes=1000, learn_sigma=True)
+  },
+}
+
+
+def _kl_vae_inputs(module: KLVAE) -> tuple[Any, ...]:
+  side = module.factor
+  return jnp.zeros((1, side, side, module.in_channels)), jax.random.key(0)
+
+
+def _unet_inputs(module: UNet) -> tuple[Any, ...]:
+  side = 2 ** (len(module.multipliers) - 1)
+  latents = jnp.zeros((1, side, side, module.in_channels))
+  return latents, jnp.zeros(1), jnp.zeros((1, 1, module.context_dim))
+
+
+def _dit_inputs(module: DiT) -> tuple[Any, ...]:
+  x = jnp.zeros((1, module.input_size, module.input_size, module.in_channels))
+  labels = jnp.zeros(1, jnp.int32) if module.num_classes else None
+  tokens = jnp.zeros((1, 1, module.context_dim)) if module.context_dim else None
+  return x, jnp.zeros(1), labels, tokens
+
+
+_INPUTS: dict[type, Callable[[Any], tuple[Any, ...]]] = {
+  KLVAE: _kl_vae_inputs,
+  UNet: _unet_inputs,
+  DiT: _dit_inputs,
+}
+
+
+@functools.lru_cache(maxsize=8)
+def shapes(module: nn.Module) -> Mapping[str, tuple[int, ...]]:
+  """Path -> shape of a network's parameters, as files hold them: a DiT's blocks one by one."""
+  if isinstance(module, DiT):
+    module = module.clone(scan_blocks=False)
+  inputs = _INPUTS[type(module)](module)
+  return flat_shapes(jax.eval_shape(module.init, jax.random.key(0), *inputs)["params"])

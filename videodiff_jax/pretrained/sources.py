@@ -1,0 +1,209 @@
+"""Which tensors of a file are which network's, and whether they are all of it.
+
+A file may hold one network or several, in the naming of the code that trained it or in ours (a
+folder that `weights_folder` wrote). Nothing but names and shapes is read here.
+"""
+
+import dataclasses
+import fnmatch
+import pathlib
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping
+
+from videodiff_jax.pretrained import diffusers_names, dit, stable_diffusion, weights_folder
+from videodiff_jax.pretrained.state_dict import Placed, Rules, problems, told, translate
+from videodiff_jax.pretrained.tensor_files import Tensor, read
+
+Wanted = Mapping[str, tuple[int, ...]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Naming:
+  """How one code base calls the tensors of a network.
+
+  Attributes:
+    prefixes: before every name: '' in a file of this network alone.
+    marker: a name that no other naming has.
+    rules: from all names to the map into our tree.
+  """
+
+  prefixes: tuple[str, ...]
+  marker: str
+  rules: Callable[[Collection[str]], Rules]
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+  """One that weights can be given for.
+
+  Attributes:
+    title: for people.
+    namings: of its tensors.
+    adaptable: a regular expression of our parameters whose shape depends on the network's use:
+      where they do not fit another use they may be drawn anew.
+  """
+
+  title: str
+  namings: tuple[Naming, ...]
+  adaptable: str = "never"
+
+
+def _always(rules: Rules) -> Callable[[Collection[str]], Rules]:
+  return lambda names: rules
+
+
+NETWORKS = {
+  "kl_vae": Network(
+    title="KL-VAE",
+    namings=(
+      Naming(
+        ("first_stage_model.", ""),
+        "encoder.down.0.block.0.conv1.weight",
+        _always(stable_diffusion.KL_VAE),
+      ),
+      Naming(("vae/", ""), "encoder.down_blocks.0.resnets.0.conv1.weight", diffusers_names.kl_vae),
+    ),
+  ),
+  "unet": Network(
+    title="UNet",
+    namings=(
+      Naming(
+        ("model.diffusion_model.", ""), "input_blocks.0.0.weight", _always(stable_diffusion.UNET)
+      ),
+      Naming(("unet/", ""), "down_blocks.0.resnets.0.conv1.weight", diffusers_names.unet),
+    ),
+    adaptable=r"(down_0_conv|conv_out)\.",  # the latents' channels
+  ),
+  "generator": Network(
+    title="DiT",
+    namings=(Naming(("",), "x_embedder.proj.weight", _always(dit.DIT)),),
+    # Patch size and channels, learned variance, classes, text.
+    adaptable=r"(patch|final_out|label_embed|token_embed)\.",
+  ),
+}
+
+# Of a schedule or of training, or computed here: no parameters of a network.
+_ASIDE = re.compile(
+  r"(.*_)?(betas|alphas_cumprod(_prev)?|logvar)|posterior_\w+|scale_factor|lvlb_weights"
+  r"|model_ema\.(decay|num_updates)|loss\..*|(.*\.)?position_ids|pos_embed"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Fit:
+  """The tensors of one network.
+
+  Attributes:
+    placed: by our path; their shapes are the network's.
+    anew: what is to be drawn anew instead, a sentence for each.
+    allowed: what is missing or left over and was allowed by name, a sentence for each.
+  """
+
+  placed: dict[str, Placed]
+  anew: tuple[str, ...] = ()
+  allowed: tuple[str, ...] = ()
+
+  @property
+  def size(self) -> int:
+    """Parameters found."""
+    return sum(one.tensor.size for one in self.placed.values())
+
+
+def fit(
+  name: str, path: pathlib.Path, wanted: Wanted, allow: Collection[str] = (), adapt: bool = False
+) -> Fit:
+  """A network's tensors in a file or folder.
+
+  Args:
+    name: of `NETWORKS`.
+    path: a folder of ours, or what `tensor_files.read` opens.
+    wanted: shapes by path.
+    allow: patterns (*, ?) of our paths that may be missing and of their names that may be left.
+    adapt: whether the network's `adaptable` parameters may be drawn anew.
+
+  Raises:
+    FileNotFoundError, ImportError: as `tensor_files.read`.
+    ValueError: the network is not there, or is not the one wanted.
+  """
+  if not weights_folder.is_one(path):
+    return fit_tensors(name, read(path).tensors, path, wanted, allow, adapt)
+  ours, allowed_before = weights_folder.network(path, name)
+  placed = {key: one for key, one in ours.items() if key in wanted}
+  strangers = {key: key for key in ours if key not in wanted}
+  return _compare(name, placed, strangers, path, wanted, [*allow, *allowed_before], adapt)
+
+
+def fit_tensors(
+  name: str,
+  tensors: Mapping[str, Tensor],
+  path: pathlib.Path,
+  wanted: Wanted,
+  allow: Collection[str] = (),
+  adapt: bool = False,
+) -> Fit:
+  """As `fit`, of tensors in somebody else's naming; `path` is for errors alone."""
+  found = _find(name, tensors)
+  if found is None:
+    begin = ", ".join(sorted(tensors)[:3])
+    raise ValueError(
+      f"{path} holds no {NETWORKS[name].title} in a naming known here. Its {len(tensors)} tensors "
+      f"begin with: {begin}."
+    )
+  prefix, naming = found
+  own = {key.removeprefix(prefix): tensors[key] for key in names_of(name, tensors)}
+  placed, strangers = translate(own, naming.rules(own.keys()), wanted)
+  placed = {key: dataclasses.replace(one, name=prefix + one.name) for key, one in placed.items()}
+  strangers = {prefix + key: path for key, path in strangers.items()}
+  return _compare(name, placed, strangers, path, wanted, allow, adapt)
+
+
+def names_of(name: str, tensors: Iterable[str]) -> list[str]:
+  """The names of a network's tensors; none where it is not there."""
+  found = _find(name, tensors)
+  if found is None:
+    return []
+  return [key for key in tensors if key.startswith(found[0]) and not is_aside(key)]
+
+
+def is_aside(key: str) -> bool:
+  """Whether a tensor is no parameter of any network."""
+  return _ASIDE.fullmatch(key) is not None
+
+
+def is_allowed(allow: Collection[str], *names: str) -> bool:
+  """Whether one of the names fits one of the patterns."""
+  return any(fnmatch.fnmatchcase(name, pattern) for name in names for pattern in allow)
+
+
+def _find(name: str, tensors: Iterable[str]) -> tuple[str, Naming] | None:
+  for naming in NETWORKS[name].namings:
+    for prefix in naming.prefixes:
+      if prefix + naming.marker in tensors:
+        return prefix, naming
+  return None
+
+
+def _compare(
+  name: str,
+  placed: dict[str, Placed],
+  strangers: Mapping[str, str],
+  path: pathlib.Path,
+  wanted: Wanted,
+  allow: Collection[str],
+  adapt: bool,
+) -> Fit:
+  found = problems(placed, strangers, wanted)
+  wrong, anew, allowed = [], [], []
+  for key, sentence in found.items():
+    our_path, their_name = strangers.get(key, key), placed[key].name if key in placed else key
+    if is_allowed(allow, our_path, their_name):
+      allowed.append(sentence)
+    elif adapt and re.match(NETWORKS[name].adaptable, our_path):
+      anew.append(sentence)
+    else:
+      wrong.append(sentence)
+  if wrong:
+    title = NETWORKS[name].title
+    raise ValueError(f"The {title} in {path} is of another configuration: {told(wrong)}.")
+  fitting = {key: one for key, one in placed.items() if key not in found}
+  return Fit(fitting, tuple(anew), tuple(allowed))
