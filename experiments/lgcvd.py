@@ -28,6 +28,12 @@ def store_options(config: ml_collections.ConfigDict) -> dict[str, Any]:
   return {"num_frames": config.data.video_frames}
 
 
+def given(config: ml_collections.ConfigDict) -> dict[str, Any]:
+  """Every frozen network is a stage's."""
+  del config
+  return {}
+
+
 def check(config: ml_collections.ConfigDict) -> None:
   data, fragment, sample = config.data, config.fragment, config.sample
   choice("model.decoder_attention", config.model.decoder_attention, DECODER_ATTENTION)
