@@ -22,13 +22,20 @@ def base() -> ConfigDict:
   )  # in order; the paper's KL-VAE is given
   config.after = ("sample", "evaluate")  # modes run when the last stage is finished; ours
   config.seed = 0  # of parameters, data order, noise and previews
-  config.condition = "none"  # "none" or "class"
+  config.condition = "none"  # "none", "class" (a learned table; ours) or "text" (Sec. 3.1)
   config.precision = "bfloat16"  # of computation; the paper: 16-bit. Parameters stay float32
   config.remat = "blocks"  # "none" or "blocks": recompute blocks in the backward pass; ours
 
   config.mesh = ConfigDict()
   config.mesh.data = -1  # devices along 'data'; -1: all that fsdp leaves
   config.mesh.fsdp = 1  # devices that share one copy of the parameters
+
+  config.text = text = ConfigDict()  # of condition "text"
+  text.source = "prompt"  # of a video: "prompt", "captions" of the store, or its "class_names"
+  text.prompt = ""  # the same for every video, with source "prompt"
+  text.encoder = "none"  # "clip" (Sec. 3.1), "minilm"; "none": the prompt's tokens are learned
+  text.length = 77  # tokens (CLIP's; release: 64 in the decoder where they are learned)
+  text.vocabulary = ""  # of "clip", see inputs/tokenizer.py; "": beside the weights, or installed
 
   config.init = ConfigDict()  # pretrained weights: files, or folders made of them; '': none
   config.init.kl_vae = ""  # Stable Diffusion's or KL-f4 (Sec. 3.1): its stage trains nothing then
@@ -87,6 +94,7 @@ def base() -> ConfigDict:
   model.unet.attention_rates = (1, 2, 4)  # sides 32, 16, 8 (Table 8)
   model.unet.num_heads = 8  # Table 8
   model.unet.context_dim = 768  # width of condition tokens (Stable Diffusion v1)
+  model.unet.text_attention = "cross"  # Stable Diffusion's; "joint": Sec. 3.1
   model.unet.norm_groups = 32  # at most; narrow networks need fewer (ours)
   model.discriminator = ConfigDict()
   model.discriminator.on = "pixels"  # "pixels" (Sec. 3.1) or "latents" (March 2023)
@@ -151,6 +159,9 @@ def base() -> ConfigDict:
   sample.generator = sampler(50)  # Sec. 4.1
   sample.guidance_decoder = 3.0  # s; a scale of 3 in Sec. 4.1, read as s
   sample.guidance_generator = 9.0  # s (Sec. 4.1); counts with a condition alone
+  sample.guidance_form = "single"  # of the decoder; "ddim_v2", "ddim_v1" (release): two scales
+  sample.guidance_video = 1.5  # with two scales (release)
+  sample.guidance_text = 1.5
   sample.noise = "individual"  # starting noise of a clip's frames (Sec. 2); "shared", "mixed"
   sample.frames_per_chunk = 32  # frames drawn in one compiled call; bounds memory
 
@@ -158,6 +169,7 @@ def base() -> ConfigDict:
   evaluate.num_real = 2048  # clips of the training split that sets are compared with
   evaluate.num_fake = 2048  # clips a set
   evaluate.motion = False  # centroid metrics, for one bright object on black
+  evaluate.directions = False  # do clips move as told? for captions as captioned_digits has them
   return config
 
 
@@ -203,17 +215,20 @@ def smoke(config: ConfigDict) -> None:
   data, model = config.data, config.model
   data.image_size = 32
   data.threads = 2
+  config.text.length = min(config.text.length, 16)
   model.latent_scale = 0.0
   multipliers = (1, 1, 1) if len(model.kl_vae.multipliers) == 3 else (1, 1, 1, 1)
   model.kl_vae.update(channels=8, multipliers=multipliers, blocks=1, mid_attention=False)
   for name in ("kl_vae", "video_encoder", "frame_control", "unet", "discriminator"):
     model[name].norm_groups = 4
   model.video_encoder.update(channels=8, blocks=1, num_head_channels=8)
-  model.unet.update(channels=8, multipliers=(1, 1), blocks=1, num_heads=1, context_dim=8)
+  model.unet.update(channels=8, multipliers=(1, 1), blocks=1, num_heads=1)
   model.unet.attention_rates = (2,)
   model.discriminator.update(channels=8, multipliers=(1, 1, 1), attention_rates=(4,))
   model.discriminator.num_head_channels = 8
-  model.dit.update(width=16, depth=2, num_heads=2, context_dim=8, scan_blocks=False)
+  model.dit.update(width=16, depth=2, num_heads=2, scan_blocks=False)
+  if config.text.encoder == "none":  # else tokens are as wide as the encoder's
+    model.unet.context_dim = model.dit.context_dim = 8
   config.loss.cra.start_step = min(config.loss.cra.start_step, 2)
   config.loss.kl_vae.update(lpips=0.0, adversary=0.0)
   for name in config.stages:

@@ -15,6 +15,8 @@ from configs import common
 def get_config(arg: str | None = None) -> ConfigDict:
   config = common.base()
   config.data.name = "sky_timelapse"
+  config.condition = "text"
+  config.text.prompt = "A time-lapse video of sky"  # the release's
   train = config.train
   train.autoencoder.batch_size = 32 * 8  # Table 8, a GPU x 8 (Sec. 4.1: 40 with text; release: 20)
   train.autoencoder.steps = 40_000  # Sec. 4.1

@@ -15,6 +15,8 @@ from configs import common
 def get_config(arg: str | None = None) -> ConfigDict:
   config = common.base()
   config.data.name = "taichi_hd"
+  config.condition = "text"
+  config.text.prompt = "Tai chi"
   config.data.image_size = 128
   config.model.kl_vae.multipliers = (1, 2, 4)  # f_frame = 4 (Table 8)
   config.model.discriminator.multipliers = (1, 2, 3, 4)  # side 16 of 128 is rate 8; ours

@@ -4,8 +4,9 @@
     --config.data.dir=PREPARED_STORE
 
 Hardware of the paper: 8 A100. Time and score here: not run yet (the paper, conditional: FVD 168.9).
-Variants, comma-joined: cond (class-conditional), 128px, v8x8x64 and v16x16x32 (Table 4), no_cra
-(Table 3), frames128 (Table 5), smoke.
+Variants, comma-joined: class_names (conditional as in the paper: CLIP reads the class name; needs
+--config.init.text_encoder), cond (a learned class table instead), 128px, v8x8x64 and v16x16x32
+(Table 4), no_cra (Table 3), frames128 (Table 5), smoke.
 """
 
 from ml_collections import ConfigDict
@@ -17,6 +18,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
   config = common.base()
   config.data.name = "ucf101"
   config.data.num_classes = 101
+  config.condition = "text"
+  config.text.prompt = "A video of a person"  # Sec. 4.2, unconditional
   model = config.model
   model.dit.width = 1152  # Table 8
   model.dit.depth = 28  # Table 8
@@ -29,6 +32,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
   train.generator.optimizer.learning_rate = 1e-4  # May 2023
   config.sample.guidance_decoder = 6.0  # Sec. 4.1
   variants = {
+    "class_names": _class_names,
     "cond": _cond,
     "128px": _at_128px,
     "v8x8x64": _v8x8x64,
@@ -41,6 +45,10 @@ def get_config(arg: str | None = None) -> ConfigDict:
 
 def _cond(config: ConfigDict) -> None:
   config.condition = "class"
+
+
+def _class_names(config: ConfigDict) -> None:
+  config.text.update(source="class_names", encoder="clip", prompt="")
 
 
 def _at_128px(config: ConfigDict) -> None:

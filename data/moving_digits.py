@@ -61,7 +61,7 @@ class MovingDigits(VideoBuilder):
     images, labels = digits(split)
     instance = int(index) % len(images)
     rng = np.random.default_rng([self.options.seed, split == "test", int(index)])
-    corners = bounce(rng, self.options.size, self.options.num_frames)
+    corners = self.path(rng)
     frames = render(images[instance], corners, self.options.size)
     # Pixel i covers [i, i + 1], so its centre, from where pixels are counted, is at i + 1/2.
     scale = self.options.size / 64
@@ -69,8 +69,20 @@ class MovingDigits(VideoBuilder):
     return Video(
       frames[..., None],
       label=str(labels[instance]),
-      extra={"centres": centres.round(3).tolist()},
+      extra={
+        "centres": centres.round(3).tolist(),
+        **self.describe(str(labels[instance]), corners),
+      },
     )
+
+  def path(self, rng: np.random.Generator) -> np.ndarray:
+    """Top left corners (f, 2), x and y."""
+    return bounce(rng, self.options.size, self.options.num_frames)
+
+  def describe(self, label: str, corners: np.ndarray) -> dict[str, str]:
+    """What else the store says of a video; nothing here."""
+    del label, corners
+    return {}
 
   def class_names(self, labels: object) -> list[str]:
     return [str(digit) for digit in range(10)]
@@ -105,13 +117,18 @@ def bounce(rng: np.random.Generator, size: int, num_frames: int) -> np.ndarray:
 
   Uniform start, direction and speed: a straight line folded back into the free space.
   """
-  free = size - _SIDE * size / 64
+  free = free_space(size)
   start = rng.uniform(0, free, 2)
   speed = rng.uniform(0.375, 1.25) * size / 32
   angle = rng.uniform(0, 2 * np.pi)
   velocity = speed * np.array([np.cos(angle), np.sin(angle)])
   path = start + np.arange(num_frames)[:, None] * velocity
   return free - np.abs(path % (2 * free) - free)
+
+
+def free_space(size: int) -> float:
+  """How far a digit's corner can go in a frame of that side."""
+  return size - _SIDE * size / 64
 
 
 def render(digit: np.ndarray, corners: np.ndarray, size: int) -> np.ndarray:

@@ -25,6 +25,7 @@ from absl import app, flags, logging
 
 from data.bair import Bair
 from data.builder import Options, VideoBuilder
+from data.captioned_digits import CaptionedDigits
 from data.cityscapes import Cityscapes
 from data.demo_clips import DemoClips
 from data.hdf5_shards import Hdf5Shards
@@ -35,7 +36,16 @@ from videodiff_jax.inputs.frame_store import MANIFEST
 
 DATASETS: dict[str, type[VideoBuilder]] = {
   builder.name: builder
-  for builder in (MovingDigits, DemoClips, VideoFolder, Bair, Cityscapes, Hdf5Shards, RobotPush)
+  for builder in (
+    MovingDigits,
+    CaptionedDigits,
+    DemoClips,
+    VideoFolder,
+    Bair,
+    Cityscapes,
+    Hdf5Shards,
+    RobotPush,
+  )
 }
 # A flag that is not given leaves the dataset's own default.
 OPTION_FLAGS = {
@@ -51,7 +61,7 @@ OPTION_FLAGS = {
   "seed": (flags.DEFINE_integer, "Of made videos: all that is drawn by chance."),
 }
 # Their videos come inside packages, so they need no --source.
-EMBEDDED = ("moving_digits", "demo_clips")
+EMBEDDED = ("moving_digits", "captioned_digits", "demo_clips")
 _REQUEST = "request.json"
 
 

@@ -8,7 +8,7 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-from experiments import checks, train
+from experiments import checks, directions, sample, train
 from videodiff_jax.glober.pipeline import Pipeline
 from videodiff_jax.inputs import clips, video_io
 from videodiff_jax.inputs.frame_store import FrameStore
@@ -29,7 +29,8 @@ def evaluate(workdir: pathlib.Path, config: ml_collections.ConfigDict | None) ->
 
   Everything is computed on the same held-out clips and seeds: the FVD ladder (real, KL-VAE,
   reconstructed, generated, shuffled, frozen, blurred, each against training clips), PSNR and SSIM
-  beside trivial predictions, and, where config.evaluate.motion says so, how the object moves.
+  beside trivial predictions, and, where config.evaluate.motion says so, how the object moves, and
+  where .directions does, whether it moves as prompts say.
   A later evaluation of the same workdir gets files of its own: nothing is written over.
   """
   settings = {} if config is None else config.sample.to_dict()
@@ -47,16 +48,16 @@ def evaluate(workdir: pathlib.Path, config: ml_collections.ConfigDict | None) ->
     reference, _, _ = clips.evaluation_clips(stores["train"], whole, counts.num_real, _SEED)
     real, videos, _ = clips.evaluation_clips(stores["test"], whole, counts.num_fake, _SEED)
     bank = neighbour_bank(stores["train"], whole)
-  labels = None
-  if pipeline.networks.num_classes:
-    labels = np.array([stores["test"].videos[video]["label"] for video in videos])
+    labels, prompts = sample.told_of(pipeline, stores["test"], videos)
+    if prompts is not None:
+      pipeline.encode_prompts(prompts[:1])  # what is missing is told now, too
 
   features = pipeline.encode(real)
   sets = {
     "real": real,
     "kl_vae": pipeline.reconstruct_frames(real),
-    "reconstruction": pipeline.redraw(features, None, labels, _SEED).videos,
-    "generated": pipeline.generate(len(real), None, labels, _SEED).videos,
+    "reconstruction": pipeline.redraw(features, None, labels, _SEED, prompts).videos,
+    "generated": pipeline.generate(len(real), None, labels, _SEED, prompts).videos,
     "shuffled": baselines.shuffled_frames(real, _SEED),
     "frozen": baselines.frozen_first_frame(real),
     "blurred": baselines.blurred(real),
@@ -66,12 +67,14 @@ def evaluate(workdir: pathlib.Path, config: ml_collections.ConfigDict | None) ->
     "frames": _frame_scores(pipeline, real, sets),
   }
   if counts.motion:
-    scores["motion"] = _motion(pipeline, features, labels, sets)
+    scores["motion"] = _motion(pipeline, features, (labels, prompts), sets)
   out = workdir / "evaluations"
   out.mkdir(exist_ok=True)
-  scores_file, sets_file, nearest_file = unused(
-    out, f"{_PROTOCOL}.json", "sets.png", "nearest_training_clips.png"
+  scores_file, sets_file, nearest_file, directions_file = unused(
+    out, f"{_PROTOCOL}.json", "sets.png", "nearest_training_clips.png", "directions.png"
   )
+  if counts.directions:
+    scores["directions"] = directions.score(pipeline, directions_file, _SEED)
   write_neighbours(nearest_file, sets["generated"], bank)
   video_io.write_strip(sets_file, {name: clip[0] for name, clip in sets.items()})
   record = {
@@ -122,6 +125,15 @@ def report(scores: dict[str, Any], num_real: int, num_fake: int) -> str:
     ]
     tables.append(format_table(rows, ("motion", "position error, px", "jitter, px", "flicker")))
     tables.append(f"half-index slope {scores['motion']['half_index_slope']:.3f} (1 is right)")
+  if "directions" in scores:
+    rows = [
+      (name, f"{row['scale']:g}", row["as_told"], row["same_side"])
+      for name, row in scores["directions"].items()
+      if name != "prompts"
+    ]
+    asked = scores["directions"]["prompts"]
+    heading = (f"{asked} prompts", "scale", "move as told", "within 90 degrees")
+    tables.append(format_table(rows, heading))
   return "\n\n".join(tables)
 
 
@@ -170,11 +182,13 @@ def _frame_scores(
 
 
 def _motion(
-  pipeline: Pipeline, features: np.ndarray, labels: Any, sets: dict[str, np.ndarray]
+  pipeline: Pipeline, features: np.ndarray, told: Any, sets: dict[str, np.ndarray]
 ) -> dict[str, Any]:
+  """`told`: labels and prompts."""
   times = pipeline.frame_times
   halves = (times[:-1] + times[1:]) / 2
-  at_half = pipeline.redraw(features, halves, labels, _SEED).videos
+  labels, prompts = told
+  at_half = pipeline.redraw(features, halves, labels, _SEED, prompts).videos
   rows = {}
   for name in ("real", "kl_vae", "reconstruction", "generated", "frozen"):
     rows[name] = {

@@ -8,10 +8,12 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
+from experiments import texts
 from experiments.errors import UserError, choice
-from videodiff_jax.diffusion import noise, samplers
+from videodiff_jax.diffusion import guidance, noise, samplers
 from videodiff_jax.glober import adversarial, frame_stage, initial, networks, sampling, stages
 from videodiff_jax.glober.networks import Networks, build
+from videodiff_jax.models import attention
 from videodiff_jax.training import flops
 
 __all__ = ["Networks", "build", "stages"]
@@ -44,7 +46,7 @@ def store_options(config: ml_collections.ConfigDict) -> dict[str, Any]:
 
 def check(config: ml_collections.ConfigDict) -> None:
   data, model, loss = config.data, config.model, config.loss
-  choice("condition", config.condition, networks.CONDITIONS)
+  texts.check(config)
   choice("data.frame_time", data.frame_time, ("index / F", "index / (F - 1)"))
   choice("model.frame_control.which", model.frame_control.which, ("all", "down"))
   choice("model.video_encoder.head", model.video_encoder.head, ("joint", "split_first"))
@@ -52,6 +54,8 @@ def check(config: ml_collections.ConfigDict) -> None:
   choice("loss.cra.loss", loss.cra.loss, adversarial.LOSSES)
   choice("loss.kl_vae.reconstruction", loss.kl_vae.reconstruction, frame_stage.RECONSTRUCTIONS)
   choice("sample.noise", config.sample.noise, noise.SHARINGS)
+  choice("sample.guidance_form", config.sample.guidance_form, guidance.FORMS)
+  choice("model.unet.text_attention", model.unet.text_attention, attention.TEXT_ATTENTIONS)
   if config.condition == "class" and data.num_classes < 1:
     raise UserError("config.condition is 'class', but config.data.num_classes is 0.")
   for key in ("num_keyframes", "num_targets"):
@@ -119,10 +123,21 @@ def abstract_batch(config: ml_collections.ConfigDict, name: str) -> dict[str, ja
   if name == "kl_vae":
     return {"frames": frames(1)}
   batch = {"key_frames": frames(data.num_keyframes), "label": label}
+  if networks.condition_of(config) == "text":
+    shape = (b, config.text.length, config.model.unet.context_dim)
+    batch["text"] = jax.ShapeDtypeStruct(shape, jnp.float32)
   if name == "autoencoder":
     batch["target_frames"] = frames(data.num_targets)
     batch["target_times"] = jax.ShapeDtypeStruct((b, data.num_targets), jnp.float32)
   return batch
+
+
+def given(config: ml_collections.ConfigDict) -> dict[str, Any]:
+  """The text encoder's share of a stage's frozen networks: the empty prompt's tokens."""
+  if networks.condition_of(config) != "text":
+    return {}
+  shape = (config.text.length, config.model.unet.context_dim)
+  return {"text": {"null": jax.ShapeDtypeStruct(shape, jnp.float32)}}
 
 
 def network_figures(networks: Networks) -> list[tuple[str, int, int, str]]:
@@ -133,7 +148,7 @@ def network_figures(networks: Networks) -> list[tuple[str, int, int, str]]:
   t, tokens = one(), one(_TOKENS, auto.unet.context_dim)
   pair = one(2, judge.image_size, judge.image_size, judge.in_channels)
   labels = jax.ShapeDtypeStruct((1,), jnp.int32) if dit.num_classes else None
-  no_text = one(1, dit.context_dim)
+  text = one() if dit.prompt_tokens else one(1, dit.context_dim)
 
   encoder, encoding = forward(kl_vae, one(side, side, kl_vae.in_channels), method="encode")
   decoder, decoding = forward(kl_vae, one(*latent), method="decode")
@@ -145,5 +160,5 @@ def network_figures(networks: Networks) -> list[tuple[str, int, int, str]]:
     ("frame control", *forward(auto.control, one(*feature), t), "frame"),
     ("UNet", *unet, f"frame, {_TOKENS} condition tokens"),
     ("discriminator", *forward(judge, pair), "pair"),
-    ("DiT", *forward(dit, one(*feature), t, labels, no_text), "global feature"),
+    ("DiT", *forward(dit, one(*feature), t, labels, text), "global feature"),
   ]

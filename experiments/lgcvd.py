@@ -34,6 +34,12 @@ def check_pretrained(config: ml_collections.ConfigDict, stages: Sequence[str]) -
   del config, stages
 
 
+def given(config: ml_collections.ConfigDict) -> dict[str, Any]:
+  """Every frozen network is a stage's."""
+  del config
+  return {}
+
+
 def check(config: ml_collections.ConfigDict) -> None:
   data, fragment, sample = config.data, config.fragment, config.sample
   choice("model.decoder_attention", config.model.decoder_attention, DECODER_ATTENTION)

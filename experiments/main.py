@@ -25,7 +25,7 @@ _MODES = (
 _CONFIG = config_flags.DEFINE_config_file("config", None, "configs/NAME.py[:variant,variant]")
 # Flags of sampling that one system alone understands.
 _FLAGS_OF = {
-  "glober": ("frame_times", "start", "end", "guidance_scale", "class_label"),
+  "glober": ("frame_times", "start", "end", "guidance_scale", "class_label", "prompts"),
   "lgcvd": ("trajectories", "past", "future", "gap", "protocol"),
 }
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: made, resumed or read.")
@@ -58,6 +58,12 @@ flags.DEFINE_string("sampler", None, "ddim, ddpm, dpmpp_2m or unipc, for every s
 flags.DEFINE_integer("steps", None, "Sampling steps, for every stage.", lower_bound=1)
 flags.DEFINE_float("guidance_scale", None, "GLOBER: s, for both stages; 1 is unguided.")
 flags.DEFINE_integer("class_label", None, "GLOBER: class of all clips.")
+flags.DEFINE_string(
+  "prompts",
+  None,
+  'GLOBER with text: what to draw, "one;another" or a file with one a line; captions of the test '
+  "split by default.",
+)
 flags.DEFINE_integer(
   "trajectories", None, "LGC-VD: N drawn for each video; by default as configured.", lower_bound=1
 )

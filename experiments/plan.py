@@ -163,11 +163,13 @@ def _state(config_json: str, name: str) -> TrainState:
 
 def _arguments(config_json: str, name: str) -> tuple[TrainState, Any]:
   """A stage's state and frozen networks."""
-  stages = _stages(ml_collections.ConfigDict(json.loads(config_json)))
+  config = ml_collections.ConfigDict(json.loads(config_json))
+  stages = _stages(config)
   states = {n: _state(config_json, n) for n in stages.NAMES[: stages.NAMES.index(name) + 1]}
   frozen = stages.frozen_networks(
     name,
-    {n: {"ema_params": s.ema_params, "statistics": s.statistics} for n, s in states.items()},
+    {n: {"ema_params": s.ema_params, "statistics": s.statistics} for n, s in states.items()}
+    | systems.of(config).given(config),
   )
   return states[name], frozen
 

@@ -5,6 +5,7 @@ import importlib.util
 import itertools
 import json
 import pathlib
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,12 +13,14 @@ import ml_collections
 import numpy as np
 from absl import flags, logging
 
-from experiments import checks, train
+from experiments import checks, texts, train
 from videodiff_jax.glober.pipeline import Pipeline
 from videodiff_jax.inputs import clips, video_io
+from videodiff_jax.inputs.frame_store import FrameStore
 from videodiff_jax.metrics import images
 
 _MAX_ROWS = 8  # clips on a strip
+_LONGEST_NAME = 255  # of a file; longer --prompts are prompts
 
 
 def sample(
@@ -28,9 +31,9 @@ def sample(
   labels = None
   if options.class_label is not None:
     labels = np.array([options.class_label])
-  count = options.num_videos or pipeline.config.sample.num_videos
+  prompts, count = prompts_of(pipeline, options)
   with checks.told():
-    drawn = pipeline.generate(count, frame_times(pipeline, options), labels, options.seed)
+    drawn = pipeline.generate(count, frame_times(pipeline, options), labels, options.seed, prompts)
   save(workdir, "sample", pipeline.config, drawn, drawn.videos)
 
 
@@ -45,9 +48,10 @@ def redraw(
     if "global_features" not in saved:
       raise checks.UserError(f"{file} holds no global_features: it is not a samples.npz.")
     features, labels, seed = saved["global_features"], saved["labels"], int(saved["seed"])
+    prompts = saved["prompts"] if saved["prompts"].any() else None
   pipeline = load(workdir, config, options)
   with checks.told():
-    drawn = pipeline.redraw(features, frame_times(pipeline, options), labels, seed)
+    drawn = pipeline.redraw(features, frame_times(pipeline, options), labels, seed, prompts)
   save(workdir, "redraw", pipeline.config, drawn, drawn.videos)
 
 
@@ -58,23 +62,54 @@ def reconstruct(
   pipeline = load(workdir, config, options)
   count = options.num_videos or pipeline.config.sample.num_videos
   if options.input:
-    real, labels = clips_of_file(pipeline, pathlib.Path(options.input))[:count], None
+    real = clips_of_file(pipeline, pathlib.Path(options.input))[:count]
+    labels = prompts = None
   else:
     store = train.open_store(pipeline.config, "test")
     sampler = train.clip_sampler(pipeline.config, "clip")
     real, videos, _ = clips.evaluation_clips(
       store, sampler, min(count, store.num_videos), options.seed
     )
-    labels = None
-    if pipeline.networks.num_classes:
-      labels = np.array([store.videos[video]["label"] for video in videos])
+    labels, prompts = told_of(pipeline, store, videos)
   times = frame_times(pipeline, options)
   with checks.told():
-    drawn = pipeline.reconstruct(real, labels, times, options.seed)
+    drawn = pipeline.reconstruct(real, labels, times, options.seed, prompts)
   if times is None:
     psnr = images.psnr(drawn.videos, real).mean()
     logging.info("PSNR %.2f dB over %d clips", psnr, len(real))
   save(workdir, "reconstruct", pipeline.config, drawn, drawn.videos, real)
+
+
+def prompts_of(pipeline: Pipeline, options: flags.FlagValues) -> tuple[list[str] | None, int]:
+  """What --prompts asks for, or captions of the test split; and how many clips."""
+  count = options.num_videos or pipeline.config.sample.num_videos
+  if options.prompts is not None:
+    file = pathlib.Path(options.prompts)
+    named = len(options.prompts) < _LONGEST_NAME and file.is_file()
+    lines = file.read_text().splitlines() if named else options.prompts.split(";")
+    prompts = [line.strip() for line in lines if line.strip()]
+    if not prompts:
+      raise checks.UserError('--prompts holds none. Give "one;another", or a file with one a line.')
+    count = options.num_videos or len(prompts)
+  elif texts.given_by_videos(pipeline.config):
+    store = train.open_store(pipeline.config, "test")
+    prompts = texts.captions(pipeline.config, store)
+  else:
+    return None, count
+  return [prompts[i % len(prompts)] for i in range(count)], count
+
+
+def told_of(
+  pipeline: Pipeline, store: FrameStore, videos: np.ndarray
+) -> tuple[np.ndarray | None, list[str] | None]:
+  """The classes or the captions of a store's videos, where the system is conditioned on them."""
+  labels = prompts = None
+  if pipeline.networks.num_classes:
+    labels = np.array([store.videos[video]["label"] for video in videos])
+  if texts.given_by_videos(pipeline.config):
+    captions = texts.captions(pipeline.config, store)
+    prompts = [captions[video] for video in videos]
+  return labels, prompts
 
 
 def load(
@@ -162,20 +197,27 @@ def save(
     "code": train.code_version(),
   }
   (folder / "settings.json").write_text(json.dumps(settings, indent=2) + "\n")
+  prompts = getattr(drawn, "prompts", np.full(len(videos), ""))
+  names = [f"{i:03d}_{_slug(prompt)}".rstrip("_") for i, prompt in enumerate(prompts)]
   rows = {}
   for i, video in enumerate(videos[:_MAX_ROWS]):
     if real is not None:
       rows[f"real {i}"] = real[i]
-    rows[f"{mode} {i}"] = video
+    rows[f"{i} {prompts[i]}" if prompts[i] else f"{mode} {i}"] = video
   video_io.write_strip(folder / "strip.png", rows)
   write_grid(folder / "all.gif", videos)
   if importlib.util.find_spec("av"):
     for i, video in enumerate(videos):
-      video_io.write_mp4(folder / f"{i:03d}.mp4", video)
+      video_io.write_mp4(folder / f"{names[i]}.mp4", video)
   else:
     logging.warning('No mp4 written: PyAV is missing (pip install -e ".[demo]").')
   logging.info("%d clips of %d frames in %s", *videos.shape[:2], folder)
   return folder
+
+
+def _slug(prompt: str) -> str:
+  """A prompt as part of a file's name: letters, digits and _, 60 at most."""
+  return re.sub(r"\W+", "_", prompt).strip("_")[:60]
 
 
 def write_grid(path: pathlib.Path, videos: np.ndarray) -> None:

@@ -10,6 +10,7 @@ A system is a module of this folder with
   check_pretrained(config, stages): raises ValueError for given weights that do not fit the stages.
   countable(config): changes a copy so that what multiplies nothing is not traced.
   abstract_batch(config, stage): the shapes of a batch.
+  given(config): abstract entries that `frozen_networks` needs beside those of the stages.
   network_figures(networks): (network, parameters, FLOPs of a forward pass, what one is).
 """
 

@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 
 import videodiff_jax
 from data import prepare
-from experiments import checks, start_table, systems
+from experiments import checks, start_table, systems, texts
 from videodiff_jax.inputs import clips, video_io
 from videodiff_jax.inputs.frame_store import FrameStore
 from videodiff_jax.training import loop, partitioning
@@ -44,11 +44,12 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path, only: str | 
     unborn = [name for name in config.stages if steps_done(workdir, name) is None]
     systems.of(config).check_pretrained(config, unborn)
   claim_workdir(config, workdir)
+  text = texts.prepare(config, workdir, mesh, store, held_out)
   start_table.show(config, workdir, mesh, store)
-  ema: dict[str, dict[str, Any]] = {}
+  ema: dict[str, dict[str, Any]] = {} if text is None else {"text": {"null": text.null}}
   for name in config.stages:
     wanted = only in (None, name)
-    if wanted and not _train_stage(config, workdir, name, mesh, store, held_out, ema):
+    if wanted and not _train_stage(config, workdir, name, mesh, store, held_out, ema, text):
       return False
     if only == name:
       return True
@@ -106,6 +107,7 @@ def _train_stage(
   store: FrameStore,
   held_out: FrameStore,
   ema: dict[str, dict[str, Any]],
+  text: texts.Texts | None,
 ) -> bool:
   settings = config.train[name]
   run = loop.Run(
@@ -125,7 +127,7 @@ def _train_stage(
   sampler = clip_sampler(config, content, **other)
 
   def batches(start_examples: int) -> Iterator[dict[str, np.ndarray]]:
-    return clips.batches(
+    stream = clips.batches(
       store,
       sampler,
       config.seed,
@@ -135,18 +137,22 @@ def _train_stage(
       jax.process_count(),
       num_threads=config.data.threads,
     )
+    return stream if text is None else (text.add_to(batch, "train") for batch in stream)
 
   shown = min(_PREVIEW_CLIPS, held_out.num_videos)
   frames, videos, _ = clips.evaluation_clips(
     held_out, clip_sampler(config, "clip"), shown, config.seed
   )
   labels = np.array([held_out.videos[video]["label"] for video in videos], np.int32)
+  shown_batch = {"frames": frames, "label": labels}
+  if text is not None:
+    shown_batch = text.add_to(shown_batch | {"video": videos}, "test")
   return loop.train(
     system.stages.make_stage(config, name),
     run,
     system.stages.frozen_networks(name, ema),
     batches,
-    {"frames": frames, "label": labels},
+    shown_batch,
     _preview_writer(workdir / name / "previews"),
   )
 

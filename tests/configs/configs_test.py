@@ -23,11 +23,11 @@ LGCVD_VARIANTS = (
 )  # fmt: skip
 VARIANTS = {
   "glober_clips": ("smoke",),
-  "glober_digits": ("64", "smoke"),
+  "glober_digits": ("64", "smoke", "text"),
   "glober_sky": ("smoke",),
   "glober_taichi": ("smoke",),
   "glober_ucf101": (
-    "128px", "cond", "frames128", "no_cra", "smoke", "v16x16x32", "v8x8x64"
+    "128px", "class_names", "cond", "frames128", "no_cra", "smoke", "v16x16x32", "v8x8x64"
   ),
   "lgcvd_bair": LGCVD_VARIANTS,
   "lgcvd_cityscapes": LGCVD_VARIANTS,
@@ -127,7 +127,7 @@ def test_diffusion_and_sampling(name: str) -> None:
 
 
 def test_ucf101_cond() -> None:
-  assert load("glober_ucf101").condition == "none"
+  assert load("glober_ucf101").condition == "text"
   config = load("glober_ucf101:cond")
   assert (config.condition, config.data.num_classes) == ("class", 101)
   assert networks.build(config).generator.num_classes == 101

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from videodiff_jax.diffusion.guidance import drop, guide
+from videodiff_jax.diffusion.guidance import combine, drop, guide, two_scales
 
 X = jnp.arange(6.0).reshape(3, 2)
 T = jnp.array([7.0, 7.0, 9.0])
@@ -68,3 +68,34 @@ def test_drop_of_labels_keeps_their_type() -> None:
     dropped = drop(jax.random.key(0), labels, jnp.asarray(10), probability)
     assert dropped.dtype == jnp.int32
     np.testing.assert_array_equal(dropped, expected)
+
+
+WITHOUT_VIDEO = {"label": jnp.array([[0.5], [0.25], [4.0]])}
+
+
+@pytest.mark.parametrize("form", ["ddim_v2", "ddim_v1"])
+@pytest.mark.parametrize(("video", "text"), [(3.0, 1.5), (0.0, 2.0), (2.0, 1.0), (1.0, 0.0)])
+def test_two_scales_are_the_release_s(form: str, video: float, text: float) -> None:
+  """The formulas as the release writes them."""
+  conditions = (CONDITION, WITHOUT_VIDEO, NULL)
+  c, uv, ud = (predict(X, T, condition) for condition in conditions)
+  base = ud if form == "ddim_v2" else c
+  expected = base + video * (c - uv) + text * (c - ud)
+  denoise = Recorder()
+  guided = combine(denoise, conditions, two_scales(form, video, text))
+  prediction, carry = guided(X, T, 41)
+  np.testing.assert_allclose(prediction, expected, rtol=1e-5, atol=1e-5)
+  evaluated = 3 * sum(weight != 0 for weight in two_scales(form, video, text))
+  assert denoise.calls == [(evaluated,) * 3] and carry == 42
+
+
+def test_scales_of_zero_leave_the_form_s_base() -> None:
+  for form, base in (("ddim_v2", NULL), ("ddim_v1", CONDITION)):
+    conditions = (CONDITION, WITHOUT_VIDEO, NULL)
+    prediction, _ = combine(Recorder(), conditions, two_scales(form, 0.0, 0.0))(X, T, 0)
+    np.testing.assert_array_equal(prediction, predict(X, T, base))
+
+
+def test_no_weight_at_all_is_refused() -> None:
+  with pytest.raises(ValueError, match="predicts nothing"):
+    combine(Recorder(), (CONDITION,), (0.0,))

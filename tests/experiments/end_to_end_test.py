@@ -24,6 +24,7 @@ from videodiff_jax.training.checkpoints import CheckpointError
 OPTIONS = {
   "class_label": None, "num_videos": 2, "num_frames": None, "frame_times": None, "start": 0.0,
   "end": None, "sampler": None, "steps": None, "guidance_scale": None, "seed": 0, "input": None,
+  "prompts": None,
 }  # fmt: skip
 SIDE = 16  # SSIM's window is 11 pixels wide
 

@@ -138,3 +138,38 @@ def test_accelerators_take_the_library_function_and_get_the_same_block(monkeypat
   )
   np.testing.assert_allclose(block.apply(variables, x), here, atol=1e-5)
   assert called
+
+
+def test_joint_text_attention_reads_frame_and_text_tokens_in_one_softmax():
+  """Keys and values are [frame tokens; projected text tokens], and there is no cross-attention."""
+  x, context = normal(2, 3, 3, 8), normal(2, 4, 6, seed=1)
+  module = attention.SpatialTransformer(num_heads=2, text_attention="joint")
+  variables = fill(jax.eval_shape(module.init, jax.random.key(0), x, context), scale=0.3)
+  params = variables["params"]
+  assert set(params["block_0"]) == {
+    "norm_self", "self_attention", "norm_feed", "feed_in", "feed_out"
+  }  # fmt: skip
+  assert params["text_in"]["kernel"].shape == (6, 8)
+  y = module.apply(variables, x, context)
+  # By hand, up to the attention: zero weights after it leave its result to be seen.
+  block = params["block_0"]
+  silent = {**block, "feed_out": jax.tree.map(np.zeros_like, block["feed_out"])}
+  seen = {"params": {**params, "block_0": silent}}
+  norm = attention.GroupNorm(32, 1e-6).apply({"params": params["norm"]}, x).reshape(2, 9, 8)
+  h = norm @ params["proj_in"]["kernel"] + params["proj_in"]["bias"]
+  text = context @ params["text_in"]["kernel"] + params["text_in"]["bias"]
+  z = (h - h.mean(-1, keepdims=True)) / np.sqrt(h.var(-1, keepdims=True) + 1e-5)
+  z = z * block["norm_self"]["scale"] + block["norm_self"]["bias"]
+  own = block["self_attention"]
+  tokens = np.concatenate([z, text], axis=1)
+  q, k, v = (
+    (t @ own[name]["kernel"]).reshape(2, -1, 2, 4)
+    for t, name in ((z, "query"), (tokens, "key"), (tokens, "value"))
+  )
+  logits = np.einsum("bnhd,bmhd->bhnm", q, k) / 2
+  weights = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+  update = np.einsum("bhnm,bmhd->bnhd", weights, v).reshape(2, 9, 8)
+  h = h + update @ own["out"]["kernel"] + own["out"]["bias"]
+  expected = x + (h @ params["proj_out"]["kernel"] + params["proj_out"]["bias"]).reshape(x.shape)
+  np.testing.assert_allclose(module.apply(seen, x, context), expected, atol=1e-5)
+  assert np.abs(y - module.apply(variables, x, 2 * context)).max() > 1e-3

@@ -1,12 +1,14 @@
 """Classifier-free guidance (Ho & Salimans 2022), and the dropout that makes it possible."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from videodiff_jax.diffusion.samplers import Denoiser
+
+FORMS = ("single", "ddim_v2", "ddim_v1")  # one scale (`guide`), or two (`two_scales`)
 
 ConditionalDenoiser = Callable[[jax.Array, jax.Array, Any, Any], tuple[jax.Array, Any]]
 
@@ -34,9 +36,46 @@ def guide(
   return guided
 
 
-def _interleave(a: jax.Array, b: jax.Array) -> jax.Array:
-  """a_0, b_0, a_1, b_1, ...: both branches of a sample stay on the device that has it."""
-  return jnp.stack([a, b], axis=1).reshape(2 * len(a), *a.shape[1:])
+def two_scales(form: str, video_scale: float, text_scale: float) -> tuple[float, float, float]:
+  """Weights of the release's decoder guidance for (c, uv, ud), to be given to `combine`.
+
+  c is the condition, uv the text with the null video, ud the null text with the null video.
+    'ddim_v2': e = e_ud + s_video (e_c - e_uv) + s_text (e_c - e_ud), what it is configured with.
+    'ddim_v1': e = e_c + s_video (e_c - e_uv) + s_text (e_c - e_ud).
+  """
+  return {
+    "ddim_v2": (video_scale + text_scale, -video_scale, 1.0 - text_scale),
+    "ddim_v1": (1.0 + video_scale + text_scale, -video_scale, -text_scale),
+  }[form]
+
+
+def combine(
+  denoise: ConditionalDenoiser, conditions: Sequence[Any], weights: Sequence[float]
+) -> Denoiser:
+  """e = sum_i weights_i e(conditions_i) in one batch; what weighs 0 is not evaluated.
+
+  Args:
+    denoise: (x_t, t, condition, carry) -> (prediction, carry).
+    conditions: trees of arrays with leading axis b, all of one structure.
+    weights: one number each.
+  """
+  used = [(c, w) for c, w in zip(conditions, weights, strict=True) if w]
+  if not used:
+    raise ValueError("Guidance without any weight predicts nothing: choose other scales.")
+  together = jax.tree.map(_interleave, *(condition for condition, _ in used))
+  n = len(used)
+
+  def combined(x: jax.Array, t: jax.Array, carry: Any) -> tuple[jax.Array, Any]:
+    prediction, carry = denoise(_interleave(*(x,) * n), _interleave(*(t,) * n), together, carry)
+    return sum(weight * prediction[i::n] for i, (_, weight) in enumerate(used)), carry
+
+  return combined
+
+
+def _interleave(*branches: jax.Array) -> jax.Array:
+  """a_0, b_0, a_1, b_1, ...: all branches of a sample stay on the device that has it."""
+  first = branches[0]
+  return jnp.stack(branches, axis=1).reshape(len(branches) * len(first), *first.shape[1:])
 
 
 def drop(key: jax.Array, value: jax.Array, null: jax.Array, probability: float) -> jax.Array:

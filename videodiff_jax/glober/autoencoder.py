@@ -9,6 +9,7 @@ from einops import rearrange
 
 from videodiff_jax.diffusion.guidance import drop
 from videodiff_jax.diffusion.process import Process
+from videodiff_jax.models.dit import PROMPT_STD
 from videodiff_jax.models.frame_control import FrameControl
 from videodiff_jax.models.gaussian import Gaussian
 from videodiff_jax.models.kl_vae import KLVAE
@@ -27,15 +28,22 @@ class Autoencoder(nn.Module):
     encoder: keyframe latents -> posterior of the global feature.
     control: (global feature, frame time) -> maps added to the UNet's blocks.
     unet: the denoiser of frame latents.
-    num_classes: 0 for no condition; the UNet's tokens are then a single zero token.
+    num_classes: of a class-conditional system.
+    prompt_tokens: above 0, so many learned tokens stand for one prompt.
+
+  Without either, and without text, the UNet's tokens are a single zero token.
   """
 
   encoder: VideoEncoder
   control: FrameControl
   unet: UNet
   num_classes: int = 0
+  prompt_tokens: int = 0
 
   def setup(self) -> None:
+    if self.prompt_tokens:
+      shape = (self.prompt_tokens, self.unet.context_dim)
+      self.prompt = self.param("prompt", nn.initializers.normal(PROMPT_STD), shape, jnp.float32)
     if self.num_classes:
       self.class_embedding = nn.Embed(
         self.num_classes + 1,
@@ -47,23 +55,27 @@ class Autoencoder(nn.Module):
     """(b, k, H', W', C') keyframe latents -> posterior of v, (b, H'', W'', C'') (Eq. 1-2)."""
     return self.encoder(key_latents)
 
-  def condition_tokens(self, labels: jax.Array) -> jax.Array:
-    """(b,) class labels -> (b, 1, context_dim); label num_classes is 'no class'."""
-    if not self.num_classes:
-      return jnp.zeros((len(labels), 1, self.unet.context_dim))
-    return self.class_embedding(labels)[:, None]
+  def condition_tokens(self, condition: jax.Array) -> jax.Array:
+    """A condition, (b,) or (b, l, context_dim), as in conditions.py -> (b, l, context_dim)."""
+    if self.num_classes:
+      return self.class_embedding(condition)[:, None]
+    if self.prompt_tokens:
+      return condition[:, None, None] * self.prompt
+    if condition.ndim == 3:
+      return condition
+    return jnp.zeros((len(condition), 1, self.unet.context_dim))
 
   def frame_conditions(
-    self, global_feature: jax.Array, frame_times: jax.Array, labels: jax.Array
+    self, global_feature: jax.Array, frame_times: jax.Array, condition: jax.Array
   ) -> tuple[dict[str, jax.Array], jax.Array]:
     """All that a frame's denoising needs beside z_t and t, computed once: (control maps, tokens).
 
     Args:
       global_feature: (n, H'', W'', C''), one a frame.
       frame_times: (n,) tau.
-      labels: (n,) class labels.
+      condition: (n, ...), see conditions.py.
     """
-    return self.control(global_feature, frame_times), self.condition_tokens(labels)
+    return self.control(global_feature, frame_times), self.condition_tokens(condition)
 
   def denoise(
     self, z_t: jax.Array, t: jax.Array, conditions: tuple[dict[str, jax.Array], jax.Array]
@@ -73,12 +85,12 @@ class Autoencoder(nn.Module):
     return self.unet(z_t, t, tokens, control)
 
   def __call__(
-    self, key_latents: jax.Array, frame_times: jax.Array, labels: jax.Array
+    self, key_latents: jax.Array, frame_times: jax.Array, condition: jax.Array
   ) -> jax.Array:
     """One pass through every module, for making parameters."""
     v = self.encode(key_latents).mean
     z_t = jnp.zeros((len(v), *key_latents.shape[2:]))
-    return self.denoise(z_t, frame_times, self.frame_conditions(v, frame_times, labels))
+    return self.denoise(z_t, frame_times, self.frame_conditions(v, frame_times, condition))
 
 
 def encode_frames(
@@ -112,7 +124,8 @@ def reconstruction(
   key_latents: jax.Array,
   target_latents: jax.Array,
   target_times: jax.Array,
-  labels: jax.Array,
+  condition: jax.Array,
+  null_condition: jax.Array,
   key: jax.Array,
   *,
   drop_video: float,
@@ -127,10 +140,11 @@ def reconstruction(
     key_latents: (b, k, H', W', C').
     target_latents: (b, f, H', W', C') frames to synthesise.
     target_times: (b, f) their tau.
-    labels: (b,) class labels.
+    condition: (b, ...), see conditions.py.
+    null_condition: what it is dropped to.
     key: of timesteps, noise, posterior sample and dropout.
     drop_video: probability of zero keyframe latents, whose encoding is the null video.
-    drop_condition: probability of the null class, independent of it.
+    drop_condition: probability of the null condition, independent of it.
 
   Returns:
     'reconstruction': L_rec, mean squared error; 'kl': L_kl, summed over (h, w, c), mean over the
@@ -139,7 +153,7 @@ def reconstruction(
   b, f = target_times.shape
   keys = jax.random.split(key, 5)
   key_latents = drop(keys[0], key_latents, jnp.zeros(()), drop_video)
-  labels = drop(keys[1], labels, jnp.asarray(model.num_classes), drop_condition)
+  condition = drop(keys[1], condition, null_condition, drop_condition)
   posterior = model.apply(params, key_latents, method="encode")
   v = posterior.sample(keys[2])
 
@@ -152,7 +166,7 @@ def reconstruction(
   t, noise = partitioning.split_batch((t, noise))
   z_t = process.q_sample(z_0, t, noise)
   conditions = model.apply(
-    params, per_frame(v), target_times.reshape(-1), per_frame(labels), method="frame_conditions"
+    params, per_frame(v), target_times.reshape(-1), per_frame(condition), method="frame_conditions"
   )
   prediction = model.apply(params, z_t, t, conditions, method="denoise")
   latents = process.to_x0(z_t, t, prediction)

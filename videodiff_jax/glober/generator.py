@@ -11,15 +11,19 @@ from videodiff_jax.models.dit import DiT
 from videodiff_jax.training import partitioning
 
 
-def inputs(model: DiT, labels: jax.Array) -> dict[str, jax.Array]:
-  """The DiT's conditions: one zero token where no text is given, and labels if it has classes."""
-  tokens = jnp.zeros((len(labels), 1, model.context_dim))
-  return {"tokens": tokens} | ({"labels": labels} if model.num_classes else {})
+def inputs(model: DiT, condition: jax.Array) -> dict[str, jax.Array]:
+  """The DiT's arguments for a condition as in conditions.py; one zero token where no text is."""
+  if model.prompt_tokens or condition.ndim == 3:
+    return {"tokens": condition}
+  tokens = jnp.zeros((len(condition), 1, model.context_dim))
+  return {"tokens": tokens} | ({"labels": condition} if model.num_classes else {})
 
 
-def denoise(model: DiT, params: Any, v_t: jax.Array, t: jax.Array, labels: jax.Array) -> jax.Array:
+def denoise(
+  model: DiT, params: Any, v_t: jax.Array, t: jax.Array, condition: jax.Array
+) -> jax.Array:
   """The DiT's prediction for global features (b, H'', W'', C''); a variance half is left out."""
-  return model.apply(params, v_t, t, **inputs(model, labels))[..., : model.in_channels]
+  return model.apply(params, v_t, t, **inputs(model, condition))[..., : model.in_channels]
 
 
 def loss(
@@ -27,7 +31,8 @@ def loss(
   process: Process,
   params: Any,
   global_features: jax.Array,
-  labels: jax.Array,
+  condition: jax.Array,
+  null_condition: jax.Array,
   key: jax.Array,
   *,
   drop_condition: float,
@@ -39,15 +44,16 @@ def loss(
     process: diffusion of global features.
     params: of `model`.
     global_features: (b, H'', W'', C'') standardised posterior samples.
-    labels: (b,) class labels.
+    condition: (b, ...), see conditions.py.
+    null_condition: what it is dropped to.
     key: of timesteps, noise and dropout.
-    drop_condition: probability of the null class.
+    drop_condition: probability of the null condition.
   """
   keys = jax.random.split(key, 3)
-  labels = drop(keys[0], labels, jnp.asarray(model.num_classes), drop_condition)
-  t = process.draw_timesteps(keys[1], labels.shape)
+  condition = drop(keys[0], condition, null_condition, drop_condition)
+  t = process.draw_timesteps(keys[1], condition.shape[:1])
   noise = jax.random.normal(keys[2], global_features.shape)
   t, noise = partitioning.split_batch((t, noise))
   v_t = process.q_sample(global_features, t, noise)
-  prediction = denoise(model, params, v_t, t, labels)
+  prediction = denoise(model, params, v_t, t, condition)
   return process.loss(prediction, global_features, t, noise)

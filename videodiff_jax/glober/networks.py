@@ -15,7 +15,7 @@ from videodiff_jax.models.dit import DiT
 from videodiff_jax.models.kl_vae import KLVAE
 from videodiff_jax.models.video_encoder import VideoEncoder
 
-CONDITIONS = ("none", "class")
+CONDITIONS = ("none", "class", "text")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +32,8 @@ class Networks:
     latent_shape: (H', W', C') of one frame.
     feature_shape: (H'', W'', C'') of one global feature.
     num_classes: 0 unless the configuration is class-conditional.
+    condition: 'none', 'class', 'text', or 'prompt' where one prompt's tokens are learned.
+    text_shape: (l, d) tokens of a text.
   """
 
   kl_vae: KLVAE
@@ -43,6 +45,14 @@ class Networks:
   latent_shape: tuple[int, int, int]
   feature_shape: tuple[int, int, int]
   num_classes: int
+  condition: str
+  text_shape: tuple[int, int]
+
+
+def condition_of(config: ml_collections.ConfigDict) -> str:
+  """The configuration's condition; 'prompt' for a text without an encoder."""
+  learned = config.condition == "text" and config.text.encoder == "none"
+  return "prompt" if learned else config.condition
 
 
 def build(config: ml_collections.ConfigDict) -> Networks:
@@ -55,6 +65,8 @@ def build(config: ml_collections.ConfigDict) -> Networks:
   latent = data.image_size // frame_rate
   feature = latent // feature_rate
   common: dict[str, Any] = {"dtype": dtype, "remat": config.remat}
+  condition = condition_of(config)
+  prompt_tokens = config.text.length if condition == "prompt" else 0
 
   blocks = unet.blocks(model.unet.channels, model.unet.multipliers, model.unet.blocks)
   control = model.frame_control
@@ -82,6 +94,7 @@ def build(config: ml_collections.ConfigDict) -> Networks:
       **common,
     ),
     num_classes=num_classes,
+    prompt_tokens=prompt_tokens,
   )
   on_pixels = model.discriminator.on == "pixels"
   discriminator = {k: v for k, v in model.discriminator.items() if k != "on"}
@@ -99,6 +112,7 @@ def build(config: ml_collections.ConfigDict) -> Networks:
       input_size=feature,
       in_channels=model.video_encoder.out_channels,
       num_classes=num_classes,
+      prompt_tokens=prompt_tokens,
       **model.dit,
       **common,
     ),
@@ -107,4 +121,6 @@ def build(config: ml_collections.ConfigDict) -> Networks:
     latent_shape=(latent, latent, model.kl_vae.embed_dim),
     feature_shape=(feature, feature, model.video_encoder.out_channels),
     num_classes=num_classes,
+    condition=condition,
+    text_shape=(config.text.length, model.unet.context_dim) if condition == "text" else (0, 0),
   )

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -13,9 +14,11 @@ from jax.sharding import Mesh
 
 from videodiff_jax.glober import sampling, stages
 from videodiff_jax.glober.autoencoder import decode_frames, encode_frames
-from videodiff_jax.glober.networks import Networks, build
+from videodiff_jax.glober.networks import Networks, build, condition_of
+from videodiff_jax.inputs import text
 from videodiff_jax.inputs.clips import keyframe_indices
 from videodiff_jax.training import partitioning
+from videodiff_jax.training.checkpoints import CheckpointError
 from videodiff_jax.training.pixels import to_uint8
 from videodiff_jax.training.workdir import load_ema, read_config, with_settings
 
@@ -29,6 +32,7 @@ class Samples:
     global_features: (n, H'', W'', C'') float32.
     frame_times: (f,) tau.
     labels: (n,) classes; num_classes is 'none'.
+    prompts: (n,) text; '' where none was given.
     seed: of every draw.
   """
 
@@ -36,7 +40,22 @@ class Samples:
   global_features: np.ndarray
   frame_times: np.ndarray
   labels: np.ndarray
+  prompts: np.ndarray
   seed: int
+
+
+@dataclasses.dataclass(frozen=True)
+class _PerFrame:
+  """Each of n rows f times in succession, made as they are asked for: text tokens are large."""
+
+  rows: np.ndarray
+  frames: int
+
+  def __len__(self) -> int:
+    return len(self.rows) * self.frames
+
+  def __getitem__(self, chosen: slice) -> np.ndarray:
+    return self.rows[np.arange(len(self))[chosen] // self.frames]
 
 
 class Pipeline:
@@ -72,7 +91,13 @@ class Pipeline:
       name: load_ema(config, workdir, stages.make_stage(config, name), mesh)
       for name in stages.NAMES
     }
-    return cls(config, stages.sampling_params(ema), mesh).with_settings(**settings)
+    told: dict[str, Any] = {}
+    if condition_of(config) == "text":
+      ema["text"] = text.read(workdir)
+      if ema["text"] is None:
+        raise CheckpointError(f"{workdir} has lost its text.npz, the tokens of the empty prompt.")
+      told["default_text"] = ema["text"]["default"]
+    return cls(config, stages.sampling_params(ema) | told, mesh).with_settings(**settings)
 
   def with_settings(self, **settings: Any) -> "Pipeline":
     """A pipeline with the same weights and other entries of `config.sample`.
@@ -109,9 +134,10 @@ class Pipeline:
     labels: np.ndarray | None = None,
     frame_times: np.ndarray | None = None,
     seed: int = 0,
+    prompts: Sequence[str] | None = None,
   ) -> Samples:
     """Encodes clips and draws them again, at their own frame times or others."""
-    return self.redraw(self.encode(clips), frame_times, labels, seed)
+    return self.redraw(self.encode(clips), frame_times, labels, seed, prompts)
 
   def generate(
     self,
@@ -119,6 +145,7 @@ class Pipeline:
     frame_times: np.ndarray | None = None,
     labels: np.ndarray | None = None,
     seed: int = 0,
+    prompts: Sequence[str] | None = None,
   ) -> Samples:
     """New clips.
 
@@ -127,6 +154,8 @@ class Pipeline:
       frame_times: (f,) tau; the frames of a training clip by default. Any times, any number.
       labels: (n,) classes; by default drawn uniformly where the system has classes.
       seed: of every draw.
+      prompts: what the clips are to show, one for all or one each. Without any, the sentence the
+        system was trained with, or nothing.
     """
     classes = self.networks.num_classes
     if labels is None and classes:
@@ -134,10 +163,10 @@ class Pipeline:
     elif labels is not None and np.max(labels) == classes:
       raise ValueError(f"Class label {classes} was asked for; classes are 0 to {classes - 1}.")
     labels = self._labels(labels, num_videos)
-    rows = (labels, np.arange(num_videos))
+    condition, _ = self._condition(labels, prompts, num_videos)
     draw = functools.partial(self._draw_features, seed=seed)
-    features = self._in_chunks("global features", draw, rows, 1)
-    return self.redraw(features, frame_times, labels, seed)
+    features = self._in_chunks("global features", draw, (condition, np.arange(num_videos)), 1)
+    return self.redraw(features, frame_times, labels, seed, prompts)
 
   def redraw(
     self,
@@ -145,6 +174,7 @@ class Pipeline:
     frame_times: np.ndarray | None = None,
     labels: np.ndarray | None = None,
     seed: int = 0,
+    prompts: Sequence[str] | None = None,
   ) -> Samples:
     """Draws frames of given global features (n, H'', W'', C'') at any times tau (f,)."""
     times = np.asarray(self.frame_times if frame_times is None else frame_times, np.float64)
@@ -152,16 +182,17 @@ class Pipeline:
       raise ValueError("frame_times must be a non-empty list of numbers between 0 and 1.")
     n, f = len(global_features), len(times)
     labels = self._labels(labels, n)
+    condition, prompts = self._condition(labels, prompts, n)
     rows = (
-      np.repeat(np.asarray(global_features, np.float32), f, axis=0),
+      _PerFrame(np.asarray(global_features, np.float32), f),
       np.tile(times.astype(np.float32), n),
-      np.repeat(labels, f),
+      _PerFrame(condition, f),
       np.repeat(np.arange(n), f),
     )
     draw = functools.partial(self._draw_frames, seed=seed)
     frames = self._in_chunks("frames", draw, rows, 1)
     videos = frames.reshape(n, f, *frames.shape[1:])
-    return Samples(videos, np.asarray(global_features), times, labels, seed)
+    return Samples(videos, np.asarray(global_features), times, labels, prompts, seed)
 
   def _labels(self, labels: np.ndarray | None, num_videos: int) -> np.ndarray:
     classes = self.networks.num_classes
@@ -172,6 +203,48 @@ class Pipeline:
       has = f"classes 0 to {classes - 1}" if classes else "no classes"
       raise ValueError(f"Class label {labels.max()} was asked for, but this system has {has}.")
     return labels
+
+  def _condition(
+    self, labels: np.ndarray, prompts: Sequence[str] | None, num_videos: int
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """What the networks are given, (n, ...) as in conditions.py, and the n prompts it is of."""
+    kind = self.networks.condition
+    if prompts is None:
+      told = np.full(num_videos, "")
+      if kind == "text":
+        default = np.asarray(self.params["default_text"])
+        return np.broadcast_to(default, (num_videos, *default.shape)), told
+      return (np.ones(num_videos, np.float32) if kind == "prompt" else labels), told
+    if kind != "text":
+      raise ValueError(
+        "This system reads no prompts: it was trained with "
+        + {"none": "no condition.", "class": "classes.", "prompt": "one learned prompt."}[kind]
+      )
+    told = np.broadcast_to(np.asarray(prompts, str), num_videos)
+    unique, rows = np.unique(told, return_inverse=True)
+    return self.encode_prompts(unique.tolist())[rows], told
+
+  def encode_prompts(self, prompts: Sequence[str]) -> np.ndarray:
+    """n prompts -> (n, l, d) tokens by the text encoder of the training.
+
+    Raises:
+      FileNotFoundError, ModuleNotFoundError: it is not there; the message says what to do.
+      ValueError: the encoder found is another one.
+    """
+    *tokens, null = self._text_encoder([*prompts, ""])
+    if not np.allclose(null, self.params["null_text"], atol=1e-3):
+      raise ValueError(
+        "This system was trained with another text encoder than the one found "
+        f"({self.config.text.encoder}): give config.init.text_encoder the weights of training."
+      )
+    return np.stack(tokens)
+
+  @functools.cached_property
+  def _text_encoder(self) -> text.TextEncoder:
+    settings = self.config.text
+    return text.load_encoder(
+      settings.encoder, settings.length, self.config.init.text_encoder, settings.vocabulary
+    )
 
   def _in_chunks(self, what: str, function: Any, rows: tuple, frames_per_row: int) -> np.ndarray:
     """Calls a compiled function on equal chunks of rows; the last one is padded."""
@@ -205,19 +278,19 @@ class Pipeline:
   @functools.cached_property
   def _draw_features(self) -> Any:
     @jax.jit
-    def draw(params: Any, labels: jax.Array, clips: jax.Array, seed: jax.Array) -> jax.Array:
+    def draw(params: Any, condition: jax.Array, clips: jax.Array, seed: jax.Array) -> jax.Array:
       keys = _clip_keys(seed, clips)
-      return sampling.draw_features(self.config, self.networks, params, labels, keys)
+      return sampling.draw_features(self.config, self.networks, params, condition, keys)
 
     return draw
 
   @functools.cached_property
   def _draw_frames(self) -> Any:
     @jax.jit
-    def draw(params: Any, v: Any, times: Any, labels: Any, clips: Any, seed: Any) -> jax.Array:
+    def draw(params: Any, v: Any, times: Any, condition: Any, clips: Any, seed: Any) -> jax.Array:
       keys = _clip_keys(seed, clips)
       return to_uint8(
-        sampling.draw_frames(self.config, self.networks, params, v, times, labels, keys)
+        sampling.draw_frames(self.config, self.networks, params, v, times, condition, keys)
       )
 
     return draw

@@ -1,7 +1,8 @@
 """Drawing global features and frames: pure functions, each one compiled call.
 
 `params` is a dict with the averaged parameters of the stages ('kl_vae', 'autoencoder',
-'generator') and the channel statistics ('latent_statistics', 'feature_statistics').
+'generator'), the channel statistics ('latent_statistics', 'feature_statistics') and, where text is
+encoded, 'null_text', the empty prompt's tokens.
 """
 
 from typing import Any
@@ -11,10 +12,10 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from videodiff_jax.diffusion.guidance import guide
+from videodiff_jax.diffusion.guidance import combine, guide, two_scales
 from videodiff_jax.diffusion.noise import frame_keys, starting_noise
-from videodiff_jax.diffusion.samplers import make_sampler, sample
-from videodiff_jax.glober import generator
+from videodiff_jax.diffusion.samplers import Denoiser, make_sampler, sample
+from videodiff_jax.glober import conditions, generator
 from videodiff_jax.glober.autoencoder import decode_frames, encode_frames
 from videodiff_jax.glober.networks import Networks
 from videodiff_jax.inputs.clips import keyframe_indices
@@ -55,31 +56,31 @@ def draw_features(
   config: ml_collections.ConfigDict,
   networks: Networks,
   params: Params,
-  labels: jax.Array,
+  condition: jax.Array,
   clip_keys: jax.Array,
 ) -> jax.Array:
-  """New global features (n, H'', W'', C'') from the DiT, guided by class where there are any.
+  """New global features (n, H'', W'', C'') from the DiT, guided where there is a condition.
 
   Args:
     config: `config.sample.generator` has the sampler, `config.sample.guidance_generator` s.
     networks: of the system.
     params: averaged parameters and statistics.
-    labels: (n,) classes.
+    condition: (n, ...), see conditions.py.
     clip_keys: (n,) one PRNG key a clip.
   """
   process, settings = networks.generator_process, config.sample
   sampler = make_sampler(process, **settings.generator)
   weights = partitioning.gather(params["generator"])
 
-  def denoise(x: jax.Array, t: jax.Array, labels: jax.Array, carry: Any) -> tuple[jax.Array, Any]:
-    return generator.denoise(networks.generator, weights, x, t, labels), carry
+  def denoise(x: jax.Array, t: jax.Array, given: jax.Array, carry: Any) -> tuple[jax.Array, Any]:
+    return generator.denoise(networks.generator, weights, x, t, given), carry
 
-  null = jnp.full_like(labels, networks.num_classes)
-  scale = settings.guidance_generator if networks.num_classes else 1.0
+  null = jnp.broadcast_to(conditions.null(networks, params), condition.shape)
+  scale = 1.0 if networks.condition == "none" else settings.guidance_generator
   noise = jax.vmap(lambda key: jax.random.normal(key, networks.feature_shape))(clip_keys)
   noise = partitioning.split_batch(noise)
   keys = jax.vmap(jax.random.fold_in, (0, None))(clip_keys, 1)
-  v = sample(guide(denoise, labels, null, scale), process, sampler, noise, keys)
+  v = sample(guide(denoise, condition, null, scale), process, sampler, noise, keys)
   statistics = params["feature_statistics"]
   return v * statistics["std"] + statistics["mean"]
 
@@ -90,39 +91,48 @@ def draw_frames(
   params: Params,
   global_features: jax.Array,
   times: jax.Array,
-  labels: jax.Array,
+  condition: jax.Array,
   clip_keys: jax.Array,
 ) -> jax.Array:
   """Frames (n, h, w, c) in about [-1, 1], each from its own row of arguments alone.
 
   Args:
-    config: `config.sample.decoder` has the sampler, `.guidance_decoder` s, `.noise` its sharing.
+    config: `config.sample.decoder` has the sampler, `.guidance_form` and its scales the guidance,
+      `.noise` its sharing.
     networks: of the system.
     params: averaged parameters and statistics.
     global_features: (n, H'', W'', C''), one a frame.
     times: (n,) tau of each frame.
-    labels: (n,) classes.
+    condition: (n, ...), see conditions.py.
     clip_keys: (n,) PRNG keys, equal for the frames of one clip.
   """
   process, settings, model = networks.decoder_process, config.sample, networks.autoencoder
   sampler = make_sampler(process, **settings.decoder)
   weights = partitioning.gather(params["autoencoder"])
 
-  def conditions(v: jax.Array, labels: jax.Array) -> Any:
-    return model.apply(weights, v, times, labels, method="frame_conditions")
+  def given(v: jax.Array, condition: jax.Array) -> Any:
+    return model.apply(weights, v, times, condition, method="frame_conditions")
 
-  def denoise(x: jax.Array, t: jax.Array, condition: Any, carry: Any) -> tuple[jax.Array, Any]:
-    return model.apply(weights, x, t, condition, method="denoise"), carry
+  def denoise(x: jax.Array, t: jax.Array, given: Any, carry: Any) -> tuple[jax.Array, Any]:
+    return model.apply(weights, x, t, given, method="denoise"), carry
 
-  condition = null = conditions(global_features, labels)
-  if settings.guidance_decoder != 1.0:
+  def guided() -> Denoiser:
+    both = given(global_features, condition)
+    if settings.guidance_form == "single" and settings.guidance_decoder == 1.0:
+      return guide(denoise, both, both, 1.0)
     null_v = jnp.broadcast_to(null_video(config, networks, params), global_features.shape)
-    null = conditions(null_v, jnp.full_like(labels, networks.num_classes))
+    null = jnp.broadcast_to(conditions.null(networks, params), condition.shape)
+    neither = given(null_v, null)
+    if settings.guidance_form == "single":
+      return guide(denoise, both, neither, settings.guidance_decoder)
+    scales = (settings.guidance_video, settings.guidance_text)
+    weights_of_each = two_scales(settings.guidance_form, *scales)
+    return combine(denoise, (both, given(null_v, condition), neither), weights_of_each)
+
   noise = starting_noise(clip_keys, times, networks.latent_shape, settings.noise)
   noise = partitioning.split_batch(noise)
   keys = frame_keys(jax.vmap(jax.random.fold_in, (0, None))(clip_keys, 1), times)
-  denoiser = guide(denoise, condition, null, settings.guidance_decoder)
-  z = sample(denoiser, process, sampler, noise, keys)
+  z = sample(guided(), process, sampler, noise, keys)
   return decode_frames(networks.kl_vae, params["kl_vae"], params["latent_statistics"], z)
 
 
@@ -131,7 +141,7 @@ def _draw_clips(
   networks: Networks,
   params: Params,
   features: jax.Array,
-  labels: jax.Array,
+  condition: jax.Array,
   clip_keys: jax.Array,
 ) -> jax.Array:
   """(n, F, h, w, c): every frame of a training clip's length for each global feature."""
@@ -142,7 +152,7 @@ def _draw_clips(
     return jnp.repeat(x, f, axis=0)
 
   frames = draw_frames(
-    config, networks, params, rows(features), jnp.tile(times, n), rows(labels), rows(clip_keys)
+    config, networks, params, rows(features), jnp.tile(times, n), rows(condition), rows(clip_keys)
   )
   return frames.reshape(n, f, *frames.shape[1:])
 
@@ -152,24 +162,24 @@ def reconstruct_clips(
   networks: Networks,
   params: Params,
   clips: jax.Array,
-  labels: jax.Array,
+  condition: jax.Array,
   key: jax.Array,
 ) -> jax.Array:
   """(n, F, h, w, c) uint8 clips -> the same clips drawn from their global features."""
   indices = keyframe_indices(config.data.num_frames, config.data.num_keyframes)
   features = encode_clips(networks, params, clips[:, np.asarray(indices)])
   keys = jax.random.split(key, len(clips))
-  return _draw_clips(config, networks, params, features, labels, keys)
+  return _draw_clips(config, networks, params, features, condition, keys)
 
 
 def generate_clips(
   config: ml_collections.ConfigDict,
   networks: Networks,
   params: Params,
-  labels: jax.Array,
+  condition: jax.Array,
   key: jax.Array,
 ) -> jax.Array:
-  """(n, F, h, w, c) new clips of the given classes."""
-  keys = jax.random.split(key, len(labels))
-  features = draw_features(config, networks, params, labels, keys)
-  return _draw_clips(config, networks, params, features, labels, keys)
+  """(n, F, h, w, c) new clips of the given conditions."""
+  keys = jax.random.split(key, len(condition))
+  features = draw_features(config, networks, params, condition, keys)
+  return _draw_clips(config, networks, params, features, condition, keys)

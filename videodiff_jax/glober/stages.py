@@ -9,7 +9,7 @@ import ml_collections
 import optax
 from einops import rearrange
 
-from videodiff_jax.glober import adversarial, generator, initial, sampling
+from videodiff_jax.glober import adversarial, conditions, generator, initial, sampling
 from videodiff_jax.glober.autoencoder import decode_frames, encode_frames, reconstruction
 from videodiff_jax.glober.frame_stage import kl_vae_stage
 from videodiff_jax.glober.networks import Networks, build
@@ -35,10 +35,15 @@ def make_stage(config: ml_collections.ConfigDict, name: str) -> Stage:
 
 
 def frozen_networks(name: str, ema: dict[str, dict[str, Any]]) -> dict[str, Any]:
-  """The `frozen` argument of a stage, from {'ema_params', 'statistics'} of the earlier ones."""
+  """The `frozen` argument of a stage, from {'ema_params', 'statistics'} of the earlier ones.
+
+  Where text is encoded, `ema['text']['null']` is the empty prompt's tokens (l, d).
+  """
   frozen = {}
   if name != "kl_vae":
     frozen["kl_vae"] = ema["kl_vae"]["ema_params"]
+    if "text" in ema:
+      frozen["null_text"] = ema["text"]["null"]
   if name == "generator":
     frozen["autoencoder"] = ema["autoencoder"]["ema_params"]
     frozen["latent_statistics"] = ema["autoencoder"]["statistics"]["latents"]
@@ -70,7 +75,7 @@ def autoencoder_stage(config: ml_collections.ConfigDict, networks: Networks) -> 
   def init(key: jax.Array) -> TrainState:
     keys = jax.random.split(key, 3)
     latents = jnp.zeros((1, config.data.num_keyframes, *networks.latent_shape))
-    params = model.init(keys[0], latents, jnp.zeros(1), jnp.zeros(1, jnp.int32))
+    params = model.init(keys[0], latents, jnp.zeros(1), conditions.example(networks))
     adversary = None
     if losses.lambda_cra:
       side, channels = discriminator.image_size, discriminator.in_channels
@@ -90,7 +95,8 @@ def autoencoder_stage(config: ml_collections.ConfigDict, networks: Networks) -> 
       for name, k in (("key_frames", keys[0]), ("target_frames", keys[1]))
     ]
     out = reconstruction(
-      model, process, params, *encode, batch["target_times"], batch["label"], keys[2],
+      model, process, params, *encode, batch["target_times"],
+      conditions.of_batch(networks, batch), conditions.null(networks, frozen), keys[2],
       drop_video=losses.drop_video, drop_condition=losses.drop_condition,
     )  # fmt: skip
     return out, encode[1]
@@ -191,14 +197,11 @@ def autoencoder_stage(config: ml_collections.ConfigDict, networks: Networks) -> 
     return {"latents": encode_frames(kl_vae, frozen["kl_vae"], raw, batch["key_frames"], key)}
 
   def preview(train: TrainState, frozen: Any, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
-    params = {
-      "kl_vae": frozen["kl_vae"],
-      "autoencoder": train.ema_params,
-      "latent_statistics": train.statistics["latents"],
-    }
-    drawn = sampling.reconstruct_clips(
-      config, networks, params, batch["frames"], batch["label"], key
-    )
+    params = frozen | {
+      "autoencoder": train.ema_params, "latent_statistics": train.statistics["latents"]
+    }  # fmt: skip
+    condition = conditions.of_batch(networks, batch)
+    drawn = sampling.reconstruct_clips(config, networks, params, batch["frames"], condition, key)
     return {"real": to_float(batch["frames"]), "reconstruction": drawn}
 
   def without(*args: Any) -> tuple[TrainState, Metrics]:
@@ -221,10 +224,10 @@ def generator_stage(config: ml_collections.ConfigDict, networks: Networks) -> St
   model, channels = networks.generator, networks.feature_shape[-1]
 
   def init(key: jax.Array) -> TrainState:
-    labels = jnp.zeros(1, jnp.int32)
     features = jnp.zeros((1, *networks.feature_shape))
     key_init, key = jax.random.split(key)
-    params = model.init(key_init, features, jnp.zeros(1), **generator.inputs(model, labels))
+    inputs = generator.inputs(model, conditions.example(networks))
+    params = model.init(key_init, features, jnp.zeros(1), **inputs)
     statistics = {"global_features": channel_statistics(channels)}
     return state.create(key, params, optimizer, statistics)
 
@@ -247,11 +250,12 @@ def generator_stage(config: ml_collections.ConfigDict, networks: Networks) -> St
     features = posterior_samples(frozen, batch, keys[0], settings.draws_per_clip)
     scale = train.statistics["global_features"]
     features = partitioning.split_batch((features - scale["mean"]) / scale["std"])
-    labels = jnp.repeat(batch["label"], settings.draws_per_clip)
+    condition = jnp.repeat(conditions.of_batch(networks, batch), settings.draws_per_clip, axis=0)
 
     def loss(params: Any) -> jax.Array:
       return generator.loss(
-        model, networks.generator_process, params, features, labels, keys[1],
+        model, networks.generator_process, params, features,
+        condition, conditions.null(networks, frozen), keys[1],
         drop_condition=config.loss.drop_condition,
       ).mean()  # fmt: skip
 
@@ -273,7 +277,8 @@ def generator_stage(config: ml_collections.ConfigDict, networks: Networks) -> St
     params = frozen | {
       "generator": train.ema_params, "feature_statistics": train.statistics["global_features"]
     }  # fmt: skip
-    return {"generated": sampling.generate_clips(config, networks, params, batch["label"], key)}
+    condition = conditions.of_batch(networks, batch)
+    return {"generated": sampling.generate_clips(config, networks, params, condition, key)}
 
   return Stage("generator", init, ((0, train_step),), preview, measure)
 

@@ -91,6 +91,7 @@ class FrameStore:
     codec: 'raw', 'jpeg' (quality 95, 4:4:4) or 'png'.
     fingerprint: hash of the manifest, and through it of every frame: names the data in scores.
     split: 'train', 'test' or, where the data set has one, 'val'.
+    directory: the store's folder.
   """
 
   def __init__(self, directory: pathlib.Path, split: str, in_memory: bool | str):
@@ -102,7 +103,7 @@ class FrameStore:
         f"The store {directory} has no split {split!r}; it has {', '.join(info.splits)}. "
         "A test split needs at least two usable videos."
       )
-    self._directory = directory
+    self.directory = directory
     self._features = info.features
     self._records = ArrayRecordDataSource([str(p) for p in info.splits[split].filepaths])
     self.classes: list[str] = metadata["classes"]
@@ -176,7 +177,7 @@ class FrameStore:
       frame = np.asarray(Image.open(io.BytesIO(example["frame"])))
     except Exception as error:
       raise StoreError(
-        f"Record {record} of {self._directory} ({self.split}) is damaged: move the store "
+        f"Record {record} of {self.directory} ({self.split}) is damaged: move the store "
         "away and prepare it again with `python -m data.prepare`."
       ) from error
     return frame.reshape(self.image_size, self.image_size, self.channels)

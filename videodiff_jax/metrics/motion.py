@@ -42,6 +42,19 @@ def jitter(video: np.ndarray) -> float:
   return float(np.linalg.norm(np.diff(centroid(video), n=2, axis=-2), axis=-1).mean())
 
 
+def velocity(video: np.ndarray) -> np.ndarray:
+  """Least-squares velocity of the centroid in pixels a frame: (..., 2), y and x.
+
+  Args:
+    video: uint8 (..., f, h, w, c), f >= 2.
+  """
+  path = centroid(video)
+  if path.shape[-2] < 2:
+    raise ValueError(f"A velocity needs 2 frames or more, got {path.shape[-2]}.")
+  time = np.arange(path.shape[-2]) - (path.shape[-2] - 1) / 2
+  return np.einsum("f,...fc->...c", time, path) / np.square(time).sum()
+
+
 def half_index_slope(at_integer: np.ndarray, at_half: np.ndarray, true: np.ndarray) -> float:
   """Does a frame drawn at j + 1/2 lie half a step on? 1 is right, 0 means that it copies j.
 

@@ -1,5 +1,6 @@
 """Attention: one function, the release's blocks over video, the UNet's transformer."""
 
+import functools
 from typing import Literal
 
 import flax.linen as nn
@@ -10,6 +11,8 @@ from jax import lax
 from videodiff_jax.models.layers import ZEROS, Dtype, GroupNorm
 
 Tokens = Literal["spatial", "temporal", "joint"]
+TextAttention = Literal["cross", "joint"]
+TEXT_ATTENTIONS = ("cross", "joint")
 
 
 # Logits a head (queries x keys) above which they are never all in memory at once.
@@ -125,22 +128,31 @@ class Attention(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-  """Self-attention, cross-attention and a gated feed-forward layer, each after a LayerNorm."""
+  """Self-attention, cross-attention and a gated feed-forward layer, each after a LayerNorm.
+
+  With text_attention 'joint' there is no cross-attention: keys and values of the self-attention
+  are those of x and behind them the context, which is then as wide as x.
+  """
 
   num_heads: int
+  text_attention: TextAttention = "cross"
   dtype: Dtype = jnp.float32
 
   @nn.compact
   def __call__(self, x: jax.Array, context: jax.Array) -> jax.Array:
     """(b, n, d), (b, m, e) -> (b, n, d)."""
+    attention = functools.partial(Attention, self.num_heads, self.dtype)
 
     def norm(name: str, x: jax.Array) -> jax.Array:
       return nn.LayerNorm(epsilon=1e-5, dtype=self.dtype, name=name)(x)
 
     y = norm("norm_self", x)
-    x += Attention(self.num_heads, self.dtype, name="self_attention")(y, y)
-    y = norm("norm_cross", x)
-    x += Attention(self.num_heads, self.dtype, name="cross_attention")(y, context)
+    if self.text_attention == "joint":
+      x += attention(name="self_attention")(y, jnp.concatenate([y, context], axis=1))
+    else:
+      x += attention(name="self_attention")(y, y)
+      y = norm("norm_cross", x)
+      x += attention(name="cross_attention")(y, context)
     y = norm("norm_feed", x)
     y = nn.Dense(8 * x.shape[-1], dtype=self.dtype, name="feed_in")(y)
     value, gate = jnp.split(y, 2, axis=-1)
@@ -149,11 +161,16 @@ class TransformerBlock(nn.Module):
 
 
 class SpatialTransformer(nn.Module):
-  """Transformer blocks over a map's pixels that read condition tokens; starts as identity."""
+  """Transformer blocks over a map's pixels that read condition tokens; starts as identity.
+
+  text_attention 'cross' is Stable Diffusion's wiring; 'joint' GLOBER's words (Sec. 3.1): text
+  tokens are projected to the map's channels and "concatenated with flattened frame features".
+  """
 
   num_heads: int
   depth: int = 1
   groups: int = 32
+  text_attention: TextAttention = "cross"
   dtype: Dtype = jnp.float32
 
   @nn.compact
@@ -163,7 +180,10 @@ class SpatialTransformer(nn.Module):
     y = GroupNorm(self.groups, epsilon=1e-6, name="norm")(x).reshape(n, h * w, c)
     y = nn.Dense(c, dtype=self.dtype, name="proj_in")(y)
     context = context.astype(self.dtype)
+    if self.text_attention == "joint":
+      context = nn.Dense(c, dtype=self.dtype, name="text_in")(context)
+    settings = (self.num_heads, self.text_attention, self.dtype)
     for i in range(self.depth):
-      y = TransformerBlock(self.num_heads, self.dtype, name=f"block_{i}")(y, context)
+      y = TransformerBlock(*settings, name=f"block_{i}")(y, context)
     y = nn.Dense(c, kernel_init=ZEROS, dtype=self.dtype, name="proj_out")(y)
     return x + y.reshape(x.shape)

@@ -13,6 +13,7 @@ from videodiff_jax.models.layers import ZEROS, Dtype, PositionEmbedding, Remat
 
 _XAVIER = nn.initializers.xavier_uniform()
 _TIME_CHANNELS = 256
+PROMPT_STD = 0.1  # of learned prompt tokens at the start (the release's context_emb)
 
 
 def position_table(side: int, width: int) -> np.ndarray:
@@ -84,6 +85,7 @@ class DiT(nn.Module):
   mlp_ratio: float = 4.0
   num_classes: int = 0  # 0: no labels; else index num_classes is the null class
   context_dim: int = 0  # 0: no tokens
+  prompt_tokens: int = 0  # above 0: so many learned ones stand for one prompt
   learn_sigma: bool = False
   scan_blocks: bool = False
   remat: Remat = "none"
@@ -99,6 +101,7 @@ class DiT(nn.Module):
   ) -> jax.Array:
     """Maps (b, h, w, c), timesteps (b,), labels (b,), tokens (b, l, context_dim) -> prediction.
 
+    Where the prompt is learned, `tokens` is (b,): 1 with it, 0 without.
     The prediction is (b, h, w, c), float32; with `learn_sigma` (b, h, w, 2c), the variance's
     channels last.
 
@@ -115,6 +118,10 @@ class DiT(nn.Module):
     h = patch(x).reshape(b, side**2, self.width)
     h += position_table(side, self.width).astype(h.dtype)
     prefix = 0
+    if self.prompt_tokens:
+      shape = (self.prompt_tokens, self.context_dim)
+      prompt = self.param("prompt", nn.initializers.normal(PROMPT_STD), shape, jnp.float32)
+      tokens = tokens[:, None, None] * prompt
     if tokens is not None:
       prefix = tokens.shape[1]
       embed = nn.Dense(self.width, kernel_init=_XAVIER, dtype=self.dtype, name="token_embed")

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from videodiff_jax.models.attention import SpatialTransformer, count_heads
+from videodiff_jax.models.attention import SpatialTransformer, TextAttention, count_heads
 from videodiff_jax.models.layers import (
   Conv3x3,
   Dtype,
@@ -63,6 +63,7 @@ class UNet(nn.Module):
   num_head_channels: int | None = None  # overrides num_heads
   depth: int = 1  # transformer blocks a transformer
   context_dim: int = 768
+  text_attention: TextAttention = "cross"  # see SpatialTransformer
   norm_groups: int = 32  # at most; fewer for few channels, see GroupNorm
   dtype: Dtype = jnp.float32
   remat: Remat = "none"
@@ -100,7 +101,7 @@ class UNet(nn.Module):
 
     def transformer(h: jax.Array, name: str) -> jax.Array:
       heads = count_heads(h.shape[-1], self.num_heads, self.num_head_channels)
-      settings = (heads, self.depth, self.norm_groups, self.dtype)
+      settings = (heads, self.depth, self.norm_groups, self.text_attention, self.dtype)
       return wrap(SpatialTransformer)(*settings, name=name)(h, context)
 
     def controlled(h: jax.Array, name: str) -> jax.Array:

@@ -1,0 +1,154 @@
+"""What a run's videos are told: captions to tokens, before anything is compiled."""
+
+import dataclasses
+import os
+import pathlib
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+from absl import logging
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+
+from experiments.errors import UserError, choice, told
+from videodiff_jax.glober.networks import CONDITIONS, condition_of
+from videodiff_jax.inputs import text
+from videodiff_jax.inputs.frame_store import FrameStore
+from videodiff_jax.training import partitioning
+
+SOURCES = ("prompt", "captions", "class_names")
+
+
+@dataclasses.dataclass(frozen=True)
+class Texts:
+  """Where text is encoded: the tokens of what each video is told.
+
+  Attributes:
+    null: of the empty prompt, (l, d) on every device.
+    embeddings: by split.
+  """
+
+  null: jax.Array
+  embeddings: dict[str, text.Embeddings]
+
+  def add_to(self, batch: dict[str, np.ndarray], split: str) -> dict[str, np.ndarray]:
+    """A batch, which names its videos, with their 'text' (b, l, d)."""
+    return batch | {"text": self.embeddings[split].of(batch["video"])}
+
+
+def check(config: ml_collections.ConfigDict) -> None:
+  """Raises UserError for text that cannot be encoded as the configuration says."""
+  choice("text.source", config.text.source, SOURCES)
+  choice("text.encoder", config.text.encoder, ("none", *text.ENCODERS))
+  choice("condition", config.condition, CONDITIONS)
+  if config.condition != "text":
+    return
+  source, encoder = config.text.source, config.text.encoder
+  if source == "prompt" and not config.text.prompt:
+    raise UserError("config.text.prompt is empty: write the sentence that describes every video.")
+  if source != "prompt" and encoder == "none":
+    raise UserError(
+      f"config.text.source is {source!r}, which needs a text encoder: give "
+      "--config.text.encoder=minilm, or clip with --config.init.text_encoder=PATH."
+    )
+  widths = (config.model.unet.context_dim, config.model.dit.context_dim)
+  if encoder != "none" and len(set(widths)) > 1:
+    raise UserError(
+      "Both read the same text tokens: config.model.unet.context_dim and "
+      f"config.model.dit.context_dim must be equal, not {widths[0]} and {widths[1]}."
+    )
+
+
+def given_by_videos(config: ml_collections.ConfigDict) -> bool:
+  """Whether each video has a text of its own, so that drawing takes prompts."""
+  return config.get("condition") == "text" and config.text.source != "prompt"
+
+
+def captions(config: ml_collections.ConfigDict, store: FrameStore) -> list[str]:
+  """What each video of a store is told.
+
+  Raises:
+    UserError: a store without the captions or classes that the configuration asks for.
+  """
+  settings, videos = config.text, range(store.num_videos)
+  if settings.source == "prompt":
+    return [settings.prompt] * store.num_videos
+  if settings.source == "class_names":
+    if not store.classes:
+      raise UserError("config.text.source is 'class_names', but the store has no classes.")
+    names = [text.class_prompt(name) for name in store.classes]
+    return [names[store.videos[video]["label"]] for video in videos]
+  found = [store.extra(video).get("caption") for video in videos]
+  if missing := [store.videos[v]["name"] for v in videos if not isinstance(found[v], str)]:
+    raise UserError(
+      f"config.text.source is 'captions', but {len(missing)} of {store.num_videos} {store.split} "
+      f"videos have none, as {missing[0]}. Choose another source, or a store with captions."
+    )
+  return found
+
+
+def prepare(
+  config: ml_collections.ConfigDict, workdir: pathlib.Path, mesh: Mesh, *stores: FrameStore
+) -> Texts | None:
+  """Encodes the stores' captions once, beside the store; None where no text is encoded.
+
+  Raises:
+    UserError: no encoder, one of another width, or another one than the workdir's.
+  """
+  if config.get("condition") != "text":
+    return None
+  if condition_of(config) == "prompt":
+    logging.info(
+      "No text encoder is given: %r becomes %d learned tokens. For CLIP's, give "
+      "--config.text.encoder=clip --config.init.text_encoder=PATH.",
+      config.text.prompt, config.text.length,
+    )  # fmt: skip
+    return None
+  encoder = load(config)
+  kept = text.read(workdir)
+  if kept is not None and kept["fingerprint"] != encoder.fingerprint:
+    raise UserError(
+      f"{workdir} was trained with another text encoder ({kept['fingerprint']}) than the one given "
+      f"now ({encoder.name}, {encoder.fingerprint}). Use another --workdir, or give the same."
+    )
+  if jax.process_index() == 0:
+    if kept is None:
+      text.write(workdir, encoder, config.text.prompt)
+    embeddings = _embed(config, workdir, encoder, stores)
+  if jax.process_count() > 1:
+    multihost_utils.sync_global_devices("text")
+    embeddings = _embed(config, workdir, encoder, stores)
+  null: Any = text.read(workdir)["null"]
+  return Texts(jax.device_put(null, partitioning.shardings(null, mesh)), embeddings)
+
+
+def load(config: ml_collections.ConfigDict) -> text.TextEncoder:
+  """The configuration's text encoder, as wide as the networks' tokens."""
+  settings = config.text
+  with told():
+    encoder = text.load_encoder(
+      settings.encoder, settings.length, config.init.text_encoder, settings.vocabulary
+    )
+  width, expected = encoder.shape[1], config.model.unet.context_dim
+  if width != expected:
+    raise UserError(
+      f"Text encoder {encoder.name!r} gives tokens of width {width}, the networks take {expected}: "
+      f"set config.model.unet.context_dim and config.model.dit.context_dim to {width}."
+    )
+  return encoder
+
+
+def _embed(
+  config: ml_collections.ConfigDict,
+  workdir: pathlib.Path,
+  encoder: text.TextEncoder,
+  stores: tuple[FrameStore, ...],
+) -> dict[str, text.Embeddings]:
+  embeddings = {}
+  for store in stores:
+    beside = store.directory.absolute().with_name(f"{store.directory.name}.text")
+    folder = beside if os.access(beside.parent, os.W_OK) else workdir / "text"
+    embeddings[store.split] = text.embed(encoder, captions(config, store), folder)
+  return embeddings

@@ -1,0 +1,153 @@
+"""Embeddings of captions and where they are kept; encoders by name."""
+
+import json
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.helpers import fill
+from tests.weights import require
+from videodiff_jax.inputs import text, tokenizer
+from videodiff_jax.models.sentence_encoder import SentenceEncoder
+from videodiff_jax.models.text_encoder import CLIPText
+from videodiff_jax.pretrained import clip
+
+CAPTIONS = ["a dog", "a cat", "a dog", ""]
+
+
+def tiny_encoder(seed: int = 0, width: int = 8, length: int = 5) -> text.TextEncoder:
+  """Knows a text by its letters."""
+  model = SentenceEncoder(
+    vocabulary=128, length=length, width=width, depth=1, num_heads=2, hidden=8
+  )
+  ids = jax.ShapeDtypeStruct((1, length), jnp.int32)
+  params = fill(jax.eval_shape(model.init, jax.random.key(0), ids)["params"], seed, 0.5)
+  words = tokenizer.Tokenizer(lambda t: [ord(c) for c in t], length, start=1, end=2, padding=0)
+  return text.TextEncoder("tiny", model, params, words, f"weights {seed}")
+
+
+def test_prompts_are_encoded_alike_in_any_number():
+  encoder = tiny_encoder()
+  many = encoder([f"{i}" for i in range(70)])
+  assert many.shape == (70, 5, 8) and many.dtype == np.float32
+  np.testing.assert_allclose(many[65:66], encoder(["65"]), atol=1e-6)
+  assert np.abs(many[1] - many[2]).max() > 1e-3
+
+
+def test_captions_are_encoded_once(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch):
+  encoder = tiny_encoder()
+  first = text.embed(encoder, CAPTIONS, tmp_path / "text")
+  assert first.tokens.shape == (3, 5, 8) and first.rows.tolist() == [0, 1, 0, 2]
+  np.testing.assert_allclose(first.of(np.array([2, 3])), encoder(["a dog", ""]), atol=1e-6)
+  files = sorted((tmp_path / "text").iterdir())
+  assert {file.suffix for file in files} == {".npy", ".json"} and len(files) == 2
+  about = json.loads(files[0].read_text())
+  assert about["captions"] == ["a dog", "a cat", ""]
+  monkeypatch.setattr(text.TextEncoder, "__call__", None)
+  again = text.embed(encoder, CAPTIONS, tmp_path / "text")
+  np.testing.assert_array_equal(again.tokens, first.tokens)
+
+
+def test_other_encoders_and_other_captions_get_files_of_their_own(tmp_path: pathlib.Path):
+  text.embed(tiny_encoder(), CAPTIONS, tmp_path)
+  before = {file: file.read_bytes() for file in tmp_path.iterdir()}
+  text.embed(tiny_encoder(seed=1), CAPTIONS, tmp_path)
+  text.embed(tiny_encoder(length=4), CAPTIONS, tmp_path)
+  text.embed(tiny_encoder(), CAPTIONS[:2], tmp_path)
+  assert len(list(tmp_path.iterdir())) == 8
+  assert all(file.read_bytes() == content for file, content in before.items())
+
+
+def test_an_interrupted_file_is_not_taken_for_a_whole_one(tmp_path: pathlib.Path, monkeypatch):
+  with monkeypatch.context() as patch:
+    patch.setattr(text.os, "replace", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+      text.embed(tiny_encoder(), CAPTIONS, tmp_path)
+  assert not list(tmp_path.glob("*.npy"))
+  assert text.embed(tiny_encoder(), CAPTIONS, tmp_path).tokens.shape == (3, 5, 8)
+
+
+def test_a_workdir_keeps_what_drawing_needs(tmp_path: pathlib.Path):
+  encoder = tiny_encoder()
+  assert text.read(tmp_path) is None
+  text.write(tmp_path, encoder, "a cat")
+  kept = text.read(tmp_path)
+  assert kept["fingerprint"] == encoder.fingerprint != tiny_encoder(seed=1).fingerprint
+  np.testing.assert_allclose(np.stack([kept["null"], kept["default"]]), encoder(["", "a cat"]))
+
+
+def test_class_names_are_words():
+  names = ["ApplyLipstick", "pull_ups", "7", "TaiChi"]
+  assert [text.class_prompt(n) for n in names] == ["Apply Lipstick", "pull ups", "7", "Tai Chi"]
+
+
+# ---- encoders by name
+
+SMALL = CLIPText(length=9, width=64, depth=2, num_heads=1, hidden=32, vocabulary=49_408)
+
+
+def write_clip(file: pathlib.Path, prefix: str = "") -> dict:
+  """A small text tower beside tensors of other networks."""
+  save = pytest.importorskip("safetensors.numpy", reason="extra text").save_file
+  rng = np.random.default_rng(0)
+  shapes = {
+    "embeddings.token_embedding.weight": (49_408, 64),
+    "embeddings.position_embedding.weight": (9, 64),
+    "final_layer_norm.weight": (64,),
+    "final_layer_norm.bias": (64,),
+  }
+  for layer in range(2):
+    at = f"encoder.layers.{layer}"
+    for norm in ("layer_norm1", "layer_norm2"):
+      shapes |= {f"{at}.{norm}.weight": (64,), f"{at}.{norm}.bias": (64,)}
+    for part in ("q_proj", "k_proj", "v_proj", "out_proj"):
+      shapes |= {f"{at}.self_attn.{part}.weight": (64, 64), f"{at}.self_attn.{part}.bias": (64,)}
+    shapes |= {f"{at}.mlp.fc1.weight": (32, 64), f"{at}.mlp.fc1.bias": (32,)}
+    shapes |= {f"{at}.mlp.fc2.weight": (64, 32), f"{at}.mlp.fc2.bias": (64,)}
+  state = {
+    f"{prefix}text_model.{name}": rng.normal(0, 0.1, shape).astype(np.float16)
+    for name, shape in shapes.items()
+  }
+  others = {"vision_model.x": np.ones(2, np.float32), "text_projection.weight": np.ones((2, 64))}
+  save(state | others, file)
+  return state
+
+
+def test_clip_s_sizes_come_from_its_file(tmp_path: pathlib.Path):
+  require(tokenizer.CLIP_VOCABULARY)
+  pytest.importorskip("ftfy", reason="extra text")
+  state = write_clip(tmp_path / "model.safetensors")
+  (tmp_path / "config.json").write_text('{"text_config": {"hidden_act": "gelu"}}')
+  model, params, _ = clip.load_text(tmp_path)
+  assert model == SMALL.clone(activation="gelu")
+  kernel = params["block_1"]["mlp_in"]["kernel"]
+  np.testing.assert_array_equal(kernel, state["text_model.encoder.layers.1.mlp.fc1.weight"].T)
+  alone, _, _ = clip.load_text(tmp_path / "model.safetensors")
+  assert alone == SMALL
+  write_clip(tmp_path / "sd.safetensors", "cond_stage_model.transformer.")
+  assert clip.load_text(tmp_path / "sd.safetensors")[0] == SMALL
+  encoder = text.load_encoder("clip", 9, str(tmp_path))
+  tokens = encoder(["a cat", ""])
+  assert tokens.shape == (2, 9, 64) and np.abs(tokens[0] - tokens[1]).max() > 1e-3
+  with pytest.raises(ValueError, match="reads 9 tokens, not 77"):
+    text.load_encoder("clip", 77, str(tmp_path))
+
+
+def test_what_is_no_clip_is_told(tmp_path: pathlib.Path):
+  save = pytest.importorskip("safetensors.numpy", reason="extra text").save_file
+  with pytest.raises(FileNotFoundError, match=r"give config\.init\.text_encoder"):
+    text.load_encoder("clip", 77)
+  with pytest.raises(FileNotFoundError, match="give a CLIP text model"):
+    clip.load_text(tmp_path)
+  file = tmp_path / "other.safetensors"
+  save({"x": np.ones(3)}, file)
+  with pytest.raises(ValueError, match="holds no CLIP text tower"):
+    clip.load_text(file)
+  file.write_bytes(file.read_bytes()[:-5])
+  with pytest.raises(ValueError, match="no safetensors file, or is damaged"):
+    clip.load_text(file)
+  with pytest.raises(ValueError, match="'bert'; choose clip, minilm"):
+    text.load_encoder("bert", 77)

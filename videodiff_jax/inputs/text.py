@@ -1,0 +1,161 @@
+"""Prompts to the tokens that networks are conditioned on, computed once a data set.
+
+Embeddings of captions lie in files named by what they are of: encoder, its weights, length and
+the captions. Another encoder's are never overwritten, and a finished file is only read.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+import pathlib
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import tqdm
+
+from videodiff_jax.inputs import tokenizer
+from videodiff_jax.pretrained import clip, minilm
+
+ENCODERS = ("clip", "minilm")
+_CHUNK = 64  # prompts encoded in one call
+_FILE = "text.npz"  # in a workdir
+
+
+class TextEncoder:
+  """A frozen text encoder with its tokenizer.
+
+  Attributes:
+    name: of `ENCODERS`.
+    shape: (l, d) of a prompt's tokens.
+    fingerprint: hash of weights and length.
+  """
+
+  def __init__(
+    self, name: str, model: Any, params: Any, tokenize: tokenizer.Tokenizer, sha256: str
+  ):
+    self.name, self._model, self._params, self._tokenize = name, model, params, tokenize
+    self.shape = (tokenize.length, model.width)
+    text = json.dumps([name, sha256, tokenize.length])
+    self.fingerprint = hashlib.sha256(text.encode()).hexdigest()[:16]
+
+  def __call__(self, prompts: Sequence[str]) -> np.ndarray:
+    """n prompts -> their last hidden states, float32 (n, l, d); '' is the null condition."""
+    ids = self._tokenize(prompts)
+    padded = np.concatenate([ids, np.repeat(ids[:1], -len(ids) % _CHUNK, axis=0)])
+    out = [self._encode(part) for part in np.split(padded, len(padded) // _CHUNK)]
+    return np.concatenate(out)[: len(ids)]
+
+  @functools.cached_property
+  def _encode(self) -> Any:
+    @jax.jit
+    def encode(params: Any, ids: jax.Array) -> jax.Array:
+      with jax.default_matmul_precision("highest"):
+        return self._model.apply({"params": params}, ids).tokens
+
+    return lambda ids: np.asarray(encode(self._params, ids))
+
+
+def load_encoder(name: str, length: int, path: str = "", vocabulary: str = "") -> TextEncoder:
+  """A text encoder by name.
+
+  Args:
+    name: of `ENCODERS`.
+    length: tokens a prompt.
+    path: weights of 'clip', as `pretrained.clip.load_text` takes them; MiniLM's are installed.
+    vocabulary: of 'clip'; by default a merges.txt beside the weights, or clip-anytorch's.
+
+  Raises:
+    FileNotFoundError, ModuleNotFoundError: the message says what to install or to give.
+    ValueError: an unknown name, a file that is something else, or a length the model has not.
+  """
+  if name not in ENCODERS:
+    raise ValueError(f"Unknown text encoder {name!r}; choose {', '.join(ENCODERS)}.")
+  if name == "minilm":
+    model, params = minilm.load()
+    sha256, tokenize = minilm.WEIGHTS.sha256, tokenizer.word_pieces(length)
+  else:
+    if not path:
+      raise FileNotFoundError(
+        "Text encoder 'clip' has no weights: give config.init.text_encoder, a safetensors file "
+        "or folder of a CLIP text model."
+      )
+    model, params, sha256 = clip.load_text(path)
+    beside = pathlib.Path(path) / "merges.txt"
+    tokenize = tokenizer.clip(vocabulary or (beside if beside.is_file() else ""), length)
+  if length > model.length:
+    raise ValueError(f"Text encoder {name!r} reads {model.length} tokens, not {length}.")
+  return TextEncoder(name, model, params, tokenize, sha256)
+
+
+@dataclasses.dataclass(frozen=True)
+class Embeddings:
+  """What each video of a store is told.
+
+  Attributes:
+    captions: one a video.
+    rows: (n,) of `tokens`.
+    tokens: (m, l, d) float32 of the m different captions, read from disk as needed.
+  """
+
+  captions: list[str]
+  rows: np.ndarray
+  tokens: np.ndarray
+
+  def of(self, videos: np.ndarray) -> np.ndarray:
+    """(b,) indices of videos -> (b, l, d)."""
+    return self.tokens[self.rows[videos]]
+
+
+def embed(encoder: TextEncoder, captions: list[str], folder: pathlib.Path) -> Embeddings:
+  """The captions' tokens, out of `folder` where they were computed before."""
+  unique = list(dict.fromkeys(captions))
+  key = hashlib.sha256(json.dumps([encoder.fingerprint, unique]).encode()).hexdigest()[:16]
+  file = folder / f"{encoder.name}-{key}.npy"
+  if not file.is_file():
+    folder.mkdir(parents=True, exist_ok=True)
+    about = {"encoder": encoder.name, "fingerprint": encoder.fingerprint, "captions": unique}
+    file.with_suffix(".json").write_text(json.dumps(about, indent=1) + "\n")
+    unfinished = file.with_suffix(f".{os.getpid()}")
+    shape = (len(unique), *encoder.shape)
+    tokens = np.lib.format.open_memmap(unfinished, "w+", np.float32, shape)
+    for begin in tqdm.trange(0, len(unique), _CHUNK, desc="captions", disable=None):
+      tokens[begin : begin + _CHUNK] = encoder(unique[begin : begin + _CHUNK])
+    tokens.flush()
+    os.replace(unfinished, file)
+  rows = {caption: row for row, caption in enumerate(unique)}
+  return Embeddings(
+    captions, np.array([rows[caption] for caption in captions]), np.load(file, mmap_mode="r")
+  )
+
+
+def write(workdir: pathlib.Path, encoder: TextEncoder, sentence: str) -> None:
+  """Keeps in a workdir what drawing needs where the encoder is not at hand: see `read`."""
+  null, default = encoder(["", sentence])
+  unfinished = workdir / f"unfinished_{_FILE}"
+  np.savez(unfinished, null=null, default=default, fingerprint=encoder.fingerprint)
+  os.replace(unfinished, workdir / _FILE)
+
+
+def read(workdir: pathlib.Path) -> dict[str, Any] | None:
+  """What `write` kept, or None.
+
+  Returns:
+    'null' (l, d), the empty prompt's tokens; 'default' (l, d), those of the one sentence for all
+    videos, or again null; 'fingerprint' of their encoder.
+  """
+  if not (workdir / _FILE).is_file():
+    return None
+  with np.load(workdir / _FILE) as saved:
+    return {
+      "null": saved["null"], "default": saved["default"], "fingerprint": str(saved["fingerprint"])
+    }  # fmt: skip
+
+
+def class_prompt(name: str) -> str:
+  """A class name as words: 'ApplyLipstick' -> 'Apply Lipstick' (Fig. 3)."""
+  return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).replace("_", " ").strip()
