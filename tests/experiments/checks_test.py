@@ -28,7 +28,7 @@ def changed(**keys: Any) -> ConfigDict:
   ("keys", "message"),
   [
     ({"system": "lgc"}, "config.system is 'lgc'. Choose one of: glober"),
-    ({"condition": "text"}, "config.condition is 'text'. Choose one of: none, class"),
+    ({"condition": "words"}, "config.condition is 'words'. Choose one of: none, class, text"),
     ({"precision": "fp16"}, "Choose one of: float32, bfloat16"),
     ({"remat": "all"}, "Choose one of: none, blocks"),
     ({"data__sampling": "all"}, "Choose one of: video, clip"),
