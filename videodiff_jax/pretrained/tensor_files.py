@@ -151,7 +151,8 @@ def _read_file(path: pathlib.Path) -> Tensors:
 
 def _read_safetensors(path: pathlib.Path) -> Tensors:
   try:
-    file = safetensors.safe_open(path, "np")
+    # Not mapped: a file cut short later is an error then, not a crash, and memory stays small.
+    file = safetensors.safe_open(path, "np", backend="pread")
   except safetensors.SafetensorError as error:
     raise ValueError(f"{path} is damaged or cut short: {error}.") from error
   tensors = {}
