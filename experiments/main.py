@@ -147,14 +147,16 @@ def run(files: Sequence[str] = ()) -> None:
       raise checks.UserError(f"--stage={_STAGE.value}: choose one of {', '.join(config.stages)}.")
     finished = train.train(config, workdir, _STAGE.value)
     after = config.after if finished and not _STAGE.value else ()
+  from experiments import commands, report
+
   if jax.process_count() > 1:
+    if jax.process_index() == 0 and mode == "train":
+      commands.record(workdir)
     if jax.process_index() == 0 and after:
       logging.info("Run --mode=%s on one host.", " and --mode=".join(after))
     return
   for step in after:
     mode_function(system, step)(workdir, config, flags.FLAGS)
-  from experiments import commands, report
-
   if mode not in ("ablation", "report"):
     commands.record(workdir)
   if "evaluate" in after:

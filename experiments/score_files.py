@@ -82,9 +82,11 @@ def compare(files: Sequence[str]) -> str:
     f"{letter}: {file} (steps {_steps(record)}, code {record['settings'].get('code')})"
     for letter, file, record in zip(letters, files, records)
   ]
-  note = "[low, high]: 95 % over the choice of videos, not over training."
   heading = f"protocol {_name(records[0]['protocol'])!r}"
-  return "\n".join([*legend, "", format_table(rows, (heading, *letters)), "", note])
+  parts = [*legend, "", format_table(rows, (heading, *letters))]
+  if any(intervals):
+    parts += ["", "[low, high]: 95 % over the choice of videos, not over training."]
+  return "\n".join(parts)
 
 
 def read(file: pathlib.Path) -> dict[str, Any]:
@@ -107,17 +109,18 @@ def measured(record: dict[str, Any]) -> dict[str, str]:
   return {name: json.dumps(value) for name, value in flat.items()}
 
 
-def with_defaults(protocol: str | dict[str, Any]) -> str | dict[str, Any]:
+def with_defaults(protocol: str | dict[str, Any]) -> dict[str, Any]:
   """A written protocol without its prose, with the settings that were added since."""
   if isinstance(protocol, str):
-    return protocol
+    return {"name": protocol}
   kind = ClipProtocol if "drawn" in protocol else Protocol
   defaults = {
     name: field.default
     for name, field in kind.__dataclass_fields__.items()
     if name not in ("name", "about")
   }
-  return defaults | {name: value for name, value in protocol.items() if name != "about"}
+  given = {name: value for name, value in protocol.items() if name != "about"}
+  return {"name": given["name"]} | defaults | given
 
 
 def _refuse_unlike(a: dict[str, str], b: dict[str, str], file_a: str, file_b: str) -> None:

@@ -42,6 +42,7 @@ def test_intervals_stand_beside_their_figures(tmp_path, record) -> None:
   record["intervals"] = {"prediction": {"predicted": {"fvd": [400.0, 555.5]}}}
   new = written(tmp_path, "new.json", record)
   table = score_files.compare([str(QUICK), new])
+  assert "[low, high]" in table and "[low, high]" not in score_files.compare(LADDERS)
   (line,) = [line for line in table.splitlines() if line.startswith("prediction / predicted / fvd")]
   assert line.split("fvd")[1].split() == ["477.8", "477.8", "[400,", "555.5]"]
 
@@ -91,9 +92,10 @@ def test_a_setting_added_since_counts_as_its_default(record) -> None:
 def test_systems_and_protocols_of_one_name_are_told_apart(tmp_path, record) -> None:
   glober = {**record, "protocol": dataclasses.asdict(CLIP_PROTOCOLS["quick"])}
   other = written(tmp_path, "other.json", glober)
-  for pair in ((str(QUICK), other), (LADDERS[0], str(QUICK))):
-    with pytest.raises(checks.UserError, match="were not measured alike"):
-      score_files.compare(pair)
+  with pytest.raises(checks.UserError, match="were not measured alike"):
+    score_files.compare([str(QUICK), other])
+  with pytest.raises(checks.UserError, match=r'protocol\.name: "ladder" and "quick"'):
+    score_files.compare([LADDERS[0], str(QUICK)])
 
 
 @pytest.mark.parametrize(
