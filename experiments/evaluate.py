@@ -8,11 +8,11 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-from experiments import checks, directions, sample, train
+from experiments import checks, directions, sample, score_files, train
 from videodiff_jax.glober.pipeline import Pipeline
 from videodiff_jax.inputs import clips, video_io
 from videodiff_jax.inputs.frame_store import FrameStore
-from videodiff_jax.metrics import baselines, frechet, i3d, images, motion
+from videodiff_jax.metrics import baselines, frechet, i3d, images, motion, resampling
 from videodiff_jax.pretrained import i3d as i3d_weights
 from videodiff_jax.pretrained import restricted_pickle
 from videodiff_jax.training.workdir import steps_done, unused
@@ -22,6 +22,7 @@ _PROTOCOL = "ladder"
 _SEED = 0
 _NEIGHBOUR_BANK = 2000  # training clips searched for the nearest
 _NEIGHBOURS_SHOWN = 6
+_SHOWN = 6  # clips a set
 
 
 def evaluate(workdir: pathlib.Path, config: ml_collections.ConfigDict | None) -> dict[str, Any]:
@@ -62,24 +63,31 @@ def evaluate(workdir: pathlib.Path, config: ml_collections.ConfigDict | None) ->
     "frozen": baselines.frozen_first_frame(real),
     "blurred": baselines.blurred(real),
   }
-  scores: dict[str, Any] = {
-    "fvd": _ladder(reference, sets),
-    "frames": _frame_scores(pipeline, real, sets),
-  }
+  fvd, fvd_spread = _ladder(reference, sets)
+  frames, frames_spread, curves = _frame_scores(pipeline, real, sets)
+  scores: dict[str, Any] = {"fvd": fvd, "frames": frames}
   if counts.motion:
     scores["motion"] = _motion(pipeline, features, (labels, prompts), sets)
   out = workdir / "evaluations"
   out.mkdir(exist_ok=True)
-  scores_file, sets_file, nearest_file, directions_file = unused(
-    out, f"{_PROTOCOL}.json", "sets.png", "nearest_training_clips.png", "directions.png"
+  scores_file, sets_file, clips_file, nearest_file, directions_file = unused(
+    out,
+    f"{_PROTOCOL}.json",
+    "sets.png",
+    "sets.gif",
+    "nearest_training_clips.png",
+    "directions.png",
   )
   if counts.directions:
     scores["directions"] = directions.score(pipeline, directions_file, _SEED)
   write_neighbours(nearest_file, sets["generated"], bank)
   video_io.write_strip(sets_file, {name: clip[0] for name, clip in sets.items()})
+  video_io.write_gif(clips_file, video_io.mosaic(clip[:_SHOWN] for clip in sets.values()))
   record = {
     "protocol": _PROTOCOL,
     "scores": scores,
+    "intervals": {"fvd": fvd_spread, "frames": frames_spread},
+    "curves": curves,
     "settings": {
       "num_real": len(reference),
       "num_fake": len(real),
@@ -100,6 +108,7 @@ def evaluate(workdir: pathlib.Path, config: ml_collections.ConfigDict | None) ->
       "steps": {name: steps_done(workdir, name) for name in pipeline.config.stages},
       "code": train.code_version(),
     },
+    **score_files.provenance(pipeline.config),
   }
   scores_file.write_text(json.dumps(record, indent=2) + "\n")
   logging.info("%s\n\nWritten to %s.", report(scores, len(reference), len(real)), scores_file)
@@ -153,15 +162,29 @@ def write_neighbours(path: pathlib.Path, generated: np.ndarray, bank: np.ndarray
   video_io.write_strip(path, rows)
 
 
-def _ladder(reference: np.ndarray, sets: dict[str, np.ndarray]) -> dict[str, float]:
+def _ladder(
+  reference: np.ndarray, sets: dict[str, np.ndarray]
+) -> tuple[dict[str, float], dict[str, list[float]]]:
+  """Distances to the reference clips, and their intervals over clips."""
   every = i3d.features(np.concatenate([reference, *sets.values()]))
   pieces = np.split(every, len(reference) + np.arange(len(sets)) * len(sets["real"]))
-  return {name: frechet.fvd(pieces[0], piece) for name, piece in zip(sets, pieces[1:])}
+
+  def distances(of_reference: np.ndarray, of_sets: np.ndarray) -> dict[str, float]:
+    known = pieces[0][of_reference]
+    return {name: frechet.fvd(known, piece[of_sets]) for name, piece in zip(sets, pieces[1:])}
+
+  def again(rng: np.random.Generator) -> dict[str, float]:
+    counts = len(pieces[0]), len(pieces[1])
+    return distances(*(resampling.with_replacement(rng, count) for count in counts))
+
+  fvd = distances(np.arange(len(pieces[0])), np.arange(len(pieces[1])))
+  return fvd, resampling.intervals(fvd, again, _SEED)
 
 
 def _frame_scores(
   pipeline: Pipeline, real: np.ndarray, sets: dict[str, np.ndarray]
-) -> dict[str, dict[str, float]]:
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+  """Scores, their intervals over clips, and the decoders' curves over frames."""
   data = pipeline.config.data
   keys = clips.keyframe_indices(data.num_frames, data.num_keyframes)
   predictions = {
@@ -172,13 +195,23 @@ def _frame_scores(
     "nearest true keyframe": baselines.nearest_keyframe(real, keys),
     "cross-faded true keyframes": baselines.crossfaded_keyframes(real, keys),
   }
-  scores = {}
+  scores, spread, curves = {}, {}, {}
   for name, prediction in predictions.items():
-    psnr = images.psnr(prediction, real)
     # An exact copy (a keyframe) would be infinite; 60 dB keeps the mean a number.
-    psnr = float(np.minimum(psnr, 60.0).mean())
-    scores[name] = {"psnr": psnr, "ssim": float(images.ssim(prediction, real).mean())}
-  return scores
+    each = {
+      "psnr": np.minimum(images.psnr(prediction, real), 60.0),
+      "ssim": images.ssim(prediction, real),
+    }  # (n, f)
+    scores[name] = {key: float(values.mean()) for key, values in each.items()}
+
+    def again(rng: np.random.Generator, each: dict[str, np.ndarray] = each) -> dict[str, float]:
+      chosen = resampling.with_replacement(rng, len(real))
+      return {key: values[chosen].mean() for key, values in each.items()}
+
+    spread[name] = resampling.intervals(scores[name], again, _SEED)
+    if name in sets:
+      curves[name] = {key: values.mean(axis=0).round(5).tolist() for key, values in each.items()}
+  return scores, spread, curves
 
 
 def _motion(

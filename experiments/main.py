@@ -19,14 +19,14 @@ from videodiff_jax.training import config_flag
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 _MODES = (
   "train", "sample", "redraw", "reconstruct", "evaluate", "predict", "interpolate", "ablation",
-  "report", "plan", "benchmark", "doctor"
+  "report", "compare", "plan", "benchmark", "doctor"
 )  # fmt: skip
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "configs/NAME.py[:variant,variant]")
 # Flags of sampling that one system alone understands.
 _FLAGS_OF = {
   "glober": ("frame_times", "start", "end", "guidance_scale", "class_label", "prompts"),
-  "lgcvd": ("trajectories", "past", "future", "gap", "protocol"),
+  "lgcvd": ("trajectories", "past", "future", "gap"),
 }
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: made, resumed or read.")
 _MODE = flags.DEFINE_enum(
@@ -35,8 +35,9 @@ _MODE = flags.DEFINE_enum(
   "GLOBER's redraw: a saved sample's global features at other times; reconstruct: a video file or "
   "the test split. LGC-VD's predict: what follows a video file or the first frames of the test "
   "split; interpolate: frames between given ones; ablation: trains and compares the variants of "
-  "config.ablation in folders of --workdir. report: report.html, the run as one page. plan: "
-  "parameters, FLOPs and bytes. benchmark: speed. doctor: versions, devices, optional parts.",
+  "config.ablation in folders of --workdir. report: report.html, the run as one page. "
+  "compare A.json B.json ...: score files side by side. plan: parameters, FLOPs and bytes. "
+  "benchmark: speed. doctor: versions, devices, optional parts.",
 )  # fmt: skip
 _STAGE = flags.DEFINE_string("stage", None, "train: only this stage.")
 flags.DEFINE_integer(
@@ -73,7 +74,8 @@ flags.DEFINE_integer("gap", None, "LGC-VD: frames to interpolate.", lower_bound=
 flags.DEFINE_string(
   "protocol",
   None,
-  "LGC-VD's evaluate and ablation: how to score; config.evaluate.protocol by default.",
+  "evaluate, ablation: how to score. By default LGC-VD takes config.evaluate.protocol, and GLOBER "
+  "scores its ladder.",
 )
 flags.DEFINE_integer("seed", 0, "Of the draws.")
 flags.DEFINE_string(
@@ -82,22 +84,22 @@ flags.DEFINE_string(
 
 
 def main(argv: list[str]) -> None:
-  if len(argv) > 1:
+  if len(argv) > 1 and _MODE.value != "compare":
     config_flag.fail(f"Unexpected {' '.join(argv[1:])!r}: options begin with --.")
   _quiet_libraries()
   # Imported late: --help and a mistyped flag answer at once.
   from experiments import checks
 
   try:
-    run()
+    run(argv[1:])
   except (checks.UserError, *checks.expected_errors()) as error:
     logging.debug("The error's origin", exc_info=True)
     print(f"Error: {error}", file=sys.stderr)
     sys.exit(1)
 
 
-def run() -> None:
-  """Does what the flags say."""
+def run(files: Sequence[str] = ()) -> None:
+  """Does what the flags say; `files` are --mode=compare's."""
   import jax
 
   from experiments import checks, doctor
@@ -106,10 +108,15 @@ def run() -> None:
   if mode == "doctor":
     print(doctor.report())
     return
+  if mode == "compare":
+    from experiments import score_files
+
+    print(score_files.compare(files))
+    return
   config = _CONFIG.value
   if config is None and mode in ("train", "ablation", "plan"):
-    files = ", ".join(config_flag.config_files(_ROOT))
-    raise checks.UserError(f"--mode={mode} needs --config. There are: {files}.")
+    there_are = ", ".join(config_flag.config_files(_ROOT))
+    raise checks.UserError(f"--mode={mode} needs --config. There are: {there_are}.")
   if config is not None:
     checks.check_config(config)
   if mode == "plan":
@@ -140,14 +147,16 @@ def run() -> None:
       raise checks.UserError(f"--stage={_STAGE.value}: choose one of {', '.join(config.stages)}.")
     finished = train.train(config, workdir, _STAGE.value)
     after = config.after if finished and not _STAGE.value else ()
+  from experiments import commands, report
+
   if jax.process_count() > 1:
+    if jax.process_index() == 0 and mode == "train":
+      commands.record(workdir)
     if jax.process_index() == 0 and after:
       logging.info("Run --mode=%s on one host.", " and --mode=".join(after))
     return
   for step in after:
     mode_function(system, step)(workdir, config, flags.FLAGS)
-  from experiments import commands, report
-
   if mode not in ("ablation", "report"):
     commands.record(workdir)
   if "evaluate" in after:
@@ -170,7 +179,16 @@ def system_of(workdir: pathlib.Path, config: ConfigDict | None) -> str:
 
 def mode_function(system: str, mode: str) -> Callable[..., None]:
   """What a mode runs for a system: (workdir, configuration or None, flags)."""
-  from experiments import ablation, checks, evaluate, predict, report, sample, score_prediction
+  from experiments import (
+    ablation,
+    checks,
+    evaluate,
+    predict,
+    report,
+    sample,
+    score_clips,
+    score_prediction,
+  )
 
   of_both = {"report": lambda workdir, config, _: report.write(workdir)}
   functions = {
@@ -178,7 +196,11 @@ def mode_function(system: str, mode: str) -> Callable[..., None]:
       "sample": sample.sample,
       "redraw": sample.redraw,
       "reconstruct": sample.reconstruct,
-      "evaluate": lambda workdir, config, _: evaluate.evaluate(workdir, config),
+      "evaluate": lambda workdir, config, options: (
+        score_clips.evaluate(workdir, config, options.protocol)
+        if options.protocol
+        else evaluate.evaluate(workdir, config)
+      ),
     },
     "lgcvd": {
       "sample": predict.sample,

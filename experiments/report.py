@@ -136,9 +136,19 @@ def _evaluations(workdir: pathlib.Path, media: Media) -> Iterator[Element]:
       number = file.stem.removeprefix("ladder")
       names = (f"sets{number}.gif", f"sets{number}.png", f"nearest_training_clips{number}.png")
       pictures = [file.with_name(name) for name in names]
+    rows = f"{_rows_shown(record)}: a row each"
     for picture in pictures:
-      yield from filter(None, [media.figure(picture, picture.stem.replace("_", " "))])
+      caption = rows if picture.suffix == ".gif" else picture.stem.replace("_", " ")
+      yield from filter(None, [media.figure(picture, caption)])
     yield _details(file.read_text(), file.name)
+
+
+def _rows_shown(record: dict[str, Any]) -> str:
+  """What the rows of an evaluation's GIF are, from above."""
+  scores = record["scores"]
+  if "fvd" in scores:
+    return ", ".join(scores["fvd"])
+  return ", ".join(["real", "predicted" if "prediction" in scores else next(iter(scores))])
 
 
 def _scores(record: dict[str, Any]) -> Iterator[Element]:

@@ -225,8 +225,8 @@ def write_grid(path: pathlib.Path, videos: np.ndarray) -> None:
   videos = videos[:16]
   across = min(len(videos), 8)
   videos = videos[: len(videos) // across * across]
-  rows = [np.concatenate(videos[i : i + across], axis=2) for i in range(0, len(videos), across)]
-  video_io.write_gif(path, np.concatenate(rows, axis=1), upscale=max(64 // videos.shape[2], 1))
+  rows = [videos[i : i + across] for i in range(0, len(videos), across)]
+  video_io.write_gif(path, video_io.mosaic(rows), upscale=max(64 // videos.shape[2], 1))
 
 
 def newest_samples(workdir: pathlib.Path) -> pathlib.Path:

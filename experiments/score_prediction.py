@@ -14,16 +14,16 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-from experiments import checks, train
+from experiments import checks, score_files, train
 from videodiff_jax.inputs import clips, video_io
 from videodiff_jax.inputs.frame_store import FrameStore
 from videodiff_jax.lgcvd.pipeline import Pipeline
-from videodiff_jax.metrics import baselines, i3d, lpips, prediction
+from videodiff_jax.metrics import baselines, i3d, lpips, prediction, resampling
 from videodiff_jax.metrics.protocols import PROTOCOLS, Protocol
 from videodiff_jax.pretrained import i3d as i3d_weights
 from videodiff_jax.pretrained import lpips as lpips_weights
 from videodiff_jax.pretrained import restricted_pickle
-from videodiff_jax.training.workdir import steps_done, unused
+from videodiff_jax.training.workdir import unused
 from videodiff_jax.training.writers import format_table, plot_lines
 
 _SHOWN = 4  # videos on the strip
@@ -87,28 +87,29 @@ def evaluate(
   for other in list(sets)[1:]:
     sets[other] = np.concatenate([given, sets[other]], axis=1)[:, None]
   features = features or features_of(protocol)
-  rows, curves, videos = {}, {}, {}
+  rows, spread, curves, videos = {}, {}, {}, {}
   for what, many in sets.items():
     frames = prediction.frame_scores(many, real, protocol, params, chosen.motion)
     scores = prediction.trajectory_scores(frames, many, real, protocol)
-    rows[what] = prediction.summary(scores, protocol)
+    compared = None
     if real.shape[1] >= i3d.MIN_FRAMES:
-      rows[what]["fvd"] = prediction.fvd(many, real, protocol, features)
+      compared = prediction.fvd_features(many, real, protocol, features)
+    rows[what], spread[what] = _row(scores, compared, protocol)
     curves[what] = {key: values.mean(axis=(0, 1)) for key, values in frames.items()}
     videos[what] = {key: values.mean(axis=1) for key, values in scores.items()}
   true_brightness = real[:, protocol.first_scored :].mean(axis=(0, 2, 3, 4))
   curves = {what: curves[what] for what in ("predicted", "repeat last")}
   curves["real"] = {"brightness": true_brightness}
 
+  filled, filled_spread = _interpolation(pipeline, real, protocol, params, chosen.motion)
   record = {
     "protocol": dataclasses.asdict(protocol),
-    "scores": {
-      "prediction": rows,
-      "interpolation": _interpolation(pipeline, real, protocol, params, chosen.motion),
-    },
+    "scores": {"prediction": rows, "interpolation": filled},
+    "intervals": {"prediction": spread, "interpolation": filled_spread},
     "curves": _rounded(curves),  # over the frames from protocol.first_scored on
     "videos": _rounded({"predicted": videos["predicted"]}),  # means over trajectories
     "settings": made_with,
+    **score_files.provenance(pipeline.config),
   }
   _write(out, protocol, record, real, drawn)
   logging.info("%s", report(record))
@@ -167,7 +168,9 @@ def held_out(pipeline: Pipeline, store: FrameStore, protocol: Protocol) -> np.nd
   """The protocol's videos (n, f, h, w, c) uint8."""
   sampler = train.clip_sampler(pipeline.config, "clip", num_frames=protocol.video_frames)
   with checks.told():
-    real, _, _ = clips.evaluation_clips(store, sampler, protocol.num_videos, protocol.seed)
+    real, _, _ = clips.evaluation_clips(
+      store, sampler, protocol.num_videos, protocol.seed, protocol.choice == "spaced"
+    )
   if protocol.flip:
     mirrored = np.random.default_rng(protocol.seed).random(len(real)) < 0.5
     real = np.where(mirrored[:, None, None, None, None], real[:, :, :, ::-1], real)
@@ -201,20 +204,10 @@ def _settings(
   with_lpips: bool,
 ) -> dict[str, Any]:
   """What moves a number beside the protocol."""
-  data = pipeline.config.data
+  lpips_file = lpips_weights.WEIGHTS[protocol.lpips_net]
   return {
-    "data": data.name,
-    "stride": data.stride,
-    "image_size": data.image_size,
-    "crop": "centre square",
-    "range": "uint8",
-    "codec": store.codec,
-    "data_fingerprint": store.fingerprint,
-    "detector_sha256": i3d_weights.WEIGHTS.sha256,
-    "lpips_sha256": lpips_weights.WEIGHTS[protocol.lpips_net].sha256 if with_lpips else None,
-    "sample": pipeline.config.sample.to_dict(),
-    "steps": {name: steps_done(workdir, name) for name in pipeline.config.stages},
-    "code": train.code_version(),
+    **score_files.settings(workdir, pipeline.config, store),
+    "lpips_sha256": lpips_file.sha256 if with_lpips else None,
   }
 
 
@@ -226,11 +219,12 @@ def _find(
   def but_code(values: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in values.items() if key != "code"}
 
-  wanted = json.loads(json.dumps([dataclasses.asdict(protocol), but_code(settings)]))
+  as_written = score_files.with_defaults(dataclasses.asdict(protocol))
+  wanted = json.loads(json.dumps([as_written, but_code(settings)]))
   files = sorted(folder.glob("*.json"), key=lambda file: file.stat().st_mtime, reverse=True)
   for file in files:
     record = json.loads(file.read_text())
-    if [record["protocol"], but_code(record["settings"])] == wanted:
+    if [score_files.with_defaults(record["protocol"]), but_code(record["settings"])] == wanted:
       return record
   return None
 
@@ -257,8 +251,8 @@ def _interpolation(
   protocol: Protocol,
   params: dict[str, Any] | None,
   with_motion: bool,
-) -> dict[str, dict[str, float]]:
-  """One frame before and one after a gap, beside their linear blend."""
+) -> tuple[dict[str, Any], dict[str, Any]]:
+  """One frame before and one after a gap, beside their linear blend: scores and intervals."""
   gap = protocol.gap
   real = real[:, : gap + 2]
   drawn = pipeline.interpolate(
@@ -267,13 +261,41 @@ def _interpolation(
   blended = baselines.crossfaded_keyframes(real, [0, gap + 1])[:, None]
   # The drawn frames alone, without the given one at the end.
   between = dataclasses.replace(protocol, past=1, num_frames=gap, first_scored=1)
-  rows = {}
+  rows, spread = {}, {}
   for name, videos in (("interpolated", drawn), ("linear blend", blended)):
     videos, true = videos[:, :, :-1], real[:, :-1]
     frames = prediction.frame_scores(videos, true, between, params, with_motion)
     scores = prediction.trajectory_scores(frames, videos, true, between)
-    rows[name] = prediction.summary(scores, between)
-  return rows
+    rows[name], spread[name] = _row(scores, None, between)
+  return rows, spread
+
+
+def _row(
+  scores: prediction.Scores, compared: tuple[np.ndarray, np.ndarray] | None, protocol: Protocol
+) -> tuple[dict[str, float], dict[str, list[float]]]:
+  """A set's figures and their intervals over videos.
+
+  Args:
+    scores: of `prediction.trajectory_scores`.
+    compared: of `prediction.fvd_features`; None leaves FVD out.
+    protocol: of both.
+  """
+
+  def row(videos: np.ndarray) -> dict[str, float]:
+    chosen = {name: values[videos] for name, values in scores.items()}
+    figures = prediction.summary(chosen, protocol)
+    if compared is not None:
+      reals, fakes = compared
+      figures["fvd"] = prediction.fvd(reals[videos], fakes[:, videos], protocol)
+    return figures
+
+  count = len(next(iter(scores.values())))
+  figures = row(np.arange(count))
+
+  def again(rng: np.random.Generator) -> dict[str, float]:
+    return row(resampling.with_replacement(rng, count))
+
+  return figures, resampling.intervals(figures, again, protocol.seed)
 
 
 def _write(
@@ -286,13 +308,15 @@ def _write(
   """NAME.json, last of all, with NAME.png (a strip) and NAME_curves.png."""
   folder.mkdir(exist_ok=True)
   name = protocol.name
-  file, strip_file, curves_file = unused(
-    folder, f"{name}.json", f"{name}.png", f"{name}_curves.png"
+  file, strip_file, clips_file, curves_file = unused(
+    folder, f"{name}.json", f"{name}.png", f"{name}.gif", f"{name}_curves.png"
   )
   strip = {}
   for i in range(min(_SHOWN, len(real))):
     strip |= {f"real {i}": real[i], f"predicted {i}": drawn[i, 0]}
   video_io.write_strip(strip_file, strip)
+  side_by_side = video_io.mosaic([real[:_SHOWN], drawn[:_SHOWN, 0]])
+  video_io.write_gif(clips_file, side_by_side)
   panels = {
     title: {what: lines[key] for what, lines in record["curves"].items() if key in lines}
     for key, title in _CURVES.items()

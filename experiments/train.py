@@ -163,8 +163,7 @@ def _preview_writer(folder: pathlib.Path) -> Callable[[int, dict[str, np.ndarray
     count = len(next(iter(videos.values())))
     rows = {f"{name} {i}": video[i] for i in range(count) for name, video in videos.items()}
     video_io.write_strip(folder / f"{step:07d}.png", rows)
-    side_by_side = np.concatenate([np.concatenate(v, axis=2) for v in videos.values()], axis=1)
-    video_io.write_gif(folder / f"{step:07d}.gif", side_by_side)
+    video_io.write_gif(folder / f"{step:07d}.gif", video_io.mosaic(videos.values()))
 
   return write
 

@@ -1,6 +1,7 @@
 """From an empty folder to clips: the stages, a second call, every way of drawing, the scores."""
 
 import dataclasses
+import io
 import json
 import pathlib
 import types
@@ -8,16 +9,18 @@ import types
 import ml_collections
 import numpy as np
 import pytest
+from PIL import Image
 
 from data import prepare
-from experiments import checks, evaluate, sample, train
+from experiments import checks, evaluate, sample, score_clips, train
 from tests.glober import tiny
 from tests.inputs.make import make_store, noise_video
 from tests.weights import require
 from videodiff_jax import glober
 from videodiff_jax.inputs.clips import ClipSampler
 from videodiff_jax.inputs.frame_store import FrameStore
-from videodiff_jax.metrics import frechet, i3d
+from videodiff_jax.metrics import frechet, i3d, images
+from videodiff_jax.metrics.clip_protocols import ClipProtocol
 from videodiff_jax.pretrained import i3d as i3d_weights
 from videodiff_jax.training.checkpoints import CheckpointError
 
@@ -168,7 +171,8 @@ def test_evaluation_says_what_it_scored(judged, workdir, config) -> None:
   assert settings["data_fingerprint"] == store.fingerprint
   assert settings["neighbour_bank"] == store.num_videos
   assert {"stride", "crop", "range", "codec", "resize_to_224", "seed", "code"} <= settings.keys()
-  for name in ("sets_2.png", "nearest_training_clips_2.png"):
+  assert record["config"]["data"]["name"] == "moving_digits" and "jax" in record["versions"]
+  for name in ("sets_2.png", "sets_2.gif", "nearest_training_clips_2.png"):
     assert (workdir / "evaluations" / name).stat().st_size > 500
 
 
@@ -202,6 +206,104 @@ def test_scores_stand_beside_trivial_predictions(judged) -> None:
   motion = judged.record["scores"]["motion"]["sets"]
   assert motion["real"]["position_error"] == 0 < motion["frozen"]["position_error"]
   assert motion["frozen"]["jitter"] == 0 < motion["real"]["jitter"]
+
+
+def test_figures_have_intervals_and_decoders_curves(judged) -> None:
+  record = judged.record
+  for group in ("fvd", "frames"):
+    assert record["intervals"][group].keys() == record["scores"][group].keys()
+  low, high = record["intervals"]["fvd"]["generated"]
+  assert low < record["scores"]["fvd"]["generated"] < high
+  assert list(record["curves"]) == ["kl_vae", "reconstruction"]
+  curve = record["curves"]["reconstruction"]["psnr"]
+  assert len(curve) == tiny.FRAMES
+  mean = record["scores"]["frames"]["reconstruction"]["psnr"]
+  assert np.mean(curve) == pytest.approx(mean, abs=1e-4)
+
+
+# ---- named protocols
+
+TINY = ClipProtocol("tiny", "Of a test.", num_real=6, num_drawn=3, num_frames=tiny.FRAMES)
+
+
+@pytest.fixture
+def judge(monkeypatch) -> list[np.ndarray]:
+  """The projection for I3D, two clips a chunk; gives the sets it has seen."""
+  require(i3d_weights.WEIGHTS)
+  seen = []
+
+  def features(chunks, resize: str) -> np.ndarray:
+    assert resize == "torch"
+    seen.append(np.concatenate(list(chunks)))
+    return projection(seen[-1])
+
+  monkeypatch.setattr(i3d, "features", features)
+  monkeypatch.setattr(score_clips, "_CHUNK", 2)
+  return seen
+
+
+@pytest.mark.parametrize(
+  "changes", [{}, {"drawn": "reconstruction", "jpeg_quality": 75, "covariance": "population"}]
+)
+def test_a_named_protocol(judge, monkeypatch, workdir, changes) -> None:
+  protocol = dataclasses.replace(TINY, name="_".join(["tiny", *changes]), **changes)
+  monkeypatch.setattr(score_clips, "CLIP_PROTOCOLS", {protocol.name: protocol})
+  record = score_clips.evaluate(workdir, None, protocol.name)
+  file = workdir / "evaluations" / f"{protocol.name}.json"
+  assert json.loads(file.read_text()) == json.loads(json.dumps(record))
+  assert file.with_suffix(".png").is_file() and file.with_suffix(".gif").is_file()
+  assert record["protocol"] == dataclasses.asdict(protocol)
+  real, drawn = judge
+  assert len(real) == 6 and len(drawn) == 3
+  settings = record["settings"]
+  assert (settings["num_real"], settings["num_drawn"]) == (6, 3)
+  assert {"data_fingerprint", "detector_sha256", "steps", "sample", "code"} <= settings.keys()
+  assert {"config", "versions"} <= record.keys()
+  scores = record["scores"][protocol.drawn]
+  expected = frechet.fvd(projection(real), projection(drawn), protocol.covariance)
+  assert scores["fvd"] == pytest.approx(expected)
+  assert record["intervals"][protocol.drawn].keys() == scores.keys()
+  pipeline = glober.Pipeline.from_workdir(workdir)
+  if changes:
+    psnr = images.psnr(drawn, real[:3]).mean()
+    assert scores["psnr"] == pytest.approx(psnr)
+    assert len({scores["fvd"], frechet.fvd(projection(real), projection(drawn))}) == 2
+  else:
+    assert set(scores) == {"fvd"}
+    chunks = pipeline.generate(2, seed=0), pipeline.generate(1, seed=1)
+    np.testing.assert_array_equal(drawn, np.concatenate([chunk.videos for chunk in chunks]))
+
+
+def test_real_clips_are_of_all_splits_one_of_each_video(workdir, config) -> None:
+  stores = [train.open_store(config, split) for split in TINY.splits]
+  sampler = train.clip_sampler(config, "clip")
+  everything = dataclasses.replace(TINY, num_real=10**6)
+  places = score_clips.choose(stores, sampler, everything)
+  videos = {(store.split, video) for store, video, _ in places}
+  assert len(videos) == len(places) == sum(store.num_videos for store in stores)
+  some = score_clips.choose(stores, sampler, TINY)
+  assert some == places[:6]
+
+
+def test_jpeg_changes_frames_a_little_and_is_pillow_s() -> None:
+  videos = np.stack([noise_video(3, seed=seed) for seed in range(2)])
+  for clips in (videos, videos[..., :1]):
+    read = score_clips.as_jpeg(clips, 75)
+    assert read.shape == clips.shape and read.dtype == np.uint8
+    assert 0 < np.abs(read.astype(int) - clips).mean() < 60
+  file = io.BytesIO()
+  Image.fromarray(videos[1, 2]).save(file, "JPEG")  # quality 75, 4:2:0
+  np.testing.assert_array_equal(score_clips.as_jpeg(videos, 75)[1, 2], np.asarray(Image.open(file)))
+
+
+def test_a_protocol_that_cannot_be_done(judge, workdir) -> None:
+  with pytest.raises(checks.UserError, match=r"No protocol 'tiny'. Choose one of: styleganv_fvd"):
+    score_clips.evaluate(workdir, None, "tiny")
+  with pytest.raises(
+    checks.UserError, match=r"of 128 frames, but this run was trained on 8: .*128"
+  ):
+    score_clips.evaluate(workdir, None, "styleganv_fvd2048_128f")
+  assert not judge
 
 
 def test_the_nearest_are_searched_among_videos_long_enough(tmp_path) -> None:

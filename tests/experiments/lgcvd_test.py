@@ -173,7 +173,10 @@ def record(judge, records, workdir) -> dict:
 def test_scores_stand_beside_trivial_predictions(record, workdir) -> None:
   folder = workdir / "evaluations"
   assert json.loads((folder / "tiny.json").read_text()) == json.loads(json.dumps(record))
-  assert (folder / "tiny.png").is_file() and (folder / "tiny_curves.png").is_file()
+  for name in ("tiny.png", "tiny.gif", "tiny_curves.png"):
+    assert (folder / name).is_file()
+  assert record["config"]["fragment"] == {"num_frames": 8, "slots": 2}
+  assert {"python", "jax", "numpy"} <= record["versions"].keys()
   rows = record["scores"]["prediction"]
   assert list(rows) == ["predicted", "repeat last", "black", "mean frame"]
   assert rows["predicted"]["psnr_best"] > rows["predicted"]["psnr"]
@@ -187,6 +190,16 @@ def test_scores_stand_beside_trivial_predictions(record, workdir) -> None:
   assert record["protocol"] == dataclasses.asdict(TINY)
   sample = record["settings"]["sample"]
   assert (sample["past"], sample["num_frames"], sample["trajectories"]) == (2, 8, 2)
+
+
+def test_every_figure_has_its_interval(record) -> None:
+  for task, rows in record["scores"].items():
+    for name, row in rows.items():
+      ends = record["intervals"][task][name]
+      assert ends.keys() == row.keys()
+      for key, (low, high) in ends.items():
+        assert (low + high) / 2 == pytest.approx(row[key], abs=1e-9)
+  assert np.ptp(record["intervals"]["prediction"]["predicted"]["fvd"]) > 0
 
 
 def test_trivial_predictions_are_what_they_say(record, workdir) -> None:
@@ -241,6 +254,17 @@ def test_a_protocol_that_cannot_be_done(judge, monkeypatch, workdir, changes, me
     score_prediction.evaluate(workdir, None, "tiny")
   with pytest.raises(checks.UserError, match=r"No protocol 'big'\. Choose one of: tiny"):
     score_prediction.evaluate(workdir, None, "big")
+
+
+def test_videos_spaced_evenly(judge, workdir) -> None:
+  pipeline = lgcvd.Pipeline.from_workdir(workdir)
+  store = train.open_store(pipeline.config, "test")
+  spaced = dataclasses.replace(TINY, choice="spaced", num_videos=2)
+  ends = score_prediction.held_out(pipeline, store, spaced)
+  for clip, video in zip(ends, (0, store.num_videos - 1), strict=True):
+    whole = store.read(video, np.arange(store.videos[video]["frames"]))
+    starts = range(len(whole) - len(clip) + 1)
+    assert any(np.array_equal(clip, whole[i : i + len(clip)]) for i in starts)
 
 
 def test_mirrored_test_videos(judge, workdir) -> None:

@@ -49,6 +49,7 @@ def make_glober(folder: pathlib.Path) -> pathlib.Path:
   (folder / "evaluations").mkdir()
   shutil.copy(RESULTS / "glober_digits" / "ladder_seed0.json", folder / "evaluations/ladder.json")
   video_io.write_strip(folder / "evaluations" / "sets.png", {"real": plain(RED)})
+  video_io.write_gif(folder / "evaluations" / "sets.gif", plain(RED))
   return folder
 
 
@@ -109,7 +110,8 @@ def test_what_glober_s_page_shows(tmp_path) -> None:
   }
   for expected in ("109.3", "generated", "23.51", "half_index_slope", "made before its commands"):
     assert expected in said
-  assert len([1 for tag, name, _ in page.attributes if (tag, name) == ("img", "src")]) == 4
+  assert len([1 for tag, name, _ in page.attributes if (tag, name) == ("img", "src")]) == 5
+  assert any(text.startswith("real, kl_vae, recon") for text in page.text["figcaption"])
   assert EVIL in said  # as text: `Page` would have seen elements
 
 

@@ -35,6 +35,16 @@ def test_distance_of_gaussians_whose_covariances_do_not_commute():
   np.testing.assert_allclose(frechet.fvd(a, b), expected, rtol=1e-8)
 
 
+def test_population_covariance_divides_by_the_count():
+  a, b = (np.random.default_rng(seed).normal(size=(9, 3)) for seed in (0, 1))
+  covs = [np.cov(x.T, ddof=0) for x in (a, b)]
+  root = scipy.linalg.sqrtm(covs[0] @ covs[1])
+  apart = np.sum((a.mean(0) - b.mean(0)) ** 2)
+  expected = apart + np.trace(covs[0] + covs[1] - 2 * root).real
+  np.testing.assert_allclose(frechet.fvd(a, b, "population"), expected, rtol=1e-8)
+  assert frechet.fvd(a, b) > expected
+
+
 def test_a_set_is_at_no_distance_from_itself_also_when_covariance_is_singular():
   x = np.random.default_rng(0).normal(size=(10, 40))
   assert abs(frechet.fvd(x, x)) < 1e-5

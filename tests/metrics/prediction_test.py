@@ -164,12 +164,16 @@ def sets() -> tuple[np.ndarray, np.ndarray]:
   return videos(6, 2, side=4), videos(6, side=4, seed=1)
 
 
+def fvd_of(drawn: np.ndarray, real: np.ndarray, of: Protocol) -> float:
+  return prediction.fvd(*prediction.fvd_features(drawn, real, of, features), of)
+
+
 def test_fvd_of_which_trajectories(sets) -> None:
   drawn, real = sets
   one, other, true = (features(x) for x in (drawn[:, 0], drawn[:, 1], real))
 
   def fvd(**changes) -> float:
-    return prediction.fvd(drawn, real, protocol(fvd_given="drawn", **changes), features)
+    return fvd_of(drawn, real, protocol(fvd_given="drawn", **changes))
 
   assert fvd() == pytest.approx(frechet.fvd(true, one))
   whole = np.concatenate([one, other])
@@ -185,7 +189,7 @@ def test_fvd_of_which_given_frames(sets) -> None:
   drawn, real = sets
   begun = np.concatenate([real[:, :P], drawn[:, 0, P:]], axis=1)
   expected = frechet.fvd(features(real), features(begun))
-  assert prediction.fvd(drawn, real, protocol(), features) == pytest.approx(expected)
+  assert fvd_of(drawn, real, protocol()) == pytest.approx(expected)
 
 
 def test_every_protocol_scores_two_videos() -> None:

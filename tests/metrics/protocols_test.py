@@ -8,7 +8,10 @@ from videodiff_jax.metrics.protocols import PROTOCOLS, Protocol
 
 
 def test_names() -> None:
-  assert {"standard", "quick", "smoke", "lgcvd_paper_bair", "mcvd_bair"} <= PROTOCOLS.keys()
+  assert set(PROTOCOLS) == {
+    "standard", "quick", "smoke", "lgcvd_paper_bair", "lgcvd_paper_cityscapes", "mcvd_bair",
+    "mcvd_cityscapes",
+  }  # fmt: skip
   for name, protocol in PROTOCOLS.items():
     assert protocol.name == name and protocol.about
   with pytest.raises(TypeError):
@@ -41,9 +44,18 @@ def test_mcvd() -> None:
   assert (ours.fvd_given, ours.fvd_trajectories, ours.fvd_repeat_real) == ("true", "each", False)
 
 
+@pytest.mark.parametrize("family", ["lgcvd_paper", "mcvd"])
+def test_cityscapes_is_scored_as_bair_but_for_the_choice_of_videos(family: str) -> None:
+  bair, city = (PROTOCOLS[f"{family}_{name}"] for name in ("bair", "cityscapes"))
+  choice = {"mcvd": "spaced", "lgcvd_paper": "random"}[family]
+  assert city == dataclasses.replace(bair, name=city.name, about=city.about, choice=choice)
+  assert bair.choice == "random"  # of all there are
+
+
 @pytest.mark.parametrize(
   ("changes", "message"),
   [
+    ({"choice": "best"}, "unknown choice 'best'. Choose one of: random, spaced"),
     ({"psnr": "clip"}, "unknown psnr 'clip'. Choose one of: frames, video"),
     ({"best": "all"}, "unknown best 'all'. Choose one of: video, released_groups"),
     ({"fvd_given": "no"}, "unknown fvd_given 'no'. Choose one of: true, drawn"),

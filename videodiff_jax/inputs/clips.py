@@ -225,11 +225,19 @@ def batches(
 
 
 def evaluation_clips(
-  store: FrameStore, sampler: ClipSampler, num_clips: int, seed: int
+  store: FrameStore, sampler: ClipSampler, num_clips: int, seed: int, spaced: bool = False
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   """Different whole clips for scores, the same at every call; never mirrored, at `stride` itself.
 
   Every video gives one clip before any gives a second, so clips are as independent as can be.
+
+  Args:
+    store: a split.
+    sampler: says how long they are.
+    num_clips: how many.
+    seed: of the videos and of where clips begin.
+    spaced: one clip each of videos spaced evenly from the first to the last that is long enough,
+      in place of random ones.
 
   Returns:
     (clips uint8 (n, F, h, w, c), videos int32 (n,), starts int32 (n,)).
@@ -243,9 +251,15 @@ def evaluation_clips(
       f"{num_clips} clips were asked for, but the {store.split} split holds only "
       f"{starts.sum()} different ones of {sampler.span} frames: ask for fewer."
     )
+  usable = np.flatnonzero(starts)
+  if spaced and num_clips > len(usable):
+    raise ValueError(f"{num_clips} videos cannot be spaced over {len(usable)} long enough.")
   rng = np.random.default_rng(seed)
   orders = [rng.permutation(count) for count in starts]
   chosen: list[tuple[int, int]] = []
+  if spaced:
+    even = np.linspace(0, len(usable) - 1, num_clips).round().astype(int)
+    chosen = [(video, orders[video][0]) for video in usable[even]]
   while len(chosen) < num_clips:
     for video in rng.permutation(len(orders)):
       if len(orders[video]):

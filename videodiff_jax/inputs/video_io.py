@@ -8,7 +8,7 @@ import contextlib
 import fractions
 import pathlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -194,6 +194,18 @@ def write_gif(
   """Writes an endless GIF; arguments as `write_mp4`. Needs no PyAV."""
   first, *rest = [Image.fromarray(frame) for frame in _viewable(video, upscale)]
   first.save(path, save_all=True, append_images=rest, duration=round(1000 / fps), loop=0)
+
+
+def mosaic(rows: Iterable[np.ndarray]) -> np.ndarray:
+  """One video of many that play together.
+
+  Args:
+    rows: each (n, f, h, w, c), n videos side by side; all rows of one shape.
+
+  Returns:
+    (f, rows h, n w, c).
+  """
+  return np.concatenate([np.concatenate(videos, axis=2) for videos in rows], axis=1)
 
 
 def write_strip(

@@ -43,18 +43,28 @@ class Statistics:
     return self.scatter / (self.count - 1)
 
 
-def frechet_distance(a: Statistics, b: Statistics) -> float:
+def frechet_distance(a: Statistics, b: Statistics, covariance: str = "unbiased") -> float:
   """|mu_a - mu_b|^2 + tr(S_a + S_b - 2 (S_a^1/2 S_b S_a^1/2)^1/2), roots by eigenvalues.
 
   Biased upwards for few samples: compare figures of equal counts only.
+
+  Args:
+    a: of one set.
+    b: of the other.
+    covariance: 'unbiased' or 'population' (divided by count: StyleGAN-V).
   """
   cov_a, cov_b = a.covariance, b.covariance
+  if covariance == "population":
+    cov_a, cov_b = (cov * (of.count - 1) / of.count for cov, of in ((cov_a, a), (cov_b, b)))
   values, vectors = np.linalg.eigh(cov_a)
   root_a = (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
   cross = np.sqrt(np.linalg.eigvalsh(root_a @ cov_b @ root_a).clip(min=0)).sum()
   return float(np.sum((a.mean - b.mean) ** 2) + np.trace(cov_a) + np.trace(cov_b) - 2 * cross)
 
 
-def fvd(real_features: np.ndarray, fake_features: np.ndarray) -> float:
+def fvd(
+  real_features: np.ndarray, fake_features: np.ndarray, covariance: str = "unbiased"
+) -> float:
   """Frechet video distance of two (n, 400) sets of `metrics.i3d.features`."""
-  return frechet_distance(Statistics().add(real_features), Statistics().add(fake_features))
+  statistics = (Statistics().add(features) for features in (real_features, fake_features))
+  return frechet_distance(*statistics, covariance)

@@ -124,36 +124,48 @@ def best(values: np.ndarray, protocol: Protocol, lower: bool) -> np.ndarray:
   return np.concatenate([files[:1], groups])
 
 
-def fvd(
+def fvd_features(
   drawn: np.ndarray,
   real: np.ndarray,
   protocol: Protocol,
   features: Callable[[np.ndarray], np.ndarray],
-) -> float:
-  """Frechet video distance of drawn videos to the real ones they were drawn from.
+) -> tuple[np.ndarray, np.ndarray]:
+  """What `fvd` compares.
 
   Args:
     drawn: (n, N, f, h, w, c) uint8, whole videos.
     real: (n, f, h, w, c) uint8.
     protocol: says which of the drawn ones, and of which frames.
     features: uint8 (m, f, h, w, c) -> (m, d), `i3d.features`.
+
+  Returns:
+    (n, d) of the real videos, (T, n, d) of the drawn ones, T the trajectories that count.
   """
   if protocol.fvd_trajectories == "first":
     drawn = drawn[:, :1]
-  trajectories = drawn.shape[1]
   # A trajectory's number at a time: the sets need not be in memory as one.
   fakes = []
-  for j in range(trajectories):
+  for j in range(drawn.shape[1]):
     videos = drawn[:, j]
     if protocol.fvd_given == "true":
       given = real[:, : protocol.past]
       videos = np.concatenate([given, videos[:, protocol.past :]], axis=1)
     fakes.append(features(videos))
-  reals = features(real)
+  return features(real), np.stack(fakes)
+
+
+def fvd(reals: np.ndarray, fakes: np.ndarray, protocol: Protocol) -> float:
+  """Frechet video distance of drawn videos to the real ones they were drawn from.
+
+  Args:
+    reals: (n, d), of `fvd_features`.
+    fakes: (T, n, d), as well.
+    protocol: says whether trajectories are pooled.
+  """
   if protocol.fvd_trajectories == "each":
     return float(np.mean([frechet.fvd(reals, fake) for fake in fakes]))
   if protocol.fvd_repeat_real:
-    reals = np.tile(reals, (trajectories, 1))
+    reals = np.tile(reals, (len(fakes), 1))
   return frechet.fvd(reals, np.concatenate(fakes))
 
 

@@ -9,6 +9,7 @@ import types
 
 PSNR = ("frames", "video")
 BEST = ("video", "released_groups")
+CHOICES = ("random", "spaced")
 FVD_GIVEN = ("true", "drawn")
 FVD_TRAJECTORIES = ("first", "all", "each")
 
@@ -24,7 +25,8 @@ class Protocol:
     name: of its file in a workdir's evaluations/.
     about: where it comes from, its faults and how far this project's figures are from theirs.
     split: of the store.
-    num_videos: a random clip of each of as many random videos; all where the split has no more.
+    num_videos: a random clip of each of as many videos; all where the split has no more.
+    choice: of the videos: 'random', or 'spaced' evenly over the split from first to last.
     flip: mirrors a random half of them.
     seed: of the choice of videos, of flips and of every draw.
     past: p, frames given.
@@ -79,11 +81,13 @@ class Protocol:
   fvd_repeat_real: bool = False
   i3d_resize: str = "torch"
   gap: int = 6
+  choice: str = "random"
 
   def __post_init__(self) -> None:
     for what, choices in (
       ("psnr", PSNR),
       ("best", BEST),
+      ("choice", CHOICES),
       ("fvd_given", FVD_GIVEN),
       ("fvd_trajectories", FVD_TRAJECTORIES),
     ):
@@ -108,6 +112,43 @@ _STANDARD = Protocol(
   name="standard",
   about="This project's own. Compare its figures with one another only.",
 )
+_LGCVD = Protocol(
+  name="lgcvd_paper_bair",
+  about="LGC-VD's release (eva.py and evaluate.py, 69e5fd7) for p=2, n=28 of Table 3, which its "
+  "configurations' 100 steps of DDPM and 100 trajectories a video belong to. Its faults: LPIPS "
+  "sees [0, 1] instead of [-1, 1]; the best of 100 is taken over groups that are off by one "
+  "file, so that each mixes two videos, the first holds 10 trajectories, and the last 9 files "
+  "are dropped; test videos are mirrored at random; given frames enter FVD as the model redraws "
+  "them (with the configurations' :release); real videos are repeated once for each fake one. "
+  "Differs from the release: frames are rounded to 8 bits before they are scored, and videos "
+  "are drawn from this project's seeds.",
+  flip=True,
+  trajectories=100,
+  sampler="ddpm",
+  sampler_steps=100,
+  ssim_window="uniform",
+  lpips_range=(0.0, 1.0),
+  lpips_required=True,
+  best="released_groups",
+  fvd_given="drawn",
+  fvd_trajectories="all",
+  fvd_repeat_real=True,
+)
+_MCVD = Protocol(
+  name="mcvd_bair",
+  about="MCVD's runner (451da2e) for p=2, n=28 on BAIR: 10 trajectories a video, grey SSIM, "
+  "LPIPS at 128 pixels, the best of each video, and the FVD of each trajectory's set against "
+  "the same 256 real videos, averaged (its issue 25). Differs from it: PSNR is of frames "
+  "rounded to 8 bits.",
+  trajectories=10,
+  sampler="ddpm",
+  sampler_steps=100,
+  psnr="video",
+  ssim_grey=True,
+  lpips_size=128,
+  lpips_required=True,
+  fvd_trajectories="each",
+)
 _PROTOCOLS = (
   _STANDARD,
   dataclasses.replace(
@@ -124,42 +165,19 @@ _PROTOCOLS = (
     num_videos=2,
     num_frames=8,
   ),
-  Protocol(
-    name="lgcvd_paper_bair",
-    about="LGC-VD's release (eva.py and evaluate.py, 69e5fd7) for p=2, n=28 of Table 3, which its "
-    "configurations' 100 steps of DDPM and 100 trajectories a video belong to. Its faults: LPIPS "
-    "sees [0, 1] instead of [-1, 1]; the best of 100 is taken over groups that are off by one "
-    "file, so that each mixes two videos, the first holds 10 trajectories, and the last 9 files "
-    "are dropped; test videos are mirrored at random; given frames enter FVD as the model redraws "
-    "them (with the configurations' :release); real videos are repeated once for each fake one. "
-    "Differs from the release: frames are rounded to 8 bits before they are scored, and videos "
-    "are drawn from this project's seeds.",
-    flip=True,
-    trajectories=100,
-    sampler="ddpm",
-    sampler_steps=100,
-    ssim_window="uniform",
-    lpips_range=(0.0, 1.0),
-    lpips_required=True,
-    best="released_groups",
-    fvd_given="drawn",
-    fvd_trajectories="all",
-    fvd_repeat_real=True,
+  _LGCVD,
+  dataclasses.replace(
+    _LGCVD,
+    name="lgcvd_paper_cityscapes",
+    about="lgcvd_paper_bair, faults and differences included, of 256 random ones of Cityscapes' "
+    "1525 test videos: p=2, n=28 of Tables 1 and 5.",
   ),
-  Protocol(
-    name="mcvd_bair",
-    about="MCVD's runner (451da2e) for p=2, n=28 on BAIR: 10 trajectories a video, grey SSIM, "
-    "LPIPS at 128 pixels, the best of each video, and the FVD of each trajectory's set against "
-    "the same 256 real videos, averaged (its issue 25). Differs from it: PSNR is of frames "
-    "rounded to 8 bits.",
-    trajectories=10,
-    sampler="ddpm",
-    sampler_steps=100,
-    psnr="video",
-    ssim_grey=True,
-    lpips_size=128,
-    lpips_required=True,
-    fvd_trajectories="each",
+  _MCVD,
+  dataclasses.replace(
+    _MCVD,
+    name="mcvd_cityscapes",
+    about="mcvd_bair on Cityscapes: 256 test videos spaced evenly over all of them.",
+    choice="spaced",
   ),
 )
 PROTOCOLS = types.MappingProxyType({protocol.name: protocol for protocol in _PROTOCOLS})

@@ -1,0 +1,202 @@
+"""GLOBER's --mode=evaluate --protocol=NAME: the FVD of a named protocol, into evaluations/.
+
+What is measured, and on what, says videodiff_jax/metrics/clip_protocols.py. Without --protocol the
+ladder of evaluate.py is what an evaluation is.
+"""
+
+import dataclasses
+import io
+import json
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import ml_collections
+import numpy as np
+from absl import logging
+from PIL import Image
+
+from experiments import checks, score_files, train
+from videodiff_jax.glober.pipeline import Pipeline
+from videodiff_jax.inputs import clips, video_io
+from videodiff_jax.inputs.frame_store import FrameStore
+from videodiff_jax.metrics import frechet, i3d, images, resampling
+from videodiff_jax.metrics.clip_protocols import CLIP_PROTOCOLS, ClipProtocol
+from videodiff_jax.pretrained import i3d as i3d_weights
+from videodiff_jax.pretrained import restricted_pickle
+from videodiff_jax.training.workdir import unused
+
+_CHUNK = 64  # clips drawn and held in memory at once; a chunk's number is added to the seed
+_SHOWN = 6
+
+Place = tuple[FrameStore, int, int]  # a store, a video of it, the clip's first frame
+
+
+def evaluate(
+  workdir: pathlib.Path, config: ml_collections.ConfigDict | None, name: str
+) -> dict[str, Any]:
+  """Scores a set of drawn clips against one of real clips.
+
+  Args:
+    workdir: of the run; an earlier evaluation there is kept.
+    config: its `sample` replaces the workdir's own; or None.
+    name: of the protocol.
+
+  Raises:
+    UserError: an unknown protocol, or one that this run, data set or machine cannot do.
+  """
+  if name not in CLIP_PROTOCOLS:
+    raise checks.UserError(f"No protocol {name!r}. Choose one of: {', '.join(CLIP_PROTOCOLS)}.")
+  protocol = CLIP_PROTOCOLS[name]
+  settings = {} if config is None else config.sample.to_dict()
+  pipeline = Pipeline.from_workdir(workdir, **settings)
+  data = pipeline.config.data
+  if data.num_frames != protocol.num_frames:
+    raise checks.UserError(
+      f"Protocol {name!r} is of clips of {protocol.num_frames} frames, but this run was trained on "
+      f"{data.num_frames}: choose another protocol, or train with "
+      f"--config.data.num_frames={protocol.num_frames}."
+    )
+  restricted_pickle.locate(i3d_weights.WEIGHTS)  # told now, not after the drawing
+  stores = [train.open_store(pipeline.config, split) for split in protocol.splits]
+  places = choose(stores, train.clip_sampler(pipeline.config, "clip"), protocol)
+  reals = i3d.features(_read(places, data), resize=protocol.i3d_resize)
+  drawing = _Drawing(pipeline, protocol, places)
+  fakes = i3d.features(drawing.clips(), resize=protocol.i3d_resize)
+  scores, spread = _score(reals, fakes, drawing.frames, protocol)
+  record = {
+    "protocol": dataclasses.asdict(protocol),
+    "scores": {protocol.drawn: scores},
+    "intervals": {protocol.drawn: spread},
+    "settings": {
+      **score_files.settings(workdir, pipeline.config, stores[0]),
+      "num_real": len(reals),
+      "num_drawn": len(fakes),
+      "clips_per_seed": _CHUNK,
+    },
+    **score_files.provenance(pipeline.config),
+  }
+  out = workdir / "evaluations"
+  out.mkdir(exist_ok=True)
+  file, strip_file, clips_file = unused(out, f"{name}.json", f"{name}.png", f"{name}.gif")
+  shown = next(_read(places[:_SHOWN], data)), drawing.shown
+  rows = {"real": shown[0], protocol.drawn: shown[1]}
+  video_io.write_strip(
+    strip_file, {f"{what} {i}": row[i] for i in range(len(shown[1])) for what, row in rows.items()}
+  )
+  video_io.write_gif(clips_file, video_io.mosaic(row[: len(shown[1])] for row in shown))
+  file.write_text(json.dumps(record, indent=2) + "\n")
+  figures = ", ".join(f"{key} {value:.4g}" for key, value in scores.items())
+  logging.info(
+    "%s of %d clips against %d real ones: %s. Written to %s.",
+    protocol.drawn, len(fakes), len(reals), figures, file,
+  )  # fmt: skip
+  return record
+
+
+def choose(
+  stores: list[FrameStore], sampler: clips.ClipSampler, protocol: ClipProtocol
+) -> list[Place]:
+  """A random clip of each of the protocol's number of random videos, or of all there are.
+
+  Raises:
+    UserError: fewer than two videos are long enough.
+  """
+  rng = np.random.default_rng(protocol.seed)
+  found = [
+    (store, video, int(rng.integers(count)))
+    for store in stores
+    for video, count in enumerate(clips.count_starts(store, sampler))
+    if count
+  ]
+  if len(found) < 2:
+    raise checks.UserError(
+      f"Protocol {protocol.name!r} needs videos of {sampler.span} frames; the splits "
+      f"{', '.join(protocol.splits)} have {len(found)}."
+    )
+  return [found[i] for i in rng.permutation(len(found))[: protocol.num_real]]
+
+
+def as_jpeg(videos: np.ndarray, quality: int) -> np.ndarray:
+  """(n, f, h, w, c) uint8 through JPEG in 4:2:0, frame by frame."""
+  frames = videos.reshape(-1, *videos.shape[2:])
+  read = np.empty_like(frames)
+  for i, frame in enumerate(frames):
+    file = io.BytesIO()
+    picture = Image.fromarray(frame[..., 0] if frame.shape[-1] == 1 else frame)
+    picture.save(file, "JPEG", quality=quality, subsampling="4:2:0")
+    with Image.open(file) as image:
+      read[i] = np.asarray(image).reshape(frame.shape)
+  return read.reshape(videos.shape)
+
+
+def _read(places: list[Place], data: ml_collections.ConfigDict) -> Iterator[np.ndarray]:
+  """The clips at these places, in chunks (n, f, h, w, c)."""
+  at = np.arange(data.num_frames) * data.stride
+  for begin in range(0, len(places), _CHUNK):
+    chunk = places[begin : begin + _CHUNK]
+    yield np.stack([store.read(video, start + at) for store, video, start in chunk])
+
+
+class _Drawing:
+  """Draws the protocol's clips chunk by chunk, and keeps what is scored beside FVD.
+
+  Attributes:
+    frames: name -> (n, f) of every chunk so far, where clips are reconstructions.
+    shown: the first clips, of which a strip and a GIF are made.
+  """
+
+  def __init__(self, pipeline: Pipeline, protocol: ClipProtocol, places: list[Place]):
+    self._pipeline, self._protocol, self._places = pipeline, protocol, places
+    self.frames: dict[str, list[np.ndarray]] = {}
+    self.shown = np.empty(0)
+
+  def clips(self) -> Iterator[np.ndarray]:
+    """(n, f, h, w, c) uint8, a chunk at a time."""
+    protocol = self._protocol
+    real = _read(self._places[: protocol.num_drawn], self._pipeline.config.data)
+    generated = protocol.drawn == "generated"
+    total = protocol.num_drawn if generated else min(protocol.num_drawn, len(self._places))
+    for number, begin in enumerate(range(0, total, _CHUNK)):
+      count, seed = min(_CHUNK, total - begin), protocol.seed + number
+      if generated:
+        drawn = self._pipeline.generate(count, seed=seed).videos
+      else:
+        true = next(real)
+        labels = self._labels(begin, count)
+        drawn = self._pipeline.reconstruct(true, labels, seed=seed).videos
+      if protocol.jpeg_quality is not None:
+        drawn = as_jpeg(drawn, protocol.jpeg_quality)
+      if not generated:
+        psnr = np.minimum(images.psnr(drawn, true), 60.0)  # an exact copy would be infinite
+        for name, values in (("psnr", psnr), ("ssim", images.ssim(drawn, true))):
+          self.frames.setdefault(name, []).append(values)
+      if not number:
+        self.shown = drawn[:_SHOWN]
+      yield drawn
+
+  def _labels(self, begin: int, count: int) -> np.ndarray | None:
+    if not self._pipeline.networks.num_classes:
+      return None
+    places = self._places[begin : begin + count]
+    return np.array([store.videos[video]["label"] for store, video, _ in places])
+
+
+def _score(
+  reals: np.ndarray,
+  fakes: np.ndarray,
+  frames: dict[str, list[np.ndarray]],
+  protocol: ClipProtocol,
+) -> tuple[dict[str, float], dict[str, list[float]]]:
+  """FVD and means over frames, and their intervals over clips."""
+  each = {name: np.concatenate(chunks).mean(axis=1) for name, chunks in frames.items()}
+
+  def row(of_real: np.ndarray, of_drawn: np.ndarray) -> dict[str, float]:
+    fvd = frechet.fvd(reals[of_real], fakes[of_drawn], protocol.covariance)
+    return {"fvd": fvd} | {name: float(values[of_drawn].mean()) for name, values in each.items()}
+
+  def again(rng: np.random.Generator) -> dict[str, float]:
+    return row(*(resampling.with_replacement(rng, len(clips)) for clips in (reals, fakes)))
+
+  scores = row(np.arange(len(reals)), np.arange(len(fakes)))
+  return scores, resampling.intervals(scores, again, protocol.seed)

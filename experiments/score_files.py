@@ -1,0 +1,166 @@
+"""Score files: what stands in every one, and --mode=compare, which sets like beside like.
+
+A score file is the JSON of one evaluation:
+  protocol: its name and settings.
+  scores: figures by name, in groups.
+  intervals: [low, high] of those that have one, grouped alike (see metrics/resampling.py).
+  settings: what else moves a figure: data set (by the hash of its manifest), detectors (by their
+    files' hashes), crop, codec, seeds; and the model's own: `sample`, the steps of its weights.
+  config: the configuration of the run. versions: of the libraries it was computed with.
+"""
+
+import importlib.metadata
+import json
+import pathlib
+import platform
+from collections.abc import Sequence
+from typing import Any
+
+import ml_collections
+
+from experiments import checks, train
+from videodiff_jax.inputs.frame_store import FrameStore
+from videodiff_jax.metrics.clip_protocols import ClipProtocol
+from videodiff_jax.metrics.protocols import Protocol
+from videodiff_jax.pretrained import i3d as i3d_weights
+from videodiff_jax.training.workdir import steps_done
+from videodiff_jax.training.writers import format_table
+
+_LIBRARIES = ("jax", "jaxlib", "flax", "numpy", "scipy", "pillow")
+# What may differ between comparable files: the model, not how it is measured.
+_OF_THE_MODEL = ("sample", "steps", "code", "weights")
+_MOST_NAMED = 12
+
+
+def provenance(config: ml_collections.ConfigDict) -> dict[str, Any]:
+  """The entries `config` and `versions`."""
+  versions = {name: importlib.metadata.version(name) for name in _LIBRARIES}
+  versions["python"] = platform.python_version()
+  return {"config": json.loads(config.to_json()), "versions": versions}
+
+
+def settings(
+  workdir: pathlib.Path, config: ml_collections.ConfigDict, store: FrameStore
+) -> dict[str, Any]:
+  """What moves a figure beside the protocol: the data, the detector, and the model's own."""
+  data = config.data
+  return {
+    "data": data.name,
+    "stride": data.stride,
+    "image_size": data.image_size,
+    "crop": "centre square",
+    "range": "uint8",
+    "codec": store.codec,
+    "data_fingerprint": store.fingerprint,
+    "detector_sha256": i3d_weights.WEIGHTS.sha256,
+    "sample": config.sample.to_dict(),
+    "steps": {name: steps_done(workdir, name) for name in config.stages},
+    "code": train.code_version(),
+  }
+
+
+def compare(files: Sequence[str]) -> str:
+  """A table with a column a file.
+
+  Raises:
+    UserError: fewer than two files, no score file, or unlike measurements; names what differs.
+  """
+  if len(files) < 2:
+    raise checks.UserError("--mode=compare needs two score files or more: A.json B.json ...")
+  records = [read(pathlib.Path(file)) for file in files]
+  first = measured(records[0])
+  for file, record in zip(files[1:], records[1:]):
+    _refuse_unlike(first, measured(record), files[0], file)
+  flat = [_flat(record["scores"]) for record in records]
+  intervals = [_flat(record.get("intervals", {})) for record in records]
+  letters = [chr(ord("A") + i) if len(files) <= 26 else str(i + 1) for i in range(len(files))]
+  rows = []
+  for name in dict.fromkeys(name for scores in flat for name in scores):
+    cells = [_cell(scores.get(name), ends.get(name)) for scores, ends in zip(flat, intervals)]
+    rows.append((name.replace(".", " / "), *cells))
+  legend = [
+    f"{letter}: {file} (steps {_steps(record)}, code {record['settings'].get('code')})"
+    for letter, file, record in zip(letters, files, records)
+  ]
+  heading = f"protocol {_name(records[0]['protocol'])!r}"
+  parts = [*legend, "", format_table(rows, (heading, *letters))]
+  if any(intervals):
+    parts += ["", "[low, high]: 95 % over the choice of videos, not over training."]
+  return "\n".join(parts)
+
+
+def read(file: pathlib.Path) -> dict[str, Any]:
+  """A score file; UserError where it is none."""
+  try:
+    record = json.loads(file.read_text())
+    for key, kinds in (("protocol", (str, dict)), ("scores", dict), ("settings", dict)):
+      if not isinstance(record[key], kinds):
+        raise TypeError(f"{key!r} is of the wrong kind")
+    _name(record["protocol"])
+  except (OSError, ValueError, KeyError, TypeError) as error:
+    raise checks.UserError(f"{file} is no score file ({error!r}).") from error
+  return record
+
+
+def measured(record: dict[str, Any]) -> dict[str, str]:
+  """'protocol.num_videos' -> JSON of every setting that must be alike."""
+  settings = {k: v for k, v in record["settings"].items() if k not in _OF_THE_MODEL}
+  flat = _flat({"protocol": with_defaults(record["protocol"]), "settings": settings})
+  return {name: json.dumps(value) for name, value in flat.items()}
+
+
+def with_defaults(protocol: str | dict[str, Any]) -> dict[str, Any]:
+  """A written protocol without its prose, with the settings that were added since."""
+  if isinstance(protocol, str):
+    return {"name": protocol}
+  kind = ClipProtocol if "drawn" in protocol else Protocol
+  defaults = {
+    name: field.default
+    for name, field in kind.__dataclass_fields__.items()
+    if name not in ("name", "about")
+  }
+  given = {name: value for name, value in protocol.items() if name != "about"}
+  return {"name": given["name"]} | defaults | given
+
+
+def _refuse_unlike(a: dict[str, str], b: dict[str, str], file_a: str, file_b: str) -> None:
+  names = [name for name in a | b if a.get(name) != b.get(name)]
+  if not names:
+    return
+  lines = [
+    f"  {name}: {a.get(name, 'not given')} and {b.get(name, 'not given')}"
+    for name in names[:_MOST_NAMED]
+  ]
+  if len(names) > _MOST_NAMED:
+    lines.append(f"  and {len(names) - _MOST_NAMED} more")
+  raise checks.UserError(
+    f"{file_a} and {file_b} were not measured alike, so their figures cannot be compared:\n"
+    + "\n".join(lines)
+    + "\nEvaluate both runs by one --protocol on one data set."
+  )
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+  flat = {}
+  for key, value in tree.items():
+    if isinstance(value, dict):
+      flat |= _flat(value, f"{prefix}{key}.")
+    else:
+      flat[prefix + key] = value
+  return flat
+
+
+def _name(protocol: str | dict[str, Any]) -> str:
+  return protocol if isinstance(protocol, str) else protocol["name"]
+
+
+def _steps(record: dict[str, Any]) -> str:
+  steps = record["settings"].get("steps", {})
+  return ", ".join(f"{name} {count}" for name, count in steps.items()) or "not given"
+
+
+def _cell(value: Any, ends: list[float] | None) -> str:
+  if value is None:
+    return ""
+  interval = f" [{ends[0]:.4g}, {ends[1]:.4g}]" if ends else ""
+  return f"{value:.4g}{interval}"

@@ -1,0 +1,88 @@
+"""Named protocols of sets of clips: FVD between real clips and generated or reconstructed ones."""
+
+import dataclasses
+import types
+
+DRAWN = ("generated", "reconstruction")
+COVARIANCES = ("unbiased", "population")
+
+
+@dataclasses.dataclass(frozen=True)
+class ClipProtocol:
+  """How a set of drawn clips is scored against a set of real ones.
+
+  Clips are uint8 frames 0..255, cropped to their centre square when the store was prepared.
+
+  Attributes:
+    name: of its file in a workdir's evaluations/.
+    about: where it comes from, and how far this project's figures are from theirs.
+    drawn: 'generated' clips, or the 'reconstruction' of real ones.
+    num_real: real clips, a random one of each of as many random videos; of all videos where there
+      are fewer.
+    num_drawn: drawn clips; a reconstruction has as many as there are real ones at most.
+    num_frames: of a clip, consecutive at the configuration's stride.
+    splits: that real clips are of.
+    jpeg_quality: drawn frames are written as JPEG of that quality (4:2:0) and read again; None
+      leaves them as they are.
+    covariance: 'population' divides by n, 'unbiased' by n - 1.
+    i3d_resize: of frames to 224, bilinear without antialiasing: 'torch' or 'tf1'.
+    seed: of the choice of clips and of every draw.
+  """
+
+  name: str
+  about: str
+  drawn: str = "generated"
+  num_real: int = 2048
+  num_drawn: int = 2048
+  num_frames: int = 16
+  splits: tuple[str, ...] = ("train", "test")
+  jpeg_quality: int | None = None
+  covariance: str = "unbiased"
+  i3d_resize: str = "torch"
+  seed: int = 0
+
+  def __post_init__(self) -> None:
+    for what, choices in (("drawn", DRAWN), ("covariance", COVARIANCES)):
+      if getattr(self, what) not in choices:
+        raise ValueError(
+          f"Protocol {self.name!r}: unknown {what} {getattr(self, what)!r}. Choose one of: "
+          f"{', '.join(choices)}."
+        )
+
+
+_STYLEGANV = ClipProtocol(
+  name="styleganv_fvd2048_16f",
+  about="StyleGAN-V's fvd2048_16f as GLOBER's release calls it: 2048 clips of real videos of all "
+  "splits, one of each, against 2048 generated ones saved as JPEG of quality 75. Its --mirror has "
+  "no effect: the metric turns it off. Differs from it: which videos where there are more than "
+  "2048 (random, there the first by name); the resizing to 224 inside its detector file could not "
+  "be read and is taken to be torch's; real frames are what the prepared store holds.",
+  jpeg_quality=75,
+  covariance="population",
+)
+_PROTOCOLS = (
+  _STYLEGANV,
+  dataclasses.replace(
+    _STYLEGANV,
+    name="styleganv_fvd2048_128f",
+    about="StyleGAN-V's fvd2048_128f: as styleganv_fvd2048_16f, of 128 frames each.",
+    num_frames=128,
+  ),
+  dataclasses.replace(
+    _STYLEGANV,
+    name="glober_reconstruction",
+    about="styleganv_fvd2048_16f of reconstructions in place of generated clips, as in GLOBER "
+    "Tables 4 and 6. Which videos the authors reconstruct is not said: here they are the real "
+    "clips themselves. PSNR and SSIM are this project's addition.",
+    drawn="reconstruction",
+  ),
+  ClipProtocol(
+    name="quick",
+    about="For two CPU cores: held-out clips against few generated ones. FVD of so few is biased "
+    "upwards: compare it within this protocol and data set only.",
+    num_real=64,
+    num_drawn=64,
+    splits=("test",),
+  ),
+)
+CLIP_PROTOCOLS = types.MappingProxyType({protocol.name: protocol for protocol in _PROTOCOLS})
