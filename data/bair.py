@@ -34,6 +34,11 @@ class Bair(VideoBuilder):
 
   30 frames of 64x64 pixels each, stored as raw RGB, from the camera `image_aux1`: the one that
   papers on video prediction use. The second camera, actions and positions are left out.
+
+  Get bair_robot_pushing_dataset_v0.tar (30 GB) from http://rail.eecs.berkeley.edu/datasets and
+  unpack it; --source is the folder softmotion30_44k:
+    train/traj_<A>_to_<B>.tfrecords   256 videos a file
+    test/traj_<A>_to_<B>.tfrecords    256 videos in all
   """
 
   OPTIONS = BairOptions
@@ -43,7 +48,7 @@ class Bair(VideoBuilder):
   options: BairOptions
 
   @functools.cached_property
-  def _records(self) -> dict[str, tfrecord.Record | VideoError]:
+  def _found(self) -> dict[str, tfrecord.Record | VideoError]:
     """By name; an error stands for the first record that a file's damage hides."""
     found: dict[str, tfrecord.Record | VideoError] = {}
     for split, folder in self.options.folders().items():
@@ -60,11 +65,11 @@ class Bair(VideoBuilder):
   def candidates(self) -> Mapping[str, int]:
     return {
       name: record.checksum if isinstance(record, tfrecord.Record) else 0
-      for name, record in self._records.items()
+      for name, record in self._found.items()
     }
 
   def load(self, name: str) -> Video:
-    record = self._records[name]
+    record = self._found[name]
     if isinstance(record, VideoError):
       raise record
     return Video(decode(tfrecord.read(record), name))

@@ -4,11 +4,11 @@ Videos are first written as parts, each an array_record file and a JSON sidecar 
 complete; both appear by an atomic rename, and a finished part is never made twice. The store is
 then copied together from the parts in the order of the candidates, in a folder that takes its
 final name at the very end. So the bytes of a store do not depend on how often it was killed,
-nor on the number of threads. Parts need as much disk as the store until it is complete.
+nor on who made the parts (`data.parts`). Parts need as much disk as the store until it is
+complete: some spread over the data set are made first, and tell how much that will be.
 """
 
 import abc
-import concurrent.futures
 import dataclasses
 import hashlib
 import inspect
@@ -17,22 +17,31 @@ import json
 import os
 import pathlib
 import shutil
+import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow_datasets as tfds
 import tqdm
+from absl import logging
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 from etils import epath
 from PIL import Image
 from tensorflow_datasets.core.dataset_builder import FileReaderBuilder
 
+from data import parts
 from videodiff_jax.inputs import frame_store, video_io
 
 _RECORD_OPTIONS = "group_size:1"  # One record can then be read without its neighbours.
 _SHARD_BYTES = 256_000_000
+_SAMPLE = 16  # Parts that tell the size of the store.
 SPLITS = ("train", "val", "test")
+CHECKSUM = "sha256"  # In the metadata: of all that is beside it.
+
+
+class SourceError(ValueError):
+  """`--source` is not the data set; the command adds what the data set looks like."""
 
 
 @dataclasses.dataclass
@@ -87,7 +96,7 @@ class SourceOptions(Options):
   def __post_init__(self) -> None:
     super().__post_init__()
     if not pathlib.Path(self.source).is_dir() or not self.source:
-      raise ValueError(f"--source must be a folder of videos; {self.source!r} is none.")
+      raise SourceError(f"--source must be a folder of videos; {self.source!r} is none.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +111,7 @@ class SplitSourceOptions(SourceOptions):
     super().__post_init__()
     if not self.folders():
       splits = ", ".join(SPLITS)
-      raise ValueError(f"--source must hold folders named {splits}; {self.source} has none.")
+      raise SourceError(f"--source must hold folders named {splits}; {self.source} has none.")
 
   def folders(self) -> dict[str, pathlib.Path]:
     """Those of train, val and test that are there, by name."""
@@ -113,7 +122,8 @@ class SplitSourceOptions(SourceOptions):
 class VideoBuilder(FileReaderBuilder, skip_registration=True):
   """A TFDS builder whose `data_dir` is the store itself and whose records are frames.
 
-  A dataset says which videos there may be, how one is loaded, and which split it is in.
+  A dataset says which videos there may be, how one is loaded, and which split it is in. The
+  docstring of a published one says where to get it: it is shown where `--source` is not that.
   """
 
   VERSION = tfds.core.Version("1.0.0")
@@ -145,6 +155,12 @@ class VideoBuilder(FileReaderBuilder, skip_registration=True):
     return sorted(set(labels), key=video_io.natural_key)
 
   @classmethod
+  def published(cls, options: Mapping[str, Any]) -> Mapping[str, int]:
+    """How many videos each split has as it was published; nothing where that is not known."""
+    del options
+    return cls.PUBLISHED
+
+  @classmethod
   def request(cls, options: Options) -> dict[str, Any]:
     """What decides a store's content, apart from its source: equal requests, equal stores."""
     wanted = dataclasses.asdict(options)
@@ -157,6 +173,10 @@ class VideoBuilder(FileReaderBuilder, skip_registration=True):
     """Where parts wait until the store is complete."""
     store = pathlib.Path(self.data_dir)
     return store.with_name(f"{store.name}.parts")
+
+  def __reduce__(self) -> tuple[Any, ...]:
+    # Other processes need not search the source again: that takes long.
+    return _restore, (type(self), self.data_dir, self.options, self.__dict__.get("_found"))
 
   def _build_data_dir(self, given_data_dir: str) -> tuple[str, str]:
     store = os.path.abspath(given_data_dir)
@@ -171,8 +191,8 @@ class VideoBuilder(FileReaderBuilder, skip_registration=True):
       metadata=tfds.core.MetadataDict(),
     )
 
-  def download_and_prepare(self) -> None:
-    """Writes the store where there is none, going on from finished parts.
+  def download_and_prepare(self, engine: parts.Engine = parts.threads) -> None:
+    """Writes the store where there is none, going on from finished parts; `engine` makes others.
 
     It replaces TFDS's own, which is about downloads and starts anew after a kill. One process
     at a time: `data.prepare.ensure` takes care of that.
@@ -182,13 +202,13 @@ class VideoBuilder(FileReaderBuilder, skip_registration=True):
     unfinished = self.parts_path / "store"
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
-    self._download_and_prepare(unfinished)
+    self._download_and_prepare(unfinished, engine)
     self.info.write_to_directory(unfinished)
     os.replace(unfinished, self.data_path)
 
-  def _download_and_prepare(self, store: pathlib.Path) -> None:
+  def _download_and_prepare(self, store: pathlib.Path, engine: parts.Engine) -> None:
     """Fills the folder `store` with everything but what TFDS writes of `self.info`."""
-    videos, skipped = self._write_parts()
+    videos, skipped = self._write_parts(engine)
     if not videos:
       shutil.rmtree(self.parts_path)  # Another attempt may use other options.
       reasons = "; ".join(f"{s['name']}: {s['reason']}" for s in skipped[:3])
@@ -214,45 +234,85 @@ class VideoBuilder(FileReaderBuilder, skip_registration=True):
       channels=self.CHANNELS,
       classes=classes,
     )
+    self.info.metadata[CHECKSUM] = index_checksum(self.info.metadata)
     manifest = self.request(self.options) | {"videos": named, "skipped": skipped}
     manifest["files"] = [
       {"name": path.name, "bytes": path.stat().st_size, "sha256": _sha256(path)} for path in files
     ]
     (store / frame_store.MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
 
-  def _write_parts(self) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
+  def _write_parts(self, engine: parts.Engine) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
     """Makes what is missing of the parts: all usable and all skipped videos, in order."""
+    for leftover in self.parts_path.glob("*.unfinished"):
+      leftover.unlink()
     candidates = list(self.candidates().items())
+    published = sum(self.published(dataclasses.asdict(self.options)).values())
+    if published and len(candidates) != published:
+      logging.warning(
+        "%s: %d videos are there, %d were published.", self.name, len(candidates), published
+      )
     starts = range(0, len(candidates), self.VIDEOS_PER_PART)
-    videos, skipped = [], []
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-      jobs = [
-        pool.submit(
-          self._write_part,
-          self.parts_path / f"{start:06d}",
-          dict(candidates[start : start + self.VIDEOS_PER_PART]),
-        )
-        for start in starts
-      ]
-      try:
-        for job in tqdm.tqdm(jobs, desc=f"Preparing {self.name}", unit="part"):
-          part = job.result()
-          videos += part["videos"]
-          skipped += part["skipped"]
-      except BaseException:
-        pool.shutdown(wait=False, cancel_futures=True)
-        raise
-    return videos, skipped
+    tasks = [
+      (number, dict(candidates[start : start + self.VIDEOS_PER_PART]))
+      for number, start in enumerate(starts)
+    ]
+    missing = [task for task in tasks if self._finished(task) is None]
+    sample = missing[:: -(-len(missing) // _SAMPLE) or 1]
+    done = len(candidates) - sum(len(group) for _, group in missing)
+    with tqdm.tqdm(
+      desc=f"Preparing {self.name}", unit="video", total=len(candidates), initial=done
+    ) as progress:
+      for count in parts.threads(self.write_part, sample):
+        progress.update(count)
+      if others := [task for task in missing if task not in sample]:
+        self._check_disk(tasks)
+        for count in engine(self.write_part, others):
+          progress.update(count)
+    made = [self._finished(task) for task in tasks]
+    return list(itertools.chain(*(part["videos"] for part in made))), list(
+      itertools.chain(*(part["skipped"] for part in made))
+    )
 
-  def _write_part(self, stem: pathlib.Path, group: dict[str, int]) -> dict[str, Any]:
-    records, sidecar = stem.with_suffix(".array_record"), stem.with_suffix(".json")
+  def _check_disk(self, tasks: Sequence[parts.Task]) -> None:
+    """Says what the store will take, judged by the finished parts; an error if it cannot fit."""
+    finished = [part for task in tasks if (part := self._finished(task))]
+    written = sum(video["bytes"] for part in finished for video in part["videos"])
+    seen = sum(len(part["candidates"]) for part in finished)
+    size = written / seen * sum(len(group) for _, group in tasks)
+    needed, free = 2 * size - written, shutil.disk_usage(self.parts_path).free
+    estimate = (
+      f"The store will take about {size / 1e9:.3g} GB, and as much again until it is complete; "
+      f"{free / 1e9:.3g} GB are free."
+    )
+    if needed > free:
+      raise ValueError(
+        f"{estimate} Choose an --out where there is more room, a smaller --size or another "
+        "--codec. The parts made so far are kept."
+      )
+    logging.info(estimate)
+
+  def _stem(self, number: int) -> pathlib.Path:
+    return self.parts_path / f"{number * self.VIDEOS_PER_PART:06d}"
+
+  def _finished(self, task: parts.Task) -> dict[str, Any] | None:
+    """What a finished part's sidecar says; None where the part is yet to be made."""
+    number, group = task
+    sidecar = self._stem(number).with_suffix(".json")
     if sidecar.exists():
       part = json.loads(sidecar.read_text())
       if part["candidates"] == group:
         return part
+    return None
+
+  def write_part(self, task: parts.Task) -> int:
+    """Makes one part, in whatever process or on whatever machine; returns how many it looked at."""
+    number, group = task
+    stem = self._stem(number)
+    records, sidecar = stem.with_suffix(".array_record"), stem.with_suffix(".json")
     part = {"candidates": group, "videos": [], "skipped": []}
     encode = frame_store.RecordEncoder(self.info.features, self.codec)
-    unfinished = stem.with_suffix(".unfinished")
+    # By a name of its own: the process of a killed command may live a moment longer.
+    unfinished = stem.with_suffix(f".{uuid.uuid4().hex}.unfinished")
     writer = ArrayRecordWriter(str(unfinished), _RECORD_OPTIONS)
     written = 0
     for name in group:
@@ -281,7 +341,7 @@ class VideoBuilder(FileReaderBuilder, skip_registration=True):
     os.replace(unfinished, records)
     unfinished.write_text(json.dumps(part))
     os.replace(unfinished, sidecar)
-    return part
+    return len(group)
 
   def _write_split(
     self, store: pathlib.Path, split: str, videos: list[dict[str, Any]]
@@ -314,6 +374,21 @@ class VideoBuilder(FileReaderBuilder, skip_registration=True):
       num_bytes=sum(video["bytes"] for video in videos),
       filename_template=template,
     )
+
+
+def index_checksum(metadata: Mapping[str, Any]) -> str:
+  """Hash of a store's metadata: of its index with labels and captions, and its settings."""
+  others = {key: value for key, value in metadata.items() if key != CHECKSUM}
+  return hashlib.sha256(json.dumps(others, sort_keys=True).encode()).hexdigest()
+
+
+def _restore(
+  builder: type[VideoBuilder], data_dir: str, options: Options, found: Any
+) -> VideoBuilder:
+  restored = builder(data_dir=data_dir, options=options)
+  if found is not None:
+    restored._found = found
+  return restored
 
 
 def _index(videos: list[dict[str, Any]], classes: list[str]) -> list[dict[str, Any]]:

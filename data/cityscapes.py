@@ -38,6 +38,11 @@ class Cityscapes(VideoBuilder):
 
   30 frames each, 17 a second, of 2048x1024 pixels: the centre square, resized by a Lanczos
   filter, as MCVD and LGC-VD prepare them. A snippet without all of its frames is skipped.
+
+  Get leftImg8bit_sequence_trainvaltest.zip (324 GB) from https://www.cityscapes-dataset.com, with
+  an account there, and unpack it; --source is the folder leftImg8bit_sequence:
+    train/<city>/<city>_<6 digits>_<frame, 6 digits>_leftImg8bit.png   2,975 snippets
+    val/<city>/, test/<city>/                                          500 and 1,525
   """
 
   OPTIONS = CityscapesOptions

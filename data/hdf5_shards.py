@@ -51,7 +51,7 @@ class Hdf5Shards(VideoBuilder):
   options: Hdf5ShardsOptions
 
   @functools.cached_property
-  def _shards(self) -> dict[str, pathlib.Path]:
+  def _found(self) -> dict[str, pathlib.Path]:
     """By the name 'SPLIT/SHARD'."""
     return {
       f"{split}/{path.stem}": path
@@ -62,7 +62,7 @@ class Hdf5Shards(VideoBuilder):
   def candidates(self) -> Mapping[str, int]:
     h5py = _import_h5py()
     found: dict[str, int] = {}
-    for name, path in self._shards.items():
+    for name, path in self._found.items():
       size = path.stat().st_size
       try:
         with h5py.File(path) as file:
@@ -73,10 +73,10 @@ class Hdf5Shards(VideoBuilder):
     return found
 
   def load(self, name: str) -> Video:
-    if name in self._shards:
+    if name in self._found:
       raise VideoError(name, "no HDF5 file with a group 'len'")
     shard, key = name.rsplit("/", 1)
-    return Video(_frames(self._shards[shard], key))
+    return Video(_frames(self._found[shard], key))
 
 
 def _frames(path: pathlib.Path, key: str) -> Iterator[np.ndarray]:

@@ -2,16 +2,24 @@ r"""Prepares a dataset as a frame store.
 
   python -m data.prepare --dataset=moving_digits --out=data/stores/digits
   python -m data.prepare --dataset=video_folder --source=FOLDER --out=DIR --size=128
+  python -m data.prepare --dataset=sky_timelapse --source=sky_timelapse --out=DIR
+  python -m data.prepare --dataset=taichi_hd --source=taichi-png --out=DIR
+  python -m data.prepare --dataset=ucf101 --source=FOLDER --out=DIR
   python -m data.prepare --dataset=bair --source=softmotion30_44k --out=DIR
   python -m data.prepare --dataset=cityscapes --source=leftImg8bit_sequence --out=DIR --codec=png
   python -m data.prepare --dataset=robot_push --out=DIR
+  python -m data.prepare --verify --out=DIR
 
+Without --source, a published data set tells where to get it and what its folder looks like.
 Killed, it goes on where it stopped when it is run again; a complete store is left alone.
+--verify reads a prepared store again, every record of it.
 """
 
 import contextlib
 import dataclasses
 import fcntl
+import hashlib
+import inspect
 import itertools
 import json
 import os
@@ -23,14 +31,19 @@ from typing import Any
 
 from absl import app, flags, logging
 
+from data import parts
 from data.bair import Bair
-from data.builder import Options, VideoBuilder
+from data.builder import Options, SourceError, VideoBuilder
 from data.captioned_digits import CaptionedDigits
 from data.cityscapes import Cityscapes
 from data.demo_clips import DemoClips
 from data.hdf5_shards import Hdf5Shards
 from data.moving_digits import MovingDigits
 from data.robot_push import RobotPush
+from data.sky_timelapse import SkyTimelapse
+from data.taichi_hd import TaichiHd
+from data.ucf101 import Ucf101
+from data.verify import verify
 from data.video_folder import VideoFolder
 from videodiff_jax.inputs.frame_store import MANIFEST
 
@@ -41,6 +54,9 @@ DATASETS: dict[str, type[VideoBuilder]] = {
     CaptionedDigits,
     DemoClips,
     VideoFolder,
+    SkyTimelapse,
+    TaichiHd,
+    Ucf101,
     Bair,
     Cityscapes,
     Hdf5Shards,
@@ -53,6 +69,7 @@ OPTION_FLAGS = {
   "size": (flags.DEFINE_integer, "Side of the square frames in pixels."),
   "num_frames": (flags.DEFINE_integer, "Shorter videos are skipped; of made ones, the length."),
   "codec": (flags.DEFINE_string, "Of frames; auto: raw up to 64 pixels, else jpeg."),
+  "fold": (flags.DEFINE_integer, "ucf101: which of its three splits, 1 to 3."),
   "class_folders": (flags.DEFINE_bool, "video_folder: the first folder is the class."),
   "num_videos": (
     flags.DEFINE_integer,
@@ -65,19 +82,26 @@ EMBEDDED = ("moving_digits", "captioned_digits", "demo_clips")
 _REQUEST = "request.json"
 
 
-def ensure(dataset: str, out: str | os.PathLike[str], **options: Any) -> pathlib.Path:
+def ensure(
+  dataset: str,
+  out: str | os.PathLike[str],
+  engine: parts.Engine = parts.threads,
+  **options: Any,
+) -> pathlib.Path:
   """Prepares a store unless it is complete; several processes may ask at once.
 
   Args:
     dataset: a key of `DATASETS`.
     out: the store's folder. Unfinished parts wait in `out`.parts.
+    engine: who makes the parts; the store is the same.
     **options: fields of the dataset's options.
 
   Returns:
     `out`, a folder for `FrameStore.open`.
 
   Raises:
-    ValueError: unknown dataset or option, a folder that holds something else, nothing usable.
+    ValueError: unknown dataset or option, a folder that holds something else, nothing usable,
+      no room on the disk.
   """
   builder, chosen = _validate(dataset, options)
   request = builder.request(chosen)
@@ -88,7 +112,7 @@ def ensure(dataset: str, out: str | os.PathLike[str], **options: Any) -> pathlib
     with _lock(parts):
       if not _is_complete(out, request):  # Another process may have been faster.
         _claim(parts, request)
-        builder(data_dir=out, options=chosen).download_and_prepare()
+        builder(data_dir=out, options=chosen).download_and_prepare(engine)
   shutil.rmtree(parts, ignore_errors=True)
   _check_source(out, builder(data_dir=out, options=chosen))
   return out
@@ -103,7 +127,10 @@ def _validate(dataset: str, options: dict[str, Any]) -> tuple[type[VideoBuilder]
     raise ValueError(
       f"{dataset} has no option {', '.join(unknown)}; its options are {', '.join(valid)}."
     )
-  return builder, builder.OPTIONS(**options)
+  try:
+    return builder, builder.OPTIONS(**options)
+  except SourceError as error:
+    raise SourceError(f"{error}\n\n{dataset}: {inspect.getdoc(builder)}") from None
 
 
 def _is_complete(out: pathlib.Path, request: dict[str, Any]) -> bool:
@@ -187,7 +214,7 @@ def summarise(store: pathlib.Path) -> str:
   manifest = json.loads((store / MANIFEST).read_text())
   size = sum(file["bytes"] for file in manifest["files"])
   lines = [f"{store}: {manifest['dataset']}, {size / 1e6:.1f} MB, {manifest['options']}"]
-  published = DATASETS[manifest["dataset"]].PUBLISHED
+  published = DATASETS[manifest["dataset"]].published(manifest["options"])
   for split in manifest["videos"] | published:
     videos = manifest["videos"].get(split, [])
     frames = sum(video["frames"] for video in videos)
@@ -203,20 +230,47 @@ def summarise(store: pathlib.Path) -> str:
 
 def main(argv: Sequence[str]) -> None:
   del argv
-  given = {name: flags.FLAGS[name].value for name in OPTION_FLAGS}
+  values = flags.FLAGS
+  given = {name: values[name].value for name in OPTION_FLAGS}
   options = {name: value for name, value in given.items() if value is not None}
+  out = pathlib.Path(values.out)
+  engine = parts.processes(values.workers or parts.cores())
+  if values.beam is not None:
+    engine = parts.beam(values.beam.split())
   try:
-    print(summarise(ensure(flags.FLAGS.dataset, flags.FLAGS.out, **options)))
-  except (ValueError, ImportError) as error:
+    if not values.dataset and not values.verify:
+      raise ValueError(f"--dataset is missing; choose {', '.join(sorted(DATASETS))}.")
+    if values.beam is not None:
+      parts.import_beam()  # Where it is missing, nothing is begun.
+    if values.dataset:
+      print(summarise(ensure(values.dataset, out, engine, **options)))
+    if values.verify:
+      _verify(out)
+  except (ValueError, ImportError, parts.WorkerLost) as error:
     sys.exit(f"Error: {error}")
   except KeyboardInterrupt:
     sys.exit("Interrupted. The same command goes on where this one stopped.")
 
 
+def _verify(out: pathlib.Path) -> None:
+  problems = verify(out)
+  if problems:
+    shown = "\n".join(f"  {problem}" for problem in problems[:10])
+    raise ValueError(
+      f"{out} is damaged, {len(problems)} problems:\n{shown}\nMove it away and prepare it again."
+    )
+  fingerprint = hashlib.sha256((out / MANIFEST).read_bytes()).hexdigest()[:16]
+  print(f"{out}: every file, every entry of the index and every record is as it was written.")
+  print(f"  fingerprint, which scores name: {fingerprint}")
+
+
 def define_flags() -> None:
   """The command's flags; which options a dataset takes, `ensure` checks."""
-  flags.DEFINE_string("dataset", None, f"One of {', '.join(sorted(DATASETS))}.", required=True)
+  flags.DEFINE_string("dataset", None, f"One of {', '.join(sorted(DATASETS))}.")
   flags.DEFINE_string("out", None, "Folder of the store.", required=True)
+  flags.DEFINE_bool("verify", False, "Read the store again, and check every record.")
+  flags.DEFINE_integer("workers", None, "Processes that make the parts; by default, one a core.")
+  flags.DEFINE_string("beam", None, "Make the parts by Apache Beam, with these arguments to it.")
   for name, (define, text) in OPTION_FLAGS.items():
     define(name, None, text)
 

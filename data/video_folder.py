@@ -4,8 +4,9 @@ import dataclasses
 import hashlib
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
+import numpy as np
 from absl import logging
 
 from data.builder import SourceOptions, Video, VideoBuilder
@@ -44,18 +45,14 @@ class VideoFolder(VideoBuilder):
     self._captions = read_captions(self._root / _CAPTIONS)
 
   def candidates(self) -> Mapping[str, int]:
-    found: dict[str, int] = {}
-    _walk(self._root, self._root, found)
+    found = find_videos(self._root)
     unknown = self._captions.keys() - found.keys()
     if unknown:
       logging.warning("%d captions name no video of the folder, as %r.", len(unknown), min(unknown))
-    return dict(sorted(found.items(), key=lambda item: video_io.natural_key(item[0])))
+    return found
 
   def load(self, name: str) -> Video:
-    path = self._root / name
-    if path.is_file() and path.suffix.lower() not in video_io.VIDEO_SUFFIXES:
-      raise video_io.VideoError(name, f"no video by its name ({path.suffix or 'no suffix'})")
-    fps, frames = video_io.stream_video(path)
+    fps, frames = open_found(self._root / name)
     label = None
     if self.options.class_folders:
       label, *rest = pathlib.PurePosixPath(name).parts
@@ -68,8 +65,24 @@ class VideoFolder(VideoBuilder):
     return split_by_name(names)
 
 
+def find_videos(root: pathlib.Path) -> dict[str, int]:
+  """What may be videos below a folder, by path, in order, with the size of each in bytes.
+
+  These are files of any kind, folders that hold images and nothing else, and empty folders.
+  """
+  found: dict[str, int] = {}
+  _walk(root, root, found)
+  return dict(sorted(found.items(), key=lambda item: video_io.natural_key(item[0])))
+
+
+def open_found(path: pathlib.Path) -> tuple[float, Iterator[np.ndarray]]:
+  """`video_io.stream_video` of what `find_videos` found; `VideoError` where it is no video."""
+  if path.is_file() and path.suffix.lower() not in video_io.VIDEO_SUFFIXES:
+    raise video_io.VideoError(path, f"no video by its name ({path.suffix or 'no suffix'})")
+  return video_io.stream_video(path)
+
+
 def _walk(root: pathlib.Path, folder: pathlib.Path, found: dict[str, int]) -> None:
-  """Collects what may be videos below `folder`: files, folders of frames, and empty folders."""
   entries = sorted(p for p in folder.iterdir() if not p.name.startswith("."))
   folders = [p for p in entries if p.is_dir()]
   files = [p for p in entries if not p.is_dir() and p.name != _CAPTIONS]

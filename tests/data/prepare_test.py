@@ -76,7 +76,7 @@ def test_finished_parts_are_not_made_again(reference, tmp_path, monkeypatch) -> 
     return stream(path)
 
   monkeypatch.setattr(video_io, "stream_video", failing)
-  monkeypatch.setattr("os.cpu_count", lambda: 1)
+  monkeypatch.setattr("data.parts.cores", lambda: 1)
   with pytest.raises(OSError, match="disk is full"):
     run_again(reference, tmp_path / "store")
   assert opened[:7] == [f"v{i}" for i in range(7)]
@@ -174,7 +174,7 @@ def test_other_folders_are_never_overwritten(tmp_path) -> None:
 
 
 def test_unknown_dataset_and_option_list_the_choices(tmp_path) -> None:
-  with pytest.raises(ValueError, match="choose bair, cityscapes, demo_clips, hdf5_shards"):
+  with pytest.raises(ValueError, match="choose bair, captioned_digits, cityscapes, demo_clips"):
     ensure("ucf", tmp_path / "store")
   with pytest.raises(ValueError, match=r"no option source; its options are size, num_frames"):
     ensure("moving_digits", tmp_path / "store", source="x")

@@ -22,13 +22,19 @@ def write_frames(folder: pathlib.Path, video: np.ndarray) -> None:
     Image.fromarray(frame).save(folder / f"frame_{i}.png")
 
 
-def write_video(path: pathlib.Path, video: np.ndarray, codec: str = "libx264", **options: str):
-  """A video file of small lossy frames, 24 a second, which Pillow has no part in."""
+def write_video(
+  path: pathlib.Path,
+  video: np.ndarray,
+  codec: str = "libx264",
+  rate: int = 24,
+  **options: str,
+) -> None:
+  """A video file of small lossy frames, which Pillow has no part in."""
   import av
 
   path.parent.mkdir(parents=True, exist_ok=True)
   with av.open(str(path), "w", options=options) as container:
-    stream = container.add_stream(codec, rate=24)
+    stream = container.add_stream(codec, rate=rate)
     stream.height, stream.width, stream.pix_fmt = *video.shape[1:3], "yuv420p"
     for frame in video:
       container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))

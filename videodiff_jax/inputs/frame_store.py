@@ -167,20 +167,39 @@ class FrameStore:
       for key, value in self._extra[video].items()
     }
 
-  def _decode(self, record: int) -> np.ndarray:
+  @property
+  def num_records(self) -> int:
+    return len(self._records)
+
+  def read_record(self, record: int) -> tuple[str, int, np.ndarray]:
+    """What one record of the files says: its video's name, the frame's index, the frame.
+
+    Raises:
+      StoreError: it cannot be decoded, or is no frame of this store's size.
+    """
     decoders = None if self.codec == "raw" else {"frame": _SKIP_DECODING}
     try:
       example = self._features.deserialize_example_np(self._records[record], decoders=decoders)
-      if self.codec == "raw":
-        return example["frame"]
-      # By Pillow alone: TFDS takes OpenCV where it is installed, whose pixels differ.
-      frame = np.asarray(Image.open(io.BytesIO(example["frame"])))
+      frame = example["frame"]
+      if self.codec != "raw":
+        # By Pillow alone: TFDS takes OpenCV where it is installed, whose pixels differ.
+        frame = np.asarray(Image.open(io.BytesIO(frame)))
+      frame = frame.reshape(self.image_size, self.image_size, self.channels)
+      return example["video"].decode(), int(example["t"]), frame
     except Exception as error:
       raise StoreError(
         f"Record {record} of {self.directory} ({self.split}) is damaged: move the store "
         "away and prepare it again with `python -m data.prepare`."
       ) from error
-    return frame.reshape(self.image_size, self.image_size, self.channels)
+
+  def _decode(self, record: int) -> np.ndarray:
+    return self.read_record(record)[-1]
+
+
+def load_metadata(directory: pathlib.Path) -> dict[str, Any]:
+  """Everything of a complete store's metadata.json; `StoreError` as `FrameStore.open`."""
+  _load(directory)
+  return json.loads((directory / "metadata.json").read_text())
 
 
 def _load(directory: pathlib.Path) -> tuple[bytes, tfds.core.DatasetInfo, dict[str, Any]]:

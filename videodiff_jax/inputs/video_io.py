@@ -26,7 +26,10 @@ class VideoError(ValueError):
 
   def __init__(self, path: str | pathlib.Path, reason: str):
     super().__init__(f"{path}: {reason}")
-    self.reason = reason
+    self.path, self.reason = path, reason
+
+  def __reduce__(self) -> tuple[Any, ...]:
+    return VideoError, (self.path, self.reason)
 
 
 def _import_av() -> Any:

@@ -1,0 +1,80 @@
+"""Sky Time-lapse (Xiong et al., 2018): folders of frames, as DTVNet and StyleGAN-V keep them."""
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Mapping
+from typing import ClassVar
+
+from data.builder import SourceError, SourceOptions, Video, VideoBuilder
+from data.video_folder import find_videos, open_found
+
+
+@dataclasses.dataclass(frozen=True)
+class SkyTimelapseOptions(SourceOptions):
+  """Options of `sky_timelapse`; others as in `SourceOptions`.
+
+  Attributes:
+    source: the folder in which sky_train and sky_test (or train and test) hold the videos; a
+      folder of videos alone, as StyleGAN-V's, is all for training.
+    size: side of the square frames in pixels.
+    num_frames: shorter videos are skipped: the data set has some of 2 frames.
+  """
+
+  size: int = 256
+
+  def __post_init__(self) -> None:
+    super().__post_init__()
+    inner = [path for path in pathlib.Path(self.source).iterdir() if path.is_dir()]
+    if not inner:
+      raise SourceError(f"--source must hold folders of frames; {self.source} has none.")
+    for path in inner:
+      if (path / "sky_train").is_dir() or (path / "train").is_dir():
+        raise SourceError(f"--source is one folder too high: give {path}.")
+
+  def folders(self) -> dict[str, pathlib.Path]:
+    """The folder of each split."""
+    root = pathlib.Path(self.source)
+    named = {split: (root / f"sky_{split}", root / split) for split in ("train", "test")}
+    found = {
+      split: next(path for path in paths if path.is_dir())
+      for split, paths in named.items()
+      if any(path.is_dir() for path in paths)
+    }
+    return found or {"train": root}
+
+
+class SkyTimelapse(VideoBuilder):
+  """Time-lapse videos of the sky: 2,392 for training and 225 for testing.
+
+  Get sky_timelapse.zip, 640x360 JPEG frames, from the link that DTVNet
+  (https://github.com/zhangzjn/DTVNet) or MDGAN (https://github.com/weixiong-ur/mdgan) gives, and
+  unpack it; --source is the folder sky_timelapse:
+    sky_train/<long video>/<short video>/<frame>.jpg   997 long videos in 2,392 short ones
+    sky_test/<long video>/<short video>/<frame>.jpg    111 long videos in 225 short ones
+  Also read are train and test for these names, StyleGAN-V's one level of folders
+  (<video>/<frame>.jpg), and its folder of videos without splits, which are all for training.
+  A video is a short one, the frames of which are sorted by name; their rate is not known.
+  """
+
+  OPTIONS = SkyTimelapseOptions
+  VIDEOS_PER_PART = 8
+  PUBLISHED: ClassVar[Mapping[str, int]] = {"train": 2392, "test": 225}
+
+  options: SkyTimelapseOptions
+
+  @functools.cached_property
+  def _found(self) -> dict[str, tuple[pathlib.Path, int]]:
+    """Path and size by name."""
+    return {
+      f"{split}/{name}": (folder / name, size)
+      for split, folder in self.options.folders().items()
+      for name, size in find_videos(folder).items()
+    }
+
+  def candidates(self) -> Mapping[str, int]:
+    return {name: size for name, (_, size) in self._found.items()}
+
+  def load(self, name: str) -> Video:
+    fps, frames = open_found(self._found[name][0])
+    return Video(frames, fps)
