@@ -1,0 +1,142 @@
+"""Text as a condition: what is dropped, what is learned, what guidance compares with."""
+
+import functools
+
+import jax
+import ml_collections
+import numpy as np
+import pytest
+
+from tests.glober import tiny
+from tests.inputs.text_test import tiny_encoder
+from videodiff_jax.glober import conditions, stages
+from videodiff_jax.glober.networks import build
+from videodiff_jax.glober.pipeline import Pipeline
+from videodiff_jax.inputs import text
+from videodiff_jax.training import partitioning
+from videodiff_jax.training.state import TrainState
+
+LENGTH, WIDTH = 5, 8  # of tiny_encoder's tokens
+
+
+def config(encoder: str = "minilm", **loss: float) -> ml_collections.ConfigDict:
+  told = tiny.config(**loss)
+  told.condition = "text"
+  told.text.update(source="captions", encoder=encoder, length=LENGTH)
+  told.model.unet.context_dim = told.model.dit.context_dim = WIDTH
+  return told
+
+
+@functools.cache
+def tokens() -> np.ndarray:
+  """(9, l, d): eight captions, and last the empty prompt."""
+  return tiny_encoder()([f"caption {i}"[-3:] for i in range(8)] + [""])
+
+
+def batch() -> dict[str, np.ndarray]:
+  return tiny.batch() | {"text": tokens()[:8]}
+
+
+@functools.cache
+def states() -> dict[str, TrainState]:
+  return {name: tiny.filled(config(), name) for name in stages.NAMES}
+
+
+def ema() -> dict:
+  weights = {
+    name: {"ema_params": state.params, "statistics": state.statistics}
+    for name, state in states().items()
+  }
+  return weights | {"text": {"null": tokens()[-1]}}
+
+
+def test_the_empty_prompt_is_frozen_with_the_networks_above_the_vae() -> None:
+  given = [name for name in stages.NAMES if "null_text" in stages.frozen_networks(name, ema())]
+  assert given == ["autoencoder", "generator"]
+  networks = build(config())
+  assert networks.condition == "text" and networks.text_shape == (LENGTH, WIDTH)
+
+
+@pytest.mark.parametrize("name", ["autoencoder", "generator"])
+def test_every_stage_reads_captions_and_for_those_dropped_the_empty_prompt(name: str) -> None:
+  stage = stages.make_stage(config(lambda_cra=0.0, drop_condition=0.5), name)
+  given = stages.frozen_networks(name, ema())
+
+  @jax.jit
+  def loss(null: jax.Array, captions: jax.Array) -> jax.Array:
+    step = stage.train_steps[0][1]
+    told = batch() | {"text": captions}
+    return step(states()[name], given | {"null_text": null}, told)[1]["loss"]
+
+  captions, null = tokens()[:8], tokens()[-1]
+  assert abs(loss(null, captions) - loss(2 * null, captions)) > 1e-6
+  assert abs(loss(null, captions) - loss(null, captions[::-1])) > 1e-6
+
+
+def test_one_sentence_without_an_encoder_is_learned() -> None:
+  told = config(encoder="none", lambda_cra=0.0)
+  networks = build(told)
+  assert networks.condition == "prompt"
+  for name in ("autoencoder", "generator"):
+    assert tiny.filled(told, name).params["params"]["prompt"].shape == (LENGTH, WIDTH)
+  # With the prompt its tokens are read; without, zeros are, whatever was learned.
+  params = tiny.filled(told, "generator").params
+  features, times = np.ones((2, *tiny.FEATURE), np.float32), np.zeros(2, np.float32)
+  predict = jax.jit(
+    lambda params, given: networks.generator.apply(params, features, times, tokens=given)
+  )
+  given = np.array([1.0, 0.0], np.float32)
+  first = predict(params, given)
+  other = jax.tree.map(np.array, params)
+  other["params"]["prompt"] *= 3
+  second = predict(other, given)
+  assert np.abs(first[0] - second[0]).max() > 1e-4
+  np.testing.assert_array_equal(first[1], second[1])
+  ones = conditions.of_batch(networks, {"label": np.array([3, 4])})
+  np.testing.assert_array_equal(ones, [1.0, 1.0])
+  assert conditions.null(networks, {}) == 0
+
+
+@pytest.fixture(scope="module")
+def pipe() -> Pipeline:
+  mesh = partitioning.make_mesh(devices=jax.devices()[:1])
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(text, "load_encoder", lambda *_: tiny_encoder())
+    yield Pipeline(config(), stages.sampling_params(ema()) | {"default_text": tokens()[-1]}, mesh)
+
+
+def test_clips_follow_their_prompts(pipe) -> None:
+  drawn = pipe.generate(2, seed=1, prompts=["a", "b"])
+  assert drawn.prompts.tolist() == ["a", "b"]
+  other = pipe.generate(2, seed=1, prompts=["a", "c"])
+  np.testing.assert_array_equal(drawn.videos[0], other.videos[0])
+  assert np.abs(drawn.global_features[1] - other.global_features[1]).max() > 1e-3
+  again = pipe.redraw(drawn.global_features, None, None, 1, drawn.prompts)
+  np.testing.assert_array_equal(again.videos, drawn.videos)
+  told_nothing = pipe.generate(2, seed=1)
+  assert told_nothing.prompts.tolist() == ["", ""]
+  empty = pipe.generate(2, seed=1, prompts=[""])
+  np.testing.assert_allclose(told_nothing.global_features, empty.global_features, atol=1e-5)
+
+
+def test_two_scales_guide_the_decoder(pipe) -> None:
+  features = np.random.default_rng(0).normal(size=(2, *tiny.FEATURE)).astype(np.float32)
+
+  def draw(**settings) -> np.ndarray:
+    chosen = pipe.with_settings(**settings) if settings else pipe
+    return chosen.redraw(features, None, None, 0, ["a", "b"]).videos.astype(int)
+
+  scales = {"guidance_form": "ddim_v2", "guidance_video": 3.0, "guidance_text": 2.0}
+  assert np.abs(draw(**scales) - draw()).max() > 2
+
+
+def test_another_encoder_than_the_training_s_is_refused(pipe, monkeypatch) -> None:
+  monkeypatch.setattr(text, "load_encoder", lambda *_: tiny_encoder(seed=1))
+  with pytest.raises(ValueError, match="trained with another text encoder"):
+    pipe.with_settings().encode_prompts(["a"])
+
+
+def test_a_system_without_text_refuses_prompts() -> None:
+  mesh = partitioning.make_mesh(devices=jax.devices()[:1])
+  with pytest.raises(ValueError, match="reads no prompts: it was trained with classes"):
+    Pipeline(tiny.config(), {}, mesh).generate(1, prompts=["a"])
