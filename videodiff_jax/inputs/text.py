@@ -157,5 +157,5 @@ def read(workdir: pathlib.Path) -> dict[str, Any] | None:
 
 
 def class_prompt(name: str) -> str:
-  """A class name as words: 'ApplyLipstick' -> 'Apply Lipstick' (Fig. 3)."""
+  """A class name as words: 'ApplyLipstick' -> 'Apply Lipstick' (GLOBER Fig. 3)."""
   return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).replace("_", " ").strip()

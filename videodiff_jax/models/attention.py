@@ -163,8 +163,8 @@ class TransformerBlock(nn.Module):
 class SpatialTransformer(nn.Module):
   """Transformer blocks over a map's pixels that read condition tokens; starts as identity.
 
-  text_attention 'cross' is Stable Diffusion's wiring; 'joint' GLOBER's words (Sec. 3.1): text
-  tokens are projected to the map's channels and "concatenated with flattened frame features".
+  text_attention 'cross' is Stable Diffusion's wiring; 'joint' the paper's words (GLOBER Sec. 3.1):
+  text tokens are projected to the map's channels and "concatenated with flattened frame features".
   """
 
   num_heads: int
