@@ -134,8 +134,8 @@ def _evaluations(workdir: pathlib.Path, media: Media) -> Iterator[Element]:
     pictures = [file.with_suffix(".gif"), file.with_suffix(".png")]
     if file.stem.startswith("ladder"):
       number = file.stem.removeprefix("ladder")
-      names = (f"sets{number}.gif", f"sets{number}.png", f"nearest_training_clips{number}.png")
-      pictures = [file.with_name(name) for name in names]
+      names = ("sets.gif", "sets.png", "nearest_training_clips.png", "directions.png")
+      pictures = [file.with_name(name.replace(".", f"{number}.")) for name in names]
     rows = f"{_rows_shown(record)}: a row each"
     for picture in pictures:
       caption = rows if picture.suffix == ".gif" else picture.stem.replace("_", " ")
@@ -212,9 +212,9 @@ def _samples(
     yield element("h2", "Samples")
   for folder in folders:
     yield element("h3", folder.name)
-    caption = _captions(folder, config)
-    videos = sorted(file for file in folder.glob("*.mp4") if file.stem.isdigit())
-    shown = [media.figure(file, caption(int(file.stem))) for file in videos[:_VIDEOS_SHOWN]]
+    caption = _captions(folder / "samples.npz", config)
+    videos = sorted(file for file in folder.glob("*.mp4") if file.stem[:3].isdigit())
+    shown = [media.figure(file, caption(int(file.stem[:3]))) for file in videos[:_VIDEOS_SHOWN]]
     if not any(shown):
       shown = [media.figure(folder / "all.gif", "all clips")]
     yield element("div", *shown)
@@ -224,14 +224,20 @@ def _samples(
       yield _details(settings.read_text(errors="replace"), settings.name)
 
 
-def _captions(folder: pathlib.Path, config: ml_collections.ConfigDict) -> Callable[[int], str]:
-  """What stands under a folder's n-th video: its number, and its class where it has one."""
-  file = folder / "samples.npz"
-  if config.get("condition") != "class" or not file.is_file():
+def _captions(file: pathlib.Path, config: ml_collections.ConfigDict) -> Callable[[int], str]:
+  """What stands under the n-th video of a samples.npz: its number, and its prompt or class."""
+  if not file.is_file():
     return str
   with np.load(file) as saved:
-    labels = saved["labels"]
-  return lambda number: f"{number}: class {labels[number]}"
+    labels, prompts = (saved[name] if name in saved else () for name in ("labels", "prompts"))
+
+  def caption(number: int) -> str:
+    if number < len(prompts) and prompts[number]:
+      return f"{number}: {prompts[number]}"
+    known = config.get("condition") == "class" and number < len(labels)
+    return f"{number}: class {labels[number]}" if known else str(number)
+
+  return caption
 
 
 def _details(text: str, name: str) -> Element:

@@ -16,7 +16,7 @@ import numpy as np
 from absl import logging
 from PIL import Image
 
-from experiments import checks, score_files, train
+from experiments import checks, sample, score_files, train
 from videodiff_jax.glober.pipeline import Pipeline
 from videodiff_jax.inputs import clips, video_io
 from videodiff_jax.inputs.frame_store import FrameStore
@@ -60,8 +60,9 @@ def evaluate(
   restricted_pickle.locate(i3d_weights.WEIGHTS)  # told now, not after the drawing
   stores = [train.open_store(pipeline.config, split) for split in protocol.splits]
   places = choose(stores, train.clip_sampler(pipeline.config, "clip"), protocol)
+  with checks.told():
+    drawing = _Drawing(pipeline, protocol, stores, places)
   reals = i3d.features(_read(places, data), resize=protocol.i3d_resize)
-  drawing = _Drawing(pipeline, protocol, places)
   fakes = i3d.features(drawing.clips(), resize=protocol.i3d_resize)
   scores, spread = _score(reals, fakes, drawing.frames, protocol)
   record = {
@@ -146,8 +147,23 @@ class _Drawing:
     shown: the first clips, of which a strip and a GIF are made.
   """
 
-  def __init__(self, pipeline: Pipeline, protocol: ClipProtocol, places: list[Place]):
+  def __init__(
+    self,
+    pipeline: Pipeline,
+    protocol: ClipProtocol,
+    stores: list[FrameStore],
+    places: list[Place],
+  ):
     self._pipeline, self._protocol, self._places = pipeline, protocol, places
+    told = [sample.told_of(pipeline, store, np.arange(store.num_videos)) for store in stores]
+    labels, prompts = zip(*told)
+    self._labels = None if labels[0] is None else np.concatenate(labels)
+    self._prompts = None if prompts[0] is None else [p for some in prompts for p in some]
+    if self._prompts:
+      pipeline.encode_prompts(self._prompts[:1])  # what is missing is told now
+    counts = [store.num_videos for store in stores]
+    self._first = dict(zip(map(id, stores), np.cumsum([0, *counts[:-1]]).tolist()))
+    self._num_videos = sum(counts)
     self.frames: dict[str, list[np.ndarray]] = {}
     self.shown = np.empty(0)
 
@@ -160,11 +176,13 @@ class _Drawing:
     for number, begin in enumerate(range(0, total, _CHUNK)):
       count, seed = min(_CHUNK, total - begin), protocol.seed + number
       if generated:
-        drawn = self._pipeline.generate(count, seed=seed).videos
+        random = np.random.default_rng(seed).integers(0, self._num_videos, count)
+        drawn = self._pipeline.generate(count, seed=seed, **self._told(random)).videos
       else:
         true = next(real)
-        labels = self._labels(begin, count)
-        drawn = self._pipeline.reconstruct(true, labels, seed=seed).videos
+        chunk = self._places[begin : begin + count]
+        videos = np.array([self._first[id(store)] + video for store, video, _ in chunk])
+        drawn = self._pipeline.reconstruct(true, seed=seed, **self._told(videos)).videos
       if protocol.jpeg_quality is not None:
         drawn = as_jpeg(drawn, protocol.jpeg_quality)
       if not generated:
@@ -175,11 +193,11 @@ class _Drawing:
         self.shown = drawn[:_SHOWN]
       yield drawn
 
-  def _labels(self, begin: int, count: int) -> np.ndarray | None:
-    if not self._pipeline.networks.num_classes:
-      return None
-    places = self._places[begin : begin + count]
-    return np.array([store.videos[video]["label"] for store, video, _ in places])
+  def _told(self, videos: np.ndarray) -> dict[str, Any]:
+    """The condition of videos, numbered through all splits."""
+    labels = None if self._labels is None else self._labels[videos]
+    prompts = None if self._prompts is None else [self._prompts[video] for video in videos]
+    return {"labels": labels, "prompts": prompts}
 
 
 def _score(

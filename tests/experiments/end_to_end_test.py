@@ -270,8 +270,14 @@ def test_a_named_protocol(judge, monkeypatch, workdir, changes) -> None:
     assert len({scores["fvd"], frechet.fvd(projection(real), projection(drawn))}) == 2
   else:
     assert set(scores) == {"fvd"}
-    chunks = pipeline.generate(2, seed=0), pipeline.generate(1, seed=1)
-    np.testing.assert_array_equal(drawn, np.concatenate([chunk.videos for chunk in chunks]))
+    # Classes are those of random videos, as StyleGAN-V draws them.
+    stores = [train.open_store(pipeline.config, split) for split in protocol.splits]
+    labels = np.array([video["label"] for store in stores for video in store.videos])
+    chunks = []
+    for seed, count in enumerate((2, 1)):
+      told = labels[np.random.default_rng(seed).integers(0, len(labels), count)]
+      chunks.append(pipeline.generate(count, labels=told, seed=seed).videos)
+    np.testing.assert_array_equal(drawn, np.concatenate(chunks))
 
 
 def test_real_clips_are_of_all_splits_one_of_each_video(workdir, config) -> None:

@@ -131,6 +131,15 @@ def test_clips_are_named_by_class(tmp_path) -> None:
   assert "0: class 7" in captions and "1: class 3" in captions and "all clips" not in captions
 
 
+def test_clips_are_named_by_prompt(tmp_path) -> None:
+  pytest.importorskip("av", reason="mp4 needs PyAV (extra demo)")
+  folder = make_glober(tmp_path)
+  samples = folder / "samples" / "000_sample_seed0"
+  np.savez(samples / "samples.npz", labels=np.array([10]), prompts=np.array([EVIL]))
+  video_io.write_mp4(samples / "000_pre_script.mp4", plain(GREEN))
+  assert f"0: {EVIL}" in Page(report.write(folder)).text["figcaption"]
+
+
 def test_what_is_too_large_is_named(tmp_path, monkeypatch) -> None:
   folder = make_glober(tmp_path)
   whole = report.write(folder).stat().st_size

@@ -16,7 +16,8 @@ class ClipProtocol:
   Attributes:
     name: of its file in a workdir's evaluations/.
     about: where it comes from, and how far this project's figures are from theirs.
-    drawn: 'generated' clips, or the 'reconstruction' of real ones.
+    drawn: 'generated' clips, conditioned on what random real videos are where the model is
+      conditional, or the 'reconstruction' of real ones.
     num_real: real clips, a random one of each of as many random videos; of all videos where there
       are fewer.
     num_drawn: drawn clips; a reconstruction has as many as there are real ones at most.
