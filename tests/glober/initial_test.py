@@ -1,5 +1,6 @@
 """config.init: pretrained weights in the stages' first states."""
 
+import functools
 import pathlib
 from typing import Any
 
@@ -59,14 +60,23 @@ def flat(tree: Any) -> dict[str, np.ndarray]:
   }
 
 
+@functools.cache
+def fresh(name: str, scanned: bool = False) -> TrainState:
+  """A drawn state of a stage; what is given changes none of its shapes."""
+  settings = config()
+  settings.model.dit.scan_blocks = scanned
+  return tiny.filled(settings, name)
+
+
 def begun(settings: ml_collections.ConfigDict, name: str) -> tuple[TrainState, TrainState]:
   """A fresh state on eight devices, before and after the given weights are put into it."""
+  before = fresh(name, name == "generator" and settings.model.dit.scan_blocks)
   mesh = partitioning.make_mesh(2, 4)
-  fresh = tiny.filled(settings, name)
-  placed = jax.tree.map(jax.device_put, fresh, partitioning.shardings(fresh, mesh))
+  params = jax.tree.map(jax.device_put, before.params, partitioning.shardings(before.params, mesh))
   # The average is a copy, as `state.create` makes it.
-  placed = placed.replace(ema_params=jax.tree.map(lambda x: x.copy(), placed.params))
-  return fresh, stages.make_stage(settings, name).pretrained(placed)
+  ema_params = jax.tree.map(lambda x: x.copy(), params)
+  placed = before.replace(params=params, ema_params=ema_params)
+  return before, stages.make_stage(settings, name).pretrained(placed)
 
 
 def test_the_unet_begins_with_the_given_weights(files) -> None:

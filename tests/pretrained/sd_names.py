@@ -137,6 +137,25 @@ def kl_vae(
   return shapes | _layer("post_quant_conv", latent, latent, 1, 1)
 
 
+def clip_text(
+  vocabulary: int = 49_408, length: int = 77, width: int = 768, depth: int = 12
+) -> Shapes:
+  """Of transformers' CLIPTextModel below `text_model.`; ViT-L/14's by default."""
+  shapes = {
+    "embeddings.token_embedding.weight": (vocabulary, width),
+    "embeddings.position_embedding.weight": (length, width),
+    **_layer("final_layer_norm", width),
+  }
+  for i in range(depth):
+    at = f"encoder.layers.{i}"
+    shapes |= _join(_layer(f"{at}.{norm}", width) for norm in ("layer_norm1", "layer_norm2"))
+    shapes |= _join(
+      _layer(f"{at}.self_attn.{part}_proj", width, width) for part in ("q", "k", "v", "out")
+    )
+    shapes |= _layer(f"{at}.mlp.fc1", 4 * width, width) | _layer(f"{at}.mlp.fc2", width, 4 * width)
+  return shapes
+
+
 def dit(
   width: int = 1152,
   depth: int = 28,

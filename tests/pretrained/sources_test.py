@@ -10,10 +10,9 @@ import pytest
 from tests.pretrained import sd_names
 from videodiff_jax.models.kl_vae import KLVAE
 from videodiff_jax.pretrained import architectures, sources
-from videodiff_jax.pretrained.tensor_files import Tensor
+from videodiff_jax.pretrained.tensor_files import Source, Tensor
 
 PATH = pathlib.Path("abstract")
-TEXT = {"cond_stage_model.transformer.text_model.final_layer_norm.weight": (768,)}
 
 
 def abstract(shapes: sd_names.Shapes, prefix: str = "") -> dict[str, Tensor]:
@@ -32,13 +31,17 @@ def published(kind: str, name: str) -> dict[str, tuple[int, ...]]:
   return architectures.shapes(architectures.PUBLISHED[kind][name])
 
 
+def fit(name: str, tensors: dict[str, Tensor], wanted: sources.Wanted, **options) -> sources.Fit:
+  return sources.fit(sources.find_in(name, Source(tensors, ()), PATH), wanted, **options)
+
+
 def everything_fits(
   kind: str, name: str, tensors: dict[str, Tensor], count: int, parameters: int
 ) -> None:
-  fit = sources.fit_tensors(name, tensors, PATH, published(kind, name))
-  assert not fit.anew and not fit.allowed
-  assert {one.name for one in fit.placed.values()} == set(sources.names_of(name, tensors))
-  assert (len(fit.placed), fit.size) == (count, parameters)
+  found = fit(name, tensors, published(kind, name))
+  assert not found.anew and not found.allowed
+  assert {one.name for one in found.placed.values()} == set(sources.names_of(name, tensors))
+  assert (len(found.placed), found.size) == (count, parameters)
 
 
 def test_compvis_full_checkpoint() -> None:
@@ -46,7 +49,7 @@ def test_compvis_full_checkpoint() -> None:
     **abstract(sd_names.unet(), "model.diffusion_model."),
     **abstract(sd_names.kl_vae(), "first_stage_model."),
     **abstract({name: value.shape for name, value in sd_names.schedule().items()}),
-    **abstract(TEXT),
+    **abstract(sd_names.clip_text(), "cond_stage_model.transformer.text_model."),
   }
   everything_fits("sd-v1", "unet", tensors, 686, 859_520_964)
   everything_fits("sd-v1", "kl_vae", tensors, 248, 83_653_863)
@@ -58,6 +61,14 @@ def test_compvis_networks_alone() -> None:
   f4 = abstract(sd_names.kl_vae(multipliers=(1, 2, 4), latent=3))
   trainer = abstract({"loss.logvar": (), "loss.discriminator.main.0.bias": (64,)})
   everything_fits("kl-f4", "kl_vae", f4 | trainer, 204, 55_312_063)
+
+
+def test_clip_in_stable_diffusion() -> None:
+  prefix = "cond_stage_model.transformer."
+  tensors = abstract(sd_names.clip_text(), f"{prefix}text_model.")
+  tensors |= abstract({f"{prefix}text_model.embeddings.position_ids": (1, 77)})
+  tensors |= abstract({"model.diffusion_model.out.0.bias": (320,)})
+  everything_fits("clip", "text_encoder", tensors, 196, 123_060_480)
 
 
 def test_facebook_s_dit() -> None:
@@ -126,7 +137,7 @@ def wanted_small() -> dict[str, tuple[int, ...]]:
 
 
 def fit_small(tensors: dict[str, Tensor], **options: object) -> sources.Fit:
-  return sources.fit_tensors("kl_vae", tensors, PATH, wanted_small(), **options)
+  return fit("kl_vae", tensors, wanted_small(), **options)
 
 
 @pytest.mark.parametrize(
@@ -143,14 +154,14 @@ def test_what_is_missing_left_over_or_of_another_shape(changes, message, allow) 
       fit_small(small(**changes), adapt=adapt)
   with pytest.raises(ValueError, match=message):
     fit_small(small(**changes), allow=["quant"])
-  fit = fit_small(small(**changes), allow=["nothing", allow])
-  assert len(fit.allowed) == 1 and not fit.anew
+  found = fit_small(small(**changes), allow=["nothing", allow])
+  assert len(found.allowed) == 1 and not found.anew
   assert fit_small(small()).allowed == ()
 
 
 def test_another_network_is_told() -> None:
   with pytest.raises(ValueError, match=r"abstract holds no UNet in a naming known here.*decoder\."):
-    sources.fit_tensors("unet", small(), PATH, {})
+    fit("unet", small(), {})
 
 
 def test_a_dit_for_another_use_loads_what_fits() -> None:
@@ -163,13 +174,13 @@ def test_a_dit_for_another_use_loads_what_fits() -> None:
     )
   )  # fmt: skip
   with pytest.raises(ValueError, match=r"token_embed\.kernel is missing"):
-    sources.fit_tensors("generator", tensors, PATH, wanted)
-  fit = sources.fit_tensors("generator", tensors, PATH, wanted, adapt=True)
-  assert {s.split()[0] for s in fit.anew} == {
+    fit("generator", tensors, wanted)
+  found = fit("generator", tensors, wanted, adapt=True)
+  assert {s.split()[0] for s in found.anew} == {
     "x_embedder.proj.weight", "y_embedder.embedding_table.weight", "final_layer.linear.weight",
     "final_layer.linear.bias", "token_embed.kernel", "token_embed.bias",
   }  # fmt: skip
-  assert len(fit.placed) == 2 * 10 + 1 + 4 + 2  # blocks, the patch's bias, time, last modulation
+  assert len(found.placed) == 2 * 10 + 1 + 4 + 2  # blocks, the patch's bias, time, last modulation
 
 
 def test_a_unet_of_other_latents_loads_what_fits() -> None:
@@ -179,8 +190,8 @@ def test_a_unet_of_other_latents_loads_what_fits() -> None:
   wanted = architectures.shapes(
     unet.clone(**tiny, attention_rates=(2,), context_dim=6, in_channels=3, out_channels=3)
   )
-  fit = sources.fit_tensors("unet", tensors, PATH, wanted, adapt=True)
-  assert {s.split()[0] for s in fit.anew} == {
+  found = fit("unet", tensors, wanted, adapt=True)
+  assert {s.split()[0] for s in found.anew} == {
     "input_blocks.0.0.weight", "out.2.weight", "out.2.bias"
   }  # fmt: skip
-  assert len(fit.placed) == len(tensors) - 3
+  assert len(found.placed) == len(tensors) - 3

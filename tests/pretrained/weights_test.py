@@ -4,6 +4,7 @@ import json
 import pathlib
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
@@ -12,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 from configs import glober_digits, lgcvd_bair
 from tests.pretrained import sd_names
-from videodiff_jax.pretrained import architectures, convert, sources
+from videodiff_jax.pretrained import architectures, convert, sources, text_encoder
 
 UNET = {"channels": 8, "multipliers": (1, 2), "blocks": 1}
 KL_VAE = {"channels": 8, "multipliers": (1, 2), "blocks": 1}
@@ -27,15 +28,24 @@ def config() -> ml_collections.ConfigDict:
   return tiny
 
 
+TEXT = {"vocabulary": 20, "length": 9, "width": 16, "depth": 2}
+
+
 def full(dtype: type = np.float32) -> sd_names.State:
-  """A small CompVis checkpoint of both networks and the schedule."""
+  """A small CompVis checkpoint of both networks, the text's encoder and the schedule."""
   unet = sd_names.unet(**UNET, rates=(2,), context=6)
   return {
     **sd_names.filled(unet, "model.diffusion_model.", dtype=dtype),
     **sd_names.filled(sd_names.kl_vae(**KL_VAE), "first_stage_model.", seed=1, dtype=dtype),
+    **text("cond_stage_model.transformer."),
     **sd_names.schedule(),
     "model_ema.num_updates": np.array(7, np.int32),
   }
+
+
+def text(prefix: str = "") -> sd_names.State:
+  state = sd_names.filled(sd_names.clip_text(**TEXT), f"{prefix}text_model.")
+  return state | {f"{prefix}text_model.embeddings.position_ids": np.arange(9)[None]}
 
 
 def save_parts(folder: pathlib.Path, state: sd_names.State, count: int = 4) -> None:
@@ -64,7 +74,8 @@ def test_round_trip_of_a_full_checkpoint(tmp_path, dtype) -> None:
   save_file(full(dtype), source)
   converted, files = convert.convert("sd-v1", source, config(), out)
   assert {p.name for p in out.iterdir()} == {
-    "manifest.json", "unet.safetensors", "kl_vae.safetensors", "aside.safetensors"
+    "manifest.json", "unet.safetensors", "kl_vae.safetensors", "text_encoder.safetensors",
+    "config.json", "aside.safetensors"
   }  # fmt: skip
   files_written = convert.export(out, tmp_path / "back.safetensors")
   assert files_written == [tmp_path / "back.safetensors"]
@@ -78,7 +89,7 @@ def test_round_trip_of_a_full_checkpoint(tmp_path, dtype) -> None:
     f"--config.init.unet={out}",
   ):
     assert part in said
-  assert converted.tensors == len(full()) - 5
+  assert converted.tensors == len(full()) - 6
   assert converted.parameters["unet"] == sum(
     value.size for name, value in full().items() if name.startswith("model.")
   )
@@ -91,12 +102,39 @@ def test_what_is_written_fits_the_network(tmp_path) -> None:
   network = architectures.PUBLISHED["sd-v1"]["unet"].clone(
     **UNET, attention_rates=(2,), context_dim=6
   )
-  fit = sources.fit("unet", out, architectures.shapes(network))
+  fit = sources.fit(sources.find("unet", out), architectures.shapes(network))
   kernel = full()["model.diffusion_model.input_blocks.0.0.weight"]
   np.testing.assert_array_equal(
     fit.placed["down_0_conv.kernel"].tensor.load(), kernel.transpose(2, 3, 1, 0)
   )
   assert len(fit.placed) == sum(name.startswith("model.") for name in full())
+
+
+def test_clip_s_text_tower(tmp_path) -> None:
+  """Alone, of a whole CLIP, or of Stable Diffusion: the same tower, also from the folder made."""
+  files = {"alone": text(), "whole": text() | {"vision_model.x": np.zeros(2)}, "sd": full()}
+  towers = []
+  for name, state in files.items():
+    (tmp_path / name).mkdir()
+    save_file(state, tmp_path / name / "model.safetensors")
+    (tmp_path / name / "config.json").write_text('{"text_config": {"hidden_act": "gelu"}}')
+    out = tmp_path / f"out_{name}"
+    if name == "whole":
+      with pytest.raises(ValueError, match=r"does not know: vision_model\.x"):
+        convert.convert("clip", tmp_path / name, None, out)
+    converted, files_read = convert.convert("clip", tmp_path / name, None, out, ["vision_model.*"])
+    said = convert.report(converted, files_read, out)
+    assert ("not of this kind, left alone: " in said) == (name == "sd")
+    towers += [text_encoder.load_text(path) for path in (tmp_path / name, out)]
+    back = tmp_path / f"{name}.safetensors"
+    convert.export(out, back)
+    if name == "alone":
+      assert_same(load_file(back), state)
+  model, params, _ = towers[0]
+  assert (model.width, model.depth, model.activation) == (16, 2, "gelu")
+  for other, others, _ in towers[1:]:
+    assert other == model
+    jax.tree.map(np.testing.assert_array_equal, others, params)
 
 
 def test_round_trip_of_parts(tmp_path) -> None:
@@ -136,7 +174,7 @@ def test_round_trip_of_a_pipeline_s_folder(tmp_path) -> None:
     up_block_types=("UpDecoderBlock2D",) * 2,
   ).save_pretrained(tmp_path / "sd" / "vae")  # fmt: skip
   converted, files = convert.convert("sd-v1", tmp_path / "sd", config(), tmp_path / "out")
-  assert converted.tensors == len(full()) - 5
+  assert converted.tensors == len(full()) - 6 - (len(text()) - 1)
   name = "diffusion_pytorch_model.safetensors"
   assert set(files) == {f"sd/unet/{name}", f"sd/vae/{name}"}
   written = convert.export(tmp_path / "out", tmp_path / "back")

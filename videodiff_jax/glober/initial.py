@@ -84,7 +84,7 @@ def _fit(config: ml_collections.ConfigDict, networks: Networks, name: str) -> so
   allow = [pattern for pattern in config.init.allow.split(",") if pattern]
   wanted = architectures.shapes(modules(networks)[name])
   path = pathlib.Path(path_of(config, name))
-  return sources.fit(name, path, wanted, allow, adapt=True)
+  return sources.fit(sources.find(name, path), wanted, allow, adapt=True)
 
 
 def _put(

@@ -19,7 +19,7 @@ import numpy as np
 import tqdm
 
 from videodiff_jax.inputs import tokenizer
-from videodiff_jax.pretrained import clip, minilm
+from videodiff_jax.pretrained import minilm, text_encoder
 
 ENCODERS = ("clip", "minilm")
 _CHUNK = 64  # prompts encoded in one call
@@ -66,7 +66,7 @@ def load_encoder(name: str, length: int, path: str = "", vocabulary: str = "") -
   Args:
     name: of `ENCODERS`.
     length: tokens a prompt.
-    path: weights of 'clip', as `pretrained.clip.load_text` takes them; MiniLM's are installed.
+    path: weights of 'clip', as `text_encoder.load_text` takes them; MiniLM's are installed.
     vocabulary: of 'clip'; by default a merges.txt beside the weights, or clip-anytorch's.
 
   Raises:
@@ -84,7 +84,7 @@ def load_encoder(name: str, length: int, path: str = "", vocabulary: str = "") -
         "Text encoder 'clip' has no weights: give config.init.text_encoder, a safetensors file "
         "or folder of a CLIP text model."
       )
-    model, params, sha256 = clip.load_text(path)
+    model, params, sha256 = text_encoder.load_text(path)
     beside = pathlib.Path(path) / "merges.txt"
     tokenize = tokenizer.clip(vocabulary or (beside if beside.is_file() else ""), length)
   if length > model.length:

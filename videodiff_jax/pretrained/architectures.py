@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from videodiff_jax.models.dit import DiT
 from videodiff_jax.models.kl_vae import KLVAE
+from videodiff_jax.models.text_encoder import CLIPText
 from videodiff_jax.models.unet import UNet
 from videodiff_jax.pretrained.state_dict import flat_shapes
 
@@ -19,6 +20,8 @@ PUBLISHED: dict[str, dict[str, nn.Module]] = {
   "sd-v1": {"unet": UNet(), "kl_vae": KLVAE()},
   # Their first stage of latents 4 times smaller a side, whose code has 3 channels.
   "kl-f4": {"kl_vae": KLVAE(multipliers=(1, 2, 4), z_channels=3, embed_dim=3)},
+  # Radford et al. 2021: the text tower of ViT-L/14; in a source of any size.
+  "clip": {"text_encoder": CLIPText()},
   # Peebles and Xie 2023: DiT-XL/2 on ImageNet.
   "dit": {
     "generator": DiT(input_size=32, in_channels=4, patch_size=2, num_classes=1000, learn_sigma=True)
@@ -41,6 +44,8 @@ def _dit_inputs(module: DiT) -> tuple[Any, ...]:
   x = jnp.zeros((1, module.input_size, module.input_size, module.in_channels))
   labels = jnp.zeros(1, jnp.int32) if module.num_classes else None
   tokens = jnp.zeros((1, 1, module.context_dim)) if module.context_dim else None
+  if module.prompt_tokens:
+    tokens = jnp.zeros(1)
   return x, jnp.zeros(1), labels, tokens
 
 
@@ -48,6 +53,7 @@ _INPUTS: dict[type, Callable[[Any], tuple[Any, ...]]] = {
   KLVAE: _kl_vae_inputs,
   UNet: _unet_inputs,
   DiT: _dit_inputs,
+  CLIPText: lambda module: (jnp.zeros((1, 1), jnp.int32),),
 }
 
 

@@ -28,7 +28,15 @@ import videodiff_jax
 from videodiff_jax.glober import initial
 from videodiff_jax.glober import networks as glober_networks
 from videodiff_jax.lgcvd import stages as lgcvd_stages
-from videodiff_jax.pretrained import architectures, lgcvd, sources, tensor_files, weights_folder
+from videodiff_jax.pretrained import (
+  architectures,
+  clip,
+  lgcvd,
+  sources,
+  tensor_files,
+  text_encoder,
+  weights_folder,
+)
 from videodiff_jax.training import config_flag
 from videodiff_jax.training.checkpoints import Checkpoints, fingerprint
 from videodiff_jax.training.flops import count_parameters
@@ -142,17 +150,23 @@ def _networks(
   kind: str, source: pathlib.Path, config: ConfigDict | None, allow: Collection[str]
 ) -> Converted:
   """The networks of a kind, and what else the file holds."""
-  modules = architectures.PUBLISHED[kind]
+  modules = dict(architectures.PUBLISHED[kind])
   if config is not None:
     if config.system != "glober":
       raise ValueError(f"Kind {kind} is for GLOBER; the configuration is of {config.system!r}.")
     of_config = initial.modules(glober_networks.build(config))
-    modules = {name: of_config[name] for name in modules}
+    modules |= {name: of_config[name] for name in modules.keys() & of_config}
   opened = tensor_files.read(source)
   tensors = opened.tensors
+  found = {name: sources.find_in(name, opened, source) for name in modules}
+  if kind == "sd-v1" and sources.names_of("text_encoder", tensors):
+    found["text_encoder"] = sources.find_in("text_encoder", opened, source)
+  if "text_encoder" in found:  # of any size
+    activation = text_encoder.activation(source)
+    modules["text_encoder"] = clip.architecture(found["text_encoder"].shapes, activation)
   fits = {
-    name: sources.fit_tensors(name, tensors, source, architectures.shapes(module), allow)
-    for name, module in modules.items()
+    name: sources.fit(one, architectures.shapes(modules[name]), allow)
+    for name, one in found.items()
   }
   notes = [f"allowed: {sentence}" for fit in fits.values() for sentence in fit.allowed]
   aside = {name: tensor for name, tensor in tensors.items() if sources.is_aside(name)}
@@ -177,6 +191,9 @@ def _networks(
     placed = {name: fit.placed for name, fit in fits.items()}
     meta = {"kind": kind, "source": files, "allow": list(allow)}
     weights_folder.write(folder, placed, aside, meta)
+    if "text_encoder" in fits:
+      settings = json.dumps({"hidden_act": modules["text_encoder"].activation})
+      (folder / text_encoder.CONFIG).write_text(settings + "\n")
 
   keys = " ".join(f"--config.init.{name}={{out}}" for name in fits)
   return Converted(

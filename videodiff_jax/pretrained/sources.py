@@ -10,9 +10,9 @@ import pathlib
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 
-from videodiff_jax.pretrained import diffusers_names, dit, stable_diffusion, weights_folder
+from videodiff_jax.pretrained import clip, diffusers_names, dit, stable_diffusion, weights_folder
 from videodiff_jax.pretrained.state_dict import Placed, Rules, problems, told, translate
-from videodiff_jax.pretrained.tensor_files import Tensor, read
+from videodiff_jax.pretrained.tensor_files import Source, read
 
 Wanted = Mapping[str, tuple[int, ...]]
 
@@ -78,7 +78,21 @@ NETWORKS = {
     title="DiT",
     namings=(Naming(("",), "x_embedder.proj.weight", _always(dit.DIT)),),
     # Patch size and channels, learned variance, classes, text.
-    adaptable=r"(patch|final_out|label_embed|token_embed)\.",
+    adaptable=r"(patch|final_out|label_embed|token_embed|prompt)\b",
+  ),
+  "text_encoder": Network(
+    title="CLIP text tower",
+    namings=(
+      Naming(
+        (
+          "cond_stage_model.transformer.text_model.",
+          "text_encoder/text_model.",
+          "text_model.",
+        ),
+        "embeddings.token_embedding.weight",
+        _always(clip.CLIP_TEXT),
+      ),
+    ),
   ),
 }
 
@@ -109,57 +123,101 @@ class Fit:
     return sum(one.tensor.size for one in self.placed.values())
 
 
-def fit(
-  name: str, path: pathlib.Path, wanted: Wanted, allow: Collection[str] = (), adapt: bool = False
-) -> Fit:
-  """A network's tensors in a file or folder.
+@dataclasses.dataclass(frozen=True)
+class Found:
+  """A network's tensors where they lie.
+
+  Attributes:
+    network: of `NETWORKS`.
+    path: of the source, for errors.
+    files: in which they are.
+    shapes: by their name without its prefix; in a folder of ours by path.
+    place: as `state_dict.translate`, given the wanted shapes.
+    allow: patterns allowed when such a folder was made.
+  """
+
+  network: str
+  path: pathlib.Path
+  files: tuple[pathlib.Path, ...]
+  shapes: Wanted
+  place: Callable[[Wanted], tuple[dict[str, Placed], dict[str, str]]]
+  allow: tuple[str, ...] = ()
+
+
+def find(name: str, path: pathlib.Path) -> Found:
+  """A network's tensors in a folder of ours, or in what `tensor_files.read` opens.
+
+  Raises:
+    FileNotFoundError, ImportError: as `tensor_files.read`.
+    ValueError: the network is not there, or as `tensor_files.read`.
+  """
+  if not weights_folder.is_one(path):
+    return find_in(name, read(path), path)
+  placed, allow = weights_folder.network(path, name)
+
+  def place(wanted: Wanted) -> tuple[dict[str, Placed], dict[str, str]]:
+    strangers = {key: key for key in placed if key not in wanted}
+    return {key: one for key, one in placed.items() if key in wanted}, strangers
+
+  shapes = {key: one.tensor.shape for key, one in placed.items()}
+  return Found(name, path, (weights_folder.file_of(path, name),), shapes, place, allow)
+
+
+def find_in(name: str, source: Source, path: pathlib.Path) -> Found:
+  """As `find`, in what is open and in somebody else's naming."""
+  tensors = source.tensors
+  found = _naming(name, tensors)
+  if found is None:
+    raise ValueError(
+      f"{path} holds no {NETWORKS[name].title} in a naming known here. Its {len(tensors)} tensors "
+      f"begin with: {', '.join(sorted(tensors)[:3])}."
+    )
+  prefix, naming = found
+  own = {key.removeprefix(prefix): tensors[key] for key in names_of(name, tensors)}
+
+  def place(wanted: Wanted) -> tuple[dict[str, Placed], dict[str, str]]:
+    placed, strangers = translate(own, naming.rules(own.keys()), wanted)
+    placed = {key: dataclasses.replace(one, name=prefix + one.name) for key, one in placed.items()}
+    return placed, {prefix + key: path for key, path in strangers.items()}
+
+  return Found(name, path, source.files, {key: one.shape for key, one in own.items()}, place)
+
+
+def fit(found: Found, wanted: Wanted, allow: Collection[str] = (), adapt: bool = False) -> Fit:
+  """Compares what was found with what is wanted.
 
   Args:
-    name: of `NETWORKS`.
-    path: a folder of ours, or what `tensor_files.read` opens.
+    found: a network's tensors.
     wanted: shapes by path.
     allow: patterns (*, ?) of our paths that may be missing and of their names that may be left.
     adapt: whether the network's `adaptable` parameters may be drawn anew.
 
   Raises:
-    FileNotFoundError, ImportError: as `tensor_files.read`.
-    ValueError: the network is not there, or is not the one wanted.
+    ValueError: the network is not the one wanted.
   """
-  if not weights_folder.is_one(path):
-    return fit_tensors(name, read(path).tensors, path, wanted, allow, adapt)
-  ours, allowed_before = weights_folder.network(path, name)
-  placed = {key: one for key, one in ours.items() if key in wanted}
-  strangers = {key: key for key in ours if key not in wanted}
-  return _compare(name, placed, strangers, path, wanted, [*allow, *allowed_before], adapt)
-
-
-def fit_tensors(
-  name: str,
-  tensors: Mapping[str, Tensor],
-  path: pathlib.Path,
-  wanted: Wanted,
-  allow: Collection[str] = (),
-  adapt: bool = False,
-) -> Fit:
-  """As `fit`, of tensors in somebody else's naming; `path` is for errors alone."""
-  found = _find(name, tensors)
-  if found is None:
-    begin = ", ".join(sorted(tensors)[:3])
+  placed, strangers = found.place(wanted)
+  network, allow = NETWORKS[found.network], [*allow, *found.allow]
+  wrong, anew, allowed = [], [], []
+  differences = problems(placed, strangers, wanted)
+  for key, sentence in differences.items():
+    our_path, their_name = strangers.get(key, key), placed[key].name if key in placed else key
+    if is_allowed(allow, our_path, their_name):
+      allowed.append(sentence)
+    elif adapt and re.match(network.adaptable, our_path):
+      anew.append(sentence)
+    else:
+      wrong.append(sentence)
+  if wrong:
     raise ValueError(
-      f"{path} holds no {NETWORKS[name].title} in a naming known here. Its {len(tensors)} tensors "
-      f"begin with: {begin}."
+      f"The {network.title} in {found.path} is of another configuration: {told(wrong)}."
     )
-  prefix, naming = found
-  own = {key.removeprefix(prefix): tensors[key] for key in names_of(name, tensors)}
-  placed, strangers = translate(own, naming.rules(own.keys()), wanted)
-  placed = {key: dataclasses.replace(one, name=prefix + one.name) for key, one in placed.items()}
-  strangers = {prefix + key: path for key, path in strangers.items()}
-  return _compare(name, placed, strangers, path, wanted, allow, adapt)
+  fitting = {key: one for key, one in placed.items() if key not in differences}
+  return Fit(fitting, tuple(anew), tuple(allowed))
 
 
 def names_of(name: str, tensors: Iterable[str]) -> list[str]:
   """The names of a network's tensors; none where it is not there."""
-  found = _find(name, tensors)
+  found = _naming(name, tensors)
   if found is None:
     return []
   return [key for key in tensors if key.startswith(found[0]) and not is_aside(key)]
@@ -175,35 +233,9 @@ def is_allowed(allow: Collection[str], *names: str) -> bool:
   return any(fnmatch.fnmatchcase(name, pattern) for name in names for pattern in allow)
 
 
-def _find(name: str, tensors: Iterable[str]) -> tuple[str, Naming] | None:
+def _naming(name: str, tensors: Iterable[str]) -> tuple[str, Naming] | None:
   for naming in NETWORKS[name].namings:
     for prefix in naming.prefixes:
       if prefix + naming.marker in tensors:
         return prefix, naming
   return None
-
-
-def _compare(
-  name: str,
-  placed: dict[str, Placed],
-  strangers: Mapping[str, str],
-  path: pathlib.Path,
-  wanted: Wanted,
-  allow: Collection[str],
-  adapt: bool,
-) -> Fit:
-  found = problems(placed, strangers, wanted)
-  wrong, anew, allowed = [], [], []
-  for key, sentence in found.items():
-    our_path, their_name = strangers.get(key, key), placed[key].name if key in placed else key
-    if is_allowed(allow, our_path, their_name):
-      allowed.append(sentence)
-    elif adapt and re.match(NETWORKS[name].adaptable, our_path):
-      anew.append(sentence)
-    else:
-      wrong.append(sentence)
-  if wrong:
-    title = NETWORKS[name].title
-    raise ValueError(f"The {title} in {path} is of another configuration: {told(wrong)}.")
-  fitting = {key: one for key, one in placed.items() if key not in found}
-  return Fit(fitting, tuple(anew), tuple(allowed))

@@ -36,9 +36,9 @@ def write(
   folder.mkdir()
   for name, placed in networks.items():
     tensors = {path: one.tensor for path, one in placed.items()}
-    tensor_files.write(folder / f"{name}.safetensors", tensors)
+    tensor_files.write(file_of(folder, name), tensors)
   if aside:
-    tensor_files.write(folder / f"{_ASIDE}.safetensors", aside)
+    tensor_files.write(file_of(folder, _ASIDE), aside)
   origin = {
     name: {path: [one.name, one.stored_shape] for path, one in placed.items()}
     for name, placed in networks.items()
@@ -58,7 +58,12 @@ def check(folder: pathlib.Path) -> None:
     network(folder, name)
 
 
-def network(folder: pathlib.Path, name: str) -> tuple[dict[str, Placed], list[str]]:
+def file_of(folder: pathlib.Path, name: str) -> pathlib.Path:
+  """Where a network's tensors are."""
+  return folder / f"{name}.safetensors"
+
+
+def network(folder: pathlib.Path, name: str) -> tuple[dict[str, Placed], tuple[str, ...]]:
   """A network's tensors by our path, and the patterns of what may be missing.
 
   Raises:
@@ -76,7 +81,7 @@ def network(folder: pathlib.Path, name: str) -> tuple[dict[str, Placed], list[st
     path: Placed(their_name, tuple(shape), tensors[path])
     for path, (their_name, shape) in origin.items()
   }
-  return placed, manifest.get("allow", [])
+  return placed, tuple(manifest.get("allow", ()))
 
 
 def export(folder: pathlib.Path, out: pathlib.Path) -> list[pathlib.Path]:
@@ -92,7 +97,7 @@ def export(folder: pathlib.Path, out: pathlib.Path) -> list[pathlib.Path]:
   Raises:
     ValueError: `folder` is none of ours, or damaged.
   """
-  tensors = _tensors(folder, _ASIDE) if (folder / f"{_ASIDE}.safetensors").is_file() else {}
+  tensors = _tensors(folder, _ASIDE) if file_of(folder, _ASIDE).is_file() else {}
   for name in _manifest(folder)["networks"]:
     for path, one in network(folder, name)[0].items():
       tensors[one.name] = stored(path, one.tensor, one.stored_shape)
@@ -123,4 +128,4 @@ def _manifest(folder: pathlib.Path) -> dict[str, Any]:
 
 
 def _tensors(folder: pathlib.Path, name: str) -> Tensors:
-  return tensor_files.read(folder / f"{name}.safetensors").tensors
+  return tensor_files.read(file_of(folder, name)).tensors
