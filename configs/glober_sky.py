@@ -1,7 +1,11 @@
 """GLOBER on Sky Time-lapse, 256 x 256, 16 frames (Tables 1a and 8).
 
+  python -m data.prepare --dataset=sky_timelapse --source=sky_timelapse --out=PREPARED_STORE
   python -m experiments.main --config=configs/glober_sky.py --workdir=runs/glober_sky \
     --config.data.dir=PREPARED_STORE
+
+Clips of consecutive frames (the release) of the training videos, those of 16 frames or more; scores
+compare with the same split.
 
 Hardware of the paper: 8 A100. Time and score here: not run yet (the paper: FVD 78.1).
 Variants: smoke.

@@ -1,7 +1,11 @@
 """GLOBER on TaiChi-HD, 128 x 128, 16 frames (Tables 1b and 8).
 
+  python -m data.prepare --dataset=taichi_hd --source=taichi-png --out=PREPARED_STORE
   python -m experiments.main --config=configs/glober_taichi.py --workdir=runs/glober_taichi \
     --config.data.dir=PREPARED_STORE
+
+Clips of consecutive training frames, as the release's on Sky; the paper names no stride. Others
+take fewer: Latte scores every sixth frame (--config.data.stride=6).
 
 Hardware of the paper: 8 A100. Time and score here: not run yet.
 Variants: smoke.

@@ -1,7 +1,11 @@
 """GLOBER on UCF-101, 256 x 256, 16 frames (Tables 1c, 3, 4, 6, 7 and 8).
 
+  python -m data.prepare --dataset=ucf101 --source=FOLDER --out=PREPARED_STORE
   python -m experiments.main --config=configs/glober_ucf101.py:cond --workdir=runs/glober_ucf101 \
     --config.data.dir=PREPARED_STORE
+
+Clips of consecutive frames (the release) of the first split's 9,537 training videos; the paper does
+not say whether it trained on all 13,320.
 
 Hardware of the paper: 8 A100. Time and score here: not run yet (the paper, conditional: FVD 168.9).
 Variants, comma-joined: class_names (conditional as in the paper: CLIP reads the class name; needs

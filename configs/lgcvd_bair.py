@@ -1,5 +1,6 @@
 """LGC-VD on BAIR robot pushing, 64 x 64 (Sec. 4.2, Tables 2 to 4).
 
+  python -m data.prepare --dataset=bair --source=softmotion30_44k --out=PREPARED_STORE
   python -m experiments.main --config=configs/lgcvd_bair.py --workdir=runs/lgcvd_bair \
     --config.data.dir=PREPARED_STORE
 

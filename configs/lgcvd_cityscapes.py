@@ -1,5 +1,6 @@
 """LGC-VD on Cityscapes, 128 x 128 (Sec. 4.2, Tables 1 and 5).
 
+  python -m data.prepare --dataset=cityscapes --source=leftImg8bit_sequence --out=PREPARED_STORE
   python -m experiments.main --config=configs/lgcvd_cityscapes.py --workdir=runs/lgcvd_cityscapes \
     --config.data.dir=PREPARED_STORE
 

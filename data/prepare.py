@@ -256,9 +256,7 @@ def _verify(out: pathlib.Path) -> None:
   problems = verify(out)
   if problems:
     shown = "\n".join(f"  {problem}" for problem in problems[:10])
-    raise ValueError(
-      f"{out} is damaged, {len(problems)} problems:\n{shown}\nMove it away and prepare it again."
-    )
+    raise ValueError(f"{out} is not as it was written ({len(problems)} problems):\n{shown}")
   fingerprint = hashlib.sha256((out / MANIFEST).read_bytes()).hexdigest()[:16]
   print(f"{out}: every file, every entry of the index and every record is as it was written.")
   print(f"  fingerprint, which scores name: {fingerprint}")

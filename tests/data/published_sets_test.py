@@ -1,8 +1,10 @@
 """Sky Time-lapse, TaiChi-HD and UCF-101 in small: their layouts, and what goes wrong in them."""
 
+import importlib
 import json
 import pathlib
 import shutil
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -122,6 +124,19 @@ def test_another_fold_of_ucf_has_other_splits(stores, tmp_path) -> None:
 def test_captions_are_the_words_that_class_names_are_told_by() -> None:
   for name in ("ApplyEyeMakeup", "YoYo", "TaiChi", "Basketball", "JumpRope"):
     assert words(name) == class_prompt(name)
+
+
+@pytest.mark.parametrize(
+  "file", ["glober_sky", "glober_taichi", "glober_ucf101", "lgcvd_bair", "lgcvd_cityscapes"]
+)
+def test_configs_read_what_the_command_in_their_docstring_prepares(file) -> None:
+  module = importlib.import_module(f"configs.{file}")
+  data = module.get_config().data
+  assert f"python -m data.prepare --dataset={data.name} --source=" in module.__doc__
+  options = {field.name: field.default for field in fields(prepare.DATASETS[data.name].OPTIONS)}
+  assert options["size"] == data.image_size
+  needed = data.get("video_frames", data.num_frames)
+  assert options["num_frames"] >= (needed - 1) * data.stride + 1
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
