@@ -13,14 +13,14 @@ from data import prepare
 from data.captioned_digits import DIRECTIONS, caption
 from experiments import checks, directions, sample, texts, train
 from tests.experiments.end_to_end_test import options
-from tests.glober import tiny
-from tests.glober.text_test import LENGTH, WIDTH
+from tests.glober.text_test import LENGTH, WIDTH, ema
 from tests.glober.text_test import config as told_config
 from tests.inputs.text_test import tiny_encoder
-from videodiff_jax.glober.pipeline import Pipeline
+from videodiff_jax.glober import pipeline as pipeline_module
+from videodiff_jax.glober.pipeline import Pipeline, Samples
 from videodiff_jax.inputs import text
 from videodiff_jax.training import partitioning
-from videodiff_jax.training.checkpoints import Checkpoints
+from videodiff_jax.training.checkpoints import CheckpointError
 from videodiff_jax.training.workdir import write_config
 
 SIDE = 8
@@ -46,25 +46,22 @@ def config(tmp_path_factory) -> ml_collections.ConfigDict:
 
 @pytest.fixture(scope="module")
 def workdir(config, tmp_path_factory) -> pathlib.Path:
-  """As training leaves it, without the training."""
+  """As training leaves it, but for the weights."""
   workdir = tmp_path_factory.mktemp("runs") / "told"
   write_config(workdir, config)
   text.write(workdir, tiny_encoder(), "")
-  for name in config.stages:
-    checkpoints = Checkpoints(workdir / name / "checkpoints")
-    checkpoints.save(1, jax.device_put(tiny.filled(config, name)), {"examples": 8, "frozen": ""})
-    checkpoints.close()
   return workdir
 
 
 @pytest.fixture(scope="module")
 def pipeline(workdir) -> Pipeline:
-  return Pipeline.from_workdir(workdir)
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(pipeline_module, "load_ema", lambda _, __, stage, ___: ema()[stage.name])
+    return Pipeline.from_workdir(workdir)
 
 
 @pytest.fixture
 def loaded(pipeline, monkeypatch) -> None:
-  """Loading is the slowest part: it is done once."""
   monkeypatch.setattr(Pipeline, "from_workdir", lambda _, **__: pipeline)
 
 
@@ -95,19 +92,29 @@ def test_batches_carry_their_videos_captions(config, tmp_path, monkeypatch) -> N
   assert text.read(tmp_path)["fingerprint"] == encoder.fingerprint
 
 
-def test_prompts_name_the_clips(workdir, loaded) -> None:
+def test_prompts_name_the_clips(workdir, loaded, monkeypatch) -> None:
+  """And a sample drawn again is told what it was told."""
   if importlib.util.find_spec("av") is None:
     pytest.skip("mp4 needs PyAV (extra demo)")
+
+  def redraw(self, features, times, labels, seed, prompts) -> Samples:
+    videos = np.zeros((len(features), 2, SIDE, SIDE, 1), np.uint8)
+    return Samples(videos, features, np.zeros(2), np.zeros(2), np.asarray(prompts), seed)
+
+  def generate(self, count, times, labels, seed, prompts) -> Samples:
+    return redraw(self, np.ones((count, 1)), times, labels, seed, prompts)
+
+  monkeypatch.setattr(Pipeline, "generate", generate)
+  monkeypatch.setattr(Pipeline, "redraw", redraw)
   sample.sample(workdir, None, options(prompts="a two; moves up, fast!", num_videos=None))
   folder = max((workdir / "samples").iterdir())
   assert {f.name for f in folder.glob("*.mp4")} == {"000_a_two.mp4", "001_moves_up_fast.mp4"}
-  with np.load(folder / "samples.npz") as saved:
-    assert saved["prompts"].tolist() == ["a two", "moves up, fast!"]
-    videos = saved["videos"]
   sample.redraw(workdir, None, options())
-  with np.load(max((workdir / "samples").iterdir()) / "samples.npz") as again:
-    assert again["prompts"].tolist() == ["a two", "moves up, fast!"]
-    np.testing.assert_array_equal(again["videos"], videos)
+  again = max((workdir / "samples").iterdir())
+  assert again != folder
+  for drawn in (folder, again):
+    with np.load(drawn / "samples.npz") as saved:
+      assert saved["prompts"].tolist() == ["a two", "moves up, fast!"]
 
 
 def test_prompts_come_from_a_file_or_from_the_test_split(config, pipeline, tmp_path) -> None:
@@ -201,6 +208,13 @@ def test_text_that_cannot_be_encoded(changes: dict, message: str) -> None:
   wrong.text.update(changes)
   with pytest.raises(checks.UserError, match=message):
     checks.check_config(wrong)
+
+
+def test_a_workdir_that_lost_its_empty_prompt(config, tmp_path, monkeypatch) -> None:
+  write_config(tmp_path, config)
+  monkeypatch.setattr(pipeline_module, "load_ema", lambda _, __, stage, ___: ema()[stage.name])
+  with pytest.raises(CheckpointError, match=r"has lost its text\.npz"):
+    Pipeline.from_workdir(tmp_path)
 
 
 def test_stores_without_captions_or_classes(tmp_path) -> None:
