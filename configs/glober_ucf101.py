@@ -9,8 +9,9 @@ not say whether it trained on all 13,320.
 
 Hardware of the paper: 8 A100. Time and score here: not run yet (the paper, conditional: FVD 168.9).
 Variants, comma-joined: class_names (conditional as in the paper: CLIP reads the class name; needs
---config.init.text_encoder), cond (a learned class table instead), 128px, v8x8x64 and v16x16x32
-(Table 4), no_cra (Table 3), frames128 (Table 5), smoke.
+--config.init.text_encoder), cond (a learned class table instead), 128px, kl_f4 (with 128px: for
+config.init.kl_vae=KL-f4, latents of 3 channels), v8x8x64 and v16x16x32 (Table 4), no_cra (Table 3),
+frames128 (Table 5), smoke.
 """
 
 from ml_collections import ConfigDict
@@ -39,6 +40,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     "class_names": _class_names,
     "cond": _cond,
     "128px": _at_128px,
+    "kl_f4": common.kl_f4,
     "v8x8x64": _v8x8x64,
     "v16x16x32": _v16x16x32,
     "no_cra": _no_cra,

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from configs import common
 from experiments import checks, systems
 from videodiff_jax.glober import networks, stages
+from videodiff_jax.pretrained import architectures
 
 FILES = sorted(
   path.stem
@@ -25,9 +26,9 @@ VARIANTS = {
   "glober_clips": ("smoke",),
   "glober_digits": ("64", "smoke", "text"),
   "glober_sky": ("smoke",),
-  "glober_taichi": ("smoke",),
+  "glober_taichi": ("kl_f4", "smoke"),
   "glober_ucf101": (
-    "128px", "class_names", "cond", "frames128", "no_cra", "smoke", "v16x16x32", "v8x8x64"
+    "128px", "class_names", "cond", "frames128", "kl_f4", "no_cra", "smoke", "v16x16x32", "v8x8x64"
   ),
   "lgcvd_bair": LGCVD_VARIANTS,
   "lgcvd_cityscapes": LGCVD_VARIANTS,
@@ -136,6 +137,27 @@ def test_ucf101_cond() -> None:
 def test_ucf101_table_4() -> None:
   for name, shape in (("v8x8x64", (8, 8, 64)), ("v16x16x32", (16, 16, 32))):
     assert networks.build(load(f"glober_ucf101:{name}")).feature_shape == shape
+
+
+@pytest.mark.parametrize("name", ["glober_taichi:kl_f4", "glober_ucf101:128px,kl_f4"])
+def test_kl_f4_is_the_published_one(name: str) -> None:
+  config = load(name)
+  built = networks.build(config)
+  published = architectures.PUBLISHED["kl-f4"]["kl_vae"]
+  assert built.kl_vae.clone(dtype=published.dtype) == published
+  assert built.latent_shape == (32, 32, 3)
+  assert config.model.latent_scale == 0.0  # measured
+  assert load("glober_sky").model.latent_scale == 0.18215
+
+
+def test_ucf101_256px_has_the_networks_of_stable_diffusion() -> None:
+  built = networks.build(load("glober_ucf101"))
+  published = architectures.PUBLISHED["sd-v1"]
+  for ours, name in ((built.kl_vae, "kl_vae"), (built.autoencoder.unet, "unet")):
+    plain = {"dtype": published[name].dtype}
+    if name == "unet":
+      plain["remat"] = "none"
+    assert ours.clone(**plain) == published[name]
 
 
 def test_ucf101_no_cra() -> None:

@@ -196,3 +196,13 @@ def test_weights_of_another_size_are_told_and_may_be_allowed(files) -> None:
   settings.init.allow = "nothing,*.cross_attention.*"
   systems.of(settings).check_pretrained(settings, stages.NAMES)
   checks.check_config(settings)
+
+
+def test_a_run_is_planned_with_weights_that_are_given() -> None:
+  """From its JSON, as a workdir keeps it; the file is not looked at."""
+  settings = config(kl_vae="nowhere", unet="nowhere")
+  trained = plan.stage_figures(config(), "kl_vae")
+  figures = plan.stage_figures(settings, "kl_vae")
+  assert figures.parameters == trained.parameters
+  assert figures.flops_per_step == 0 < trained.flops_per_step
+  assert figures.state_bytes < trained.state_bytes / 3

@@ -1,7 +1,6 @@
 """The published networks whose weights are read here, and the shapes of a network's parameters."""
 
-import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -57,8 +56,7 @@ _INPUTS: dict[type, Callable[[Any], tuple[Any, ...]]] = {
 }
 
 
-@functools.lru_cache(maxsize=8)
-def shapes(module: nn.Module) -> Mapping[str, tuple[int, ...]]:
+def shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
   """Path -> shape of a network's parameters, as files hold them: a DiT's blocks one by one."""
   if isinstance(module, DiT):
     module = module.clone(scan_blocks=False)
