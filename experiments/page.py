@@ -111,7 +111,7 @@ def chart(title: str, lines: Mapping[str, Points], xlabel: str) -> Element:
   scale = math.log if log else float
 
   def at(x: float, y: float) -> str:
-    across = 44 + 270 * (x - left) / ((right - left) or 1.0)
+    across = 56 + 258 * (x - left) / ((right - left) or 1.0)
     up = (scale(y) - scale(low)) / ((scale(high) - scale(low)) or 1.0)
     return f"{across:.1f},{136 - 122 * up:.1f}"
 
@@ -119,12 +119,12 @@ def chart(title: str, lines: Mapping[str, Points], xlabel: str) -> Element:
     return element("text", text, x=x, y=y, text_anchor=anchor, font_size=10, fill="#444")
 
   drawn = [
-    element("path", d="M44 14V136H314", fill="none", stroke="#999"),
-    label(f"{high:.3g}", 40, 18, "end"),
-    label(f"{low:.3g}", 40, 138, "end"),
-    label(f"{left:g}", 44, 150, "middle"),
+    element("path", d="M56 14V136H314", fill="none", stroke="#999"),
+    label(f"{high:.3g}", 52, 18, "end"),
+    label(f"{low:.3g}", 52, 138, "end"),
+    label(f"{left:g}", 56, 150, "middle"),
     label(f"{right:g}", 314, 150, "end"),
-    label(xlabel, 179, 150, "middle"),
+    label(xlabel, 185, 150, "middle"),
   ]
   for i, (name, points) in enumerate(lines.items()):
     colour = _COLOURS[i % len(_COLOURS)]
