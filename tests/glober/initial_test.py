@@ -169,8 +169,12 @@ def test_latents_of_stable_diffusion_are_scaled_by_its_constant(files) -> None:
 @pytest.mark.parametrize(
   ("init", "stage", "message"),
   [
-    ({"kl_vae": "nowhere"}, "kl_vae", "No file or folder nowhere"),
-    ({"kl_vae": "dit"}, "kl_vae", "holds no KL-VAE in a naming known here"),
+    ({"kl_vae": "nowhere"}, "kl_vae", r"config\.init\.kl_vae: No file or folder nowhere"),
+    (
+      {"kl_vae": "dit"},
+      "kl_vae",
+      r"config\.init\.kl_vae: .*KL-VAE .*config\.init\.allow",
+    ),
     ({"unet": "vae"}, "autoencoder", "holds no UNet"),
     ({"generator": "sd"}, "generator", "holds no DiT"),
   ],
@@ -196,6 +200,16 @@ def test_weights_of_another_size_are_told_and_may_be_allowed(files) -> None:
   settings.init.allow = "nothing,*.cross_attention.*"
   systems.of(settings).check_pretrained(settings, stages.NAMES)
   checks.check_config(settings)
+
+
+def test_a_given_kl_vae_is_whole(files, tmp_path) -> None:
+  """What it lacks nobody would train."""
+  state = sd_names.filled(sd_names.kl_vae(**KL_VAE))
+  del state["quant_conv.bias"]
+  save_file(state, tmp_path / "vae.safetensors")
+  settings = config(kl_vae=tmp_path / "vae.safetensors", allow="*")
+  with pytest.raises(ValueError, match=r"lacks to_moments\.bias, which nothing trains"):
+    systems.of(settings).check_pretrained(settings, stages.NAMES)
 
 
 def test_a_run_is_planned_with_weights_that_are_given() -> None:

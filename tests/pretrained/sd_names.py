@@ -3,9 +3,12 @@
 Written from the structure of those modules, not from our rules; full size by default.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+
+from videodiff_jax.models.dit import position_table
 
 Shapes = dict[str, tuple[int, ...]]
 State = dict[str, np.ndarray]
@@ -182,10 +185,14 @@ def dit(
 def filled(shapes: Shapes, prefix: str = "", seed: int = 0, dtype: type = np.float32) -> State:
   """Random tensors of those names."""
   rng = np.random.default_rng(seed)
-  return {
+  state = {
     prefix + name: (0.1 * rng.standard_normal(shape)).astype(dtype)
     for name, shape in shapes.items()
   }
+  if "pos_embed" in state:  # a DiT's, which is fixed
+    _, count, width = state["pos_embed"].shape
+    state["pos_embed"] = position_table(math.isqrt(count), width)[None]
+  return state
 
 
 def schedule() -> State:

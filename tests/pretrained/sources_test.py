@@ -10,7 +10,7 @@ import pytest
 from tests.pretrained import sd_names
 from videodiff_jax.models.kl_vae import KLVAE
 from videodiff_jax.pretrained import architectures, sources
-from videodiff_jax.pretrained.tensor_files import Source, Tensor
+from videodiff_jax.pretrained.tensor_files import Source, Tensor, held
 
 PATH = pathlib.Path("abstract")
 
@@ -71,8 +71,22 @@ def test_clip_in_stable_diffusion() -> None:
   everything_fits("clip", "text_encoder", tensors, 196, 123_060_480)
 
 
+def abstract_dit(**sizes: int) -> dict[str, Tensor]:
+  """Its table of positions is compared with ours: the one thing that is read."""
+  shapes = sd_names.dit(**sizes)
+  positions = sd_names.filled({"pos_embed": shapes["pos_embed"]})
+  return abstract(shapes) | {name: held(value) for name, value in positions.items()}
+
+
+def test_other_positions_are_told() -> None:
+  tensors = abstract_dit(width=16, depth=1, side=4)
+  tensors["pos_embed"] = held(tensors["pos_embed"].load() + 0.1)
+  with pytest.raises(ValueError, match="not the fixed sinusoid"):
+    fit("generator", tensors, {})
+
+
 def test_facebook_s_dit() -> None:
-  everything_fits("dit", "generator", abstract(sd_names.dit()), 291, 674_834_720)
+  everything_fits("dit", "generator", abstract_dit(), 291, 674_834_720)
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +180,7 @@ def test_another_network_is_told() -> None:
 
 def test_a_dit_for_another_use_loads_what_fits() -> None:
   """Of another patch size, other channels, without classes and with text."""
-  tensors = abstract(sd_names.dit(width=16, depth=2, side=4, classes=3))
+  tensors = abstract_dit(width=16, depth=2, side=4, classes=3)
   wanted = architectures.shapes(
     architectures.PUBLISHED["dit"]["generator"].clone(
       width=16, depth=2, num_heads=2, patch_size=1, in_channels=6, num_classes=0, context_dim=5,

@@ -52,7 +52,14 @@ def check(config: ml_collections.ConfigDict, networks: Networks, stages: Collect
   """
   for name, (stage, _) in _PLACES.items():
     if path_of(config, name) and stage in stages:
-      _fit(config, networks, name)
+      try:
+        _fit(config, networks, name)
+      except FileNotFoundError as error:
+        raise FileNotFoundError(f"config.init.{name}: {error}") from error
+      except ValueError as error:
+        raise ValueError(
+          f"config.init.{name}: {error} Names that config.init.allow lists may be missing or left."
+        ) from error
 
 
 def with_pretrained(config: ml_collections.ConfigDict, networks: Networks, stage: Stage) -> Stage:
@@ -84,7 +91,10 @@ def _fit(config: ml_collections.ConfigDict, networks: Networks, name: str) -> so
   allow = [pattern for pattern in config.init.allow.split(",") if pattern]
   wanted = architectures.shapes(modules(networks)[name])
   path = pathlib.Path(path_of(config, name))
-  return sources.fit(sources.find(name, path), wanted, allow, adapt=True)
+  fit = sources.fit(sources.find(name, path), wanted, allow, adapt=True)
+  if name == "kl_vae" and (missing := sorted(wanted.keys() - fit.placed.keys())):
+    raise ValueError(f"{path} lacks {listed(missing)}, which nothing trains.")
+  return fit
 
 
 def _put(

@@ -11,6 +11,7 @@ from videodiff_jax.models.dit import position_table
 from videodiff_jax.pretrained.state_dict import Rules, State, convert
 from videodiff_jax.pretrained.tensor_files import Tensor
 
+POSITIONS = "pos_embed"  # fixed, not trained
 _LABELS = "y_embedder.embedding_table.weight"
 
 DIT: Rules = (
@@ -30,6 +31,15 @@ DIT: Rules = (
 )
 
 
+def check_positions(stored: np.ndarray) -> None:
+  """Raises ValueError where a stored position table (1, n, d) is not the one we compute."""
+  table = position_table(math.isqrt(stored.shape[1]), stored.shape[2])
+  if stored.shape[1:] != table.shape or not np.allclose(stored[0], table, atol=1e-3):
+    raise ValueError(
+      "pos_embed is not the fixed sinusoid of a square grid, the only one built here."
+    )
+
+
 def dit_params(state: State, shapes: Mapping[str, Any]) -> dict[str, Any]:
   """Parameters of an unrolled `models.dit.DiT`; `stack_blocks` there makes the scanned form.
 
@@ -37,13 +47,8 @@ def dit_params(state: State, shapes: Mapping[str, Any]) -> dict[str, Any]:
     ValueError: as `convert`, or where the stored position table is not the one we compute.
   """
   state = dict(state)
-  stored = state.pop("pos_embed", None)  # fixed, not trained
-  if stored is not None:
-    table = position_table(math.isqrt(stored.shape[1]), stored.shape[2])
-    if not np.allclose(stored[0], table, atol=1e-6):
-      raise ValueError(
-        "pos_embed is not the fixed sinusoid of a square grid, the only one built here."
-      )
+  if POSITIONS in state:
+    check_positions(state.pop(POSITIONS))
   if _LABELS in state and "label_embed" in shapes:
     classes, width = state[_LABELS].shape
     if shapes["label_embed"]["embedding"].shape == (classes + 1, width):

@@ -1,7 +1,8 @@
 """Which tensors of a file are which network's, and whether they are all of it.
 
 A file may hold one network or several, in the naming of the code that trained it or in ours (a
-folder that `weights_folder` wrote). Nothing but names and shapes is read here.
+folder that `weights_folder` wrote). Nothing but names and shapes is read here, and a DiT's table
+of positions.
 """
 
 import dataclasses
@@ -149,7 +150,7 @@ def find(name: str, path: pathlib.Path) -> Found:
 
   Raises:
     FileNotFoundError, ImportError: as `tensor_files.read`.
-    ValueError: the network is not there, or as `tensor_files.read`.
+    ValueError: the network is not there, its positions are others, or as `tensor_files.read`.
   """
   if not weights_folder.is_one(path):
     return find_in(name, read(path), path)
@@ -174,6 +175,8 @@ def find_in(name: str, source: Source, path: pathlib.Path) -> Found:
     )
   prefix, naming = found
   own = {key.removeprefix(prefix): tensors[key] for key in names_of(name, tensors)}
+  if name == "generator" and dit.POSITIONS in tensors:
+    dit.check_positions(tensors[dit.POSITIONS].load())
 
   def place(wanted: Wanted) -> tuple[dict[str, Placed], dict[str, str]]:
     placed, strangers = translate(own, naming.rules(own.keys()), wanted)
