@@ -1,6 +1,7 @@
 """Text as a condition: what is dropped, what is learned, what guidance compares with."""
 
 import functools
+from typing import Any
 
 import jax
 import ml_collections
@@ -128,6 +129,24 @@ def test_clips_follow_their_prompts(pipe) -> None:
   assert told_nothing.prompts.tolist() == ["", ""]
   empty = pipe.generate(2, seed=1, prompts=[""])
   np.testing.assert_allclose(told_nothing.global_features, empty.global_features, atol=1e-5)
+
+
+def test_the_scale_of_text_guides_from_no_text_and_no_video(pipe, monkeypatch) -> None:
+  features = pipe.generate(1, seed=1, prompts=["a"]).global_features
+  # So far from all prompts that even networks that learned nothing tell it from them.
+  far = pipe.params | {"null_text": pipe.params["null_text"] + 100.0}
+  told = pipe.encode_prompts(["a"])
+  monkeypatch.setattr(Pipeline, "encode_prompts", lambda *_: told)
+
+  def drawn(**settings: Any) -> np.ndarray:
+    guided = Pipeline(pipe.with_settings(**settings).config, far, pipe.mesh)
+    return guided.redraw(features, [0.0], None, 1, ["a"]).videos.astype(int)
+
+  # e_ud + s (e_c - e_ud): with the null video's scale at 0 the two forms are the same.
+  alone = drawn(guidance_video=0.0, guidance_text=2.0)
+  single = drawn(guidance_form="single", guidance_decoder=2.0)
+  assert np.abs(alone - single).max() <= 1
+  assert np.abs(alone - drawn(guidance_video=2.0, guidance_text=0.0)).max() > 1
 
 
 def test_another_encoder_than_the_training_s_is_refused(pipe, monkeypatch) -> None:
