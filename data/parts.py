@@ -65,7 +65,8 @@ def beam(arguments: Sequence[str]) -> Engine:
   """Makes the parts by an Apache Beam runner, whose machines must see source and store alike.
 
   Args:
-    arguments: Beam's own, such as '--runner=FlinkRunner'; none is its local runner.
+    arguments: Beam's own, such as '--runner=FlinkRunner'; none is its local runner. Frames are
+      resized and compressed by the Pillow of the machines, which should be one version.
   """
 
   def engine(make: Callable[[Task], Any], tasks: Sequence[Task]) -> Iterator[Any]:
@@ -86,8 +87,8 @@ def import_beam() -> Any:
     import apache_beam.options.pipeline_options
   except ImportError as error:
     raise ImportError(
-      "--beam needs Apache Beam, which wants other versions than JAX: make an environment of its "
-      'own with pip install -e ".[beam]" --no-deps, see data/beam.md.'
+      "--beam needs Apache Beam, which holds Pillow and protobuf at older versions: in an "
+      'environment of its own, pip install -e ".[beam]".'
     ) from error
   return apache_beam
 

@@ -124,3 +124,14 @@ def test_a_process_that_dies_is_an_error_that_says_what_to_do() -> None:
 
 def _die(task: parts.Task) -> None:
   os._exit(1)
+
+
+def test_beam_makes_the_same_store(reference, tmp_path) -> None:
+  pytest.importorskip("apache_beam", reason="extra beam, in an environment of its own")
+  assert content(again(reference, tmp_path / "store", parts.beam([]))) == content(reference)
+
+
+def test_without_beam_the_error_says_what_to_install(reference, tmp_path, monkeypatch) -> None:
+  monkeypatch.setitem(sys.modules, "apache_beam", None)
+  with pytest.raises(ImportError, match="environment of its own, pip install"):
+    again(reference, tmp_path / "store", parts.beam([]))
