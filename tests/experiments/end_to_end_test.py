@@ -238,7 +238,7 @@ def judge(monkeypatch) -> list[np.ndarray]:
     return projection(seen[-1])
 
   monkeypatch.setattr(i3d, "features", features)
-  monkeypatch.setattr(score_clips, "_CHUNK", 2)
+  monkeypatch.setattr(score_clips, "CHUNK", 2)
   return seen
 
 
