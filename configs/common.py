@@ -250,12 +250,12 @@ def kl_f4(config: ConfigDict) -> None:
 
 
 def no_cra(config: ConfigDict) -> None:
-  """`:no_cra`: without the CRA loss (Table 3)."""
+  """`:no_cra`: without the CRA loss (GLOBER Table 3)."""
   config.loss.lambda_cra = 0.0
 
 
 def frames128(config: ConfigDict) -> None:
-  """`:frames128`: clips of 128 frames (Table 5)."""
+  """`:frames128`: clips of 128 frames (GLOBER Table 5)."""
   config.data.update(num_frames=128, num_keyframes=16)  # keyframes: ours, the paper names none
 
 

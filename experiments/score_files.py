@@ -68,7 +68,10 @@ def find(
   wanted, same = json.loads(json.dumps([as_written, settings | {"code": None}]))
   files = sorted(folder.glob("*.json"), key=lambda file: file.stat().st_mtime, reverse=True)
   for file in files:
-    record = json.loads(file.read_text())
+    try:
+      record = read(file)
+    except checks.UserError:  # something else that lies there
+      continue
     found = {name: record["settings"].get(name) for name in same} | {"code": None}
     if [with_defaults(record["protocol"]), found] == [wanted, same]:
       return record

@@ -130,7 +130,7 @@ def _evaluate(
   workdir: pathlib.Path, config: ml_collections.ConfigDict, measure: Measure, smoke: bool
 ) -> dict[str, Any]:
   config = config.copy_and_resolve_references()
-  config.sample.update(measure.sample)
+  config.sample.update(dict(measure.sample))
   protocol = (PROTOCOLS | CLIP_PROTOCOLS)[measure.protocol]
   if smoke:
     protocol = _few(protocol)

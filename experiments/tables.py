@@ -3,6 +3,7 @@
   python -m experiments.main --mode=evaluate --table=glober_3 --workdir=DIR,DIR,...
 
 runs what the given workdirs can fill and prints the paper's figures beside ours (score_table.py).
+GLOBER Tables 1a, 1b, 1c and 3 to 7, LGC-VD Tables 1 to 5; GLOBER Table 2 is benchmark_table.py's.
 Figures of the papers are text as printed; '' is a cell the paper leaves empty.
 """
 
