@@ -73,6 +73,8 @@ setup(
     "robot": [_ROBOT],
     "text": _TEXT,
     "test": [
+      "ipykernel>=6.29,<8",
+      "nbclient>=0.10,<0.12",
       "pytest>=8,<10",
       "pytest-xdist>=3.6,<4",
       "ruff>=0.12,<1",

@@ -249,6 +249,16 @@ def kl_f4(config: ConfigDict) -> None:
   config.model.latent_scale = 0.0  # 0.18215 is the other KL-VAE's
 
 
+def no_cra(config: ConfigDict) -> None:
+  """`:no_cra`: without the CRA loss (GLOBER Table 3)."""
+  config.loss.lambda_cra = 0.0
+
+
+def frames128(config: ConfigDict) -> None:
+  """`:frames128`: clips of 128 frames (GLOBER Table 5)."""
+  config.data.update(num_frames=128, num_keyframes=16)  # keyframes: ours, the paper names none
+
+
 def finish(config: ConfigDict, arg: str | None, variants: dict[str, Variant]) -> ConfigDict:
   """Applies the comma-joined variants of `arg`, in order; GLOBER's `smoke` unless one is given.
 

@@ -1,4 +1,4 @@
-"""GLOBER on Sky Time-lapse, 256 x 256, 16 frames (Tables 1a and 8).
+"""GLOBER on Sky Time-lapse, 256 x 256, 16 frames (Tables 1a, 3, 5 and 8).
 
   python -m data.prepare --dataset=sky_timelapse --source=sky_timelapse --out=PREPARED_STORE
   python -m experiments.main --config=configs/glober_sky.py --workdir=runs/glober_sky \
@@ -8,7 +8,7 @@ Clips of consecutive frames (the release) of the training videos, those of 16 fr
 compare with the same split.
 
 Hardware of the paper: 8 A100. Time and score here: not run yet (the paper: FVD 78.1).
-Variants: smoke.
+Variants, comma-joined: no_cra (Table 3), frames128 (Table 5), smoke.
 """
 
 from ml_collections import ConfigDict
@@ -28,4 +28,4 @@ def get_config(arg: str | None = None) -> ConfigDict:
   train.generator.batch_size = 32 * 8  # Sec. 4.1 (release: 24)
   train.generator.steps = 100_000  # Sec. 4.1
   train.generator.optimizer.learning_rate = 5e-5  # May 2023 (release: 1e-5)
-  return common.finish(config, arg, {})
+  return common.finish(config, arg, {"no_cra": common.no_cra, "frames128": common.frames128})

@@ -1,4 +1,4 @@
-"""GLOBER on TaiChi-HD, 128 x 128, 16 frames (Tables 1b and 8).
+"""GLOBER on TaiChi-HD, 128 x 128, 16 frames (Tables 1b, 3 and 8).
 
   python -m data.prepare --dataset=taichi_hd --source=taichi-png --out=PREPARED_STORE
   python -m experiments.main --config=configs/glober_taichi.py --workdir=runs/glober_taichi \
@@ -8,7 +8,8 @@ Clips of consecutive training frames, as the release's on Sky; the paper names n
 take fewer: Latte scores every sixth frame (--config.data.stride=6).
 
 Hardware of the paper: 8 A100. Time and score here: not run yet.
-Variants: kl_f4 (for config.init.kl_vae=KL-f4, latents of 3 channels), smoke.
+Variants, comma-joined: no_cra (Table 3), kl_f4 (for config.init.kl_vae=KL-f4, latents of 3
+channels), smoke.
 """
 
 from ml_collections import ConfigDict
@@ -32,4 +33,4 @@ def get_config(arg: str | None = None) -> ConfigDict:
   train.generator.batch_size = 32 * 8  # Sec. 4.1
   train.generator.steps = 100_000  # Sec. 4.1
   train.generator.optimizer.learning_rate = 5e-5  # May 2023
-  return common.finish(config, arg, {"kl_f4": common.kl_f4})
+  return common.finish(config, arg, {"kl_f4": common.kl_f4, "no_cra": common.no_cra})

@@ -43,8 +43,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
     "kl_f4": common.kl_f4,
     "v8x8x64": _v8x8x64,
     "v16x16x32": _v16x16x32,
-    "no_cra": _no_cra,
-    "frames128": _frames128,
+    "no_cra": common.no_cra,
+    "frames128": common.frames128,
   }
   return common.finish(config, arg, variants)
 
@@ -76,12 +76,3 @@ def _v8x8x64(config: ConfigDict) -> None:
 
 def _v16x16x32(config: ConfigDict) -> None:
   config.model.video_encoder.out_channels = 32
-
-
-def _no_cra(config: ConfigDict) -> None:
-  config.loss.lambda_cra = 0.0
-
-
-def _frames128(config: ConfigDict) -> None:
-  config.data.num_frames = 128
-  config.data.num_keyframes = 16  # ours: the paper does not say

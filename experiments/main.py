@@ -28,7 +28,9 @@ _FLAGS_OF = {
   "glober": ("frame_times", "start", "end", "guidance_scale", "class_label", "prompts"),
   "lgcvd": ("trajectories", "past", "future", "gap"),
 }
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: made, resumed or read.")
+_WORKDIR = flags.DEFINE_string(
+  "workdir", None, "Folder of the run: made, resumed or read. With --table, several: DIR,DIR."
+)
 _MODE = flags.DEFINE_enum(
   "mode", "train", _MODES,
   "train: all stages, then config.after. sample: new videos. evaluate: scores. "
@@ -77,6 +79,12 @@ flags.DEFINE_string(
   "evaluate, ablation: how to score. By default LGC-VD takes config.evaluate.protocol, and GLOBER "
   "scores its ladder.",
 )
+_TABLE = flags.DEFINE_string(
+  "table",
+  None,
+  "A table of a paper, such as glober_1a or lgcvd_3, its figures beside those of the runs in "
+  "--workdir=DIR,DIR,... (evaluate); or glober_2, time and memory (benchmark).",
+)
 flags.DEFINE_integer("seed", 0, "Of the draws.")
 flags.DEFINE_string(
   "input", None, "reconstruct, predict, interpolate: a video file; redraw: a sample's .npz."
@@ -114,6 +122,8 @@ def run(files: Sequence[str] = ()) -> None:
     print(score_files.compare(files))
     return
   config = _CONFIG.value
+  if _TABLE.value is not None and mode not in ("evaluate", "benchmark"):
+    raise checks.UserError(f"--table belongs to --mode=evaluate or benchmark, not {mode}.")
   if config is None and mode in ("train", "ablation", "plan"):
     there_are = ", ".join(config_flag.config_files(_ROOT))
     raise checks.UserError(f"--mode={mode} needs --config. There are: {there_are}.")
@@ -123,6 +133,10 @@ def run(files: Sequence[str] = ()) -> None:
     from experiments import plan
 
     print(plan.show(config))
+    return
+  if _TABLE.value is not None:
+    enable_compilation_cache()
+    print(_table(config))
     return
   if mode == "benchmark":
     from experiments import benchmark
@@ -163,6 +177,28 @@ def run(files: Sequence[str] = ()) -> None:
     report.write(workdir)
 
 
+def _table(config: ConfigDict | None) -> str:
+  """What --table asks for; the workdirs' commands and reports are brought up to date."""
+  from experiments import benchmark_table, checks, commands, report, score_table
+
+  if _MODE.value == "benchmark":
+    return benchmark_table.show(_TABLE.value, config)
+  if _is_pod():
+    raise checks.UserError("Run --table on one host.")
+  for name in ("config", "protocol"):
+    if flags.FLAGS[name].present:
+      raise checks.UserError(
+        f"--{name} means nothing to --table, which has its own: leave it away."
+      )
+  folders = [folder for folder in (_WORKDIR.value or "").split(",") if folder]
+  workdirs = [pathlib.Path(folder).absolute() for folder in folders]
+  table = score_table.run(_TABLE.value, workdirs)
+  for workdir in workdirs:
+    commands.record(workdir)
+    report.write(workdir)
+  return table
+
+
 def system_of(workdir: pathlib.Path, config: ConfigDict | None) -> str:
   """The system a workdir was trained with, which a configuration given with it must be of."""
   from experiments import checks
@@ -187,8 +223,10 @@ def mode_function(system: str, mode: str) -> Callable[..., None]:
     report,
     sample,
     score_clips,
+    score_generation,
     score_prediction,
   )
+  from videodiff_jax.metrics.clip_protocols import GENERATED_VIDEOS
 
   of_both = {"report": lambda workdir, config, _: report.write(workdir)}
   functions = {
@@ -206,9 +244,9 @@ def mode_function(system: str, mode: str) -> Callable[..., None]:
       "sample": predict.sample,
       "predict": predict.predict,
       "interpolate": predict.interpolate,
-      "evaluate": lambda workdir, config, options: score_prediction.evaluate(
-        workdir, config, options.protocol
-      ),
+      "evaluate": lambda workdir, config, options: (
+        score_generation if options.protocol in GENERATED_VIDEOS else score_prediction
+      ).evaluate(workdir, config, options.protocol),
       "ablation": lambda workdir, config, options: ablation.run(workdir, config, options.protocol),
     },
   }[system] | of_both

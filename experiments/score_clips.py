@@ -26,73 +26,72 @@ from videodiff_jax.pretrained import i3d as i3d_weights
 from videodiff_jax.pretrained import restricted_pickle
 from videodiff_jax.training.workdir import unused
 
-_CHUNK = 64  # clips drawn and held in memory at once; a chunk's number is added to the seed
+CHUNK = 64  # clips drawn and held in memory at once; a chunk's number is added to the seed
 _SHOWN = 6
 
 Place = tuple[FrameStore, int, int]  # a store, a video of it, the clip's first frame
 
 
 def evaluate(
-  workdir: pathlib.Path, config: ml_collections.ConfigDict | None, name: str
+  workdir: pathlib.Path,
+  config: ml_collections.ConfigDict | None,
+  name: str | ClipProtocol,
+  reuse: bool = False,
 ) -> dict[str, Any]:
   """Scores a set of drawn clips against one of real clips.
 
   Args:
     workdir: of the run; an earlier evaluation there is kept.
     config: its `sample` replaces the workdir's own; or None.
-    name: of the protocol.
+    name: of the protocol, or the protocol itself.
+    reuse: returns an evaluation found there of the same weights, settings and protocol.
 
   Raises:
     UserError: an unknown protocol, or one that this run, data set or machine cannot do.
   """
-  if name not in CLIP_PROTOCOLS:
-    raise checks.UserError(f"No protocol {name!r}. Choose one of: {', '.join(CLIP_PROTOCOLS)}.")
-  protocol = CLIP_PROTOCOLS[name]
+  protocol = find_protocol(name) if isinstance(name, str) else name
   settings = {} if config is None else config.sample.to_dict()
   pipeline = Pipeline.from_workdir(workdir, **settings)
   data = pipeline.config.data
   if data.num_frames != protocol.num_frames:
     raise checks.UserError(
-      f"Protocol {name!r} is of clips of {protocol.num_frames} frames, but this run was trained on "
-      f"{data.num_frames}: choose another protocol, or train with "
+      f"Protocol {protocol.name!r} is of clips of {protocol.num_frames} frames, but this run was "
+      f"trained on {data.num_frames}: choose another protocol, or train with "
       f"--config.data.num_frames={protocol.num_frames}."
     )
   restricted_pickle.locate(i3d_weights.WEIGHTS)  # told now, not after the drawing
   stores = [train.open_store(pipeline.config, split) for split in protocol.splits]
+  made_with = score_files.settings(workdir, pipeline.config, stores[0])
+  out = workdir / "evaluations"
+  if reuse and (record := score_files.find(out, protocol, made_with)):
+    return record
   places = choose(stores, train.clip_sampler(pipeline.config, "clip"), protocol)
   with checks.told():
     drawing = _Drawing(pipeline, protocol, stores, places)
-  reals = i3d.features(_read(places, data), resize=protocol.i3d_resize)
+  reals = i3d.features(read(places, data.stride, protocol), resize=protocol.i3d_resize)
   fakes = i3d.features(drawing.clips(), resize=protocol.i3d_resize)
-  scores, spread = _score(reals, fakes, drawing.frames, protocol)
+  scores, spread = score(reals, fakes, drawing.frames, protocol)
   record = {
     "protocol": dataclasses.asdict(protocol),
     "scores": {protocol.drawn: scores},
     "intervals": {protocol.drawn: spread},
     "settings": {
-      **score_files.settings(workdir, pipeline.config, stores[0]),
+      **made_with,
       "num_real": len(reals),
       "num_drawn": len(fakes),
-      "clips_per_seed": _CHUNK,
+      "clips_per_seed": CHUNK,
     },
     **score_files.provenance(pipeline.config),
   }
-  out = workdir / "evaluations"
-  out.mkdir(exist_ok=True)
-  file, strip_file, clips_file = unused(out, f"{name}.json", f"{name}.png", f"{name}.gif")
-  shown = next(_read(places[:_SHOWN], data)), drawing.shown
-  rows = {"real": shown[0], protocol.drawn: shown[1]}
-  video_io.write_strip(
-    strip_file, {f"{what} {i}": row[i] for i in range(len(shown[1])) for what, row in rows.items()}
-  )
-  video_io.write_gif(clips_file, video_io.mosaic(row[: len(shown[1])] for row in shown))
-  file.write_text(json.dumps(record, indent=2) + "\n")
-  figures = ", ".join(f"{key} {value:.4g}" for key, value in scores.items())
-  logging.info(
-    "%s of %d clips against %d real ones: %s. Written to %s.",
-    protocol.drawn, len(fakes), len(reals), figures, file,
-  )  # fmt: skip
+  write(out, protocol, record, next(read(places[:_SHOWN], data.stride, protocol)), drawing.shown)
   return record
+
+
+def find_protocol(name: str) -> ClipProtocol:
+  """The protocol of a name; UserError lists those there are."""
+  if name not in CLIP_PROTOCOLS:
+    raise checks.UserError(f"No protocol {name!r}. Choose one of: {', '.join(CLIP_PROTOCOLS)}.")
+  return CLIP_PROTOCOLS[name]
 
 
 def choose(
@@ -131,12 +130,41 @@ def as_jpeg(videos: np.ndarray, quality: int) -> np.ndarray:
   return read.reshape(videos.shape)
 
 
-def _read(places: list[Place], data: ml_collections.ConfigDict) -> Iterator[np.ndarray]:
+def read(places: list[Place], stride: int, protocol: ClipProtocol) -> Iterator[np.ndarray]:
   """The clips at these places, in chunks (n, f, h, w, c)."""
-  at = np.arange(data.num_frames) * data.stride
-  for begin in range(0, len(places), _CHUNK):
-    chunk = places[begin : begin + _CHUNK]
+  at = np.arange(protocol.num_frames) * stride
+  for begin in range(0, len(places), CHUNK):
+    chunk = places[begin : begin + CHUNK]
     yield np.stack([store.read(video, start + at) for store, video, start in chunk])
+
+
+def write(
+  folder: pathlib.Path,
+  protocol: ClipProtocol,
+  record: dict[str, Any],
+  real: np.ndarray,
+  drawn: np.ndarray,
+) -> None:
+  """NAME.json, last of all, with NAME.png (a strip) and NAME.gif of some of the clips."""
+  folder.mkdir(exist_ok=True)
+  name = protocol.name
+  file, strip_file, clips_file = unused(folder, f"{name}.json", f"{name}.png", f"{name}.gif")
+  real, drawn = (clips[: min(len(real), len(drawn), _SHOWN)] for clips in (real, drawn))
+  rows = {"real": real, protocol.drawn: drawn}
+  video_io.write_strip(
+    strip_file, {f"{what} {i}": row[i] for i in range(len(drawn)) for what, row in rows.items()}
+  )
+  video_io.write_gif(clips_file, video_io.mosaic([real, drawn]))
+  # Whole or not at all: an evaluation that is there is one that was finished.
+  half = file.with_name(f".{file.name}")
+  half.write_text(json.dumps(record, indent=2) + "\n")
+  half.replace(file)
+  figures = record["scores"][protocol.drawn].items()
+  logging.info(
+    "%s of %d clips against %d real ones: %s. Written to %s.",
+    protocol.drawn, record["settings"]["num_drawn"], record["settings"]["num_real"],
+    ", ".join(f"{key} {value:.4g}" for key, value in figures), file,
+  )  # fmt: skip
 
 
 class _Drawing:
@@ -170,11 +198,12 @@ class _Drawing:
   def clips(self) -> Iterator[np.ndarray]:
     """(n, f, h, w, c) uint8, a chunk at a time."""
     protocol = self._protocol
-    real = _read(self._places[: protocol.num_drawn], self._pipeline.config.data)
+    stride = self._pipeline.config.data.stride
+    real = read(self._places[: protocol.num_drawn], stride, protocol)
     generated = protocol.drawn == "generated"
     total = protocol.num_drawn if generated else min(protocol.num_drawn, len(self._places))
-    for number, begin in enumerate(range(0, total, _CHUNK)):
-      count, seed = min(_CHUNK, total - begin), protocol.seed + number
+    for number, begin in enumerate(range(0, total, CHUNK)):
+      count, seed = min(CHUNK, total - begin), protocol.seed + number
       if generated:
         random = np.random.default_rng(seed).integers(0, self._num_videos, count)
         drawn = self._pipeline.generate(count, seed=seed, **self._told(random)).videos
@@ -200,7 +229,7 @@ class _Drawing:
     return {"labels": labels, "prompts": prompts}
 
 
-def _score(
+def score(
   reals: np.ndarray,
   fakes: np.ndarray,
   frames: dict[str, list[np.ndarray]],

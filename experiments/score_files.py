@@ -9,6 +9,7 @@ A score file is the JSON of one evaluation:
   config: the configuration of the run. versions: of the libraries it was computed with.
 """
 
+import dataclasses
 import importlib.metadata
 import json
 import pathlib
@@ -59,6 +60,24 @@ def settings(
   }
 
 
+def find(
+  folder: pathlib.Path, protocol: Protocol | ClipProtocol, settings: dict[str, Any]
+) -> dict[str, Any] | None:
+  """The newest record of the same protocol and settings; another version of the code may differ."""
+  as_written = with_defaults(dataclasses.asdict(protocol))
+  wanted, same = json.loads(json.dumps([as_written, settings | {"code": None}]))
+  files = sorted(folder.glob("*.json"), key=lambda file: file.stat().st_mtime, reverse=True)
+  for file in files:
+    try:
+      record = read(file)
+    except checks.UserError:  # something else that lies there
+      continue
+    found = {name: record["settings"].get(name) for name in same} | {"code": None}
+    if [with_defaults(record["protocol"]), found] == [wanted, same]:
+      return record
+  return None
+
+
 def compare(files: Sequence[str]) -> str:
   """A table with a column a file.
 
@@ -76,7 +95,7 @@ def compare(files: Sequence[str]) -> str:
   letters = [chr(ord("A") + i) if len(files) <= 26 else str(i + 1) for i in range(len(files))]
   rows = []
   for name in dict.fromkeys(name for scores in flat for name in scores):
-    cells = [_cell(scores.get(name), ends.get(name)) for scores, ends in zip(flat, intervals)]
+    cells = [cell(scores.get(name), ends.get(name)) for scores, ends in zip(flat, intervals)]
     rows.append((name.replace(".", " / "), *cells))
   legend = [
     f"{letter}: {file} (steps {_steps(record)}, code {record['settings'].get('code')})"
@@ -159,7 +178,8 @@ def _steps(record: dict[str, Any]) -> str:
   return ", ".join(f"{name} {count}" for name, count in steps.items()) or "not given"
 
 
-def _cell(value: Any, ends: list[float] | None) -> str:
+def cell(value: float | None, ends: list[float] | None) -> str:
+  """A figure and its interval; '' where there is none."""
   if value is None:
     return ""
   interval = f" [{ends[0]:.4g}, {ends[1]:.4g}]" if ends else ""

@@ -40,7 +40,7 @@ Features = Callable[[np.ndarray], np.ndarray]
 def evaluate(
   workdir: pathlib.Path,
   config: ml_collections.ConfigDict | None,
-  name: str | None = None,
+  name: str | Protocol | None = None,
   features: Features | None = None,
   reuse: bool = False,
 ) -> dict[str, Any]:
@@ -53,7 +53,7 @@ def evaluate(
   Args:
     workdir: of the run.
     config: its `sample` and `evaluate` replace the workdir's own; or None.
-    name: of the protocol; None takes config.evaluate.protocol.
+    name: of the protocol, or the protocol itself; None takes config.evaluate.protocol.
     features: from `features_of` the protocol, to share what it remembers; None makes one.
     reuse: returns an evaluation found there of the same weights, settings and protocol.
 
@@ -63,14 +63,15 @@ def evaluate(
   settings = {} if config is None else config.sample.to_dict()
   pipeline = Pipeline.from_workdir(workdir, **settings)
   chosen = (config or pipeline.config).evaluate
-  protocol = find_protocol(name or chosen.protocol)
+  name = name or chosen.protocol
+  protocol = find_protocol(name) if isinstance(name, str) else name
   pipeline = follow(pipeline, protocol)
   store = train.open_store(pipeline.config, protocol.split)
   check(protocol, store)
   params = _lpips_params(protocol, pipeline.networks.frame_shape)
   made_with = _settings(workdir, pipeline, store, protocol, params is not None)
   out = workdir / "evaluations"
-  if reuse and (record := _find(out, protocol, made_with)):
+  if reuse and (record := score_files.find(out, protocol, made_with)):
     return record
 
   real = held_out(pipeline, store, protocol)
@@ -209,24 +210,6 @@ def _settings(
     **score_files.settings(workdir, pipeline.config, store),
     "lpips_sha256": lpips_file.sha256 if with_lpips else None,
   }
-
-
-def _find(
-  folder: pathlib.Path, protocol: Protocol, settings: dict[str, Any]
-) -> dict[str, Any] | None:
-  """The newest record of the same protocol and settings; another version of the code may differ."""
-
-  def but_code(values: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if key != "code"}
-
-  as_written = score_files.with_defaults(dataclasses.asdict(protocol))
-  wanted = json.loads(json.dumps([as_written, but_code(settings)]))
-  files = sorted(folder.glob("*.json"), key=lambda file: file.stat().st_mtime, reverse=True)
-  for file in files:
-    record = json.loads(file.read_text())
-    if [score_files.with_defaults(record["protocol"]), but_code(record["settings"])] == wanted:
-      return record
-  return None
 
 
 def _lpips_params(protocol: Protocol, frame_shape: tuple[int, int, int]) -> dict[str, Any] | None:

@@ -25,8 +25,8 @@ LGCVD_VARIANTS = (
 VARIANTS = {
   "glober_clips": ("smoke",),
   "glober_digits": ("64", "smoke", "text"),
-  "glober_sky": ("smoke",),
-  "glober_taichi": ("kl_f4", "smoke"),
+  "glober_sky": ("frames128", "no_cra", "smoke"),
+  "glober_taichi": ("kl_f4", "no_cra", "smoke"),
   "glober_ucf101": (
     "128px", "class_names", "cond", "frames128", "kl_f4", "no_cra", "smoke", "v16x16x32", "v8x8x64"
   ),

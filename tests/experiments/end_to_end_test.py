@@ -238,7 +238,7 @@ def judge(monkeypatch) -> list[np.ndarray]:
     return projection(seen[-1])
 
   monkeypatch.setattr(i3d, "features", features)
-  monkeypatch.setattr(score_clips, "_CHUNK", 2)
+  monkeypatch.setattr(score_clips, "CHUNK", 2)
   return seen
 
 
@@ -255,6 +255,8 @@ def test_a_named_protocol(judge, monkeypatch, workdir, changes) -> None:
   assert record["protocol"] == dataclasses.asdict(protocol)
   real, drawn = judge
   assert len(real) == 6 and len(drawn) == 3
+  assert score_clips.evaluate(workdir, None, protocol, reuse=True) == json.loads(json.dumps(record))
+  assert len(judge) == 2
   settings = record["settings"]
   assert (settings["num_real"], settings["num_drawn"]) == (6, 3)
   assert {"data_fingerprint", "detector_sha256", "steps", "sample", "code"} <= settings.keys()

@@ -11,12 +11,22 @@ import pytest
 
 from configs import lgcvd_bair, lgcvd_digits
 from data import prepare
-from experiments import checks, main, plan, predict, score_prediction, train
+from experiments import (
+  checks,
+  main,
+  plan,
+  predict,
+  score_clips,
+  score_generation,
+  score_prediction,
+  train,
+)
 from tests.lgcvd import tiny
 from tests.weights import require
 from videodiff_jax import lgcvd
 from videodiff_jax.inputs import video_io
-from videodiff_jax.metrics import i3d
+from videodiff_jax.metrics import frechet, i3d
+from videodiff_jax.metrics.clip_protocols import ClipProtocol
 from videodiff_jax.metrics.protocols import Protocol
 from videodiff_jax.pretrained import i3d as i3d_weights
 from videodiff_jax.pretrained import lpips as lpips_weights
@@ -254,6 +264,34 @@ def test_a_protocol_that_cannot_be_done(judge, monkeypatch, workdir, changes, me
     score_prediction.evaluate(workdir, None, "tiny")
   with pytest.raises(checks.UserError, match=r"No protocol 'big'\. Choose one of: tiny"):
     score_prediction.evaluate(workdir, None, "big")
+
+
+def test_generated_videos_are_scored_against_the_test_split(monkeypatch, workdir) -> None:
+  require(i3d_weights.WEIGHTS)
+  seen = []
+
+  def features(chunks, resize: str) -> np.ndarray:
+    seen.append(np.concatenate(list(chunks)))
+    return projection(seen[-1], resize)
+
+  monkeypatch.setattr(i3d, "features", features)
+  monkeypatch.setattr(score_clips, "CHUNK", 2)
+  few = {"num_real": 4, "num_drawn": 3, "num_frames": 10, "splits": ("test",)}
+  protocol = ClipProtocol("drawn", "Of a test.", **few)
+  record = score_generation.evaluate(workdir, None, protocol)
+  real, drawn = seen
+  assert real.shape == (4, 10, SIDE, SIDE, 1) and drawn.shape == (3, 10, SIDE, SIDE, 1)
+  pipeline = lgcvd.Pipeline.from_workdir(workdir)
+  np.testing.assert_array_equal(drawn[2:], pipeline.generate(10, 1, seed=1).videos[:, 0])
+  expected = frechet.fvd(*(projection(clips, "torch") for clips in (real, drawn)))
+  assert record["scores"] == {"generated": {"fvd": pytest.approx(expected)}}
+  assert (
+    json.loads((workdir / "evaluations" / "drawn.json").read_text())["protocol"]["num_real"] == 4
+  )
+  again = score_generation.evaluate(workdir, None, protocol, reuse=True)
+  assert again == json.loads(json.dumps(record)) and len(seen) == 2
+  with pytest.raises(checks.UserError, match="'glober_reconstruction' is of GLOBER's clips"):
+    score_generation.evaluate(workdir, None, "glober_reconstruction")
 
 
 def test_videos_spaced_evenly(judge, workdir) -> None:

@@ -15,14 +15,14 @@ from tests.inputs.make import noise_video
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
-def _write_bair(source: pathlib.Path) -> None:
+def write_bair(source: pathlib.Path) -> None:
   for split in ("train", "test"):
     videos = [noise_video(30, 64, seed) for seed in range(8)]
     payloads = [published.bair_example(dict(enumerate(video))) for video in videos]
     published.write_tfrecords(source / split / "traj_0_to_7.tfrecords", payloads)
 
 
-def _write_cities(source: pathlib.Path) -> None:
+def write_cities(source: pathlib.Path) -> None:
   for split in ("train", "val", "test"):
     for seed in range(3):
       frames = noise_video(30, 64, seed)[:, :32]
@@ -37,8 +37,8 @@ def _write_cities(source: pathlib.Path) -> None:
     ("glober_sky", lambda source: published.write_sky(source, frames=18)),
     ("glober_taichi", lambda source: published.write_taichi(source, frames=18)),
     ("glober_ucf101", lambda source: published.write_ucf101(source, frames=18)),
-    ("lgcvd_bair", _write_bair),
-    ("lgcvd_cityscapes", _write_cities),
+    ("lgcvd_bair", write_bair),
+    ("lgcvd_cityscapes", write_cities),
   ],
 )
 def test_a_miniature_is_trained_on_for_five_steps(config, write, tmp_path) -> None:

@@ -9,7 +9,8 @@ from videodiff_jax.metrics.clip_protocols import CLIP_PROTOCOLS, ClipProtocol
 
 def test_names() -> None:
   assert set(CLIP_PROTOCOLS) == {
-    "styleganv_fvd2048_16f", "styleganv_fvd2048_128f", "glober_reconstruction", "quick"
+    "styleganv_fvd2048_16f", "styleganv_fvd2048_128f", "glober_reconstruction", "quick",
+    "lgcvd_paper_bair_generation",
   }  # fmt: skip
   for name, protocol in CLIP_PROTOCOLS.items():
     assert protocol.name == name and protocol.about

@@ -85,5 +85,16 @@ _PROTOCOLS = (
     num_drawn=64,
     splits=("test",),
   ),
+  ClipProtocol(
+    name="lgcvd_paper_bair_generation",
+    about="For LGC-VD Table 4, of which the release has no evaluation: as many generated videos of "
+    "30 frames as BAIR has test videos, and those. How many the authors drew is not said.",
+    num_real=256,
+    num_drawn=256,
+    num_frames=30,
+    splits=("test",),
+  ),
 )
 CLIP_PROTOCOLS = types.MappingProxyType({protocol.name: protocol for protocol in _PROTOCOLS})
+# Of whole videos that LGC-VD draws from nothing.
+GENERATED_VIDEOS = ("lgcvd_paper_bair_generation",)

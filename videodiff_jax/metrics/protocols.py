@@ -172,6 +172,27 @@ _PROTOCOLS = (
     about="lgcvd_paper_bair, faults and differences included, of 256 random ones of Cityscapes' "
     "1525 test videos: p=2, n=28 of Tables 1 and 5.",
   ),
+  dataclasses.replace(
+    _LGCVD,
+    name="lgcvd_paper_cityscapes_p1",
+    about="lgcvd_paper_cityscapes with p=1, the first row of Table 1. As in the release, image "
+    "metrics begin at the third frame.",
+    past=1,
+  ),
+  dataclasses.replace(
+    _LGCVD,
+    name="lgcvd_paper_bair_n14",
+    about="lgcvd_paper_bair, faults and differences included, with n=14 (Table 3).",
+    num_frames=14,
+  ),
+  dataclasses.replace(
+    _LGCVD,
+    name="lgcvd_paper_bair_p1_n15",
+    about="lgcvd_paper_bair, faults and differences included, with p=1 and n=15 (Table 3). As in "
+    "the release, image metrics begin at the third frame.",
+    past=1,
+    num_frames=15,
+  ),
   _MCVD,
   dataclasses.replace(
     _MCVD,

@@ -1,0 +1,96 @@
+"""--mode=benchmark --table=glober_2: seconds and memory of one clip of 16, 32 and 64 frames.
+
+The network is that of the configuration, its weights are all one number: what they are takes no
+time.
+"""
+
+import resource
+import statistics
+import sys
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from experiments import checks, glober, score_table
+from experiments.tables import SPEED, SPEED_CONFIG, SPEED_METHODS, SPEED_ROWS
+from videodiff_jax.glober import stages
+from videodiff_jax.glober.networks import condition_of
+from videodiff_jax.glober.pipeline import Pipeline
+from videodiff_jax.training import partitioning
+from videodiff_jax.training.writers import format_table
+
+_ROUNDS = 3
+_WEIGHT = 0.02
+
+
+def show(name: str, config: ml_collections.ConfigDict | None) -> str:
+  """Measures on the first device and returns GLOBER Table 2 with a column of ours.
+
+  Args:
+    name: of the table: there is one.
+    config: whose networks and `sample` are measured; by default the paper's, 256 x 256.
+
+  Raises:
+    UserError: another table, or a configuration of another system.
+  """
+  if name != SPEED:
+    raise checks.UserError(f"--mode=benchmark has --table={SPEED}; others are --mode=evaluate's.")
+  config = config or score_table.load(SPEED_CONFIG)
+  if config.system != "glober":
+    raise checks.UserError(f"--table={SPEED} is of system 'glober', not {config.system!r}.")
+  pipeline, rows = untrained(config), []
+  for frames, published in SPEED_ROWS.items():  # the peak of memory only grows: few frames first
+    seconds, gigabytes = measure(pipeline, frames)
+    rows.append((f"F = {frames}", *published, f"{seconds:.2f}s/{gigabytes:.1f}G"))
+  sampled = config.sample
+  steps = f"{sampled.generator.num_steps} + {sampled.decoder.num_steps}"
+  side = config.data.image_size
+  return "\n\n".join(
+    [
+      "GLOBER Table 2: time and memory of one clip, 256 x 256; the paper's on a V100",
+      format_table(rows, ("", *SPEED_METHODS, "here")),
+      f"Here: {side} x {side}, {steps} steps, {config.precision}, one "
+      f"{jax.devices()[0].device_kind}; the median of {_ROUNDS} clips, from noise to uint8 frames, "
+      "compiled before. All frames are drawn at once. Memory: the highest so far, "
+      f"{_memory()[1]}, parameters in float32 included.",
+    ]
+  )
+
+
+def untrained(config: ml_collections.ConfigDict) -> Pipeline:
+  """The configuration's pipeline on one device, with meaningless weights."""
+  states = {
+    name: jax.eval_shape(stages.make_stage(config, name).init, jax.random.key(0))
+    for name in stages.NAMES
+  }
+  ema = {n: {"ema_params": s.ema_params, "statistics": s.statistics} for n, s in states.items()}
+  params: dict[str, Any] = stages.sampling_params(ema | glober.given(config))
+  if condition_of(config) == "text":
+    params["default_text"] = params["null_text"]
+  weights = jax.tree.map(lambda leaf: jnp.full(leaf.shape, _WEIGHT, leaf.dtype), params)
+  return Pipeline(config, weights, partitioning.make_mesh(devices=jax.devices()[:1]))
+
+
+def measure(pipeline: Pipeline, frames: int) -> tuple[float, float]:
+  """Median seconds of a clip of so many frames, and the peak of memory so far in gigabytes."""
+  pipeline = pipeline.with_settings(frames_per_chunk=frames)
+  times = np.linspace(0, pipeline.frame_times[-1], frames)
+  seconds = []
+  for round_number in range(_ROUNDS + 1):
+    began = time.monotonic()
+    pipeline.generate(1, times, seed=round_number)
+    seconds.append(time.monotonic() - began)
+  return statistics.median(seconds[1:]), _memory()[0]
+
+
+def _memory() -> tuple[float, str]:
+  """Peak in gigabytes, and of what."""
+  told = jax.devices()[0].memory_stats() or {}
+  if "peak_bytes_in_use" in told:
+    return told["peak_bytes_in_use"] / 1e9, "of the device"
+  unit = 1 if sys.platform == "darwin" else 1024  # bytes there, else kilobytes
+  return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9, "of the process"

@@ -1,0 +1,198 @@
+"""--mode=evaluate --table=NAME: a table of a paper, its figures beside ours.
+
+A workdir fills the rows whose configuration it was trained with, by the protocols and sampling
+settings that tables.py gives. What was evaluated before, in the same way, is not done again.
+"""
+
+import dataclasses
+import functools
+import json
+import pathlib
+import runpy
+from collections.abc import Sequence
+from typing import Any
+
+import ml_collections
+from absl import logging
+
+from experiments import checks, score_clips, score_files, score_generation, score_prediction
+from experiments.tables import SPEED, TABLES, Measure, Table
+from videodiff_jax.metrics.clip_protocols import CLIP_PROTOCOLS, ClipProtocol
+from videodiff_jax.metrics.protocols import PROTOCOLS, Protocol
+from videodiff_jax.training.workdir import read_config
+from videodiff_jax.training.writers import format_table
+
+_ROOT = pathlib.Path(__file__).resolve().parents[1]
+_SMOKE = "smoke"
+_NOT_RUN = "not run"
+# What a row's configuration and a workdir's have in common; the rest is how it was trained.
+_IDENTITY = {
+  "glober": (
+    "data.name", "data.image_size", "data.num_frames", "model.video_encoder.multipliers",
+    "model.video_encoder.out_channels",
+  ),
+  "lgcvd": (
+    "data.name", "data.image_size", "model.sequence_encoder", "objective.two_stage",
+    "diffusion.process.prediction_type",
+  ),
+}  # fmt: skip
+
+Records = dict[Measure, dict[str, Any]]
+
+
+def run(name: str, workdirs: Sequence[pathlib.Path]) -> str:
+  """Evaluates what the workdirs can fill and returns the table.
+
+  Args:
+    name: of a table; with ':smoke' the same code on a few clips of runs of ':smoke'
+      configurations, whose figures mean nothing.
+    workdirs: of trained runs, in any order; none prints the paper's figures.
+
+  Raises:
+    UserError: no such table, a workdir that fills none of its rows, two that fill the same.
+  """
+  table, smoke = find(name)
+  configs = {m.config: load(m.config, smoke) for row in table.rows for m in row.ours}
+  runs = assign(name, configs, workdirs)
+  records: Records = {}
+  for measure in [m for row in table.rows for m in row.ours if m.config in runs]:
+    workdir = runs[measure.config]
+    logging.info("%s by %s, %s", workdir, measure.protocol, dict(measure.sample) or "as configured")
+    records[measure] = _evaluate(workdir, configs[measure.config], measure, smoke)
+  return report(table, runs, records, smoke)
+
+
+def find(name: str) -> tuple[Table, bool]:
+  """The table of a name, and whether ':smoke' was joined to it."""
+  table, _, variant = name.partition(":")
+  if table == SPEED:
+    raise checks.UserError(f"--table={SPEED} is of time and memory: give it to --mode=benchmark.")
+  if table not in TABLES:
+    raise checks.UserError(f"No table {table!r}. Choose one of: {', '.join([*TABLES, SPEED])}.")
+  if variant not in ("", _SMOKE):
+    raise checks.UserError(f"No variant {variant!r} of a table; there is {_SMOKE!r} alone.")
+  return TABLES[table], variant == _SMOKE
+
+
+def load(name: str, smoke: bool = False) -> ml_collections.ConfigDict:
+  """'file:variants' -> its configuration."""
+  file, _, variants = name.partition(":")
+  get_config = runpy.run_path(str(_ROOT / "configs" / f"{file}.py"))["get_config"]
+  return get_config(f"{variants},{_SMOKE}" if smoke else variants)
+
+
+def identity(config: ml_collections.ConfigDict) -> dict[str, str]:
+  """What makes a run that of a row: key -> JSON."""
+  found = {
+    key: functools.reduce(lambda tree, part: tree[part], key.split("."), config)
+    for key in _IDENTITY[config.system]
+  }
+  if config.system == "glober":
+    told = config.condition == "class" or (
+      config.condition == "text" and config.text.source != "prompt"
+    )
+    found["condition"] = "each video's own" if told else "none, or one for all"
+    found["loss.lambda_cra > 0"] = config.loss.lambda_cra > 0
+  return {"system": config.system} | {key: json.dumps(value) for key, value in found.items()}
+
+
+def assign(
+  name: str,
+  configs: dict[str, ml_collections.ConfigDict],
+  workdirs: Sequence[pathlib.Path],
+) -> dict[str, pathlib.Path]:
+  """Name of a configuration -> the workdir that was trained with it."""
+  runs = {workdir: identity(read_config(workdir)) for workdir in workdirs}
+  wanted = {config: identity(values) for config, values in configs.items()}
+  found: dict[str, pathlib.Path] = {}
+  for workdir, of in runs.items():
+    fitting = [config for config, values in wanted.items() if values == of]
+    if not fitting:
+      raise checks.UserError(f"{workdir} fills no row of table {name}:\n" + _apart(of, wanted))
+    for config in fitting:
+      if config in found:
+        raise checks.UserError(f"{found[config]} and {workdir} are both of {config}: give one.")
+      found[config] = workdir
+  return found
+
+
+def _apart(of: dict[str, str], wanted: dict[str, dict[str, str]]) -> str:
+  """A line a configuration: what the run has otherwise."""
+  lines = []
+  for config, values in wanted.items():
+    differ = [key for key in values if values[key] != of.get(key)]
+    told = ", ".join(f"{key} {of.get(key, 'absent')}, not {values[key]}" for key in differ)
+    lines.append(f"  {config}: it has {told}")
+  return "\n".join(lines)
+
+
+def _evaluate(
+  workdir: pathlib.Path, config: ml_collections.ConfigDict, measure: Measure, smoke: bool
+) -> dict[str, Any]:
+  config = config.copy_and_resolve_references()
+  config.sample.update(dict(measure.sample))
+  protocol = (PROTOCOLS | CLIP_PROTOCOLS)[measure.protocol]
+  if smoke:
+    protocol = _few(protocol)
+  if isinstance(protocol, Protocol):
+    return score_prediction.evaluate(workdir, config, protocol, reuse=True)
+  module = score_clips if config.system == "glober" else score_generation
+  return module.evaluate(workdir, config, protocol, reuse=True)
+
+
+def _few(protocol: Protocol | ClipProtocol) -> Protocol | ClipProtocol:
+  """The protocol on so few clips that its code alone is shown to run."""
+  if isinstance(protocol, Protocol):
+    few = {"num_videos": 2, "trajectories": 2, "sampler_steps": 2, "best": "video"}
+    few["lpips_required"] = False
+  else:
+    few = {"num_real": 4, "num_drawn": 4}
+  name = f"{protocol.name}_{_SMOKE}"
+  return dataclasses.replace(protocol, name=name, about="Its figures mean nothing.", **few)
+
+
+def report(table: Table, runs: dict[str, pathlib.Path], records: Records, smoke: bool) -> str:
+  """The table as text."""
+  rows = []
+  for row in table.rows:
+    ours = [_cell(measure, records) for measure in row.ours] or [""] * len(row.paper)
+    cells = [cell for pair in zip(row.paper, ours, strict=True) for cell in pair]
+    rows.append((row.name, *cells))
+  heading = ("", *(text for column in table.columns for text in (column, "here")))
+  parts = [table.title, format_table(rows, heading), *table.notes, _legend(table, runs)]
+  if records:
+    parts.append("[low, high]: 95 % over the choice of videos, not over training.")
+  if smoke:
+    parts.append("':smoke': the figures here mean nothing.")
+  return "\n\n".join(parts)
+
+
+def _cell(measure: Measure, records: Records) -> str:
+  if measure not in records:
+    return _NOT_RUN
+  group, *names = measure.score.split(".")
+  figures, ends = (records[measure][kind][group] for kind in ("scores", "intervals"))
+  for name in names:
+    figures, ends = figures.get(name), (ends or {}).get(name)
+    if figures is None:
+      return "left out"
+  return score_files.cell(figures, ends)
+
+
+def _legend(table: Table, runs: dict[str, pathlib.Path]) -> str:
+  """What each figure of ours is of."""
+  used: dict[str, tuple[list[str], list[str]]] = {}
+  for row in table.rows:
+    for measure in row.ours:
+      for known, name in zip(
+        used.setdefault(measure.config, ([], [])), (row.name, measure.protocol)
+      ):
+        if name not in known:
+          known.append(name)
+  lines = []
+  for config, (names, protocols) in used.items():
+    file, _, variants = config.partition(":")
+    path = f"configs/{file}.py" + (f":{variants}" if variants else "")
+    told = f"{path}, {' and '.join(protocols)}: {runs.get(config, _NOT_RUN)}"
+    lines.append(f"  {'; '.join(names)}\n    {told}")
+  return "Here, by --config, protocol and workdir:\n" + "\n".join(lines)

@@ -1,0 +1,254 @@
+"""The papers' tables: their figures are consistent, and ours come from the run that a row names."""
+
+import dataclasses
+import re
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from experiments import benchmark_table, checks, score_clips, score_prediction, score_table, tables
+from experiments.tables import TABLES, Measure
+from tests.glober import tiny
+from videodiff_jax.metrics.clip_protocols import CLIP_PROTOCOLS, GENERATED_VIDEOS
+from videodiff_jax.metrics.protocols import PROTOCOLS
+from videodiff_jax.training.workdir import write_config
+
+CRA = "glober_ucf101:class_names"
+NO_CRA = "glober_ucf101:class_names,no_cra"
+
+
+def measures(name: str) -> list[Measure]:
+  return [measure for row in TABLES[name].rows for measure in row.ours]
+
+
+def figures(name: str) -> dict[str, tuple[str, ...]]:
+  return {row.name: row.paper for row in TABLES[name].rows}
+
+
+# ---- the data
+
+
+def test_every_table_of_figures_is_there() -> None:
+  of_glober = {f"glober_{number}" for number in ("1a", "1b", "1c", "1d", *"34567")}
+  assert set(TABLES) == of_glober | {f"lgcvd_{number}" for number in range(1, 6)}
+  assert tables.SPEED == "glober_2" and tables.SPEED not in TABLES
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_table_is_whole_and_each_figure_of_ours_can_be_measured(name: str) -> None:
+  table = TABLES[name]
+  assert table.notes and measures(name)
+  for row in table.rows:
+    assert len(row.paper) == len(table.columns)
+    assert len(row.ours) in (0, len(table.columns))
+  for measure in measures(name):
+    config = score_table.load(measure.config)
+    checks.check_config(config)
+    assert {key for key, _ in measure.sample} <= set(config.sample)
+    group = measure.score.split(".")[0]
+    if measure.protocol in CLIP_PROTOCOLS:
+      protocol = CLIP_PROTOCOLS[measure.protocol]
+      assert group == protocol.drawn
+      if config.system == "glober":
+        assert protocol.num_frames == config.data.num_frames
+      else:
+        assert measure.protocol in GENERATED_VIDEOS
+    else:
+      assert config.system == "lgcvd" and group in ("prediction", "interpolation")
+      assert measure.protocol in PROTOCOLS
+
+
+@pytest.mark.parametrize("name", ["lgcvd_1", "lgcvd_3"])
+def test_p_and_n_of_a_row_are_those_of_its_protocol(name: str) -> None:
+  for row in TABLES[name].rows:
+    past, _, ahead = map(int, re.search(r"(\d+)/(\d+)/(\d+)", row.name).groups())
+    for measure in row.ours:
+      protocol = PROTOCOLS[measure.protocol]
+      assert (protocol.past, protocol.num_frames, protocol.trajectories) == (past, ahead, 100)
+
+
+def test_sizes_are_those_of_the_titles() -> None:
+  for name in TABLES:
+    for row in TABLES[name].rows:
+      told = re.search(r"(\d+) x \1", f"{row.name} {TABLES[name].title}")
+      for measure in row.ours:
+        if told and name != "glober_4":
+          assert score_table.load(measure.config).data.image_size == int(told[1])
+
+
+def test_the_paper_read_as_its_tables_agree_with_each_other() -> None:
+  sweep = {row.name: row for row in TABLES["glober_6"].rows}
+  best = min(sweep.values(), key=lambda row: float(row.paper[0]))
+  assert best.paper == figures("glober_3")["UCF-101, w/o CRA"] == ("106.7",)
+  assert {row.ours[0].config for row in sweep.values()} == {NO_CRA}
+  assert dict(best.ours[0].sample) == {"guidance_decoder": 6.0}
+  headline = TABLES["glober_1d"].rows[-1]
+  (twelve,) = [row for row in TABLES["glober_7"].rows if row.name == "mu = 12"]
+  assert headline.paper == twelve.paper == ("168.9",) and headline.ours == twelve.ours
+  shapes = figures("glober_4")
+  generated = [float(shapes[name][1]) for name in ("16 x 16 x 16", "16 x 16 x 32")]
+  assert generated[0] - generated[1] == pytest.approx(39.2)
+  assert figures("lgcvd_5")["full"] == tuple(
+    figure.split()[0] for figure in figures("lgcvd_1")["LGC-VD, 2/6/28"]
+  )
+
+
+def test_what_is_lost_or_read_is_told() -> None:
+  for name in ("glober_6", "glober_7"):
+    assert any("mu = 0 is the unconditional branch" in note for note in TABLES[name].notes)
+  assert any("partly lost" in note for note in TABLES["glober_4"].notes)
+  assert any("mu = 12" in note for note in TABLES["glober_1d"].notes)
+
+
+# ---- which run fills which row
+
+
+def make_run(folder: Any, config: str) -> Any:
+  folder.mkdir()
+  write_config(folder, score_table.load(config))
+  return folder
+
+
+@pytest.fixture
+def evaluated(monkeypatch) -> list[tuple]:
+  """What was evaluated, instead of its evaluation."""
+  calls = []
+
+  def evaluate(workdir: Any, config: ConfigDict, protocol: Any, reuse: bool) -> dict:
+    assert reuse
+    calls.append((workdir.name, config, protocol))
+    row = {"fvd": 100.0 + len(calls), "psnr": 20.0}
+    group = getattr(protocol, "drawn", "prediction")
+    rows = row if group != "prediction" else {"predicted": row}
+    ends = {"fvd": [99.0, 199.0]} if group != "prediction" else {"predicted": {}}
+    return {"scores": {group: rows}, "intervals": {group: ends}}
+
+  monkeypatch.setattr(score_clips, "evaluate", evaluate)
+  monkeypatch.setattr(score_prediction, "evaluate", evaluate)
+  return calls
+
+
+def line_of(report: str, row: str) -> list[str]:
+  (line,) = [line for line in report.splitlines() if line.startswith(f"{row}  ")]
+  return re.split(r" {2,}", line.strip())
+
+
+def test_each_workdir_fills_its_row_and_the_others_are_not_run(evaluated, tmp_path) -> None:
+  runs = [make_run(tmp_path / "b", NO_CRA), make_run(tmp_path / "a", "glober_sky")]
+  report = score_table.run("glober_3", runs)
+  assert [call[0] for call in evaluated] == ["b", "a"]
+  assert line_of(report, "UCF-101, w/o CRA")[1:] == ["106.7", "101 [99, 199]"]
+  assert line_of(report, "Sky Time-lapse, w/ CRA")[1:] == ["63.5", "102 [99, 199]"]
+  for row in ("UCF-101, w/ CRA", "TaiChi-HD, w/o CRA"):
+    assert line_of(report, row)[-1] == "not run"
+  assert f"configs/{NO_CRA.replace(':', '.py:')}, glober_reconstruction: {runs[0]}" in report
+  assert {protocol.name for _, _, protocol in evaluated} == {"glober_reconstruction"}
+
+
+def test_a_sweep_is_of_one_run(evaluated, tmp_path) -> None:
+  run = make_run(tmp_path / "run", CRA)
+  score_table.run("glober_7", [run])
+  scales = [config.sample.guidance_generator for _, config, _ in evaluated]
+  assert scales == [0.0, 3.0, 6.0, 9.0, 12.0, 15.0]
+  assert {config.sample.guidance_decoder for _, config, _ in evaluated} == {6.0}
+  with pytest.raises(checks.UserError, match=r"loss\.lambda_cra > 0 true, not false"):
+    score_table.run("glober_6", [run])
+
+
+def test_a_class_table_stands_for_class_names(evaluated, tmp_path) -> None:
+  score_table.run("glober_7", [make_run(tmp_path / "run", "glober_ucf101:cond")])
+  assert len(evaluated) == 6
+  with pytest.raises(checks.UserError, match='condition "none, or one for all", not "each'):
+    score_table.run("glober_7", [make_run(tmp_path / "other", "glober_ucf101")])
+
+
+def test_the_paper_alone(evaluated) -> None:
+  report = score_table.run("lgcvd_3", [])
+  assert not evaluated and report.count("not run") == 9 + 1
+  assert line_of(report, "SLAMP, 2/10/28")[1:] == ["245.0", "19.7", "0.818"]
+
+
+def test_a_figure_that_an_evaluation_left_out(evaluated, tmp_path) -> None:
+  report = score_table.run("lgcvd_3", [make_run(tmp_path / "run", "lgcvd_bair")])
+  row = line_of(report, "LGC-VD, 1/7/15")
+  assert row[1:] == ["80.9", "101", "21.8", "left out", "0.891", "left out"]
+
+
+def test_smoke_takes_few_clips_of_smoke_runs(evaluated, tmp_path) -> None:
+  run = make_run(tmp_path / "run", "lgcvd_cityscapes:baseline,smoke")
+  report = score_table.run("lgcvd_5:smoke", [run])
+  assert "the figures here mean nothing" in report
+  ((_, config, protocol), *_) = evaluated
+  assert config.model.channels == 8 and not config.model.sequence_encoder
+  assert (protocol.num_videos, protocol.trajectories, protocol.lpips_required) == (2, 2, False)
+  assert protocol.name == "lgcvd_paper_cityscapes_smoke"
+  with pytest.raises(checks.UserError, match="fills no row"):
+    score_table.run("lgcvd_5", [run])
+
+
+@pytest.mark.parametrize(
+  ("name", "said"),
+  [
+    ("glober_9", r"No table 'glober_9'\. Choose one of: glober_1a, .*lgcvd_5, glober_2"),
+    ("glober_2", "time and memory: give it to --mode=benchmark"),
+    ("glober_3:quick", "No variant 'quick' of a table; there is 'smoke' alone"),
+  ],
+)
+def test_no_such_table(name: str, said: str) -> None:
+  with pytest.raises(checks.UserError, match=said):
+    score_table.run(name, [])
+
+
+def test_two_runs_of_one_row_are_refused(tmp_path) -> None:
+  runs = [make_run(tmp_path / name, "glober_sky") for name in ("one", "two")]
+  with pytest.raises(checks.UserError, match=r"one and .*two are both of glober_sky: give one"):
+    score_table.run("glober_1a", runs)
+
+
+# ---- Table 2
+
+
+def test_time_and_memory_stand_beside_the_paper_s(monkeypatch) -> None:
+  monkeypatch.setattr(benchmark_table, "untrained", lambda config: config.data.image_size)
+  monkeypatch.setattr(benchmark_table, "measure", lambda side, frames: (frames / side, 2.0))
+  report = benchmark_table.show("glober_2", score_table.load("glober_ucf101:smoke"))
+  for frames in (16, 32, 64):
+    here = f"{frames / 32:.2f}s/2.0G"
+    assert line_of(report, f"F = {frames}")[1:] == [*tables.SPEED_ROWS[frames], here]
+  assert "32 x 32, 2 + 2 steps, float32, one cpu" in report
+
+
+def test_all_frames_of_a_clip_are_drawn_at_once_and_without_training(monkeypatch) -> None:
+  drawn = []
+
+  def generate(self: benchmark_table.Pipeline, count: int, times: Any, seed: int) -> None:
+    drawn.append((count, len(times), self.config.sample.frames_per_chunk))
+
+  monkeypatch.setattr(benchmark_table.Pipeline, "generate", generate)
+  pipeline = benchmark_table.untrained(tiny.config())
+  seconds, gigabytes = benchmark_table.measure(pipeline, 64)
+  assert seconds > 0 and gigabytes > 0
+  assert drawn == [(1, 64, 64)] * 4  # the first compiles
+  trained = jax.tree.map(np.shape, tiny.sampling_params())
+  assert jax.tree.map(np.shape, pipeline.params) == trained
+
+
+def test_other_tables_are_not_timed() -> None:
+  with pytest.raises(checks.UserError, match="has --table=glober_2; others"):
+    benchmark_table.show("glober_3", None)
+  with pytest.raises(checks.UserError, match="of system 'glober', not 'lgcvd'"):
+    benchmark_table.show("glober_2", score_table.load("lgcvd_bair:smoke"))
+
+
+def test_protocols_of_the_tables_are_the_published_ones_changed_as_they_say() -> None:
+  base = PROTOCOLS["lgcvd_paper_bair"]
+  for name, changes in (
+    ("lgcvd_paper_bair_n14", {"num_frames": 14}),
+    ("lgcvd_paper_bair_p1_n15", {"past": 1, "num_frames": 15}),
+    ("lgcvd_paper_cityscapes_p1", {"past": 1}),
+  ):
+    ours = PROTOCOLS[name]
+    assert ours == dataclasses.replace(base, name=name, about=ours.about, **changes)
