@@ -20,7 +20,7 @@ __all__ = ["UserError", "told"]  # where the other modes take them from
 
 # Keys that may differ between a workdir's config.json and the run that goes on in it.
 _MAY_CHANGE = ("ablation", "after", "evaluate", "mesh", "precision", "remat", "sample", "stages")
-_MAY_CHANGE_DATA = ("dir", "threads")
+_MAY_CHANGE_DATA = ("cache", "dir", "threads")
 _MAY_CHANGE_TRAIN = (
   "accumulate", "checkpoint_every", "keep", "log_every", "preview_every", "steps"
 )  # fmt: skip

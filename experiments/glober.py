@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from experiments import texts
+from experiments import caches, texts
 from experiments.errors import UserError, choice
 from videodiff_jax.diffusion import guidance, noise, samplers
 from videodiff_jax.glober import adversarial, frame_stage, initial, networks, sampling, stages
@@ -47,6 +47,7 @@ def store_options(config: ml_collections.ConfigDict) -> dict[str, Any]:
 def check(config: ml_collections.ConfigDict) -> None:
   data, model, loss = config.data, config.model, config.loss
   texts.check(config)
+  choice("data.cache", data.cache, caches.USES)
   choice("data.frame_time", data.frame_time, ("index / F", "index / (F - 1)"))
   choice("model.frame_control.which", model.frame_control.which, ("all", "down"))
   choice("model.video_encoder.head", model.video_encoder.head, ("joint", "split_first"))

@@ -19,13 +19,13 @@ from videodiff_jax.training import config_flag
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 _MODES = (
   "train", "sample", "redraw", "reconstruct", "evaluate", "predict", "interpolate", "ablation",
-  "report", "compare", "plan", "benchmark", "doctor"
+  "cache", "report", "compare", "plan", "benchmark", "doctor"
 )  # fmt: skip
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "configs/NAME.py[:variant,variant]")
 # Flags of sampling that one system alone understands.
 _FLAGS_OF = {
-  "glober": ("frame_times", "start", "end", "guidance_scale", "class_label", "prompts"),
+  "glober": ("frame_times", "start", "end", "guidance_scale", "class_label", "prompts", "cache"),
   "lgcvd": ("trajectories", "past", "future", "gap"),
 }
 _WORKDIR = flags.DEFINE_string(
@@ -37,11 +37,20 @@ _MODE = flags.DEFINE_enum(
   "GLOBER's redraw: a saved sample's global features at other times; reconstruct: a video file or "
   "the test split. LGC-VD's predict: what follows a video file or the first frames of the test "
   "split; interpolate: frames between given ones; ablation: trains and compares the variants of "
-  "config.ablation in folders of --workdir. report: report.html, the run as one page. "
+  "config.ablation in folders of --workdir. cache: computes once what a workdir's frozen networks "
+  "make of the training split, which its later stages then read. report: report.html, the run as "
+  "one page. "
   "compare A.json B.json ...: score files side by side. plan: parameters, FLOPs and bytes. "
   "benchmark: speed. doctor: versions, devices, optional parts.",
 )  # fmt: skip
 _STAGE = flags.DEFINE_string("stage", None, "train: only this stage.")
+flags.DEFINE_enum(
+  "cache",
+  None,
+  ("latents", "global_features"),
+  "cache, GLOBER: latents, what the KL-VAE makes of each frame, for the autoencoder's stage; "
+  "global_features, what the video encoder makes of each clip, for the generator's.",
+)
 flags.DEFINE_integer(
   "num_videos", None, "Videos to draw; config.sample.num_videos by default.", lower_bound=1
 )
@@ -217,6 +226,7 @@ def mode_function(system: str, mode: str) -> Callable[..., None]:
   """What a mode runs for a system: (workdir, configuration or None, flags)."""
   from experiments import (
     ablation,
+    cache,
     checks,
     evaluate,
     predict,
@@ -234,6 +244,7 @@ def mode_function(system: str, mode: str) -> Callable[..., None]:
       "sample": sample.sample,
       "redraw": sample.redraw,
       "reconstruct": sample.reconstruct,
+      "cache": cache.make,
       "evaluate": lambda workdir, config, options: (
         score_clips.evaluate(workdir, config, options.protocol)
         if options.protocol

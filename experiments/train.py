@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 
 import videodiff_jax
 from data import prepare
-from experiments import checks, start_table, systems, texts
+from experiments import caches, checks, start_table, systems, texts
 from videodiff_jax.inputs import clips, video_io
 from videodiff_jax.inputs.frame_store import FrameStore
 from videodiff_jax.training import loop, partitioning
@@ -125,6 +125,8 @@ def _train_stage(
   system = systems.of(config)
   content, other = system.CONTENTS[name]
   sampler = clip_sampler(config, content, **other)
+  frozen = system.stages.frozen_networks(name, ema)
+  moments = caches.find(config, workdir, name, store, sampler, frozen)
 
   def batches(start_examples: int) -> Iterator[dict[str, np.ndarray]]:
     stream = clips.batches(
@@ -136,6 +138,7 @@ def _train_stage(
       jax.process_index(),
       jax.process_count(),
       num_threads=config.data.threads,
+      moments=moments,
     )
     return stream if text is None else (text.add_to(batch, "train") for batch in stream)
 
@@ -150,7 +153,7 @@ def _train_stage(
   return loop.train(
     system.stages.make_stage(config, name),
     run,
-    system.stages.frozen_networks(name, ema),
+    frozen,
     batches,
     shown_batch,
     _preview_writer(workdir / name / "previews"),

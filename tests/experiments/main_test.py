@@ -131,6 +131,7 @@ def test_benchmark_where_diffusers_cannot_be_imported(command, monkeypatch, erro
   [
     ("lgcvd", "--guidance_scale=2"),
     ("lgcvd", "--frame_times=0,1"),
+    ("lgcvd", "--cache=latents"),
     ("glober", "--trajectories=2"),
     ("glober", "--gap=3"),
   ],

@@ -107,9 +107,16 @@ def encode_frames(
   """
   flat = to_float(frames).reshape(-1, *frames.shape[-3:])
   posterior = kl_vae.apply(params, flat, method="encode")
+  return standardised(posterior, statistics, frames.shape[:-3], key)
+
+
+def standardised(
+  posterior: Gaussian, statistics: Statistics, shape: tuple[int, ...], key: jax.Array | None
+) -> jax.Array:
+  """Posteriors of prod(shape) frames -> latents (*shape, H', W', C'), as `encode_frames`."""
   z = posterior.mean if key is None else posterior.sample(key)
   z = (z - statistics["mean"]) / statistics["std"]
-  return z.reshape(*frames.shape[:-3], *z.shape[1:])
+  return z.reshape(*shape, *z.shape[1:])
 
 
 def decode_frames(kl_vae: KLVAE, params: Any, statistics: Statistics, z: jax.Array) -> jax.Array:

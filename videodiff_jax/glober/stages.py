@@ -9,8 +9,8 @@ import ml_collections
 import optax
 from einops import rearrange
 
-from videodiff_jax.glober import adversarial, conditions, generator, initial, sampling
-from videodiff_jax.glober.autoencoder import decode_frames, encode_frames, reconstruction
+from videodiff_jax.glober import adversarial, conditions, generator, initial, posteriors, sampling
+from videodiff_jax.glober.autoencoder import decode_frames, reconstruction
 from videodiff_jax.glober.frame_stage import kl_vae_stage
 from videodiff_jax.glober.networks import Networks, build
 from videodiff_jax.training import optimizers, partitioning, state
@@ -91,8 +91,8 @@ def autoencoder_stage(config: ml_collections.ConfigDict, networks: Networks) -> 
     """The losses of Eq. 8 without CRA, and the target latents."""
     keys = jax.random.split(key, 3)
     encode = [
-      encode_frames(kl_vae, frozen["kl_vae"], statistics["latents"], batch[name], k)
-      for name, k in (("key_frames", keys[0]), ("target_frames", keys[1]))
+      posteriors.draw_latents(networks, frozen, statistics["latents"], batch, which, k)
+      for which, k in (("key", keys[0]), ("target", keys[1]))
     ]
     out = reconstruction(
       model, process, params, *encode, batch["target_times"],
@@ -194,7 +194,7 @@ def autoencoder_stage(config: ml_collections.ConfigDict, networks: Networks) -> 
 
   def measure(frozen: Any, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
     raw = channel_statistics(networks.latent_shape[-1])
-    return {"latents": encode_frames(kl_vae, frozen["kl_vae"], raw, batch["key_frames"], key)}
+    return {"latents": posteriors.draw_latents(networks, frozen, raw, batch, "key", key)}
 
   def preview(train: TrainState, frozen: Any, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
     params = frozen | {
@@ -234,14 +234,7 @@ def generator_stage(config: ml_collections.ConfigDict, networks: Networks) -> St
   def posterior_samples(frozen: Any, batch: Batch, key: jax.Array, draws: int) -> jax.Array:
     """(b * draws, H'', W'', C'') samples of Eq. 1, `draws` of each clip."""
     keys = jax.random.split(key)
-    latents = encode_frames(
-      networks.kl_vae,
-      frozen["kl_vae"],
-      frozen["latent_statistics"],
-      batch["key_frames"],
-      keys[0],
-    )
-    posterior = networks.autoencoder.apply(frozen["autoencoder"], latents, method="encode")
+    posterior = posteriors.global_feature(networks, frozen, batch, keys[0])
     repeated = jax.tree.map(lambda x: jnp.repeat(x, draws, axis=0), posterior)
     return repeated.sample(keys[1])
 

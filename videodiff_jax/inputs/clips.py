@@ -14,6 +14,7 @@ import numpy as np
 from absl import flags, logging
 
 from videodiff_jax.inputs.frame_store import FrameStore
+from videodiff_jax.inputs.moments import Moments
 
 CONTENTS = ("frames", "pairs", "keys", "clip")
 SAMPLINGS = ("video", "clip")
@@ -138,30 +139,50 @@ class _Draw:
 class _Read:
   """A clip's places to its arrays; runs in the loader's threads."""
 
-  def __init__(self, store: FrameStore, sampler: ClipSampler):
-    self._store, self._sampler = store, sampler
+  def __init__(self, store: FrameStore, sampler: ClipSampler, moments: Moments | None):
+    self._store, self._sampler, self._moments = store, sampler, moments
     self._keys = np.zeros(0, np.int64)
     if sampler.content in ("pairs", "keys"):
       self._keys = keyframe_indices(sampler.num_frames, sampler.num_keyframes)
 
   def __call__(self, draw: dict[str, Any]) -> dict[str, np.ndarray]:
-    sampler, store, keys, targets = self._sampler, self._store, self._keys, draw["targets"]
-    wanted, places = np.unique(np.concatenate([keys, targets]), return_inverse=True)
-    frames = store.read(draw["video"], draw["start"] + wanted * draw["stride"])[places]
-    if draw["flip"]:
-      frames = frames[:, :, ::-1]
+    sampler, keys, targets = self._sampler, self._keys, draw["targets"]
     example = {
       "video": np.int32(draw["video"]),
       "start": np.int32(draw["start"]),
-      "label": np.int32(store.videos[draw["video"]]["label"]),
+      "label": np.int32(self._store.videos[draw["video"]]["label"]),
     }
     if sampler.content in ("frames", "clip"):
-      return example | {"frames": frames}
+      return example | {"frames": self._frames(draw, targets)}
+    if sampler.content == "pairs":
+      divisor = sampler.frame_time_divisor or sampler.num_frames
+      example["target_times"] = (targets / divisor).astype(np.float32)
+    if self._moments is not None:
+      return example | self._of_moments(draw)
+    frames = self._frames(draw, np.concatenate([keys, targets]))
     example["key_frames"] = frames[: len(keys)]
     if sampler.content == "pairs":
       example["target_frames"] = frames[len(keys) :]
-      divisor = sampler.frame_time_divisor or sampler.num_frames
-      example["target_times"] = (targets / divisor).astype(np.float32)
+    return example
+
+  def _frames(self, draw: dict[str, Any], indices: np.ndarray) -> np.ndarray:
+    wanted, places = np.unique(indices, return_inverse=True)
+    frames = self._store.read(draw["video"], draw["start"] + wanted * draw["stride"])[places]
+    return frames[:, :, ::-1] if draw["flip"] else frames
+
+  def _of_moments(self, draw: dict[str, Any]) -> dict[str, np.ndarray]:
+    moments, video, flip = self._moments, draw["video"], draw["flip"]
+    if moments.kind == "global_features":
+      return {"global_features": moments.read(video, draw["start"], flip)}
+    read = {"key_moments": self._keys}
+    if self._sampler.content == "pairs":
+      read["target_moments"] = draw["targets"]
+    example = {
+      name: moments.read(video, draw["start"] + indices * draw["stride"], flip)
+      for name, indices in read.items()
+    }
+    if moments.target_frames and "target_moments" in read:
+      example["target_frames"] = self._frames(draw, draw["targets"])
     return example
 
 
@@ -175,6 +196,7 @@ def batches(
   process_count: int = 1,
   num_workers: int = 0,
   num_threads: int = 4,
+  moments: Moments | None = None,
 ) -> Iterator[dict[str, np.ndarray]]:
   """Endless batches of this process's share of the examples, b = global_batch / process_count.
 
@@ -193,11 +215,14 @@ def batches(
     num_workers: processes that read ahead. Threads alone are faster on few cores; each worker
       keeps its own frames in memory.
     num_threads: threads that read ahead, a batch each: they bound the memory taken.
+    moments: in place of the frames of 'pairs' and 'keys'.
 
   Returns:
     Iterator over dicts: `video`, `start` (in stored frames), `label`, each int32 (b,), and by
     content `frames` uint8 (b, n, h, w, c), `key_frames` (b, K, h, w, c), `target_frames`
-    (b, T, h, w, c) with `target_times` float32 (b, T), strictly increasing.
+    (b, T, h, w, c) with `target_times` float32 (b, T), strictly increasing. With moments,
+    `key_moments` (b, K, H', W', 2 C') and `target_moments`, or `global_features` (b, H'', W'',
+    2 C'') alone.
 
   Raises:
     ValueError: the batch does not divide by the processes, or no video is long enough.
@@ -211,7 +236,7 @@ def batches(
   starts = [count_starts(store, dataclasses.replace(sampler, stride=stride)) for stride in strides]
   draw = _Draw(sampler, np.stack(starts), seed)
   examples = grain.MapDataset.range(_ENDLESS)[start_examples + process_index :: process_count]
-  examples = examples.map(draw).map(_Read(store, sampler))
+  examples = examples.map(draw).map(_Read(store, sampler, moments))
   loader = examples.batch(global_batch // process_count).to_iter_dataset(
     grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=num_threads)
   )
@@ -222,6 +247,20 @@ def batches(
       grain.MultiprocessingOptions(num_workers=num_workers, per_worker_buffer_size=2)
     )
   return iter(loader)
+
+
+def read_clip(
+  store: FrameStore,
+  sampler: ClipSampler,
+  video: int,
+  start: int,
+  flip: bool,
+  moments: Moments | None = None,
+) -> dict[str, np.ndarray]:
+  """The example of `batches` that is one clip, of content 'keys' or 'clip'."""
+  places = np.arange(sampler.num_frames if sampler.content == "clip" else 0)
+  draw = {"video": video, "start": start, "flip": flip, "stride": sampler.stride, "targets": places}
+  return _Read(store, sampler, moments)(draw)
 
 
 def evaluation_clips(

@@ -233,12 +233,17 @@ def _next_batch(
 def _speeds(
   speed: float, batch: dict, run: Run, flops_per_step: int, waited: float, clock: "_Clock"
 ) -> dict[str, float]:
-  frames = sum(x.shape[1] for name, x in batch.items() if name.endswith("frames"))
+  # Moments stand for frames, or come beside them.
+  counts = {
+    name.split("_")[0]: x.shape[1]
+    for name, x in batch.items()
+    if name.endswith(("frames", "moments"))
+  }
   devices = run.mesh.devices.size
   per_device = flops_per_step * speed / devices
   values = {
     "steps_per_s": speed,
-    "frames_per_s": speed * run.batch_size * frames,
+    "frames_per_s": speed * run.batch_size * sum(counts.values()),
     "gflops_per_s": flops_per_step * speed / 1e9,
     "input_wait": waited / max(clock.seconds(), 1e-9),
   }

@@ -1,0 +1,127 @@
+"""What --mode=cache has made: which file a stage reads in place of frames, if any."""
+
+import json
+import os
+import pathlib
+from typing import Any
+
+import ml_collections
+import numpy as np
+from absl import logging
+
+from experiments.errors import UserError, told
+from videodiff_jax.inputs import clips, moments
+from videodiff_jax.inputs.frame_store import FrameStore
+from videodiff_jax.training.checkpoints import fingerprint
+
+USES = ("auto", "required", "none")
+# Stage -> kinds it can read, the better first.
+READ_BY = {"autoencoder": ("latents",), "generator": ("global_features", "latents")}
+# Kind -> the networks it is computed with: entries of `frozen`, keys of config.model.
+_MADE_BY = {
+  "latents": (("kl_vae",), ("kl_vae",)),
+  "global_features": (
+    ("kl_vae", "autoencoder", "latent_statistics"),
+    ("kl_vae", "video_encoder"),
+  ),
+}
+
+
+def about(
+  config: ml_collections.ConfigDict, kind: str, store: FrameStore, frozen: dict[str, Any]
+) -> dict[str, Any]:
+  """All that a cache's values depend on, as JSON."""
+  entries, keys = _MADE_BY[kind]
+  model, data = json.loads(config.model.to_json()), config.data
+  identity = {
+    "kind": kind,
+    "weights": fingerprint({name: frozen[name] for name in entries}),
+    "networks": {key: model[key] for key in keys},
+    "precision": config.precision,
+    "store": store.fingerprint,
+    "split": store.split,
+    "mirrored": bool(data.flip),
+  }
+  if kind == "global_features":
+    identity["clips"] = [data.num_frames, data.stride, data.num_keyframes]
+  return identity
+
+
+def folders(store: FrameStore, workdir: pathlib.Path) -> list[pathlib.Path]:
+  """Where caches may lie, first where one is written: beside the store if that is allowed."""
+  beside = store.directory.absolute().with_name(f"{store.directory.name}.cache")
+  places = [beside, workdir / "cache"]
+  return places if os.access(beside.parent, os.W_OK) else places[::-1]
+
+
+def layout(kind: str, store: FrameStore, sampler: clips.ClipSampler) -> tuple[np.ndarray, int]:
+  """The row of each video's first frame or clip, and the number of rows."""
+  if kind == "latents":
+    return np.array([video["first"] for video in store.videos]), store.num_records
+  starts = clips.count_starts(store, sampler)
+  return np.cumsum(starts) - starts, int(starts.sum())
+
+
+def look_up(
+  config: ml_collections.ConfigDict,
+  workdir: pathlib.Path,
+  kind: str,
+  store: FrameStore,
+  sampler: clips.ClipSampler,
+  frozen: dict[str, Any],
+) -> moments.Moments | None:
+  """The finished file of a kind that these networks made of this store, if there is one.
+
+  Raises:
+    UserError: a file that is damaged, or another than its name says.
+  """
+  if not _files(kind, store, workdir):
+    return None  # Weights take a while to hash.
+  wanted = about(config, kind, store, frozen)
+  for folder in folders(store, workdir):
+    file = moments.path_of(folder, wanted)
+    if file.is_file():
+      with told():
+        moments.check(file, wanted)
+      first, _ = layout(kind, store, sampler)
+      pixels = bool(config.loss.lambda_cra) and config.model.discriminator.on == "pixels"
+      return moments.Moments(kind, file, first, target_frames=pixels)
+  return None
+
+
+def find(
+  config: ml_collections.ConfigDict,
+  workdir: pathlib.Path,
+  stage: str,
+  store: FrameStore,
+  sampler: clips.ClipSampler,
+  frozen: dict[str, Any],
+) -> moments.Moments | None:
+  """What a stage's batches are read from, as config.data.cache asks; None for frames.
+
+  Raises:
+    UserError: as `look_up`; or config.data.cache is 'required', and there is none.
+  """
+  kinds = READ_BY.get(stage, ())
+  if not kinds or config.data.cache == "none":
+    return None
+  for kind in kinds:
+    found = look_up(config, workdir, kind, store, sampler, frozen)
+    if found is not None:
+      logging.info("Stage %s reads %s.", stage, found.file)
+      return found
+  others = [file for kind in kinds for file in _files(kind, store, workdir)]
+  there = "".join(f"\n  {file}" for file in others)
+  if config.data.cache == "required":
+    raise UserError(
+      f"config.data.cache is 'required', but there is none for stage {stage!r}. Make it: "
+      f"--mode=cache --cache={kinds[0]} --workdir={workdir}."
+      + (f" Made by other weights or settings, and refused:{there}" if others else "")
+    )
+  if others:
+    logging.info("Stage %s reads frames. Of other weights or settings, refused:%s", stage, there)
+  return None
+
+
+def _files(kind: str, store: FrameStore, workdir: pathlib.Path) -> list[pathlib.Path]:
+  return [f for folder in folders(store, workdir) for f in sorted(folder.glob(f"{kind}-*.npy"))]

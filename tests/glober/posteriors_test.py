@@ -1,0 +1,99 @@
+"""A step on a cache's moments is the step on the frames they were computed from."""
+
+import functools
+import types
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.glober import tiny
+from videodiff_jax.glober import posteriors, stages
+
+
+@functools.cache
+def frame_moments() -> Callable[[np.ndarray], jax.Array]:
+  """Frames (b, n, h, w, c) -> the KL-VAE's moments (b, n, H', W', 2 C')."""
+  networks, frozen = tiny.networks(), tiny.frozen("autoencoder")
+
+  @jax.jit
+  def compute(frames: jax.Array) -> jax.Array:
+    flat = frames.reshape(-1, *frames.shape[2:])
+    moments = posteriors.frame_moments(networks, frozen, flat)
+    return moments.reshape(*frames.shape[:2], *moments.shape[1:])
+
+  return compute
+
+
+def without_frames(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+  return {name: value for name, value in batch.items() if not name.endswith("frames")}
+
+
+@pytest.fixture
+def losses(monkeypatch) -> Callable[..., list[float]]:
+  """(stage, batches) -> its loss on each of them with the same key.
+
+  Gradients, which are nearly all of what a trace takes, are left out.
+  """
+
+  def no_gradient(function: Callable, has_aux: bool = False) -> Callable:
+    return lambda params, *rest: (params, *function(params, *rest)[1:])
+
+  def only_value(function: Callable) -> Callable:
+    return lambda params: (function(params), params)
+
+  forward = types.SimpleNamespace(**vars(jax) | {"grad": no_gradient, "value_and_grad": only_value})
+  monkeypatch.setattr(stages, "jax", forward)
+
+  def compute(name: str, *batches: dict) -> list[float]:
+    step = stages.make_stage(tiny.config(lambda_cra=0.0), name).train_steps[-1][1]
+    state, frozen = tiny.state(name), tiny.frozen(name)
+    found = jax.jit(lambda frozen, parts: [step(state, frozen, x)[1]["loss"] for x in parts])
+    return [float(loss) for loss in found(frozen, batches)]
+
+  return compute
+
+
+def test_autoencoder_s_loss_on_moments_is_that_on_frames(losses) -> None:
+  batch = tiny.batch(4)
+  cached = without_frames(batch)
+  for which in ("key", "target"):
+    cached[f"{which}_moments"] = frame_moments()(batch[f"{which}_frames"])
+  frames, moments = losses("autoencoder", batch, cached)
+  assert np.isfinite(frames) and frames > 0
+  np.testing.assert_allclose(moments, frames, rtol=1e-5)
+
+
+def test_generator_s_loss_on_moments_is_that_on_frames(losses) -> None:
+  """Of global features whose latents were drawn with the step's key."""
+  batch, state, frozen = tiny.batch(4), tiny.state("generator"), tiny.frozen("generator")
+
+  @jax.jit
+  def of_clips(batch: dict[str, jax.Array]) -> jax.Array:
+    key = jax.random.split(jax.random.fold_in(state.key, state.step))[0]
+    posterior = posteriors.global_feature(tiny.networks(), frozen, batch, jax.random.split(key)[0])
+    return posteriors.to_moments(posterior)
+
+  cached = without_frames(batch) | {"global_features": of_clips(batch)}
+  frames, moments = losses("generator", batch, cached)
+  assert np.isfinite(frames) and frames > 0
+  np.testing.assert_allclose(moments, frames, rtol=1e-5)
+
+
+def test_latents_are_drawn_of_the_moments() -> None:
+  """And not their means; in half precision to its rounding."""
+  batch, networks, frozen = tiny.batch(4), tiny.networks(), tiny.frozen("autoencoder")
+  statistics = {"mean": jnp.full(4, 0.5), "std": jnp.full(4, 2.0)}
+
+  @jax.jit
+  def draw(batch: dict[str, jax.Array], seed: int) -> jax.Array:
+    key = jax.random.key(seed)
+    return posteriors.draw_latents(networks, frozen, statistics, batch, "target", key)
+
+  frames, moments = draw(batch, 0), {"target_moments": frame_moments()(batch["target_frames"])}
+  np.testing.assert_allclose(draw(moments, 0), frames, atol=1e-5)
+  assert np.abs(draw(moments, 1) - frames).mean() > 0.01
+  half = {"target_moments": moments["target_moments"].astype(jnp.float16)}
+  np.testing.assert_allclose(draw(half, 0), frames, atol=5e-3)

@@ -1,0 +1,173 @@
+"""Posteriors computed once: files of means and log-variances that batches carry for frames.
+
+A file's name tells its kind, the weights that computed it and a hash of all it depends on, so
+that files of other weights lie beside it and none is ever overwritten. A .json of the same name
+says all this to people, and is compared before a file is read.
+"""
+
+import dataclasses
+import fcntl
+import functools
+import hashlib
+import io
+import json
+import os
+import pathlib
+import shutil
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tqdm
+from absl import logging
+
+KINDS = ("latents", "global_features")
+
+
+class MomentsError(ValueError):
+  """A file of moments that is damaged or of something else; the message says what to do."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Moments:
+  """Moments of a store's frames or clips, read from disk as needed.
+
+  Attributes:
+    kind: 'latents', a row each frame; 'global_features', a row each clip.
+    file: (rows, 1 or 2, h, w, 2 c): as stored and, where clips are mirrored, mirrored.
+    first: (num_videos,) the row of each video's first frame or clip.
+    target_frames: whether the frames of targets come along, for a loss on pixels.
+  """
+
+  kind: str
+  file: pathlib.Path
+  first: np.ndarray
+  target_frames: bool = False
+
+  @functools.cached_property
+  def _rows(self) -> np.ndarray:
+    return np.load(self.file, mmap_mode="r")
+
+  def __reduce__(self) -> tuple[Any, ...]:
+    # The file's name, where pickling a memmap would take all it holds.
+    return Moments, (self.kind, self.file, self.first, self.target_frames)
+
+  def read(self, video: int, places: np.ndarray | int, flip: bool) -> np.ndarray:
+    """Means and log-variances (..., h, w, 2 c) of frames, or of clips by their start."""
+    return self._rows[self.first[video] + places, int(flip)]
+
+
+def path_of(folder: pathlib.Path, about: dict[str, Any]) -> pathlib.Path:
+  """Where the file of `about`, which holds 'kind' and 'weights', lies in a folder."""
+  digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:8]
+  return folder / f"{about['kind']}-{about['weights']}-{digest}.npy"
+
+
+def check(file: pathlib.Path, about: dict[str, Any]) -> None:
+  """Refuses a file that is of something else, or torn.
+
+  Raises:
+    MomentsError: names the first thing that differs.
+  """
+  try:
+    found = json.loads(file.with_suffix(".json").read_text())
+    np.load(file, mmap_mode="r")
+  except (OSError, ValueError, EOFError) as error:
+    raise MomentsError(f"{file} is damaged ({error}): move it away and make it again.") from error
+  for key in sorted(found.keys() | about.keys()):
+    if found.get(key) != about.get(key):
+      raise MomentsError(
+        f"{file} was made with {key} {found.get(key)}, not {about.get(key)}: move it away and make "
+        "it again."
+      )
+
+
+def write(
+  file: pathlib.Path,
+  about: dict[str, Any],
+  shape: tuple[int, ...],
+  dtype: np.dtype,
+  chunk: int,
+  compute: Callable[[np.ndarray], Any],
+) -> None:
+  """Computes a file's rows in order, on from where a killed call stopped.
+
+  Rows are appended to FILE.unfinished, whose length is the progress: only whole chunks of it
+  count. Finished, it is renamed.
+
+  Args:
+    file: from `path_of`; one that is there is left alone.
+    about: all that its values depend on.
+    shape: (rows, ...).
+    dtype: of the values.
+    chunk: rows a call.
+    compute: rows (chunk,) -> their values (chunk, ...); the last call repeats the last row. An
+      array still being computed on a device is waited for after the next call.
+
+  Raises:
+    MomentsError: too little disk, or another process writes the file.
+  """
+  if file.is_file():
+    check(file, about)
+    logging.info("%s is there already.", file)
+    return
+  file.parent.mkdir(parents=True, exist_ok=True)
+  unfinished = file.with_suffix(".unfinished")
+  row_bytes = int(np.prod(shape[1:])) * np.dtype(dtype).itemsize
+  header = _header(shape, dtype)
+  with unfinished.open("ab") as out:
+    try:
+      fcntl.flock(out, fcntl.LOCK_EX | fcntl.LOCK_NB)  # The system frees that of a killed process.
+    except BlockingIOError as error:
+      raise MomentsError(f"Another process writes {file}: wait for it.") from error
+    done = max(out.tell() - len(header), 0) // row_bytes // chunk * chunk
+    _check_disk(file, shape[0] * row_bytes, (shape[0] - done) * row_bytes, done)
+    _write_about(file, about)
+    out.truncate(len(header) + done * row_bytes if done else 0)
+    if not done:
+      out.write(header)
+    pending = None
+    with tqdm.tqdm(total=shape[0], initial=done, desc=about["kind"], disable=None) as bar:
+      for begin in range(done, shape[0], chunk):
+        values = compute(np.minimum(np.arange(begin, begin + chunk), shape[0] - 1))
+        if pending is not None:
+          _append(out, pending, chunk, dtype)
+          bar.update(chunk)
+        pending = values
+      rest = (shape[0] - done - 1) % chunk + 1
+      if pending is not None:
+        _append(out, pending, rest, dtype)
+        bar.update(rest)
+    os.fsync(out.fileno())
+    os.replace(unfinished, file)
+
+
+def _header(shape: tuple[int, ...], dtype: np.dtype) -> bytes:
+  header = io.BytesIO()
+  descr = np.lib.format.dtype_to_descr(np.dtype(dtype))
+  fields = {"descr": descr, "fortran_order": False, "shape": shape}
+  np.lib.format.write_array_header_1_0(header, fields)
+  return header.getvalue()
+
+
+def _append(out: io.BufferedWriter, values: Any, count: int, dtype: np.dtype) -> None:
+  out.write(np.asarray(values)[:count].astype(dtype).tobytes())
+  out.flush()
+
+
+def _check_disk(file: pathlib.Path, size: int, needed: int, done: int) -> None:
+  free = shutil.disk_usage(file.parent).free
+  logging.info(
+    "%s: %.2f GB%s, %.1f GB free", file, size / 1e9, f", {done} rows done" if done else "",
+    free / 1e9,
+  )  # fmt: skip
+  if needed > free:
+    raise MomentsError(
+      f"{file} needs {needed / 1e9:.2f} GB more, but its disk has {free / 1e9:.2f} GB free."
+    )
+
+
+def _write_about(file: pathlib.Path, about: dict[str, Any]) -> None:
+  unfinished = file.with_suffix(".json.unfinished")
+  unfinished.write_text(json.dumps(about, indent=1) + "\n")
+  os.replace(unfinished, file.with_suffix(".json"))
