@@ -358,7 +358,7 @@ def test_modes_of_another_system_are_told(workdir) -> None:
   assert main.system_of(workdir, None) == "lgcvd"
   for system, mode, has in (
     ("lgcvd", "redraw", "sample, predict, interpolate, evaluate"),
-    ("glober", "predict", "sample, redraw, reconstruct, evaluate"),
+    ("glober", "predict", "sample, redraw, reconstruct, cache, evaluate"),
   ):
     with pytest.raises(checks.UserError, match=f"{system!r} has no --mode={mode}.* has {has}"):
       main.mode_function(system, mode)
