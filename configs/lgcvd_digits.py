@@ -1,4 +1,4 @@
-"""LGC-VD on moving digits, 32 x 32: prediction, interpolation and generation on a laptop.
+"""LGC-VD on marching digits, 32 x 32: prediction, interpolation and generation on a laptop.
 
   python -m experiments.main --config=configs/lgcvd_digits.py --workdir=runs/lgcvd_digits
 
@@ -18,7 +18,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
   config = lgcvd_common.base()
   config.precision = "float32"
   data, model, train = config.data, config.model, config.train.lgcvd
-  data.name = "moving_digits"
+  data.name = "marching_digits"  # two frames settle all others
   data.image_size = 32
   data.channels = 1
   data.flip = False

@@ -38,6 +38,7 @@ from data.captioned_digits import CaptionedDigits
 from data.cityscapes import Cityscapes
 from data.demo_clips import DemoClips
 from data.hdf5_shards import Hdf5Shards
+from data.marching_digits import MarchingDigits
 from data.moving_digits import MovingDigits
 from data.robot_push import RobotPush
 from data.sky_timelapse import SkyTimelapse
@@ -52,6 +53,7 @@ DATASETS: dict[str, type[VideoBuilder]] = {
   for builder in (
     MovingDigits,
     CaptionedDigits,
+    MarchingDigits,
     DemoClips,
     VideoFolder,
     SkyTimelapse,
@@ -78,7 +80,7 @@ OPTION_FLAGS = {
   "seed": (flags.DEFINE_integer, "Of made videos: all that is drawn by chance."),
 }
 # Their videos come inside packages, so they need no --source.
-EMBEDDED = ("moving_digits", "captioned_digits", "demo_clips")
+EMBEDDED = ("moving_digits", "captioned_digits", "marching_digits", "demo_clips")
 _REQUEST = "request.json"
 
 
