@@ -12,7 +12,7 @@ from tests.golden import recording
 from tests.golden.files import channels_last
 from tests.golden.recording import close
 from videodiff_jax.inputs.frame_store import FrameStore
-from videodiff_jax.metrics import frechet, i3d, images
+from videodiff_jax.metrics import clip_features, frechet, images
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -107,5 +107,5 @@ def test_i3d_preprocessing(path: pathlib.Path) -> None:
   assert names
   for name in names:
     *shape, size = name.removeprefix("preprocess_").split("_")
-    ours = i3d.preprocess(inputs["".join(shape)][None], size=int(size))
+    ours = clip_features.preprocess(inputs["".join(shape)][None], size=int(size))
     close(ours[0], golden.outputs[name].swapaxes(0, 1), 2e-5, name)

@@ -1,5 +1,4 @@
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -11,20 +10,6 @@ from videodiff_jax.pretrained import i3d as pretrained
 def videos(n: int, f: int = 9, size: int = 8, channels: int = 1) -> np.ndarray:
   rng = np.random.default_rng(0)
   return rng.integers(0, 256, (n, f, size, size, channels), dtype=np.uint8)
-
-
-@pytest.fixture
-def stub(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
-  """A cheap network in I3D's place; lists the (batch, devices) of every call."""
-  calls = []
-
-  def mean_of_clip(params: dict, batch: jax.Array, resize: str) -> jax.Array:
-    calls.append((len(batch), len(batch.sharding.device_set)))
-    return batch.astype(jnp.float32).mean(axis=(2, 3, 4))
-
-  monkeypatch.setattr(i3d, "_compiled_features", lambda backend: mean_of_clip)
-  monkeypatch.setattr(pretrained, "load", lambda channels: {})
-  return calls
 
 
 def test_pinned_features_of_one_clip():
@@ -86,84 +71,43 @@ def test_convolution_equals_the_library_3d_one(taps: int, side: int, stride: int
   np.testing.assert_allclose(i3d.conv3d(x, kernel, stride), expected, atol=1e-4)
 
 
-@pytest.mark.parametrize("source", [32, 64, 256])
-def test_resize_equals_torch(source: int):
-  torch = pytest.importorskip("torch")
-  x = np.random.default_rng(0).uniform(size=(1, 1, source, source)).astype(np.float32)
-  expected = torch.nn.functional.interpolate(
-    torch.tensor(x), size=(224, 224), mode="bilinear", align_corners=False
+# ---- the inception score
+
+
+def logits_of(p: np.ndarray, shift: float = 0.0) -> np.ndarray:
+  return np.log(p) + shift
+
+
+def test_inception_score_is_the_printed_formula():
+  p = np.random.default_rng(0).dirichlet(np.ones(5), 12)
+  kl = (p * np.log(p / p.mean(axis=0))).sum(axis=1)
+  # Logits are free up to a constant.
+  np.testing.assert_allclose(
+    i3d.inception_score(logits_of(p, 7.0), splits=1), np.exp(kl.mean()), rtol=1e-12
   )
-  matrix = i3d.resize_matrix(source, 224, "torch")
-  np.testing.assert_allclose(matrix @ x[0, 0] @ matrix.T, expected[0, 0], atol=3e-6)
+  halves = [i3d.inception_score(logits_of(part), splits=1) for part in np.split(p, 2)]
+  np.testing.assert_allclose(i3d.inception_score(logits_of(p), splits=2), np.mean(halves))
+  assert len(set(halves)) == 2
 
 
-def test_resize_of_tensorflow_1_samples_at_left_edges():
-  expected = [[1, 0], [0.5, 0.5], [0, 1], [0, 1]]
-  np.testing.assert_array_equal(i3d.resize_matrix(2, 4, "tf1"), expected)
-  np.testing.assert_array_equal(i3d.resize_matrix(4, 2, "tf1"), [[1, 0, 0, 0], [0, 0, 1, 0]])
-  expected = [[1, 0], [0.75, 0.25], [0.25, 0.75], [0, 1]]
-  np.testing.assert_array_equal(i3d.resize_matrix(2, 4, "torch"), expected)
-
-
-def test_preprocessing_crops_the_centre_square_after_the_resize():
-  wide = np.tile(np.linspace(0, 1, 5, dtype=np.float32), (1, 1, 3, 1))[..., None]
-  expected = np.tile([-0.5, 0.0, 0.5], (3, 1))
-  for clip, truth in ((wide, expected), (wide.swapaxes(2, 3), expected.T)):
-    np.testing.assert_allclose(i3d.preprocess(clip, size=3)[0, 0, ..., 0], truth, atol=1e-6)
-  assert i3d.preprocess(wide, size=7).shape == (1, 1, 7, 7, 1)
-
-
-def test_network_sees_the_resized_range(monkeypatch: pytest.MonkeyPatch):
-  class Corners:
-    def apply(self, variables: dict, x: jax.Array) -> jax.Array:
-      assert x.shape == (1, 9, 224, 224, 1)
-      return jnp.stack([x.min(axis=(1, 2, 3, 4)), x.max(axis=(1, 2, 3, 4)), x[:, 0, 0, 0, 0]], 1)
-
-  monkeypatch.setattr(i3d, "I3D", Corners)
-  clip = np.zeros((1, 9, 2, 2, 1), np.uint8)
-  clip[:, 0, 1, 1], clip[:, 0, 0, 0] = 255, 51
-  low, high, corner = i3d._features({}, clip, "torch")[0]
-  np.testing.assert_allclose([low, high, corner], [-1.0, 1.0, -0.6], atol=1e-6)
-
-
-def test_batches_are_padded_and_spread_over_devices(stub: list[tuple[int, int]]):
-  devices, clips = jax.local_device_count(), videos(35)
-  assert devices == 8
-  features = i3d.features(clips, batch_size=2, progress=False)
-  np.testing.assert_allclose(features, clips.mean(axis=(2, 3, 4)), rtol=1e-5)
-  assert stub == [(16, 8)] * 3
-
-
-@pytest.mark.parametrize(("n", "call"), [(3, (3, 1)), (4, (4, 1)), (10, (12, 3))])
-def test_few_clips_take_few_devices(stub: list[tuple[int, int]], n: int, call: tuple[int, int]):
-  clips = videos(n)
-  features = i3d.features(clips, batch_size=4, progress=False)
-  np.testing.assert_allclose(features, clips.mean(axis=(2, 3, 4)), rtol=1e-5)
-  assert stub == [call]
-
-
-def test_chunks_equal_one_array(stub: list[tuple[int, int]]):
-  clips = videos(35)
-  chunked = i3d.features((clips[i : i + 7] for i in range(0, 35, 7)), batch_size=1, progress=False)
-  np.testing.assert_array_equal(chunked, i3d.features(clips, progress=False))
+def test_inception_score_runs_from_one_to_the_number_of_classes():
+  sure = 1000.0 * np.eye(40, dtype=np.float32)
+  np.testing.assert_allclose(i3d.inception_score(sure, splits=1), 40, rtol=1e-12)
+  np.testing.assert_allclose(i3d.inception_score(sure, splits=10), 4, rtol=1e-12)
+  np.testing.assert_allclose(i3d.inception_score(sure[:1].repeat(20, axis=0)), 1, rtol=1e-12)
 
 
 @pytest.mark.parametrize(
-  ("wrong", "message"),
+  ("logits", "splits", "message"),
   [
-    (videos(1, f=8), "clips of 9 frames or more, got 8"),
-    (videos(1).astype(np.float32), "uint8 videos in 0..255, got float32"),
-    (videos(1, channels=2), r"1 or 3\), got"),
-    (videos(1)[0], r"1 or 3\), got"),
-    (videos(0), "no clips"),
-    ([videos(1), videos(1, f=10)], "one shape"),
+    (np.ones((19, 4)), 10, "10 splits needs 2 clips for each, got 19 clips"),
+    (np.ones((1, 4)), 1, "2 clips for each, got 1 clips"),
+    (np.ones((4, 4)), 0, "one at least"),
+    (np.full((4, 4), np.nan), 1, "finite"),
+    (np.ones(4), 1, r"\(n, classes\); got \(4,\)"),
+    (np.full((4, 4), 0.25), 1, "rows are probabilities"),
   ],
 )
-def test_wrong_videos_are_errors(stub: list[tuple[int, int]], wrong: np.ndarray, message: str):
+def test_wrong_logits_are_errors(logits: np.ndarray, splits: int, message: str):
   with pytest.raises(ValueError, match=message):
-    i3d.features(wrong, progress=False)
-
-
-def test_unknown_resize_lists_the_choices(stub: list[tuple[int, int]]):
-  with pytest.raises(ValueError, match=r"'pil'.*'torch', 'tf1'"):
-    i3d.features(videos(1), resize="pil")
+    i3d.inception_score(logits, splits)

@@ -1,23 +1,17 @@
-"""Features of Inflated Inception-v1 (Carreira and Zisserman, 2017), which FVD compares."""
+"""Inflated Inception-v1 (Carreira and Zisserman, 2017): FVD's features, and an inception score."""
 
-import functools
-import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
-from tqdm import tqdm
 
+from videodiff_jax.metrics import clip_features
 from videodiff_jax.pretrained import i3d as pretrained
 
-SIZE = 224
 MIN_FRAMES = 9  # fewer leave no temporal window at the end, and the mean over none is NaN
-RESIZES = ("torch", "tf1")
 
 # Pools (window = stride in time), and blocks by the widths of their 1x1, (1x1, 3x3), (1x1, 3x3)
 # and pooled 1x1 branches.
@@ -123,71 +117,9 @@ class I3D(nn.Module):
     return head(x).mean(axis=(1, 2, 3))
 
 
-def resize_matrix(source: int, target: int, method: str) -> np.ndarray:
-  """(target, source) float32 weights of a bilinear resize without antialiasing.
-
-  'torch' samples at pixel centres (F.interpolate, align_corners=False), 'tf1' at left edges
-  (TensorFlow 1's resize_bilinear, which the first FVD used).
-  """
-  shift = {"torch": 0.5, "tf1": 0.0}[method]
-  # In float32, as they compute it: exact positions would differ by 2e-5 of the range.
-  position = (np.arange(target, dtype=np.float32) + shift) * (source / target) - shift
-  position = position.clip(0, source - 1)
-  # Weights fall linearly with the distance to the sampled position.
-  distance = np.abs(position[:, None] - np.arange(source, dtype=np.float32))
-  return (1 - distance).clip(min=0)
-
-
-def preprocess(videos: jax.Array, size: int = SIZE, resize: str = "torch") -> jax.Array:
-  """Clips as the network takes them: the shorter side resized, its centre square, in [-1, 1].
-
-  Args:
-    videos: (b, f, h, w, c), float in [0, 1].
-    size: Side of the result.
-    resize: As of `resize_matrix`.
-
-  Returns:
-    (b, f, size, size, c) float32 in [-1, 1].
-  """
-  sides = videos.shape[2:4]
-  weights = []
-  for side in sides:
-    matrix = resize_matrix(side, -(-side * size // min(sides)), resize)
-    start = (len(matrix) - size) // 2
-    weights.append(matrix[start : start + size])
-  return jnp.einsum("yh,xw,bfhwc->bfyxc", *weights, 2 * videos - 1, precision="highest")
-
-
-# On CPU XLA's fusions for YNNPACK slow the network down: 2.42 clips/s with them, 2.88 without (2
-# cores, jax 0.10.2).
-_CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": ""}
-
-
-@functools.cache
-def _compiled_features(backend: str) -> Callable[..., jax.Array]:
-  options = _CPU_OPTIONS if backend == "cpu" else None
-  return jax.jit(_features, static_argnames="resize", compiler_options=options)
-
-
-def _features(params: dict, videos: jax.Array, resize: str) -> jax.Array:
-  x = preprocess(videos.astype(jnp.float32) / 255, resize=resize)
-  return I3D().apply({"params": params}, x)
-
-
-def _checked(chunks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-  """The chunks' clips one by one, each fit for the network and of the first one's shape."""
-  shape = None
-  for chunk in chunks:
-    if chunk.dtype != np.uint8:
-      raise ValueError(f"I3D features expect uint8 videos in 0..255, got {chunk.dtype}.")
-    if chunk.ndim != 5 or chunk.shape[-1] not in (1, 3):
-      raise ValueError(f"I3D features expect (n, f, h, w, 1 or 3), got {chunk.shape}.")
-    if chunk.shape[1] < MIN_FRAMES:
-      raise ValueError(f"I3D needs clips of {MIN_FRAMES} frames or more, got {chunk.shape[1]}.")
-    shape = shape or chunk.shape[1:]
-    if chunk.shape[1:] != shape:
-      raise ValueError(f"All clips must have one shape, got {shape} and {chunk.shape[1:]}.")
-    yield from chunk
+DETECTOR = clip_features.Detector(
+  "I3D", MIN_FRAMES, pretrained.load, lambda params, x: I3D().apply({"params": params}, x)
+)
 
 
 def features(
@@ -197,49 +129,60 @@ def features(
   resize: str = "torch",
   progress: bool = True,
 ) -> np.ndarray:
-  """The 400 numbers a clip by which FVD compares sets of clips.
-
-  Frames are resized and cropped to 224 (see `preprocess`); a batch is spread over this
-  process's devices. One compilation a clip shape: the last batch is padded.
+  """The 400 numbers a clip by which FVD compares sets of clips: I3D's logits.
 
   Args:
-    videos: uint8 (n, f, h, w, c), f >= 9, c 1 (grey, as if repeated three times) or 3;
-      or an iterable of such chunks, for more clips than memory holds.
-    batch_size: Clips a device and call.
-    resize: 'torch' (TATS, cd-fvd) or 'tf1' (the first FVD).
-    progress: Show a bar with the time left once 5 seconds have passed.
+    videos: uint8 (n, f, h, w, c), f >= 9, c 1 or 3; or an iterable of such chunks.
+    batch_size: As of `clip_features.extract`, and so are the others and the errors.
+    resize: of frames to 224: 'torch' or 'tf1'.
+    progress: Show a bar.
 
   Returns:
     (n, 400) float32, in the order given.
+  """
+  options = {"batch_size": batch_size, "resize": resize, "progress": progress}
+  (found,) = clip_features.extract(videos, [DETECTOR], **options)
+  return found
+
+
+def inception_score(logits: np.ndarray, splits: int = 10) -> float:
+  """exp(mean KL(p(y|clip) || p(y))) over I3D's 400 Kinetics classes, averaged over splits.
+
+  Salimans et al. (2016) with I3D as the classifier: 1 where every clip looks like the same
+  classes, up to 400 where each is surely of one and all are as frequent. The inception scores that
+  are published for UCF-101 are C3D's on Sports-1M, those of pictures Inception-v3's on ImageNet:
+  figures of different classifiers cannot be compared. A split of n clips cannot exceed n, so that
+  splits of few clips pull the score down (Barratt and Sharma, 2018): compare equal counts only.
+
+  Args:
+    logits: (n, 400) of `features`, before softmax, of generated clips in random order.
+    splits: equal parts of them, in their order; the first ones have one clip more where n is no
+      multiple.
+
+  Returns:
+    The mean over splits, computed in float64.
 
   Raises:
-    ValueError: Wrong dtype, shape, frame count or resize; no clips.
-    FileNotFoundError: The weights are not installed; the message says what to install.
+    ValueError: No (n, classes), not finite, probabilities instead of logits, or fewer than two
+      clips a split.
   """
-  if resize not in RESIZES:
-    raise ValueError(f"Unknown resize {resize!r}; choose from {RESIZES}.")
-  total = len(videos) if isinstance(videos, np.ndarray) else None
-  clips = _checked([videos] if isinstance(videos, np.ndarray) else videos)
-  devices = jax.local_devices()
-  batch = list(itertools.islice(clips, batch_size * len(devices)))
-  if not batch:
-    raise ValueError("There are no clips to take I3D features of.")
-  # A few clips take no more devices, and no more padding, than they need.
-  per_device = min(batch_size, len(batch))
-  devices = devices[: math.ceil(len(batch) / per_device)]
-  size = per_device * len(devices)
-  mesh = Mesh(np.array(devices), ("data",))
-  params = pretrained.load(channels=batch[0].shape[-1])
-  params = jax.device_put(params, NamedSharding(mesh, P()))
-  compiled = _compiled_features(jax.default_backend())
-  results = []
-  with tqdm(
-    total=total, unit="clip", desc="I3D", delay=5, disable=None if progress else True
-  ) as bar:
-    while batch:
-      padded = np.stack(batch + batch[:1] * (size - len(batch)))
-      padded = jax.device_put(padded, NamedSharding(mesh, P("data")))
-      results.append(np.asarray(compiled(params, padded, resize))[: len(batch)])
-      bar.update(len(batch))
-      batch = list(itertools.islice(clips, size))
-  return np.concatenate(results)
+  logits = np.asarray(logits, np.float64)
+  if logits.ndim != 2 or not np.isfinite(logits).all():
+    raise ValueError(f"I3D's logits must be finite and (n, classes); got {logits.shape}.")
+  if splits < 1 or len(logits) < 2 * splits:
+    raise ValueError(
+      f"An inception score of {splits} splits needs 2 clips for each, got {len(logits)} clips: "
+      "give more clips, or fewer splits (one at least)."
+    )
+  if (logits >= 0).all() and np.allclose(logits.sum(axis=1), 1):
+    raise ValueError("An inception score is of logits, but these rows are probabilities.")
+  log_p = logits - logits.max(axis=1, keepdims=True)
+  log_p -= np.log(np.exp(log_p).sum(axis=1, keepdims=True))
+  return float(np.mean([_score_of(part) for part in np.array_split(log_p, splits)]))
+
+
+def _score_of(log_p: np.ndarray) -> float:
+  p = np.exp(log_p)
+  # A class that no clip can be of has no share in the sum.
+  marginal = np.log(np.maximum(p.mean(axis=0), np.finfo(np.float64).tiny))
+  return np.exp((p * (log_p - marginal)).sum(axis=1).mean())

@@ -22,13 +22,18 @@ class LPIPS(nn.Module):
   @nn.compact
   def __call__(self, a: jax.Array, b: jax.Array) -> jax.Array:
     """(n, h, w, 3) and (n, h, w, 3) in [-1, 1] -> (n,) float32."""
-    pair = (jnp.concatenate([a, b]).astype(jnp.float32) - jnp.array(_SHIFT)) / jnp.array(_SCALE)
     distance = 0.0
-    for level, features in enumerate(self._alex(pair) if self.net == "alex" else self._vgg(pair)):
+    for level, features in enumerate(self.activations(jnp.concatenate([a, b]))):
       unit_a, unit_b = jnp.split(_normalise(features), 2)
       head = nn.Dense(1, use_bias=False, precision="highest", name=f"head_{level}")
       distance += head((unit_a - unit_b) ** 2).mean(axis=(1, 2, 3))
     return distance
+
+  @nn.compact
+  def activations(self, pictures: jax.Array) -> list[jax.Array]:
+    """(n, h, w, 3) in [-1, 1] -> the classifier's activations at the five depths."""
+    x = (pictures.astype(jnp.float32) - jnp.array(_SHIFT)) / jnp.array(_SCALE)
+    return self._alex(x) if self.net == "alex" else self._vgg(x)
 
   def _conv(self, x: jax.Array, index: int, width: int, kernel: int = 3, **options) -> jax.Array:
     options = {

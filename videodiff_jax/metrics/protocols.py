@@ -52,7 +52,7 @@ class Protocol:
       number are averaged.
     fvd_repeat_real: the real videos stand in their set once for each trajectory.
     i3d_resize: of frames to 224, bilinear without antialiasing: 'torch' or 'tf1', see
-      `i3d.resize_matrix`; then a centre crop.
+      `clip_features.resize_matrix`; then a centre crop.
     gap: interpolation is scored too, of so many frames between one given on either side.
   """
 
