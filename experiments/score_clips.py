@@ -1,4 +1,4 @@
-"""GLOBER's --mode=evaluate --protocol=NAME: the FVD of a named protocol, into evaluations/.
+"""GLOBER's --mode=evaluate --protocol=NAME: FVD of a named protocol and more, in evaluations/.
 
 What is measured, and on what, says videodiff_jax/metrics/clip_protocols.py. Without --protocol the
 ladder of evaluate.py is what an evaluation is.
@@ -16,14 +16,12 @@ import numpy as np
 from absl import logging
 from PIL import Image
 
-from experiments import checks, sample, score_files, train
+from experiments import checks, sample, score_files, set_scores, train
 from videodiff_jax.glober.pipeline import Pipeline
 from videodiff_jax.inputs import clips, video_io
 from videodiff_jax.inputs.frame_store import FrameStore
-from videodiff_jax.metrics import frechet, i3d, images, resampling
+from videodiff_jax.metrics import images, resampling
 from videodiff_jax.metrics.clip_protocols import CLIP_PROTOCOLS, ClipProtocol
-from videodiff_jax.pretrained import i3d as i3d_weights
-from videodiff_jax.pretrained import restricted_pickle
 from videodiff_jax.training.workdir import unused
 
 CHUNK = 64  # clips drawn and held in memory at once; a chunk's number is added to the seed
@@ -59,7 +57,7 @@ def evaluate(
       f"trained on {data.num_frames}: choose another protocol, or train with "
       f"--config.data.num_frames={protocol.num_frames}."
     )
-  restricted_pickle.locate(i3d_weights.WEIGHTS)  # told now, not after the drawing
+  set_scores.locate()  # told now, not after the drawing
   stores = [train.open_store(pipeline.config, split) for split in protocol.splits]
   made_with = score_files.settings(workdir, pipeline.config, stores[0])
   out = workdir / "evaluations"
@@ -68,8 +66,8 @@ def evaluate(
   places = choose(stores, train.clip_sampler(pipeline.config, "clip"), protocol)
   with checks.told():
     drawing = _Drawing(pipeline, protocol, stores, places)
-  reals = i3d.features(read(places, data.stride, protocol), resize=protocol.i3d_resize)
-  fakes = i3d.features(drawing.clips(), resize=protocol.i3d_resize)
+  reals = set_scores.features(read(places, data.stride, protocol), protocol.i3d_resize)
+  fakes = set_scores.features(drawing.clips(), protocol.i3d_resize)
   scores, spread = score(reals, fakes, drawing.frames, protocol)
   record = {
     "protocol": dataclasses.asdict(protocol),
@@ -77,6 +75,7 @@ def evaluate(
     "intervals": {protocol.drawn: spread},
     "settings": {
       **made_with,
+      **set_scores.SETTINGS,
       "num_real": len(reals),
       "num_drawn": len(fakes),
       "clips_per_seed": CHUNK,
@@ -230,17 +229,19 @@ class _Drawing:
 
 
 def score(
-  reals: np.ndarray,
-  fakes: np.ndarray,
+  reals: set_scores.Features,
+  fakes: set_scores.Features,
   frames: dict[str, list[np.ndarray]],
   protocol: ClipProtocol,
 ) -> tuple[dict[str, float], dict[str, list[float]]]:
-  """FVD and means over frames, and their intervals over clips."""
+  """Figures of the drawn set and means over frames, and their intervals over clips."""
   each = {name: np.concatenate(chunks).mean(axis=1) for name, chunks in frames.items()}
 
   def row(of_real: np.ndarray, of_drawn: np.ndarray) -> dict[str, float]:
-    fvd = frechet.fvd(reals[of_real], fakes[of_drawn], protocol.covariance)
-    return {"fvd": fvd} | {name: float(values[of_drawn].mean()) for name, values in each.items()}
+    real = reals.take(of_real)
+    figures = set_scores.figures(real, fakes.take(of_drawn), protocol.covariance)
+    figures["i3d_inception_score_of_real"] = set_scores.inception_score(real)
+    return figures | {name: float(values[of_drawn].mean()) for name, values in each.items()}
 
   def again(rng: np.random.Generator) -> dict[str, float]:
     return row(*(resampling.with_replacement(rng, len(clips)) for clips in (reals, fakes)))

@@ -19,7 +19,7 @@ from typing import Any
 
 import ml_collections
 
-from experiments import checks, train
+from experiments import checks, set_scores, train
 from videodiff_jax.inputs.frame_store import FrameStore
 from videodiff_jax.metrics.clip_protocols import ClipProtocol
 from videodiff_jax.metrics.protocols import Protocol
@@ -30,6 +30,8 @@ from videodiff_jax.training.writers import format_table
 _LIBRARIES = ("jax", "jaxlib", "flax", "numpy", "scipy", "pillow")
 # What may differ between comparable files: the model, not how it is measured.
 _OF_THE_MODEL = ("sample", "steps", "code", "weights")
+# Of figures that were added to named protocols: a file without these settings has no such figure.
+_ADDED = tuple(f"settings.{name}" for name in set_scores.SETTINGS)
 _MOST_NAMED = 12
 
 
@@ -143,7 +145,11 @@ def with_defaults(protocol: str | dict[str, Any]) -> dict[str, Any]:
 
 
 def _refuse_unlike(a: dict[str, str], b: dict[str, str], file_a: str, file_b: str) -> None:
-  names = [name for name in a | b if a.get(name) != b.get(name)]
+  names = [
+    name
+    for name in a | b
+    if a.get(name) != b.get(name) and not (name in _ADDED and (name not in a or name not in b))
+  ]
   if not names:
     return
   lines = [

@@ -1,4 +1,4 @@
-"""LGC-VD's --mode=evaluate --protocol=NAME of generated videos: their FVD, into evaluations/.
+"""LGC-VD's --mode=evaluate --protocol=NAME of generated videos, into evaluations/.
 
 What is measured, and on what, says a protocol of videodiff_jax/metrics/clip_protocols.py.
 """
@@ -11,12 +11,9 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from experiments import checks, score_clips, score_files, train
+from experiments import checks, score_clips, score_files, set_scores, train
 from videodiff_jax.lgcvd.pipeline import Pipeline
-from videodiff_jax.metrics import i3d
 from videodiff_jax.metrics.clip_protocols import ClipProtocol
-from videodiff_jax.pretrained import i3d as i3d_weights
-from videodiff_jax.pretrained import restricted_pickle
 
 
 def evaluate(
@@ -35,7 +32,7 @@ def evaluate(
   protocol = score_clips.find_protocol(name) if isinstance(name, str) else name
   if protocol.drawn != "generated" or protocol.jpeg_quality is not None:
     raise checks.UserError(f"Protocol {protocol.name!r} is of GLOBER's clips.")
-  restricted_pickle.locate(i3d_weights.WEIGHTS)  # told now, not after the drawing
+  set_scores.locate()  # told now, not after the drawing
   config = pipeline.config
   stores = [train.open_store(config, split) for split in protocol.splits]
   made_with = score_files.settings(workdir, config, stores[0])
@@ -55,8 +52,8 @@ def evaluate(
       yield videos
 
   real = score_clips.read(places, config.data.stride, protocol)
-  reals = i3d.features(real, resize=protocol.i3d_resize)
-  fakes = i3d.features(drawn(), resize=protocol.i3d_resize)
+  reals = set_scores.features(real, protocol.i3d_resize)
+  fakes = set_scores.features(drawn(), protocol.i3d_resize)
   scores, spread = score_clips.score(reals, fakes, {}, protocol)
   record = {
     "protocol": dataclasses.asdict(protocol),
@@ -64,6 +61,7 @@ def evaluate(
     "intervals": {protocol.drawn: spread},
     "settings": {
       **made_with,
+      **set_scores.SETTINGS,
       "num_real": len(reals),
       "num_drawn": len(fakes),
       "clips_per_seed": score_clips.CHUNK,

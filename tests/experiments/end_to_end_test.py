@@ -12,14 +12,14 @@ import pytest
 from PIL import Image
 
 from data import prepare
-from experiments import checks, evaluate, sample, score_clips, train
+from experiments import checks, evaluate, sample, score_clips, set_scores, train
 from tests.glober import tiny
 from tests.inputs.make import make_store, noise_video
 from tests.weights import require
 from videodiff_jax import glober
 from videodiff_jax.inputs.clips import ClipSampler
 from videodiff_jax.inputs.frame_store import FrameStore
-from videodiff_jax.metrics import frechet, i3d, images
+from videodiff_jax.metrics import frame_frechet, frechet, i3d, images
 from videodiff_jax.metrics.clip_protocols import ClipProtocol
 from videodiff_jax.pretrained import i3d as i3d_weights
 from videodiff_jax.training.checkpoints import CheckpointError
@@ -125,7 +125,7 @@ def test_library_reads_what_the_command_wrote(workdir) -> None:
 
 @dataclasses.dataclass
 class Judged:
-  """An evaluation whose I3D is a fixed random projection, and the clips it was shown."""
+  """An evaluation whose networks are fixed random projections, and the clips it was shown."""
 
   record: dict
   shown: np.ndarray
@@ -137,21 +137,35 @@ def projection(clips: np.ndarray) -> np.ndarray:
   return flat @ np.random.default_rng(0).normal(size=(flat.shape[1], 5))
 
 
+def projected_frames(clips: np.ndarray) -> np.ndarray:
+  """(n, f, 5), of each frame alike."""
+  return np.stack([projection(frames) for frames in clips.swapaxes(0, 1)], axis=1)
+
+
+def features_of(clips: np.ndarray) -> set_scores.Features:
+  return set_scores.Features(projection(clips), projected_frames(clips))
+
+
+def require_networks() -> None:
+  require(i3d_weights.WEIGHTS)
+  require(frame_frechet.WEIGHTS)
+
+
 @pytest.fixture(scope="module")
 def judged(workdir, config) -> Judged:
-  require(i3d_weights.WEIGHTS)
+  require_networks()
   counts = config.copy_and_resolve_references()
   counts.evaluate.update(num_real=6, num_fake=3, motion=True)
   (workdir / "evaluations").mkdir()
   (workdir / "evaluations" / "ladder.json").write_text("an earlier one")
   shown = []
 
-  def features(clips: np.ndarray) -> np.ndarray:
+  def features(clips: np.ndarray) -> set_scores.Features:
     shown.append(clips)
-    return projection(clips)
+    return features_of(clips)
 
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(i3d, "features", features)
+    patch.setattr(set_scores, "features", features)
     patch.setattr(i3d, "MIN_FRAMES", tiny.FRAMES)
     return Judged(evaluate.evaluate(workdir, counts), *shown)
 
@@ -167,6 +181,7 @@ def test_evaluation_says_what_it_scored(judged, workdir, config) -> None:
   assert settings["steps"] == {"kl_vae": 2, "autoencoder": 2, "generator": 2}
   assert settings["sample"] == json.loads(json.dumps(config.sample.to_dict()))
   assert settings["detector_sha256"] == i3d_weights.WEIGHTS.sha256
+  assert settings["frame_detector_sha256"] == frame_frechet.WEIGHTS.sha256
   store = train.open_store(config, "train")
   assert settings["data_fingerprint"] == store.fingerprint
   assert settings["neighbour_bank"] == store.num_videos
@@ -189,6 +204,18 @@ def test_ladder_compares_the_sets_it_names(judged) -> None:
     assert name == "real" or (clips != sets["real"]).any(axis=(1, 2, 3, 4)).all()
   # (A decoder of two steps may draw alike for every global feature.)
   assert len({ladder[name] for name in ("real", "shuffled", "frozen", "blurred")}) == 4
+  others = judged.record["scores"]["sets"]
+  assert tuple(others) == names
+  frames = projected_frames(reference)
+  for name, clips in sets.items():
+    distance = frame_frechet.alexnet_frame_frechet(frames, projected_frames(clips))
+    assert others[name]["alexnet_frame_frechet"] == pytest.approx(distance)
+    score = i3d.inception_score(projection(clips), splits=1)
+    assert others[name]["i3d_inception_score"] == score >= 1
+  # Frames in another order are the same frames.
+  by_frames = {name: row["alexnet_frame_frechet"] for name, row in others.items()}
+  assert by_frames["shuffled"] == pytest.approx(by_frames["real"])
+  assert len({by_frames[name] for name in ("real", "frozen", "blurred")}) == 3
   real = sets["real"]
   np.testing.assert_array_equal(np.sort(sets["shuffled"], axis=1), np.sort(real, axis=1))
   assert (sets["frozen"] == real[:, :1]).all()
@@ -210,8 +237,11 @@ def test_scores_stand_beside_trivial_predictions(judged) -> None:
 
 def test_figures_have_intervals_and_decoders_curves(judged) -> None:
   record = judged.record
-  for group in ("fvd", "frames"):
+  for group in ("fvd", "sets", "frames"):
     assert record["intervals"][group].keys() == record["scores"][group].keys()
+  for name, row in record["intervals"]["sets"].items():
+    for figure, (low, high) in row.items():
+      assert low <= record["scores"]["sets"][name][figure] <= high
   low, high = record["intervals"]["fvd"]["generated"]
   assert low < record["scores"]["fvd"]["generated"] < high
   assert list(record["curves"]) == ["kl_vae", "reconstruction"]
@@ -228,16 +258,16 @@ TINY = ClipProtocol("tiny", "Of a test.", num_real=6, num_drawn=3, num_frames=ti
 
 @pytest.fixture
 def judge(monkeypatch) -> list[np.ndarray]:
-  """The projection for I3D, two clips a chunk; gives the sets it has seen."""
-  require(i3d_weights.WEIGHTS)
+  """Projections for the networks, two clips a chunk; gives the sets they have seen."""
+  require_networks()
   seen = []
 
-  def features(chunks, resize: str) -> np.ndarray:
+  def features(chunks, resize: str) -> set_scores.Features:
     assert resize == "torch"
     seen.append(np.concatenate(list(chunks)))
-    return projection(seen[-1])
+    return features_of(seen[-1])
 
-  monkeypatch.setattr(i3d, "features", features)
+  monkeypatch.setattr(set_scores, "features", features)
   monkeypatch.setattr(score_clips, "CHUNK", 2)
   return seen
 
@@ -259,11 +289,19 @@ def test_a_named_protocol(judge, monkeypatch, workdir, changes) -> None:
   assert len(judge) == 2
   settings = record["settings"]
   assert (settings["num_real"], settings["num_drawn"]) == (6, 3)
-  assert {"data_fingerprint", "detector_sha256", "steps", "sample", "code"} <= settings.keys()
+  told = {"data_fingerprint", "detector_sha256", "steps", "sample", "code"}
+  assert told | set_scores.SETTINGS.keys() <= settings.keys()
   assert {"config", "versions"} <= record.keys()
   scores = record["scores"][protocol.drawn]
   expected = frechet.fvd(projection(real), projection(drawn), protocol.covariance)
   assert scores["fvd"] == pytest.approx(expected)
+  distance = frame_frechet.alexnet_frame_frechet(
+    projected_frames(real), projected_frames(drawn), protocol.covariance
+  )
+  assert scores["alexnet_frame_frechet"] == pytest.approx(distance)
+  for name, clips in (("", drawn), ("_of_real", real)):
+    inception = i3d.inception_score(projection(clips), splits=1)
+    assert scores[f"i3d_inception_score{name}"] == pytest.approx(inception)
   assert record["intervals"][protocol.drawn].keys() == scores.keys()
   pipeline = glober.Pipeline.from_workdir(workdir)
   if changes:
@@ -271,7 +309,8 @@ def test_a_named_protocol(judge, monkeypatch, workdir, changes) -> None:
     assert scores["psnr"] == pytest.approx(psnr)
     assert len({scores["fvd"], frechet.fvd(projection(real), projection(drawn))}) == 2
   else:
-    assert set(scores) == {"fvd"}
+    inception = {"i3d_inception_score", "i3d_inception_score_of_real"}
+    assert set(scores) == {"fvd", "alexnet_frame_frechet"} | inception
     # Classes are those of random videos, as StyleGAN-V draws them.
     stores = [train.open_store(pipeline.config, split) for split in protocol.splits]
     labels = np.array([video["label"] for store in stores for video in store.videos])

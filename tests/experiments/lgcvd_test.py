@@ -19,6 +19,7 @@ from experiments import (
   score_clips,
   score_generation,
   score_prediction,
+  set_scores,
   train,
 )
 from tests.lgcvd import tiny
@@ -268,13 +269,15 @@ def test_a_protocol_that_cannot_be_done(judge, monkeypatch, workdir, changes, me
 
 def test_generated_videos_are_scored_against_the_test_split(monkeypatch, workdir) -> None:
   require(i3d_weights.WEIGHTS)
+  require(lpips_weights.WEIGHTS["alex"])
   seen = []
 
-  def features(chunks, resize: str) -> np.ndarray:
+  def features(chunks, resize: str) -> set_scores.Features:
     seen.append(np.concatenate(list(chunks)))
-    return projection(seen[-1], resize)
+    frames = np.stack([projection(frame, resize) for frame in seen[-1].swapaxes(0, 1)], axis=1)
+    return set_scores.Features(projection(seen[-1], resize), frames)
 
-  monkeypatch.setattr(i3d, "features", features)
+  monkeypatch.setattr(set_scores, "features", features)
   monkeypatch.setattr(score_clips, "CHUNK", 2)
   few = {"num_real": 4, "num_drawn": 3, "num_frames": 10, "splits": ("test",)}
   protocol = ClipProtocol("drawn", "Of a test.", **few)
@@ -284,7 +287,8 @@ def test_generated_videos_are_scored_against_the_test_split(monkeypatch, workdir
   pipeline = lgcvd.Pipeline.from_workdir(workdir)
   np.testing.assert_array_equal(drawn[2:], pipeline.generate(10, 1, seed=1).videos[:, 0])
   expected = frechet.fvd(*(projection(clips, "torch") for clips in (real, drawn)))
-  assert record["scores"] == {"generated": {"fvd": pytest.approx(expected)}}
+  assert record["scores"]["generated"]["fvd"] == pytest.approx(expected)
+  assert {"alexnet_frame_frechet", "i3d_inception_score"} <= record["scores"]["generated"].keys()
   assert (
     json.loads((workdir / "evaluations" / "drawn.json").read_text())["protocol"]["num_real"] == 4
   )

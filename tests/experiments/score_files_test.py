@@ -79,6 +79,20 @@ def test_what_is_the_model_s_own_may_differ(tmp_path, record) -> None:
   assert "B: " in score_files.compare([str(QUICK), written(tmp_path, "other.json", other)])
 
 
+def test_figures_added_to_a_protocol_do_not_part_old_files_from_new(tmp_path, record) -> None:
+  new = copy.deepcopy(record)
+  new["settings"] |= {"frame_detector_sha256": "a", "inception_splits": 1}
+  new["scores"]["prediction"]["predicted"]["alexnet_frame_frechet"] = 3.25
+  files = [str(QUICK), written(tmp_path, "new.json", new)]
+  for order in (files, files[::-1]):
+    (line,) = [x for x in score_files.compare(order).splitlines() if "alexnet" in x]
+    assert line.split("/")[-1].split() == ["alexnet_frame_frechet", "3.25"]
+  new["settings"]["frame_detector_sha256"] = "b"
+  other = written(tmp_path, "other.json", new)
+  with pytest.raises(checks.UserError, match=r'frame_detector_sha256: "a" and "b"'):
+    score_files.compare([files[1], other])
+
+
 def test_a_setting_added_since_counts_as_its_default(record) -> None:
   assert "choice" not in record["protocol"]
   assert score_files.measured(record)["protocol.choice"] == '"random"'

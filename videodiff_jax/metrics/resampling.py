@@ -1,16 +1,20 @@
 """How far a score would be off on other videos of the same kind: an interval by resampling."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
+from typing import TypeVar
 
 import numpy as np
 
 RESAMPLINGS = 5
 _STUDENT = 2.776  # t at 97.5 % with RESAMPLINGS - 1 degrees of freedom
 
-Resample = Callable[[np.random.Generator], Mapping[str, float]]
+Name = TypeVar("Name", bound=Hashable)
+Resample = Callable[[np.random.Generator], Mapping[Name, float]]
 
 
-def intervals(scores: Mapping[str, float], resample: Resample, seed: int) -> dict[str, list[float]]:
+def intervals(
+  scores: Mapping[Name, float], resample: Resample[Name], seed: int
+) -> dict[Name, list[float]]:
   """The 95 % interval of each score: score -+ t s, s the spread of five resampled ones.
 
   It is centred on the score and not on the resampled ones: a set in which videos repeat has a
