@@ -87,6 +87,9 @@ def test_wrong_input_is_an_error(metric):
     metric(a.astype(np.int64), a.astype(np.int64))
   with pytest.raises(ValueError, match="one shape"):
     metric(a, a[:11])
+  for wrong in (a - 0.5, a + 255.0):
+    with pytest.raises(ValueError, match=r"are of frames in \[0, 1\]; these are in \["):
+      metric(a.astype(float), wrong)
 
 
 def test_ssim_needs_a_whole_window():

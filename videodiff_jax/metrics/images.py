@@ -8,6 +8,7 @@ def _gaussian_window() -> np.ndarray:
   return weights / weights.sum()
 
 
+_MARGIN = 1e-3
 # Weights of a window along one axis, and what makes its covariance the wanted one.
 _WINDOWS = {"gaussian": (_gaussian_window(), 1.0), "uniform": (np.full(7, 1 / 7), 49 / 48)}
 
@@ -108,6 +109,12 @@ def _peak(a: np.ndarray, b: np.ndarray, ndim: int) -> float:
   if a.dtype == b.dtype == np.uint8:
     return 255.0
   if all(np.issubdtype(x.dtype, np.floating) for x in (a, b)):
+    # The margin is for what resizing in float32 adds.
+    if a.size and (min(a.min(), b.min()) < -_MARGIN or max(a.max(), b.max()) > 1 + _MARGIN):
+      raise ValueError(
+        f"PSNR and SSIM of floats are of frames in [0, 1]; these are in "
+        f"[{min(a.min(), b.min()):.4g}, {max(a.max(), b.max()):.4g}]."
+      )
     return 1.0
   raise ValueError(
     f"PSNR and SSIM compare uint8 frames in 0..255 or floats in [0, 1], got {a.dtype} and "
