@@ -34,7 +34,9 @@ def test_published_fvd_of_128_random_clips():
       clips = rng.rand(4, 16, 224, 224, 3).astype(np.float32)
       statistics = statistics.add(apply({"params": params}, clips))
     sets.append(statistics)
-  np.testing.assert_allclose(frechet.frechet_distance(*sets), 10.1381, atol=1e-3)
+  distance = frechet.frechet_distance(*sets)
+  print(f"FVD {distance:.6f}")
+  np.testing.assert_allclose(distance, 10.1381, atol=1e-3)
 
 
 def test_features_of_a_small_grey_clip():
