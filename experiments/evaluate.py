@@ -12,8 +12,9 @@ from experiments import checks, directions, sample, score_files, set_scores, tra
 from videodiff_jax.glober.pipeline import Pipeline
 from videodiff_jax.inputs import clips, video_io
 from videodiff_jax.inputs.frame_store import FrameStore
-from videodiff_jax.metrics import baselines, i3d, images, motion, resampling
+from videodiff_jax.metrics import baselines, frechet, i3d, images, motion, resampling
 from videodiff_jax.pretrained import i3d as i3d_weights
+from videodiff_jax.pretrained import restricted_pickle
 from videodiff_jax.training.workdir import steps_done, unused
 from videodiff_jax.training.writers import format_table
 
@@ -28,16 +29,15 @@ def evaluate(workdir: pathlib.Path, config: ml_collections.ConfigDict | None) ->
   """Scores held-out reconstructions and generated clips.
 
   Everything is computed on the same held-out clips and seeds: the FVD ladder (real, KL-VAE,
-  reconstructed, generated, shuffled, frozen, blurred, each against training clips), the distance of
-  the same sets' frames and their inception scores, PSNR and SSIM beside trivial predictions, and,
-  where config.evaluate.motion says so, how the object moves, and where .directions does, whether
-  it moves as prompts say.
+  reconstructed, generated, shuffled, frozen, blurred, each against training clips), the same sets'
+  inception scores, PSNR and SSIM beside trivial predictions, and, where config.evaluate.motion says
+  so, how the object moves, and where .directions does, whether it moves as prompts say.
   A later evaluation of the same workdir gets files of its own: nothing is written over.
   """
   settings = {} if config is None else config.sample.to_dict()
   pipeline = Pipeline.from_workdir(workdir, **settings)
   counts = (config or pipeline.config).evaluate
-  set_scores.locate()  # told now, not after the drawing
+  restricted_pickle.locate(i3d_weights.WEIGHTS)  # told now, not after the drawing
   whole = train.clip_sampler(pipeline.config, "clip")
   if whole.num_frames < i3d.MIN_FRAMES:
     raise checks.UserError(
@@ -101,7 +101,7 @@ def evaluate(workdir: pathlib.Path, config: ml_collections.ConfigDict | None) ->
       "reference_split": "train",
       "fake_split": "test",
       "detector_sha256": i3d_weights.WEIGHTS.sha256,
-      **set_scores.SETTINGS,
+      "inception_splits": set_scores.SETTINGS["inception_splits"],
       "data_fingerprint": stores["train"].fingerprint,
       "neighbour_bank": len(bank),
       "seed": _SEED,
@@ -118,22 +118,16 @@ def evaluate(workdir: pathlib.Path, config: ml_collections.ConfigDict | None) ->
 
 def report(scores: dict[str, Any], num_real: int, num_fake: int) -> str:
   """The scores as tables."""
+  inception = scores["i3d_inception_score"]
   fvd = format_table(
-    [(name, f"{value:.1f}") for name, value in scores["fvd"].items()],
-    (f"FVD of {num_fake} clips against {num_real}", ""),
-  )
-  of_sets = format_table(
-    [
-      (name, f"{row['alexnet_frame_frechet']:.3g}", f"{row['i3d_inception_score']:.2f}")
-      for name, row in scores["sets"].items()
-    ],
-    ("the same clips", "Frechet distance of frames, AlexNet", "inception score, I3D"),
+    [(name, f"{value:.1f}", f"{inception[name]:.2f}") for name, value in scores["fvd"].items()],
+    (f"{num_fake} clips against {num_real}", "FVD", "inception score, I3D"),
   )
   frames = format_table(
     [(name, f"{row['psnr']:.2f}", f"{row['ssim']:.3f}") for name, row in scores["frames"].items()],
     ("held-out frames", "PSNR, dB", "SSIM"),
   )
-  tables = [fvd, of_sets, frames]
+  tables = [fvd, frames]
   if "motion" in scores:
     names = ("position_error", "jitter", "identity_flicker")
     rows = [
@@ -172,38 +166,30 @@ def write_neighbours(path: pathlib.Path, generated: np.ndarray, bank: np.ndarray
 
 def _ladder(
   reference: np.ndarray, sets: dict[str, np.ndarray]
-) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
-  """Groups 'fvd' and 'sets', the sets' other figures, and their intervals over clips."""
-  every = set_scores.features(np.concatenate([reference, *sets.values()]))
-  known = every.take(slice(len(reference)))
-  ends = np.cumsum([len(reference), *map(len, sets.values())])
-  pieces = {name: every.take(slice(begin, end)) for name, begin, end in zip(sets, ends, ends[1:])}
+) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, list[float]]]]:
+  """Groups 'fvd', distances to the reference clips, and 'i3d_inception_score'; their intervals.
+
+  The distance of frames is left to the named protocols: with so many sets it takes too long.
+  """
+  every = i3d.features(np.concatenate([reference, *sets.values()]))
+  known, *pieces = np.split(every, len(reference) + np.arange(len(sets)) * len(sets["real"]))
 
   def figures(of_reference: np.ndarray, of_sets: np.ndarray) -> dict[tuple[str, str], float]:
-    real = known.take(of_reference)
-    return {
-      (name, figure): value
-      for name, piece in pieces.items()
-      for figure, value in set_scores.figures(real, piece.take(of_sets)).items()
-    }
+    drawn = {name: piece[of_sets] for name, piece in zip(sets, pieces)}
+    distances = {("fvd", n): frechet.fvd(known[of_reference], x) for n, x in drawn.items()}
+    scores = {("i3d_inception_score", n): set_scores.inception_score(x) for n, x in drawn.items()}
+    return distances | scores
 
   def again(rng: np.random.Generator) -> dict[tuple[str, str], float]:
     counts = len(known), len(sets["real"])
     return figures(*(resampling.with_replacement(rng, count) for count in counts))
 
+  def grouped(found: dict[tuple[str, str], Any]) -> dict[str, dict[str, Any]]:
+    groups = dict.fromkeys(group for group, _ in found)
+    return {g: {n: value for (of, n), value in found.items() if of == g} for g in groups}
+
   found = figures(np.arange(len(known)), np.arange(len(sets["real"])))
-  return _grouped(found), _grouped(resampling.intervals(found, again, _SEED))
-
-
-def _grouped(figures: dict[tuple[str, str], Any]) -> dict[str, dict[str, Any]]:
-  """{'fvd': {set: its}, 'sets': {set: {figure: its}}} of (set, figure) -> its."""
-  groups: dict[str, dict[str, Any]] = {"fvd": {}, "sets": {}}
-  for (name, figure), value in figures.items():
-    if figure == "fvd":
-      groups["fvd"][name] = value
-    else:
-      groups["sets"].setdefault(name, {})[figure] = value
-  return groups
+  return grouped(found), grouped(resampling.intervals(found, again, _SEED))
 
 
 def _frame_scores(

@@ -240,7 +240,7 @@ def score(
   def row(of_real: np.ndarray, of_drawn: np.ndarray) -> dict[str, float]:
     real = reals.take(of_real)
     figures = set_scores.figures(real, fakes.take(of_drawn), protocol.covariance)
-    figures["i3d_inception_score_of_real"] = set_scores.inception_score(real)
+    figures["i3d_inception_score_of_real"] = set_scores.inception_score(real.logits)
     return figures | {name: float(values[of_drawn].mean()) for name, values in each.items()}
 
   def again(rng: np.random.Generator) -> dict[str, float]:

@@ -62,10 +62,10 @@ def figures(real: Features, drawn: Features, covariance: str = "unbiased") -> di
     "alexnet_frame_frechet": frame_frechet.alexnet_frame_frechet(
       real.frames, drawn.frames, covariance
     ),
-    "i3d_inception_score": inception_score(drawn),
+    "i3d_inception_score": inception_score(drawn.logits),
   }
 
 
-def inception_score(clips: Features) -> float:
-  """`i3d.inception_score` of a whole set."""
-  return i3d.inception_score(clips.logits, _SPLITS)
+def inception_score(logits: np.ndarray) -> float:
+  """`i3d.inception_score` of a whole set, from its logits (n, 400)."""
+  return i3d.inception_score(logits, _SPLITS)

@@ -125,7 +125,7 @@ def test_library_reads_what_the_command_wrote(workdir) -> None:
 
 @dataclasses.dataclass
 class Judged:
-  """An evaluation whose networks are fixed random projections, and the clips it was shown."""
+  """An evaluation whose I3D is a fixed random projection, and the clips it was shown."""
 
   record: dict
   shown: np.ndarray
@@ -153,19 +153,19 @@ def require_networks() -> None:
 
 @pytest.fixture(scope="module")
 def judged(workdir, config) -> Judged:
-  require_networks()
+  require(i3d_weights.WEIGHTS)
   counts = config.copy_and_resolve_references()
   counts.evaluate.update(num_real=6, num_fake=3, motion=True)
   (workdir / "evaluations").mkdir()
   (workdir / "evaluations" / "ladder.json").write_text("an earlier one")
   shown = []
 
-  def features(clips: np.ndarray) -> set_scores.Features:
+  def features(clips: np.ndarray) -> np.ndarray:
     shown.append(clips)
-    return features_of(clips)
+    return projection(clips)
 
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(set_scores, "features", features)
+    patch.setattr(i3d, "features", features)
     patch.setattr(i3d, "MIN_FRAMES", tiny.FRAMES)
     return Judged(evaluate.evaluate(workdir, counts), *shown)
 
@@ -181,7 +181,6 @@ def test_evaluation_says_what_it_scored(judged, workdir, config) -> None:
   assert settings["steps"] == {"kl_vae": 2, "autoencoder": 2, "generator": 2}
   assert settings["sample"] == json.loads(json.dumps(config.sample.to_dict()))
   assert settings["detector_sha256"] == i3d_weights.WEIGHTS.sha256
-  assert settings["frame_detector_sha256"] == frame_frechet.WEIGHTS.sha256
   store = train.open_store(config, "train")
   assert settings["data_fingerprint"] == store.fingerprint
   assert settings["neighbour_bank"] == store.num_videos
@@ -204,18 +203,10 @@ def test_ladder_compares_the_sets_it_names(judged) -> None:
     assert name == "real" or (clips != sets["real"]).any(axis=(1, 2, 3, 4)).all()
   # (A decoder of two steps may draw alike for every global feature.)
   assert len({ladder[name] for name in ("real", "shuffled", "frozen", "blurred")}) == 4
-  others = judged.record["scores"]["sets"]
-  assert tuple(others) == names
-  frames = projected_frames(reference)
+  inception = judged.record["scores"]["i3d_inception_score"]
+  assert tuple(inception) == names
   for name, clips in sets.items():
-    distance = frame_frechet.alexnet_frame_frechet(frames, projected_frames(clips))
-    assert others[name]["alexnet_frame_frechet"] == pytest.approx(distance)
-    score = i3d.inception_score(projection(clips), splits=1)
-    assert others[name]["i3d_inception_score"] == score >= 1
-  # Frames in another order are the same frames.
-  by_frames = {name: row["alexnet_frame_frechet"] for name, row in others.items()}
-  assert by_frames["shuffled"] == pytest.approx(by_frames["real"])
-  assert len({by_frames[name] for name in ("real", "frozen", "blurred")}) == 3
+    assert inception[name] == i3d.inception_score(projection(clips), splits=1) >= 1
   real = sets["real"]
   np.testing.assert_array_equal(np.sort(sets["shuffled"], axis=1), np.sort(real, axis=1))
   assert (sets["frozen"] == real[:, :1]).all()
@@ -237,11 +228,8 @@ def test_scores_stand_beside_trivial_predictions(judged) -> None:
 
 def test_figures_have_intervals_and_decoders_curves(judged) -> None:
   record = judged.record
-  for group in ("fvd", "sets", "frames"):
+  for group in ("fvd", "i3d_inception_score", "frames"):
     assert record["intervals"][group].keys() == record["scores"][group].keys()
-  for name, row in record["intervals"]["sets"].items():
-    for figure, (low, high) in row.items():
-      assert low <= record["scores"]["sets"][name][figure] <= high
   low, high = record["intervals"]["fvd"]["generated"]
   assert low < record["scores"]["fvd"]["generated"] < high
   assert list(record["curves"]) == ["kl_vae", "reconstruction"]
