@@ -96,6 +96,23 @@ def check_store(config: ml_collections.ConfigDict, store: FrameStore) -> None:
     )
 
 
+def check_saved(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
+  """Raises UserError where a workdir's configuration lacks what is read of every one.
+
+  What came after the first workdirs is there (`training/earlier.py`), so something else is wrong.
+  """
+  there = _flat(config)
+  wanted = _flat(systems.of(config).base())
+  # What an ablation compares is taken from the configuration that is given with it.
+  missing = [key for key in wanted if key not in there and not key.startswith("ablation.")]
+  if missing:
+    shown = ", ".join(missing[:10]) + (f" and {len(missing) - 10} more" if missing[10:] else "")
+    raise UserError(
+      f"{workdir}/config.json lacks keys that this code reads: {shown}. Put the file back as it "
+      "was written, or add them with the values that the run had."
+    )
+
+
 def check_same_run(
   saved: ml_collections.ConfigDict, config: ml_collections.ConfigDict, workdir: pathlib.Path
 ) -> None:
@@ -115,7 +132,19 @@ def check_same_run(
 
 
 def _lasting(config: ml_collections.ConfigDict) -> dict[str, str]:
-  """'a.b.c' -> JSON of every key that must stay as it is over the life of a workdir."""
+  """Of `_flat`, every key that must stay as it is over the life of a workdir."""
+  skipped = {*_MAY_CHANGE, *(f"data.{key}" for key in _MAY_CHANGE_DATA)}
+  for stage in config.train:
+    skipped |= {f"train.{stage}.{key}" for key in _MAY_CHANGE_TRAIN}
+  return {
+    key: value
+    for key, value in _flat(config).items()
+    if key not in skipped and key.split(".")[0] not in skipped
+  }
+
+
+def _flat(config: ml_collections.ConfigDict) -> dict[str, str]:
+  """'a.b.c' -> JSON of the value."""
   flat: dict[str, str] = {}
 
   def add(prefix: str, tree: dict) -> None:
@@ -126,14 +155,7 @@ def _lasting(config: ml_collections.ConfigDict) -> dict[str, str]:
         flat[prefix + key] = json.dumps(value)
 
   add("", json.loads(config.to_json()))
-  skipped = {*_MAY_CHANGE, *(f"data.{key}" for key in _MAY_CHANGE_DATA)}
-  for stage in config.train:
-    skipped |= {f"train.{stage}.{key}" for key in _MAY_CHANGE_TRAIN}
-  return {
-    key: value
-    for key, value in flat.items()
-    if key not in skipped and key.split(".")[0] not in skipped
-  }
+  return flat
 
 
 def local_devices() -> str:

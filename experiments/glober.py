@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
+from configs.common import base
 from experiments import caches, texts
 from experiments.errors import UserError, choice
 from videodiff_jax.diffusion import guidance, noise, samplers
@@ -16,7 +17,7 @@ from videodiff_jax.glober.networks import Networks, build
 from videodiff_jax.models import attention
 from videodiff_jax.training import flops
 
-__all__ = ["Networks", "build", "stages"]
+__all__ = ["Networks", "base", "build", "stages"]
 
 CONTENTS: dict[str, tuple[str, dict[str, int]]] = {
   # A batch of the frame auto-encoder is as many videos as frames: more of them differ.

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
+from configs.lgcvd_common import base
 from experiments.errors import UserError, choice, positive
 from videodiff_jax.lgcvd import gaps, networks, rollout, stages
 from videodiff_jax.lgcvd.conditioning import given_positions
@@ -15,7 +16,7 @@ from videodiff_jax.metrics.protocols import PROTOCOLS
 from videodiff_jax.models.lgc_unet import DECODER_ATTENTION
 from videodiff_jax.training import flops
 
-__all__ = ["Networks", "build", "stages"]
+__all__ = ["Networks", "base", "build", "stages"]
 
 CONTENTS: dict[str, tuple[str, dict[str, int]]] = {"lgcvd": ("clip", {})}
 

@@ -213,7 +213,9 @@ def system_of(workdir: pathlib.Path, config: ConfigDict | None) -> str:
   from experiments import checks
   from videodiff_jax.training import workdir as runs
 
-  name = runs.read_config(workdir).system
+  saved = runs.read_config(workdir)
+  checks.check_saved(saved, workdir)
+  name = saved.system
   if config is not None and config.system != name:
     raise checks.UserError(
       f"{workdir} holds a run of system {name!r}, but --config is of {config.system!r}: leave "

@@ -102,7 +102,10 @@ def assign(
   workdirs: Sequence[pathlib.Path],
 ) -> dict[str, pathlib.Path]:
   """Name of a configuration -> the workdir that was trained with it."""
-  runs = {workdir: identity(read_config(workdir)) for workdir in workdirs}
+  saved = {workdir: read_config(workdir) for workdir in workdirs}
+  for workdir, values in saved.items():
+    checks.check_saved(values, workdir)
+  runs = {workdir: identity(values) for workdir, values in saved.items()}
   wanted = {config: identity(values) for config, values in configs.items()}
   found: dict[str, pathlib.Path] = {}
   for workdir, of in runs.items():

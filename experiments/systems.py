@@ -1,6 +1,7 @@
 """The systems by the name a configuration gives, and what every mode asks of one.
 
 A system is a module of this folder with
+  base: () -> the configuration that all of its configurations begin with.
   Networks, build: its networks, and how a configuration makes them.
   stages: NAMES, make_stage and frozen_networks, as the training loop wants them.
   CONTENTS: stage -> (content, other settings) of the `ClipSampler` of its batches.

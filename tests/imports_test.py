@@ -1,7 +1,7 @@
 """The import walls: which room may import which, read from every module's syntax tree.
 
-experiments -> data, systems -> training, inputs, metrics -> pretrained -> models, diffusion; a
-room may skip floors downward.
+experiments -> data, configs, systems -> training, inputs, metrics -> pretrained -> models,
+diffusion; a room may skip floors downward.
 """
 
 import ast
@@ -28,7 +28,7 @@ MAY_IMPORT = {
   "lgcvd": MIDDLE,
   "data": MIDDLE,
   "configs": set(),
-  "experiments": MIDDLE | {"glober", "lgcvd", "data"},
+  "experiments": MIDDLE | {"glober", "lgcvd", "data", "configs"},
 }
 # Run and never imported: they put rooms together that may not know each other.
 COMMANDS = {f"{PACKAGE}.pretrained.convert": MIDDLE | {"glober", "lgcvd"}}

@@ -9,6 +9,7 @@ from typing import Any
 import ml_collections
 from jax.sharding import Mesh
 
+from videodiff_jax.training import earlier
 from videodiff_jax.training.checkpoints import CheckpointError, Checkpoints
 from videodiff_jax.training.loop import abstract_state
 from videodiff_jax.training.stage import Stage
@@ -16,15 +17,23 @@ from videodiff_jax.training.state import TrainState
 
 
 def read_config(workdir: str | pathlib.Path) -> ml_collections.ConfigDict:
-  """The configuration a workdir was trained with.
+  """The configuration a workdir was trained with, an early one with the keys that came after it.
 
   Raises:
-    CheckpointError: no workdir.
+    CheckpointError: no workdir, or a config.json that none of our runs wrote.
   """
   file = pathlib.Path(workdir) / "config.json"
   if not file.is_file():
     raise CheckpointError(f"{workdir} is not a workdir: it has no config.json. Train one first.")
-  return ml_collections.ConfigDict(json.loads(file.read_text()))
+  try:
+    saved = json.loads(file.read_text())
+    earlier.fill(saved)
+  except (ValueError, TypeError, KeyError, AttributeError) as error:
+    raise CheckpointError(
+      f"{file} is not the configuration of a run of {' or '.join(earlier.ADDED)} ({error!r}). "
+      "Give the --workdir of a run, or put back the file as it was written."
+    ) from error
+  return ml_collections.ConfigDict(saved)
 
 
 def write_config(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
@@ -97,6 +106,17 @@ def steps_done(workdir: pathlib.Path, name: str) -> int | None:
   step = checkpoints.latest_step()
   checkpoints.close()
   return step
+
+
+def newest_meta(workdir: pathlib.Path, name: str) -> dict[str, Any] | None:
+  """What stands beside a stage's newest complete checkpoint; None where there is none."""
+  if not (workdir / name / "checkpoints").is_dir():
+    return None
+  checkpoints = Checkpoints(workdir / name / "checkpoints")
+  step = checkpoints.latest_step()
+  meta = None if step is None else checkpoints.meta(step)
+  checkpoints.close()
+  return meta
 
 
 def _newest(workdir: pathlib.Path, name: str) -> tuple[Checkpoints, int]:

@@ -1,0 +1,109 @@
+"""Workdirs of earlier code: config.json as the first runs wrote it, in earlier/SYSTEM.json."""
+
+import json
+import pathlib
+import shutil
+
+import pytest
+
+from configs import common, lgcvd_common
+from experiments import checks, main, report, score_table
+from videodiff_jax import glober, lgcvd
+from videodiff_jax.glober import networks as glober_networks
+from videodiff_jax.lgcvd import networks as lgcvd_networks
+from videodiff_jax.training import earlier
+from videodiff_jax.training.checkpoints import CheckpointError
+from videodiff_jax.training.workdir import read_config
+
+FIRST = pathlib.Path(__file__).with_name("earlier")
+BASES = {"glober": common.base, "lgcvd": lgcvd_common.base}
+SYSTEMS = pytest.mark.parametrize("system", BASES)
+# Of LGC-VD's first evaluations, which had no protocol.
+GONE = {"evaluate.num_videos", "evaluate.trajectories"}
+
+
+def flat(tree: dict, prefix: str = "") -> dict:
+  found: dict = {}
+  for key, value in tree.items():
+    found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+  return found
+
+
+def first_keys(system: str) -> set[str]:
+  return flat(json.loads((FIRST / f"{system}.json").read_text())).keys()
+
+
+def added(system: str) -> dict:
+  return {key: value for _, values in earlier.ADDED[system] for key, value in values.items()}
+
+
+@pytest.fixture(params=BASES)
+def old(request, tmp_path) -> tuple[str, pathlib.Path]:
+  """A system and a workdir with nothing but its first config.json."""
+  shutil.copy(FIRST / f"{request.param}.json", tmp_path / "config.json")
+  return request.param, tmp_path
+
+
+@SYSTEMS
+def test_every_key_is_of_the_first_runs_or_in_the_table(system: str) -> None:
+  """A new key belongs into the table, with the value that does what was done without it."""
+  now = {key for key in flat(BASES[system]().to_dict()) if not key.startswith("ablation.")}
+  assert first_keys(system) - GONE | added(system).keys() == now
+  assert not first_keys(system) & added(system).keys()
+
+
+def test_what_is_filled_in_is_the_papers_default() -> None:
+  """All but the cache, which an early run goes on without."""
+  for system, base in BASES.items():
+    now = flat(json.loads(base().to_json()))
+    values = json.loads(json.dumps(added(system)))
+    differ = {key for key, value in values.items() if value != now[key]}
+    assert differ == ({"data.cache"} if system == "glober" else set())
+
+
+def test_keys_that_are_there_stay(tmp_path) -> None:
+  config = common.base()
+  config.model.unet.norm_groups = 4
+  config.data.cache = "required"
+  (tmp_path / "config.json").write_text(config.to_json())
+  assert read_config(tmp_path).to_json() == config.to_json()
+
+
+def test_networks_are_built_of_it(old) -> None:
+  system, workdir = old
+  config = read_config(workdir)
+  {"glober": glober_networks, "lgcvd": lgcvd_networks}[system].build(config)
+  checks.check_config(config)
+
+
+def test_pipelines_and_commands_read_it(old) -> None:
+  system, workdir = old
+  assert main.system_of(workdir, None) == system
+  assert report.write(workdir).is_file()
+  with pytest.raises(checks.UserError, match="fills no row of table"):
+    score_table.assign("glober_1a", {"x": score_table.load("glober_sky")}, [workdir])
+  # It needs weights, and nothing else.
+  with pytest.raises(CheckpointError, match=f"'{'kl_vae' if system == 'glober' else system}' has"):
+    {"glober": glober, "lgcvd": lgcvd}[system].Pipeline.from_workdir(workdir)
+
+
+def test_a_torn_configuration_is_told(old) -> None:
+  _, workdir = old
+  file = workdir / "config.json"
+  saved = json.loads(file.read_text())
+  del saved["diffusion"]["schedule"], saved["seed"]
+  file.write_text(json.dumps(saved))
+  expected = r"lacks keys .* seed, .*diffusion\.schedule\.kind.* Put the file back"
+  with pytest.raises(checks.UserError, match=expected):
+    main.system_of(workdir, None)
+  with pytest.raises(checks.UserError, match="lacks keys"):
+    score_table.assign("glober_1a", {}, [workdir])
+
+
+@pytest.mark.parametrize(
+  "text", ["{", "[]", "{}", '{"system": "gan"}', '{"system": "glober", "init": 1}']
+)
+def test_a_file_of_something_else_is_told(tmp_path, text: str) -> None:
+  (tmp_path / "config.json").write_text(text)
+  with pytest.raises(CheckpointError, match="not the configuration of a run of glober or lgcvd"):
+    read_config(tmp_path)

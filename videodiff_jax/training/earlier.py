@@ -1,0 +1,64 @@
+"""Configuration keys that came after the first workdirs: what a run was before each of them.
+
+A workdir keeps the configuration it was trained with, so an old one lacks keys. Each is here with
+the value that does exactly what the code did before there was a choice; that a system's keys are
+the first ones and these is tested.
+"""
+
+from typing import Any
+
+_GLOBER_NETWORKS = ("kl_vae", "video_encoder", "frame_control", "unet", "discriminator")
+# System -> (why the values change nothing, {key: value}), in the order they came in.
+ADDED: dict[str, tuple[tuple[str, dict[str, Any]], ...]] = {
+  "glober": (
+    (
+      "As many groups as divide the channels, up to 32, were the rule.",
+      {f"model.{name}.norm_groups": 32 for name in _GLOBER_NETWORKS},
+    ),
+    ("Frame time was added to features.", {"model.frame_control.scale_shift": False}),
+    ("What is past an end counted as error.", {"loss.kl_vae.saturate": False}),
+    (
+      "All networks began as drawn.",
+      {f"init.{name}": "" for name in ("kl_vae", "unet", "generator", "text_encoder", "allow")},
+    ),
+    (
+      "There was no text. 'source' to 'vocabulary' say nothing without it, and a class or nothing "
+      "is a token that the UNet attends to across.",
+      {
+        "text.source": "prompt",
+        "text.prompt": "",
+        "text.encoder": "none",
+        "text.length": 77,
+        "text.vocabulary": "",
+        "model.unet.text_attention": "cross",
+        "evaluate.directions": False,
+      },
+    ),
+    (
+      "Guidance had one scale; the two others are read in the other forms alone.",
+      {
+        "sample.guidance_form": "single",
+        "sample.guidance_video": 1.5,
+        "sample.guidance_text": 1.5,
+      },
+    ),
+    ("There were no caches.", {"data.cache": "none"}),
+  ),
+  "lgcvd": (
+    ("Clips had the one stride.", {"data.stride_multiples": (1,)}),
+    ("Levels had two blocks.", {"model.blocks": 2}),
+    ("Black drawn blacker counted as error.", {"objective.saturate": False}),
+    ("An evaluation had no name; today's default has one.", {"evaluate.protocol": "standard"}),
+  ),
+}
+
+
+def fill(config: dict[str, Any]) -> None:
+  """Adds what a saved configuration of a known system lacks; what is there stays."""
+  for _, values in ADDED[config["system"]]:
+    for key, value in values.items():
+      *groups, name = key.split(".")
+      tree = config
+      for group in groups:
+        tree = tree.setdefault(group, {})
+      tree.setdefault(name, value)
