@@ -58,7 +58,8 @@ def base() -> ConfigDict:
   data.flip = True  # mirror a whole clip with p = 0.5 (release)
   data.sampling = "video"  # an item is a video; "clip": every start is an item
   data.threads = 16  # that read and decode
-  data.cache = "auto"  # read where --mode=cache made it; "required": or stop; "none": never
+  # Read where --mode=cache made it before a stage began; "required": now, or stop; "none": never.
+  data.cache = "auto"
 
   config.model = model = ConfigDict()
   model.latent_scale = 0.18215  # latents are multiplied by it (release); 0: by measured 1 / std

@@ -13,8 +13,11 @@ from experiments.errors import UserError, told
 from videodiff_jax.inputs import clips, moments
 from videodiff_jax.inputs.frame_store import FrameStore
 from videodiff_jax.training.checkpoints import fingerprint
+from videodiff_jax.training.workdir import newest_meta
 
 USES = ("auto", "required", "none")
+# What stands with a checkpoint: the name of the file its steps read, or None for frames.
+READ = "cache"
 # Stage -> kinds it can read, the better first.
 READ_BY = {"autoencoder": ("latents",), "generator": ("global_features", "latents")}
 # Kind -> the networks it is computed with: entries of `frozen`, keys of config.model.
@@ -99,19 +102,39 @@ def find(
 ) -> moments.Moments | None:
   """What a stage's batches are read from, as config.data.cache asks; None for frames.
 
+  With 'auto' a stage begins with the best there is, and goes on with what it began with: a draw
+  from moments is another than one from frames, and would change the run half-way.
+
   Raises:
-    UserError: as `look_up`; or config.data.cache is 'required', and there is none.
+    UserError: as `look_up`; config.data.cache is 'required', and there is none; or what a stage
+      began with is gone.
   """
   kinds = READ_BY.get(stage, ())
   if not kinds or config.data.cache == "none":
     return None
-  for kind in kinds:
-    found = look_up(config, workdir, kind, store, sampler, frozen)
-    if found is not None:
-      logging.info("Stage %s reads %s.", stage, found.file)
-      return found
+  begun = newest_meta(workdir, stage) if config.data.cache == "auto" else None
   others = [file for kind in kinds for file in _files(kind, store, workdir)]
   there = "".join(f"\n  {file}" for file in others)
+  if begun is not None and begun.get(READ) is None:
+    if others:
+      logging.info(
+        "Stage %s goes on with frames, as it began; --config.data.cache=required would read one "
+        "of:%s", stage, there,
+      )  # fmt: skip
+    return None
+  for kind in kinds:
+    found = look_up(config, workdir, kind, store, sampler, frozen)
+    if found is not None and (begun is None or found.file.name == begun[READ]):
+      how = "reads" if begun is None else "goes on with"
+      logging.info("Stage %s %s %s.", stage, how, found.file)
+      return found
+  if begun is not None:
+    kind = begun[READ].split("-")[0]
+    raise UserError(
+      f"Stage {stage!r} began with {begun[READ]}, which is gone or of other weights or settings. "
+      f"Make it again (--mode=cache --cache={kind} --workdir={workdir}), or go on with frames: "
+      "--config.data.cache=none."
+    )
   if config.data.cache == "required":
     raise UserError(
       f"config.data.cache is 'required', but there is none for stage {stage!r}. Make it: "

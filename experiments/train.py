@@ -19,7 +19,7 @@ from experiments import caches, checks, start_table, systems, texts
 from videodiff_jax.inputs import clips, video_io
 from videodiff_jax.inputs.frame_store import FrameStore
 from videodiff_jax.training import loop, partitioning
-from videodiff_jax.training.workdir import load_ema, steps_done, write_config
+from videodiff_jax.training.workdir import load_ema, read_config, steps_done, write_config
 
 _PREVIEW_CLIPS = 4
 
@@ -88,9 +88,8 @@ def clip_sampler(
 
 def claim_workdir(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
   """Writes config.json, or checks that the one there agrees; steps, mesh and logging may differ."""
-  file = workdir / "config.json"
-  if file.is_file():
-    checks.check_same_run(ml_collections.ConfigDict(json.loads(file.read_text())), config, workdir)
+  if (workdir / "config.json").is_file():
+    checks.check_same_run(read_config(workdir), config, workdir)
   elif workdir.is_dir() and any(workdir.iterdir()):
     raise checks.UserError(
       f"{workdir} is not empty and not a workdir (no config.json). Choose another --workdir."
@@ -110,6 +109,13 @@ def _train_stage(
   text: texts.Texts | None,
 ) -> bool:
   settings = config.train[name]
+  system = systems.of(config)
+  content, other = system.CONTENTS[name]
+  sampler = clip_sampler(config, content, **other)
+  frozen = system.stages.frozen_networks(name, ema)
+  # A finished stage reads nothing: the file it read may be gone.
+  finished = (steps_done(workdir, name) or 0) >= settings.steps
+  moments = None if finished else caches.find(config, workdir, name, store, sampler, frozen)
   run = loop.Run(
     folder=workdir / name,
     mesh=mesh,
@@ -120,13 +126,12 @@ def _train_stage(
     checkpoint_every=settings.checkpoint_every,
     preview_every=settings.preview_every,
     keep=settings.keep,
-    meta={"config": json.loads(config.to_json()), "code": code_version()},
+    meta={
+      "config": json.loads(config.to_json()),
+      "code": code_version(),
+      caches.READ: moments and moments.file.name,
+    },
   )
-  system = systems.of(config)
-  content, other = system.CONTENTS[name]
-  sampler = clip_sampler(config, content, **other)
-  frozen = system.stages.frozen_networks(name, ema)
-  moments = caches.find(config, workdir, name, store, sampler, frozen)
 
   def batches(start_examples: int) -> Iterator[dict[str, np.ndarray]]:
     stream = clips.batches(

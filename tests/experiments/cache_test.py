@@ -154,6 +154,43 @@ def test_other_weights_or_settings_are_refused(config, workdir, made, store) -> 
   assert find(other, workdir, store, "global_features").kind == "latents"
 
 
+@pytest.fixture
+def begun(monkeypatch) -> Callable[[Any], None]:
+  """Lets stages have a checkpoint with this beside it, or none."""
+
+  def begin(meta: dict[str, Any] | None) -> None:
+    monkeypatch.setattr(caches, "newest_meta", lambda *_: meta)
+
+  return begin
+
+
+@pytest.mark.parametrize("meta", [{caches.READ: None}, {"code": "of before it was written down"}])
+def test_a_stage_that_began_with_frames_goes_on_with_them(
+  config, workdir, made, store, begun, caplog, meta
+) -> None:
+  caplog.set_level("INFO", "absl")
+  begun(meta)
+  for kind, file in made.items():
+    caplog.clear()
+    assert find(asking(config, "auto"), workdir, store, kind) is None
+    assert str(file) in caplog.text and "--config.data.cache=required" in caplog.text
+    assert len(caplog.records) == 1
+    assert find(asking(config, "required"), workdir, store, kind).file == file
+
+
+def test_a_stage_goes_on_with_the_cache_it_began_with(config, workdir, made, store, begun) -> None:
+  auto = asking(config, "auto")
+  assert find(auto, workdir, store, "global_features").kind == "global_features"
+  begun({caches.READ: made["latents"].name})  # the better one was made since
+  assert find(auto, workdir, store, "global_features").kind == "latents"
+  assert find(asking(config, "none"), workdir, store, "global_features") is None
+  begun({caches.READ: "latents-gone.npy"})
+  with pytest.raises(checks.UserError, match=r"began with latents-gone.*--cache=latents .*=none"):
+    find(auto, workdir, store, "global_features")
+  begun(None)
+  assert find(auto, workdir, store, "global_features").kind == "global_features"
+
+
 def test_nothing_there(config, tmp_path, store) -> None:
   """Beside a store that nobody may write to, the workdir takes it."""
   with pytest.MonkeyPatch.context() as patch:

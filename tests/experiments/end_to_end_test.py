@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from data import prepare
-from experiments import checks, evaluate, sample, score_clips, set_scores, train
+from experiments import caches, checks, evaluate, sample, score_clips, set_scores, train
 from tests.glober import tiny
 from tests.inputs.make import make_store, noise_video
 from tests.weights import require
@@ -23,6 +23,7 @@ from videodiff_jax.metrics import frame_frechet, frechet, i3d, images
 from videodiff_jax.metrics.clip_protocols import ClipProtocol
 from videodiff_jax.pretrained import i3d as i3d_weights
 from videodiff_jax.training.checkpoints import CheckpointError
+from videodiff_jax.training.workdir import newest_meta
 
 OPTIONS = {
   "class_label": None, "num_videos": 2, "num_frames": None, "frame_times": None, "start": 0.0,
@@ -66,6 +67,7 @@ def test_every_stage_leaves_checkpoints_metrics_and_previews(workdir) -> None:
     assert (workdir / name / "checkpoints" / "2").is_dir()
     assert len((workdir / name / "metrics.jsonl").read_text().splitlines()) == 2
     assert {file.suffix for file in (workdir / name / "previews").iterdir()} == {".png", ".gif"}
+    assert newest_meta(workdir, name)[caches.READ] is None
 
 
 def test_a_second_call_has_nothing_to_do(workdir, config) -> None:
@@ -117,8 +119,18 @@ def test_reconstruct_the_test_split_and_a_file(workdir, tmp_path) -> None:
     sample.reconstruct(workdir, None, options(input=str(short)))
 
 
-def test_library_reads_what_the_command_wrote(workdir) -> None:
-  pipeline = glober.Pipeline.from_workdir(workdir, guidance_decoder=2.0)
+def test_library_reads_what_the_command_wrote(workdir, tmp_path) -> None:
+  """And what its first version would have: without the keys that came after it."""
+  saved = json.loads((workdir / "config.json").read_text())
+  for name in ("text", "init"):
+    del saved[name]
+  for group, key in (("data", "cache"), ("sample", "guidance_form"), ("sample", "guidance_text")):
+    del saved[group][key]
+  del saved["model"]["unet"]["text_attention"], saved["model"]["frame_control"]["scale_shift"]
+  (tmp_path / "config.json").write_text(json.dumps(saved))
+  for stage in saved["stages"]:
+    (tmp_path / stage).symlink_to(workdir / stage)
+  pipeline = glober.Pipeline.from_workdir(tmp_path, guidance_decoder=2.0)
   assert pipeline.config.sample.guidance_decoder == 2.0
   assert pipeline.generate(1, np.array([0.5])).videos.shape == (1, 1, SIDE, SIDE, 1)
 
