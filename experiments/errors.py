@@ -1,7 +1,10 @@
 """Mistakes of the person who gave the command, told in one sentence."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 class UserError(ValueError):
@@ -21,6 +24,13 @@ def choice(key: str, value: str, choices: tuple[str, ...]) -> None:
   """Raises UserError for a value of config.`key` that is not there."""
   if value not in choices:
     raise UserError(f"config.{key} is {value!r}. Choose one of: {', '.join(choices)}.")
+
+
+def entry(what: str, name: str, entries: Mapping[str, T]) -> T:
+  """The entry of a name; UserError for one that is not there lists those that are."""
+  if name not in entries:
+    raise UserError(f"No {what} {name!r}. Choose one of: {', '.join(entries)}.")
+  return entries[name]
 
 
 def positive(key: str, value: int) -> None:

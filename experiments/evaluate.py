@@ -1,6 +1,5 @@
 """--mode=evaluate: every score beside what makes it readable, into workdir/evaluations."""
 
-import json
 import pathlib
 from typing import Any
 
@@ -111,7 +110,7 @@ def evaluate(workdir: pathlib.Path, config: ml_collections.ConfigDict | None) ->
     },
     **score_files.provenance(pipeline.config),
   }
-  scores_file.write_text(json.dumps(record, indent=2) + "\n")
+  score_files.save(scores_file, record)
   logging.info("%s\n\nWritten to %s.", report(scores, len(reference), len(real)), scores_file)
   return record
 

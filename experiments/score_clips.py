@@ -5,10 +5,10 @@ ladder of evaluate.py is what an evaluation is.
 """
 
 import dataclasses
+import functools
 import io
-import json
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import ml_collections
@@ -16,18 +16,20 @@ import numpy as np
 from absl import logging
 from PIL import Image
 
-from experiments import checks, sample, score_files, set_scores, train
+from experiments import checks, errors, sample, score_files, set_scores, train
 from videodiff_jax.glober.pipeline import Pipeline
-from videodiff_jax.inputs import clips, video_io
+from videodiff_jax.inputs import clips
 from videodiff_jax.inputs.frame_store import FrameStore
 from videodiff_jax.metrics import images, resampling
 from videodiff_jax.metrics.clip_protocols import CLIP_PROTOCOLS, ClipProtocol
-from videodiff_jax.training.workdir import unused
 
 CHUNK = 64  # clips drawn and held in memory at once; a chunk's number is added to the seed
 _SHOWN = 6
 
 Place = tuple[FrameStore, int, int]  # a store, a video of it, the clip's first frame
+# (n, f, h, w, c) uint8, and what is scored beside FVD: name -> (n, f).
+Chunks = Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]
+Draw = Callable[[list[FrameStore], list[Place]], Chunks]
 
 
 def evaluate(
@@ -57,18 +59,52 @@ def evaluate(
       f"trained on {data.num_frames}: choose another protocol, or train with "
       f"--config.data.num_frames={protocol.num_frames}."
     )
+  sampler = train.clip_sampler(pipeline.config, "clip")
+  draw = functools.partial(_draw, pipeline, protocol)
+  return against_real(workdir, pipeline.config, protocol, sampler, draw, reuse)
+
+
+def against_real(
+  workdir: pathlib.Path,
+  config: ml_collections.ConfigDict,
+  protocol: ClipProtocol,
+  sampler: clips.ClipSampler,
+  draw: Draw,
+  reuse: bool,
+) -> dict[str, Any]:
+  """Scores what a system draws against real clips, and writes it down.
+
+  Args:
+    workdir: of the run.
+    config: of the pipeline that draws.
+    protocol: which clips, how many, and how they are compared.
+    sampler: the length and stride of the real ones.
+    draw: starts drawing, after what would be missing is told.
+    reuse: as in `evaluate`.
+  """
   set_scores.locate()  # told now, not after the drawing
-  stores = [train.open_store(pipeline.config, split) for split in protocol.splits]
-  made_with = score_files.settings(workdir, pipeline.config, stores[0])
+  stores = [train.open_store(config, split) for split in protocol.splits]
+  made_with = score_files.settings(workdir, config, stores[0])
   out = workdir / "evaluations"
   if reuse and (record := score_files.find(out, protocol, made_with)):
     return record
-  places = choose(stores, train.clip_sampler(pipeline.config, "clip"), protocol)
+  places = choose(stores, sampler, protocol)
   with checks.told():
-    drawing = _Drawing(pipeline, protocol, stores, places)
-  reals = set_scores.features(read(places, data.stride, protocol), protocol.i3d_resize)
-  fakes = set_scores.features(drawing.clips(), protocol.i3d_resize)
-  scores, spread = score(reals, fakes, drawing.frames, protocol)
+    chunks = draw(stores, places)
+  frames: dict[str, list[np.ndarray]] = {}
+  shown: list[np.ndarray] = []
+
+  def drawn() -> Iterator[np.ndarray]:
+    for videos, of_frames in chunks:
+      for name, values in of_frames.items():
+        frames.setdefault(name, []).append(values)
+      shown.extend(videos[: _SHOWN - len(shown)])
+      yield videos
+
+  stride = config.data.stride
+  reals = set_scores.features(read(places, stride, protocol), protocol.i3d_resize)
+  fakes = set_scores.features(drawn(), protocol.i3d_resize)
+  scores, spread = score(reals, fakes, frames, protocol)
   record = {
     "protocol": dataclasses.asdict(protocol),
     "scores": {protocol.drawn: scores},
@@ -80,17 +116,21 @@ def evaluate(
       "num_drawn": len(fakes),
       "clips_per_seed": CHUNK,
     },
-    **score_files.provenance(pipeline.config),
+    **score_files.provenance(config),
   }
-  write(out, protocol, record, next(read(places[:_SHOWN], data.stride, protocol)), drawing.shown)
+  real = next(read(places[:_SHOWN], stride, protocol))
+  file = score_files.write(out, record, {"real": real, protocol.drawn: np.stack(shown)})
+  logging.info(
+    "%s of %d clips against %d real ones: %s. Written to %s.",
+    protocol.drawn, len(fakes), len(reals),
+    ", ".join(f"{key} {value:.4g}" for key, value in scores.items()), file,
+  )  # fmt: skip
   return record
 
 
 def find_protocol(name: str) -> ClipProtocol:
   """The protocol of a name; UserError lists those there are."""
-  if name not in CLIP_PROTOCOLS:
-    raise checks.UserError(f"No protocol {name!r}. Choose one of: {', '.join(CLIP_PROTOCOLS)}.")
-  return CLIP_PROTOCOLS[name]
+  return errors.entry("protocol", name, CLIP_PROTOCOLS)
 
 
 def choose(
@@ -137,95 +177,57 @@ def read(places: list[Place], stride: int, protocol: ClipProtocol) -> Iterator[n
     yield np.stack([store.read(video, start + at) for store, video, start in chunk])
 
 
-def write(
-  folder: pathlib.Path,
-  protocol: ClipProtocol,
-  record: dict[str, Any],
-  real: np.ndarray,
-  drawn: np.ndarray,
-) -> None:
-  """NAME.json, last of all, with NAME.png (a strip) and NAME.gif of some of the clips."""
-  folder.mkdir(exist_ok=True)
-  name = protocol.name
-  file, strip_file, clips_file = unused(folder, f"{name}.json", f"{name}.png", f"{name}.gif")
-  real, drawn = (clips[: min(len(real), len(drawn), _SHOWN)] for clips in (real, drawn))
-  rows = {"real": real, protocol.drawn: drawn}
-  video_io.write_strip(
-    strip_file, {f"{what} {i}": row[i] for i in range(len(drawn)) for what, row in rows.items()}
-  )
-  video_io.write_gif(clips_file, video_io.mosaic([real, drawn]))
-  # Whole or not at all: an evaluation that is there is one that was finished.
-  half = file.with_name(f".{file.name}")
-  half.write_text(json.dumps(record, indent=2) + "\n")
-  half.replace(file)
-  figures = record["scores"][protocol.drawn].items()
-  logging.info(
-    "%s of %d clips against %d real ones: %s. Written to %s.",
-    protocol.drawn, record["settings"]["num_drawn"], record["settings"]["num_real"],
-    ", ".join(f"{key} {value:.4g}" for key, value in figures), file,
-  )  # fmt: skip
+def _draw(
+  pipeline: Pipeline, protocol: ClipProtocol, stores: list[FrameStore], places: list[Place]
+) -> Chunks:
+  """Generated clips under the conditions of random videos, or reconstructions of the real ones.
 
-
-class _Drawing:
-  """Draws the protocol's clips chunk by chunk, and keeps what is scored beside FVD.
-
-  Attributes:
-    frames: name -> (n, f) of every chunk so far, where clips are reconstructions.
-    shown: the first clips, of which a strip and a GIF are made.
+  Reconstructions come with the PSNR and SSIM of each frame.
   """
+  told = [sample.told_of(pipeline, store, np.arange(store.num_videos)) for store in stores]
+  labels, prompts = zip(*told)
+  labels = None if labels[0] is None else np.concatenate(labels)
+  prompts = None if prompts[0] is None else [p for some in prompts for p in some]
+  if prompts:
+    pipeline.encode_prompts(prompts[:1])  # what is missing is told now
+  counts = [store.num_videos for store in stores]
+  first = dict(zip(map(id, stores), np.cumsum([0, *counts[:-1]]).tolist()))
 
-  def __init__(
-    self,
-    pipeline: Pipeline,
-    protocol: ClipProtocol,
-    stores: list[FrameStore],
-    places: list[Place],
-  ):
-    self._pipeline, self._protocol, self._places = pipeline, protocol, places
-    told = [sample.told_of(pipeline, store, np.arange(store.num_videos)) for store in stores]
-    labels, prompts = zip(*told)
-    self._labels = None if labels[0] is None else np.concatenate(labels)
-    self._prompts = None if prompts[0] is None else [p for some in prompts for p in some]
-    if self._prompts:
-      pipeline.encode_prompts(self._prompts[:1])  # what is missing is told now
-    counts = [store.num_videos for store in stores]
-    self._first = dict(zip(map(id, stores), np.cumsum([0, *counts[:-1]]).tolist()))
-    self._num_videos = sum(counts)
-    self.frames: dict[str, list[np.ndarray]] = {}
-    self.shown = np.empty(0)
+  def condition(videos: np.ndarray) -> dict[str, Any]:
+    """Of videos, numbered through all splits."""
+    return {
+      "labels": None if labels is None else labels[videos],
+      "prompts": None if prompts is None else [prompts[video] for video in videos],
+    }
 
-  def clips(self) -> Iterator[np.ndarray]:
-    """(n, f, h, w, c) uint8, a chunk at a time."""
-    protocol = self._protocol
-    stride = self._pipeline.config.data.stride
-    real = read(self._places[: protocol.num_drawn], stride, protocol)
-    generated = protocol.drawn == "generated"
-    total = protocol.num_drawn if generated else min(protocol.num_drawn, len(self._places))
-    for number, begin in enumerate(range(0, total, CHUNK)):
-      count, seed = min(CHUNK, total - begin), protocol.seed + number
-      if generated:
-        random = np.random.default_rng(seed).integers(0, self._num_videos, count)
-        drawn = self._pipeline.generate(count, seed=seed, **self._told(random)).videos
-      else:
-        true = next(real)
-        chunk = self._places[begin : begin + count]
-        videos = np.array([self._first[id(store)] + video for store, video, _ in chunk])
-        drawn = self._pipeline.reconstruct(true, seed=seed, **self._told(videos)).videos
-      if protocol.jpeg_quality is not None:
-        drawn = as_jpeg(drawn, protocol.jpeg_quality)
-      if not generated:
-        psnr = np.minimum(images.psnr(drawn, true), 60.0)  # an exact copy would be infinite
-        for name, values in (("psnr", psnr), ("ssim", images.ssim(drawn, true))):
-          self.frames.setdefault(name, []).append(values)
-      if not number:
-        self.shown = drawn[:_SHOWN]
-      yield drawn
+  def generated() -> Chunks:
+    for seed, count in chunks_of(protocol, protocol.num_drawn):
+      random = np.random.default_rng(seed).integers(0, sum(counts), count)
+      drawn = pipeline.generate(count, seed=seed, **condition(random)).videos
+      yield _coded(drawn, protocol), {}
 
-  def _told(self, videos: np.ndarray) -> dict[str, Any]:
-    """The condition of videos, numbered through all splits."""
-    labels = None if self._labels is None else self._labels[videos]
-    prompts = None if self._prompts is None else [self._prompts[video] for video in videos]
-    return {"labels": labels, "prompts": prompts}
+  def reconstructed() -> Chunks:
+    chosen = places[: protocol.num_drawn]
+    videos = np.array([first[id(store)] + video for store, video, _ in chosen])
+    real = read(chosen, pipeline.config.data.stride, protocol)
+    for (seed, count), true in zip(chunks_of(protocol, len(chosen)), real):
+      of_chunk, videos = videos[:count], videos[count:]
+      drawn = pipeline.reconstruct(true, seed=seed, **condition(of_chunk)).videos
+      drawn = _coded(drawn, protocol)
+      psnr = np.minimum(images.psnr(drawn, true), 60.0)  # an exact copy would be infinite
+      yield drawn, {"psnr": psnr, "ssim": images.ssim(drawn, true)}
+
+  return generated() if protocol.drawn == "generated" else reconstructed()
+
+
+def chunks_of(protocol: ClipProtocol, total: int) -> Iterator[tuple[int, int]]:
+  """The seed and the number of clips of each chunk."""
+  for number, begin in enumerate(range(0, total, CHUNK)):
+    yield protocol.seed + number, min(CHUNK, total - begin)
+
+
+def _coded(videos: np.ndarray, protocol: ClipProtocol) -> np.ndarray:
+  return videos if protocol.jpeg_quality is None else as_jpeg(videos, protocol.jpeg_quality)
 
 
 def score(

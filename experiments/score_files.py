@@ -14,17 +14,19 @@ import importlib.metadata
 import json
 import pathlib
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ml_collections
+import numpy as np
 
 from experiments import checks, set_scores, train
+from videodiff_jax.inputs import video_io
 from videodiff_jax.inputs.frame_store import FrameStore
 from videodiff_jax.metrics.clip_protocols import ClipProtocol
 from videodiff_jax.metrics.protocols import Protocol
 from videodiff_jax.pretrained import i3d as i3d_weights
-from videodiff_jax.training.workdir import steps_done
+from videodiff_jax.training.workdir import steps_done, unused
 from videodiff_jax.training.writers import format_table
 
 _LIBRARIES = ("jax", "jaxlib", "flax", "numpy", "scipy", "pillow")
@@ -60,6 +62,46 @@ def settings(
     "steps": {name: steps_done(workdir, name) for name in config.stages},
     "code": train.code_version(),
   }
+
+
+def write(
+  folder: pathlib.Path,
+  record: dict[str, Any],
+  sets: Mapping[str, np.ndarray],
+  curves: Callable[[pathlib.Path], None] | None = None,
+) -> pathlib.Path:
+  """NAME.json of the protocol's name, last of all, with NAME.png (a strip) and NAME.gif.
+
+  Args:
+    folder: made where it is not there; earlier files in it are kept.
+    record: what the file holds.
+    sets: clips (n, f, h, w, c) uint8 to show one above the other, by what they are; as many of
+      each as the smallest set has.
+    curves: draws NAME_curves.png.
+
+  Returns:
+    The JSON file.
+  """
+  folder.mkdir(exist_ok=True)
+  name = _name(record["protocol"])
+  file, strip, gif, plot = unused(
+    folder, f"{name}.json", f"{name}.png", f"{name}.gif", f"{name}_curves.png"
+  )
+  count = min(map(len, sets.values()))
+  rows = {f"{what} {i}": clips[i] for i in range(count) for what, clips in sets.items()}
+  video_io.write_strip(strip, rows)
+  video_io.write_gif(gif, video_io.mosaic(clips[:count] for clips in sets.values()))
+  if curves is not None:
+    curves(plot)
+  save(file, record)
+  return file
+
+
+def save(file: pathlib.Path, record: dict[str, Any]) -> None:
+  """Whole or not at all: an evaluation that is there is one that was finished."""
+  half = file.with_name(f".{file.name}")
+  half.write_text(json.dumps(record, indent=2) + "\n")
+  half.replace(file)
 
 
 def find(

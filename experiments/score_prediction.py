@@ -4,8 +4,8 @@ What is measured, and on what, says a protocol of videodiff_jax/metrics/protocol
 """
 
 import dataclasses
+import functools
 import hashlib
-import json
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -14,8 +14,8 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-from experiments import checks, score_files, train
-from videodiff_jax.inputs import clips, video_io
+from experiments import checks, errors, score_files, train
+from videodiff_jax.inputs import clips
 from videodiff_jax.inputs.frame_store import FrameStore
 from videodiff_jax.lgcvd.pipeline import Pipeline
 from videodiff_jax.metrics import baselines, i3d, lpips, prediction, resampling
@@ -23,7 +23,6 @@ from videodiff_jax.metrics.protocols import PROTOCOLS, Protocol
 from videodiff_jax.pretrained import i3d as i3d_weights
 from videodiff_jax.pretrained import lpips as lpips_weights
 from videodiff_jax.pretrained import restricted_pickle
-from videodiff_jax.training.workdir import unused
 from videodiff_jax.training.writers import format_table, plot_lines
 
 _SHOWN = 4  # videos on the strip
@@ -112,16 +111,16 @@ def evaluate(
     "settings": made_with,
     **score_files.provenance(pipeline.config),
   }
-  _write(out, protocol, record, real, drawn)
+  shown = {"real": real[:_SHOWN], "predicted": drawn[:_SHOWN, 0]}
+  plot = functools.partial(_plot, record, protocol.first_scored)
+  score_files.write(out, record, shown, plot)
   logging.info("%s", report(record))
   return record
 
 
 def find_protocol(name: str) -> Protocol:
   """The protocol of a name; UserError lists those there are."""
-  if name not in PROTOCOLS:
-    raise checks.UserError(f"No protocol {name!r}. Choose one of: {', '.join(PROTOCOLS)}.")
-  return PROTOCOLS[name]
+  return errors.entry("protocol", name, PROTOCOLS)
 
 
 def follow(pipeline: Pipeline, protocol: Protocol) -> Pipeline:
@@ -281,35 +280,14 @@ def _row(
   return figures, resampling.intervals(figures, again, protocol.seed)
 
 
-def _write(
-  folder: pathlib.Path,
-  protocol: Protocol,
-  record: dict[str, Any],
-  real: np.ndarray,
-  drawn: np.ndarray,
-) -> None:
-  """NAME.json, last of all, with NAME.png (a strip) and NAME_curves.png."""
-  folder.mkdir(exist_ok=True)
-  name = protocol.name
-  file, strip_file, clips_file, curves_file = unused(
-    folder, f"{name}.json", f"{name}.png", f"{name}.gif", f"{name}_curves.png"
-  )
-  strip = {}
-  for i in range(min(_SHOWN, len(real))):
-    strip |= {f"real {i}": real[i], f"predicted {i}": drawn[i, 0]}
-  video_io.write_strip(strip_file, strip)
-  side_by_side = video_io.mosaic([real[:_SHOWN], drawn[:_SHOWN, 0]])
-  video_io.write_gif(clips_file, side_by_side)
+def _plot(record: dict[str, Any], first: int, file: pathlib.Path) -> None:
+  """Curves over the frames from `first` on."""
   panels = {
     title: {what: lines[key] for what, lines in record["curves"].items() if key in lines}
     for key, title in _CURVES.items()
     if key in record["curves"]["predicted"]
   }
-  plot_lines(panels, protocol.first_scored, "frame of the video", curves_file)
-  # Whole or not at all: an evaluation that is there is one that was finished.
-  half = file.with_name(f".{file.name}")
-  half.write_text(json.dumps(record, indent=2) + "\n")
-  half.replace(file)
+  plot_lines(panels, first, "frame of the video", file)
 
 
 def _rounded(tree: Any) -> Any:
