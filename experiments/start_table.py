@@ -24,16 +24,20 @@ _TYPICAL_SHARE = {"gpu": 0.3, "tpu": 0.35}
 
 
 def show(
-  config: ml_collections.ConfigDict, workdir: pathlib.Path, mesh: Mesh, store: FrameStore
+  config: ml_collections.ConfigDict,
+  workdir: pathlib.Path,
+  mesh: Mesh,
+  store: FrameStore,
+  only: str | None = None,
 ) -> None:
-  """Logs the table; refuses a disk too small for the checkpoints.
+  """Logs the table, of all stages or one; refuses a disk too small for the checkpoints.
 
   Raises:
     UserError: less free disk than the checkpoints need.
   """
   speed = device_speed() * mesh.devices.size
   rows, needed = [], 0
-  for name in config.stages:
+  for name in config.stages if only is None else (only,):
     figures = plan.stage_figures(config, name)
     done = steps_done(workdir, name) or 0
     steps = plan.steps_of(config, name)

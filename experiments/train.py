@@ -45,7 +45,7 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path, only: str | 
     systems.of(config).check_pretrained(config, unborn)
   claim_workdir(config, workdir)
   text = texts.prepare(config, workdir, mesh, store, held_out)
-  start_table.show(config, workdir, mesh, store)
+  start_table.show(config, workdir, mesh, store, only)
   ema: dict[str, dict[str, Any]] = {} if text is None else {"text": {"null": text.null}}
   for name in config.stages:
     wanted = only in (None, name)
