@@ -6,9 +6,9 @@ settings that tables.py gives. What was evaluated before, in the same way, is no
 
 import dataclasses
 import functools
+import importlib
 import json
 import pathlib
-import runpy
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,7 +22,6 @@ from videodiff_jax.metrics.protocols import PROTOCOLS, Protocol
 from videodiff_jax.training.workdir import read_config
 from videodiff_jax.training.writers import format_table
 
-_ROOT = pathlib.Path(__file__).resolve().parents[1]
 _SMOKE = "smoke"
 _NOT_RUN = "not run"
 # What a row's configuration and a workdir's have in common; the rest is how it was trained.
@@ -77,8 +76,8 @@ def find(name: str) -> tuple[Table, bool]:
 def load(name: str, smoke: bool = False) -> ml_collections.ConfigDict:
   """'file:variants' -> its configuration."""
   file, _, variants = name.partition(":")
-  get_config = runpy.run_path(str(_ROOT / "configs" / f"{file}.py"))["get_config"]
-  return get_config(f"{variants},{_SMOKE}" if smoke else variants)
+  config = importlib.import_module(f"configs.{file}")
+  return config.get_config(f"{variants},{_SMOKE}" if smoke else variants)
 
 
 def identity(config: ml_collections.ConfigDict) -> dict[str, str]:
