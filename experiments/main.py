@@ -94,6 +94,9 @@ _TABLE = flags.DEFINE_string(
   "A table of a paper, such as glober_1a or lgcvd_3, its figures beside those of the runs in "
   "--workdir=DIR,DIR,... (evaluate); or glober_2, time and memory (benchmark).",
 )
+_INPUTS = flags.DEFINE_bool(
+  "inputs", False, "benchmark: how fast the clips of config.data.dir are read, in what memory."
+)
 flags.DEFINE_integer("seed", 0, "Of the draws.")
 flags.DEFINE_string(
   "input", None, "reconstruct, predict, interpolate: a video file; redraw: a sample's .npz."
@@ -146,6 +149,13 @@ def run(files: Sequence[str] = ()) -> None:
   if _TABLE.value is not None:
     enable_compilation_cache()
     print(_table(config))
+    return
+  if _INPUTS.value:
+    from experiments import benchmark_inputs
+
+    if mode != "benchmark" or config is None:
+      raise checks.UserError("--inputs belongs to --mode=benchmark, and needs --config.")
+    print(benchmark_inputs.show(config))
     return
   if mode == "benchmark":
     from experiments import benchmark

@@ -5,6 +5,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from videodiff_jax.training.stage import Stage
+from videodiff_jax.training.state import TrainState
+
 
 def fill(shapes: Any, seed: int = 0, scale: float = 0.05) -> Any:
   """Random float32 values for a tree of abstract arrays; nothing stays zero, so every path shows.
@@ -20,3 +23,22 @@ def fill(shapes: Any, seed: int = 0, scale: float = 0.05) -> Any:
     return (centre + scale * rng.standard_normal(leaf.shape)).astype(leaf.dtype)
 
   return jax.tree_util.tree_map_with_path(draw, shapes)
+
+
+def filled_state(stage: Stage, scale: float = 0.05) -> TrainState:
+  """A stage's state with filled parameters, which are their own average, and a real key."""
+  abstract = jax.eval_shape(stage.init, jax.random.key(0))
+  keyless = fill(
+    abstract.replace(key=jax.ShapeDtypeStruct((), np.int32)), seed=len(stage.name), scale=scale
+  )
+  statistics = jax.tree.map(lambda x: np.ones_like(x), keyless.statistics)
+  zeros = jax.tree.map(np.zeros_like, (keyless.opt_state, keyless.adversary))
+  adversary = keyless.adversary and keyless.adversary.replace(opt_state=zeros[1].opt_state)
+  return keyless.replace(
+    key=jax.random.key(0),
+    opt_state=zeros[0],
+    adversary=adversary,
+    statistics=statistics,
+    step=np.int32(0),
+    ema_params=keyless.params,
+  )

@@ -1,18 +1,24 @@
-"""Every table, filled to its last cell by `:smoke` runs of miniatures of the papers' data sets."""
+"""Every table, filled to its last cell by `:smoke` networks and miniatures of the data sets."""
 
 import pathlib
 import re
+from collections.abc import Iterator
 
+import jax
 import pytest
 
 from data import prepare
-from experiments import benchmark_table, checks, score_table, train
+from experiments import benchmark_table, checks, score_table, systems
 from experiments.tables import TABLES
 from tests.data import published
 from tests.experiments.published_sets_test import write_bair, write_cities
+from tests.helpers import filled_state
 from tests.weights import require
 from videodiff_jax.inputs.frame_store import FrameStore
 from videodiff_jax.pretrained import i3d as i3d_weights
+from videodiff_jax.training import partitioning
+from videodiff_jax.training.checkpoints import Checkpoints
+from videodiff_jax.training.workdir import write_config
 
 WRITE = {
   "sky_timelapse": lambda source: published.write_sky(source, frames=130),
@@ -24,26 +30,34 @@ WRITE = {
 
 
 class Runs:
-  """Trains what is asked for, once."""
+  """Workdirs of ':smoke' configurations, each made once and shared by the tables.
+
+  Their weights are drawn: published_sets_test.py trains on the same data sets, and training every
+  row's networks here would be compiling for half an hour.
+  """
 
   def __init__(self, folder: pathlib.Path):
     self._folder = folder
-    self._trained: dict[str, pathlib.Path] = {}
+    self._made: dict[str, pathlib.Path] = {}
 
   def __call__(self, name: str) -> pathlib.Path:
+    # A learned class table for CLIP, whose weights no package brings.
     config = score_table.load(name.replace("class_names", "cond"), smoke=True)
     key = str(sorted(score_table.identity(config).items()))
-    if key in self._trained:
-      return self._trained[key]
+    if key in self._made:
+      return self._made[key]
     store = self._store(config.data.name, config.data.image_size)
     config.data.dir = str(store)
     if config.system == "glober":
       config.data.num_classes = len(FrameStore.open(store, "train").classes)
+    workdir = self._folder / f"run_{len(self._made)}"
+    write_config(workdir, config)
     for stage in config.stages:
-      config.train[stage].update(steps=1, checkpoint_every=1, preview_every=1)
-    workdir = self._folder / f"run_{len(self._trained)}"
-    assert train.train(config, workdir, None)
-    self._trained[key] = workdir
+      checkpoints = Checkpoints(workdir / stage / "checkpoints")
+      checkpoints.save(1, filled_state(systems.of(config).stages.make_stage(config, stage)), {})
+      checkpoints.wait()
+      checkpoints.close()
+    self._made[key] = workdir
     return workdir
 
   def _store(self, dataset: str, size: int) -> pathlib.Path:
@@ -53,6 +67,15 @@ class Runs:
       with checks.told():
         prepare.ensure(dataset, store, source=str(self._folder / f"{dataset}_source"), size=size)
     return store
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_device() -> Iterator[None]:
+  """What is drawn and scored is compiled for one device: eight take far longer to compile for."""
+  make_mesh = partitioning.make_mesh
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(partitioning, "make_mesh", lambda *_, **__: make_mesh(devices=jax.devices()[:1]))
+    yield
 
 
 @pytest.fixture(scope="module")

@@ -3,12 +3,11 @@
 import functools
 from typing import Any
 
-import jax
 import ml_collections
 import numpy as np
 
 from configs import common
-from tests.helpers import fill
+from tests.helpers import filled_state
 from videodiff_jax.glober import stages
 from videodiff_jax.glober.networks import Networks, build
 from videodiff_jax.training.state import TrainState
@@ -57,21 +56,7 @@ def state(name: str) -> TrainState:
 
 def filled(config: ml_collections.ConfigDict, name: str) -> TrainState:
   """A stage's state with filled parameters and a real key."""
-  abstract = jax.eval_shape(stages.make_stage(config, name).init, jax.random.key(0))
-  keyless = fill(
-    abstract.replace(key=jax.ShapeDtypeStruct((), np.int32)), seed=len(name), scale=0.2
-  )
-  statistics = jax.tree.map(lambda x: np.ones_like(x), keyless.statistics)
-  zeros = jax.tree.map(np.zeros_like, (keyless.opt_state, keyless.adversary))
-  adversary = keyless.adversary and keyless.adversary.replace(opt_state=zeros[1].opt_state)
-  return keyless.replace(
-    key=jax.random.key(0),
-    opt_state=zeros[0],
-    adversary=adversary,
-    statistics=statistics,
-    step=np.int32(0),
-    ema_params=keyless.params,
-  )
+  return filled_state(stages.make_stage(config, name), scale=0.2)
 
 
 def frozen(name: str) -> dict[str, Any]:
