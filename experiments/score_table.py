@@ -148,7 +148,7 @@ def _few(protocol: Protocol | ClipProtocol) -> Protocol | ClipProtocol:
     few = {"num_videos": 2, "trajectories": 2, "sampler_steps": 2, "best": "video"}
     few["lpips_required"] = False
   else:
-    few = {"num_real": 4, "num_drawn": 4}
+    few = {"num_real": 2, "num_drawn": 2}
   name = f"{protocol.name}_{_SMOKE}"
   return dataclasses.replace(protocol, name=name, about="Its figures mean nothing.", **few)
 
