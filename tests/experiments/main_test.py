@@ -77,6 +77,7 @@ def test_flags(command, options: list[str], expected: list[str]) -> None:
     ([], ["--mode=train needs --config", ALL_FILES]),
     (["--mode=plan"], ["--mode=plan needs --config", ALL_FILES]),
     ([DIGITS], ["--mode=train needs --workdir"]),
+    (["--mode=benchmark", "--inputs"], ["--inputs belongs to --mode=benchmark, and needs"]),
     (["--mode=sample"], ["--mode=sample needs --workdir"]),
     (["--mode=sample", "--workdir=/no/such/folder"], ["/no/such/folder is not a workdir"]),
     ([DIGITS, "--workdir=x", "--stage=dit"], ["--stage=dit", "kl_vae, autoencoder, generator"]),

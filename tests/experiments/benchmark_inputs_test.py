@@ -1,0 +1,53 @@
+"""--mode=benchmark --inputs: what is read, and what stands in the table."""
+
+import re
+
+import pytest
+
+from experiments import benchmark_inputs, plan
+from experiments.errors import UserError
+from tests.inputs.make import make_store, noise_video
+from tests.lgcvd import tiny
+from videodiff_jax.inputs.clips import ClipSampler
+from videodiff_jax.inputs.frame_store import FrameStore
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> FrameStore:
+  videos = {f"{i}": noise_video(20, tiny.SIDE, i) for i in range(4)}
+  folder = make_store(tmp_path_factory.mktemp("data"), videos, codec="png")
+  return FrameStore.open(folder, "train", in_memory=False)
+
+
+def test_every_stage_has_its_row(store, monkeypatch) -> None:
+  config = tiny.config()
+  config.data.update(dir=str(store.directory), channels=3)
+  # A step of 989 GFLOP a clip: 400 clips a second at 40 % of the chip.
+  flops = 989_000_000_000 * config.train.lgcvd.batch_size
+  figures = plan.StageFigures(1, flops, 1, 1)
+  monkeypatch.setattr(benchmark_inputs.plan, "stage_figures", lambda *_: figures)
+  whole, stage = benchmark_inputs.show(config, late=40, early=10).splitlines()[2:4]
+  assert whole.startswith("whole, 14 frames") and stage.startswith("lgcvd: clip")
+  _, milliseconds, speed, demand, cores = re.split(r" {2,}", stage.strip())
+  assert float(speed) == pytest.approx(1e3 / float(milliseconds), rel=0.1)
+  assert demand == "400.0" and float(cores) == pytest.approx(400 / float(speed), rel=0.1)
+
+
+def test_frames_are_decoded_anew_and_memory_is_looked_at_twice(store, monkeypatch) -> None:
+  decoded, peaks = [], iter([1, 2, 3])
+  decode = FrameStore._decode
+  monkeypatch.setattr(
+    FrameStore, "_decode", lambda self, record: decoded.append(record) or decode(self, record)
+  )
+  monkeypatch.setattr(benchmark_inputs, "_peak", lambda: next(peaks))
+  sampler = ClipSampler(num_frames=4, content="clip")
+  seconds, (first, last) = benchmark_inputs.read(store, sampler, 40, 20)
+  assert seconds > 0 and (first, last) == (2, 3)  # after 10 and 20 clips, and at the end
+  assert len(decoded) >= 40 * 4
+
+
+def test_another_size_is_told(store) -> None:
+  config = tiny.config()
+  config.data.update(dir=str(store.directory), channels=3, image_size=16)
+  with pytest.raises(UserError, match="has image_size 8"):
+    benchmark_inputs.show(config)
