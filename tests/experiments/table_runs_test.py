@@ -15,6 +15,7 @@ from tests.experiments.published_sets_test import write_bair, write_cities
 from tests.helpers import filled_state
 from tests.weights import require
 from videodiff_jax.inputs.frame_store import FrameStore
+from videodiff_jax.metrics import frame_frechet
 from videodiff_jax.pretrained import i3d as i3d_weights
 from videodiff_jax.training import partitioning
 from videodiff_jax.training.checkpoints import Checkpoints
@@ -87,6 +88,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
 @pytest.mark.parametrize("name", TABLES)
 def test_a_table_runs_to_its_end(name: str, runs: Runs) -> None:
   require(i3d_weights.WEIGHTS)
+  require(frame_frechet.WEIGHTS)
   configs = {measure.config for row in TABLES[name].rows for measure in row.ours}
   workdirs = list(dict.fromkeys(runs(config) for config in sorted(configs)))
   table = score_table.run(f"{name}:smoke", workdirs)
