@@ -37,6 +37,8 @@ _IDENTITY = {
 }  # fmt: skip
 
 Records = dict[Measure, dict[str, Any]]
+# Protocol -> features of the sets scored so far: the real one and the trivial ones return.
+Seen = dict[str, score_prediction.Features]
 
 
 def run(name: str, workdirs: Sequence[pathlib.Path]) -> str:
@@ -54,10 +56,11 @@ def run(name: str, workdirs: Sequence[pathlib.Path]) -> str:
   configs = {m.config: load(m.config, smoke) for row in table.rows for m in row.ours}
   runs = assign(name, configs, workdirs)
   records: Records = {}
+  seen: Seen = {}
   for measure in [m for row in table.rows for m in row.ours if m.config in runs]:
     workdir = runs[measure.config]
     logging.info("%s by %s, %s", workdir, measure.protocol, dict(measure.sample) or "as configured")
-    records[measure] = _evaluate(workdir, configs[measure.config], measure, smoke)
+    records[measure] = _evaluate(workdir, configs[measure.config], measure, smoke, seen)
   return report(table, runs, records, smoke)
 
 
@@ -129,7 +132,11 @@ def _apart(of: dict[str, str], wanted: dict[str, dict[str, str]]) -> str:
 
 
 def _evaluate(
-  workdir: pathlib.Path, config: ml_collections.ConfigDict, measure: Measure, smoke: bool
+  workdir: pathlib.Path,
+  config: ml_collections.ConfigDict,
+  measure: Measure,
+  smoke: bool,
+  seen: Seen,
 ) -> dict[str, Any]:
   config = config.copy_and_resolve_references()
   config.sample.update(dict(measure.sample))
@@ -137,7 +144,8 @@ def _evaluate(
   if smoke:
     protocol = _few(protocol)
   if isinstance(protocol, Protocol):
-    return score_prediction.evaluate(workdir, config, protocol, reuse=True)
+    features = seen.setdefault(protocol.name, score_prediction.features_of(protocol))
+    return score_prediction.evaluate(workdir, config, protocol, features, reuse=True)
   module = score_clips if config.system == "glober" else score_generation
   return module.evaluate(workdir, config, protocol, reuse=True)
 

@@ -115,11 +115,15 @@ def make_run(folder: Any, config: str) -> Any:
 @pytest.fixture
 def evaluated(monkeypatch) -> list[tuple]:
   """What was evaluated, instead of its evaluation."""
-  calls = []
+  calls, shared = [], {}
 
-  def evaluate(workdir: Any, config: ConfigDict, protocol: Any, reuse: bool) -> dict:
+  def evaluate(
+    workdir: Any, config: ConfigDict, protocol: Any, features: Any = None, *, reuse: bool
+  ) -> dict:
     assert reuse
     calls.append((workdir.name, config, protocol))
+    if features is not None:  # what one run's sets gave is at hand for the next
+      assert shared.setdefault(protocol.name, features) is features
     row = {"fvd": 100.0 + len(calls), "psnr": 20.0}
     group = getattr(protocol, "drawn", "prediction")
     rows = row if group != "prediction" else {"predicted": row}
