@@ -116,7 +116,7 @@ def _training(
     yield element("details", element("summary", "speed"), *speed)
     previews = sorted((workdir / name / "previews").glob("*.png"))
     for strip in previews[-1:]:
-      caption = f"preview at step {int(strip.stem):g}, held-out clips: the rows of the strip below"
+      caption = f"preview at step {int(strip.stem):g}, held-out clips: the rows of the strip"
       yield from filter(None, [
         media.figure(strip.with_suffix(".gif"), caption), media.figure(strip, "the same as a strip")
       ])  # fmt: skip
