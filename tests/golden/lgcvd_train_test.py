@@ -137,7 +137,8 @@ def test_iteration(path: pathlib.Path) -> None:
     stage = f"stage{i}"
     grads, loss, estimate = objective.gradients(stepped.params, inputs)
     close((inputs.condition + 1) / 2, out[f"{stage}.cond_01"], 2e-5, "cond")
-    close((inputs.last_fragment + 1) / 2, out[f"{stage}.last_clip_01"], 2e-5, "last clip")
+    last = jnp.broadcast_to(inputs.last_fragment, inputs.x_0.shape)
+    close((last + 1) / 2, out[f"{stage}.last_clip_01"], 2e-5, "last clip")
     np.testing.assert_allclose(loss, out[f"{stage}.loss"], rtol=1e-5, atol=1e-5)
     close((estimate + 1) / 2, out[f"{stage}.pred_x0_01"], 2e-5, "estimate")
     mean = (inputs.x_0.mean() + 1) / 2

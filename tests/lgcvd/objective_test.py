@@ -58,7 +58,7 @@ def test_windows_overlap_by_the_slots():
 def test_the_first_stage_has_true_frames_and_u():
   inputs = objective().first_stage(frames(), draws())
   np.testing.assert_array_equal(inputs.x_0, stack_frames(frames()[:, :8]))
-  np.testing.assert_array_equal(inputs.last_fragment, np.zeros_like(inputs.x_0))
+  np.testing.assert_array_equal(inputs.last_fragment, np.zeros((1, *inputs.x_0.shape[1:])))
   for row, positions in zip(inputs.condition, draws().first.positions):
     i = int(positions[1])
     assert i in (1, 7)

@@ -2,6 +2,7 @@
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from videodiff_jax.models.lgc_unet import LGCUNet, SequenceEncoder
 
@@ -30,5 +31,11 @@ class ContextModel(nn.Module):
   def __call__(
     self, x_t: jax.Array, t: jax.Array, condition: jax.Array, last_fragment: jax.Array
   ) -> jax.Array:
-    """Both networks, as training runs them."""
-    return self.denoise(x_t, t, condition, self.encode(last_fragment))
+    """Both networks, as training runs them.
+
+    A last fragment (1, h, w, F c) is that of every sample: it is encoded once.
+    """
+    context = self.encode(last_fragment)
+    if context is not None:
+      context = jnp.broadcast_to(context, (len(x_t), *context.shape[1:]))
+    return self.denoise(x_t, t, condition, context)

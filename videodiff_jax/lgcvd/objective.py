@@ -46,7 +46,10 @@ class Draws(NamedTuple):
 
 
 class Inputs(NamedTuple):
-  """One stage's task: x_0 (b, h, w, F c) from its condition and the last fragment."""
+  """One stage's task: x_0 (b, h, w, F c) from its condition and the last fragment.
+
+  The last fragment is (b, h, w, F c), or (1, h, w, F c) if it is U for all of them.
+  """
 
   x_0: jax.Array
   condition: jax.Array
@@ -115,7 +118,8 @@ class Objective:
     window, _ = self.windows(frames)
     x_0 = stack_frames(window)
     given = frames_at(window, draws.first.positions)
-    return self._inputs(x_0, given, empty_fragment(x_0.shape), draws.first)
+    u = empty_fragment((1, *x_0.shape[1:]))  # one for all samples
+    return self._inputs(x_0, given, u, draws.first)
 
   def second_stage(self, frames: jax.Array, estimate: jax.Array, draws: Draws) -> Inputs:
     """The second window, from the first one's estimate (b, h, w, F c)."""
