@@ -243,10 +243,11 @@ def _speeds(
   per_device = flops_per_step * speed / devices
   values = {
     "steps_per_s": speed,
-    "frames_per_s": speed * run.batch_size * sum(counts.values()),
     "gflops_per_s": flops_per_step * speed / 1e9,
     "input_wait": waited / max(clock.seconds(), 1e-9),
   }
+  if counts:  # cached global features are of whole clips
+    values["frames_per_s"] = speed * run.batch_size * sum(counts.values())
   peak = flops.peak_flops(run.mesh.devices.flat[0])
   return values | ({"mfu": per_device / peak} if peak else {})
 

@@ -39,7 +39,8 @@ class MetricWriter:
       self._board.add_scalar(name, value, step)
     columns = {"step": str(step)} | {name: f"{value:.4g}" for name, value in metrics.items()}
     columns["left"] = tqdm.tqdm.format_interval(seconds_left)
-    names = (*_FIXED[:-1], *sorted(set(columns) - set(_FIXED)), "left")
+    fixed = [name for name in _FIXED[:-1] if name in columns]
+    names = (*fixed, *sorted(set(columns) - set(_FIXED)), "left")
     if names != self._header:
       self._header = names
       tqdm.tqdm.write("  ".join(f"{_short(name):>10}" for name in names))
