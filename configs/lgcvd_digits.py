@@ -3,7 +3,7 @@
   python -m experiments.main --config=configs/lgcvd_digits.py --workdir=runs/lgcvd_digits
 
 The data prepares itself: 30 frames a video, so that 28 can be predicted from 2. About 15 minutes on
-2 CPU cores with the installation; scores in the README.
+2 CPU cores; scores in the README.
 Variants, comma-joined: release (as the authors' code trains and samples), eps (the network
 predicts the noise), no_two_stage, no_encoder and baseline, which is both (Table 5), one_update (an
 optimiser step an iteration), full, which changes nothing, smoke. --mode=ablation compares them.
