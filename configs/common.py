@@ -29,6 +29,7 @@ def base() -> ConfigDict:
   config.mesh = ConfigDict()
   config.mesh.data = -1  # devices along 'data'; -1: all that fsdp leaves
   config.mesh.fsdp = 1  # devices that share one copy of the parameters
+  config.mesh.cpu_devices = 1  # where there is no accelerator: devices to make of the CPU's cores
 
   config.text = text = ConfigDict()  # of condition "text"
   text.source = "prompt"  # of a video: "prompt", "captions" of the store, or its "class_names"

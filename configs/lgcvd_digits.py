@@ -17,6 +17,7 @@ from configs import lgcvd_common
 def get_config(arg: str | None = None) -> ConfigDict:
   config = lgcvd_common.base()
   config.precision = "float32"
+  config.mesh.cpu_devices = 2
   data, model, train = config.data, config.model, config.train.lgcvd
   data.name = "marching_digits"  # two frames settle all others
   data.image_size = 32

@@ -51,6 +51,7 @@ def check_config(config: ml_collections.ConfigDict) -> None:
     raise UserError(f"config.stages must keep the order {', '.join(names)}.")
   for key in ("image_size", "channels", "stride"):
     positive(f"data.{key}", data[key])
+  positive("mesh.cpu_devices", config.mesh.cpu_devices)
   if data.num_frames < 2:
     raise UserError(f"config.data.num_frames is {data.num_frames}; a clip has at least 2.")
   system.check(config)

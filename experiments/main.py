@@ -171,8 +171,10 @@ def run(files: Sequence[str] = ()) -> None:
   from experiments import train
 
   makes_workdir = mode in ("train", "ablation")
-  system = config.system if makes_workdir else system_of(workdir, config)
+  saved = config if makes_workdir else saved_config(workdir, config)
+  system = saved.system
   _refuse_flags(system)
+  split_cpu((config or saved).mesh.cpu_devices)
   after = (mode,)
   if mode == "train":
     checks.check_training(config)
@@ -218,20 +220,19 @@ def _table(config: ConfigDict | None) -> str:
   return table
 
 
-def system_of(workdir: pathlib.Path, config: ConfigDict | None) -> str:
-  """The system a workdir was trained with, which a configuration given with it must be of."""
+def saved_config(workdir: pathlib.Path, config: ConfigDict | None) -> ConfigDict:
+  """What a workdir was trained with; a configuration given with it must be of its system."""
   from experiments import checks
   from videodiff_jax.training import workdir as runs
 
   saved = runs.read_config(workdir)
   checks.check_saved(saved, workdir)
-  name = saved.system
-  if config is not None and config.system != name:
+  if config is not None and config.system != saved.system:
     raise checks.UserError(
-      f"{workdir} holds a run of system {name!r}, but --config is of {config.system!r}: leave "
-      "--config away, or give one of that system."
+      f"{workdir} holds a run of system {saved.system!r}, but --config is of {config.system!r}: "
+      "leave --config away, or give one of that system."
     )
-  return name
+  return saved
 
 
 def mode_function(system: str, mode: str) -> Callable[..., None]:
@@ -297,6 +298,18 @@ def enable_compilation_cache() -> None:
     jax.config.update("jax_compilation_cache_dir", str(home / "videodiff_jax" / "jax"))
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
   jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def split_cpu(devices: int) -> None:
+  """Makes `devices` devices of the CPU, before the first is used; the environment goes before.
+
+  XLA runs a convolution of a few small frames on one thread: one device leaves cores idle.
+  """
+  import jax
+
+  told = "JAX_NUM_CPU_DEVICES" in os.environ
+  if not told and "device_count" not in os.environ.get("XLA_FLAGS", ""):
+    jax.config.update("jax_num_cpu_devices", devices)
 
 
 def parse_flags(argv: Sequence[str]) -> list[str]:

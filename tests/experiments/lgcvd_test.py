@@ -359,7 +359,7 @@ def test_a_batch_must_fit_the_devices() -> None:
 
 
 def test_modes_of_another_system_are_told(workdir) -> None:
-  assert main.system_of(workdir, None) == "lgcvd"
+  assert main.saved_config(workdir, None).system == "lgcvd"
   for system, mode, has in (
     ("lgcvd", "redraw", "sample, predict, interpolate, evaluate"),
     ("glober", "predict", "sample, redraw, reconstruct, cache, evaluate"),
@@ -369,7 +369,7 @@ def test_modes_of_another_system_are_told(workdir) -> None:
   other = tiny.config()
   other.system = "glober"
   with pytest.raises(checks.UserError, match="a run of system 'lgcvd', but --config is of 'glob"):
-    main.system_of(workdir, other)
+    main.saved_config(workdir, other)
 
 
 def test_plan_gives_the_published_figures() -> None:

@@ -1,5 +1,6 @@
 """Mistakes on the command line: one clear sentence each, and nothing compiled."""
 
+import os
 import pathlib
 import subprocess
 import sys
@@ -138,10 +139,27 @@ def test_benchmark_where_diffusers_cannot_be_imported(command, monkeypatch, erro
   ],
 )
 def test_flags_of_another_system(command, monkeypatch, system: str, flag: str) -> None:
-  monkeypatch.setattr(main, "system_of", lambda *_: system)
+  monkeypatch.setattr(main, "saved_config", lambda *_: types.SimpleNamespace(system=system))
   status, said = command("--mode=sample", "--workdir=x", flag)
   assert status == 1
   _check_message(said, [flag.split("=")[0], f"means nothing to system {system!r}"])
+
+
+@pytest.mark.parametrize(
+  ("environment", "count"),
+  [
+    ({}, 3),
+    ({"JAX_NUM_CPU_DEVICES": "2"}, 2),
+    ({"XLA_FLAGS": "--xla_force_host_platform_device_count=5"}, 5),
+  ],
+)
+def test_devices_are_made_of_the_cpu(environment: dict[str, str], count: int) -> None:
+  program = "import jax; from experiments import main; main.split_cpu(3); print(jax.device_count())"
+  free = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "JAX_NUM_CPU_DEVICES")}
+  said = subprocess.check_output(
+    [sys.executable, "-c", program], cwd=ROOT, env=free | environment, text=True
+  )
+  assert said.split()[-1] == str(count)
 
 
 @pytest.fixture(scope="module")

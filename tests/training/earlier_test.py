@@ -78,7 +78,7 @@ def test_networks_are_built_of_it(old) -> None:
 
 def test_pipelines_and_commands_read_it(old) -> None:
   system, workdir = old
-  assert main.system_of(workdir, None) == system
+  assert main.saved_config(workdir, None).system == system
   assert report.write(workdir).is_file()
   with pytest.raises(checks.UserError, match="fills no row of table"):
     score_table.assign("glober_1a", {"x": score_table.load("glober_sky")}, [workdir])
@@ -95,7 +95,7 @@ def test_a_torn_configuration_is_told(old) -> None:
   file.write_text(json.dumps(saved))
   expected = r"lacks keys .* seed, .*diffusion\.schedule\.kind.* Put the file back"
   with pytest.raises(checks.UserError, match=expected):
-    main.system_of(workdir, None)
+    main.saved_config(workdir, None)
   with pytest.raises(checks.UserError, match="lacks keys"):
     score_table.assign("glober_1a", {}, [workdir])
 

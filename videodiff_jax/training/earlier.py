@@ -43,12 +43,14 @@ ADDED: dict[str, tuple[tuple[str, dict[str, Any]], ...]] = {
       },
     ),
     ("There were no caches.", {"data.cache": "none"}),
+    ("The CPU was one device.", {"mesh.cpu_devices": 1}),
   ),
   "lgcvd": (
     ("Clips had the one stride.", {"data.stride_multiples": (1,)}),
     ("Levels had two blocks.", {"model.blocks": 2}),
     ("Black drawn blacker counted as error.", {"objective.saturate": False}),
     ("An evaluation had no name; today's default has one.", {"evaluate.protocol": "standard"}),
+    ("The CPU was one device.", {"mesh.cpu_devices": 1}),
   ),
 }
 
