@@ -99,6 +99,14 @@ def test_accelerators_take_one_convolution_and_get_the_same_map(stride, monkeypa
   np.testing.assert_allclose(layers.conv3x3(x[:, 0], kernel[0], stride), maps, atol=1e-5)
 
 
+def test_group_norm_is_the_same_on_accelerators(monkeypatch):
+  x, params = jnp.asarray(normal(2, 3, 5, 12)), {"scale": normal(12), "bias": normal(12, seed=1)}
+  here = layers.GroupNorm(4).apply({"params": params}, x)
+  monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+  there = layers.GroupNorm(4).apply({"params": params}, x)
+  np.testing.assert_allclose(there, here, atol=1e-6)
+
+
 def test_resample_repeats_up_and_averages_down():
   x = jnp.asarray(normal(2, 4, 4, 3))
   up = layers.resample(x, 2)

@@ -166,11 +166,20 @@ class GroupNorm(nn.Module):
     centre = mean.mean(axis=-1, keepdims=True)
     spread = (variance + jnp.square(mean - centre)).mean(axis=-1, keepdims=True)
     inverse = lax.rsqrt(jnp.maximum(spread, 0.0) + self.epsilon)
-    centre, inverse = (
-      jnp.repeat(m, c // groups, axis=-1).reshape(n, 1, c) for m in (centre, inverse)
-    )
+    centre, inverse = (_for_each_channel(m, c) for m in (centre, inverse))
     y = (y - centre) * (inverse * scale) + bias
     return y.reshape(x.shape).astype(x.dtype)
+
+
+def _for_each_channel(values: jax.Array, channels: int) -> jax.Array:
+  """(n, groups, 1) -> (n, 1, channels), each group's value for its channels."""
+  n, groups, _ = values.shape
+  if jax.default_backend() == "cpu":
+    # A product by zeros and ones is computed before the loop over pixels. XLA repeats inside it,
+    # and then that loop, with the activation in it, runs one number at a time.
+    member = np.repeat(np.eye(groups, dtype=np.float32), channels // groups, axis=1)
+    return (values[..., 0] @ member)[:, None]
+  return jnp.repeat(values, channels // groups, axis=-1).reshape(n, 1, channels)
 
 
 class Conv3x3(nn.Module):
