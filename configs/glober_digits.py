@@ -25,6 +25,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
   config = common.base()
   config.precision = "float32"
   config.remat = "none"
+  config.mesh.cpu_devices = 2
   config.condition = "class"
   data, model, train = config.data, config.model, config.train
   data.name = "moving_digits"
