@@ -83,11 +83,11 @@ def _check_records(store: FrameStore) -> Iterator[str]:
 
 def _check_video(store: FrameStore, number: int) -> str | None:
   video = store.videos[number]
-  for t in range(video["frames"]):
-    try:
-      name, index, _ = store.read_record(video["first"] + t)
-    except StoreError as error:
-      return str(error)
+  try:
+    read = store.read_records(range(video["first"], video["first"] + video["frames"]))
+  except StoreError as error:
+    return str(error)
+  for t, (name, index, _) in enumerate(read):
     if (name, index) != (video["name"], t):
       return (
         f"{store.split}: where frame {t} of {video['name']} should be is frame {index} of {name}"

@@ -99,7 +99,7 @@ def write(
 
 def _frames(store: FrameStore) -> Callable[[int, bool], dict[str, np.ndarray]]:
   def read(row: int, flip: bool) -> dict[str, np.ndarray]:
-    frame = store.read_record(int(row))[-1]
+    frame = store.read_records([row])[0][-1]
     return {"frames": frame[:, ::-1] if flip else frame}
 
   return read

@@ -39,9 +39,9 @@ def test_every_stage_has_its_row(store, monkeypatch) -> None:
 
 def test_frames_are_decoded_anew_and_memory_is_looked_at_twice(store, monkeypatch) -> None:
   decoded, peaks = [], iter([1, 2, 3])
-  decode = FrameStore._decode
+  read_records = FrameStore.read_records
   monkeypatch.setattr(
-    FrameStore, "_decode", lambda self, record: decoded.append(record) or decode(self, record)
+    FrameStore, "read_records", lambda self, r: (decoded.extend(r), read_records(self, r))[1]
   )
   monkeypatch.setattr(benchmark_inputs, "_peak", lambda: next(peaks))
   sampler = ClipSampler(num_frames=4, content="clip")

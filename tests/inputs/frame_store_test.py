@@ -94,9 +94,9 @@ def test_no_tensorflow_is_imported(store_dir) -> None:
 
 def test_frames_in_memory_are_decoded_once(store_dir, monkeypatch) -> None:
   decoded = []
-  decode = FrameStore._decode
+  read_records = FrameStore.read_records
   monkeypatch.setattr(
-    FrameStore, "_decode", lambda self, r: (decoded.append(r), decode(self, r))[1]
+    FrameStore, "read_records", lambda self, r: (decoded.extend(r), read_records(self, r))[1]
   )
   store = FrameStore.open(store_dir)
   for _ in range(3):
@@ -175,4 +175,4 @@ def test_damaged_record_says_what_to_do(tmp_path) -> None:
   content[place] ^= 255
   shard.write_bytes(content)
   with pytest.raises(StoreError, match=r"Record 0 .* is damaged"):
-    FrameStore.open(directory).read(0, [0])
+    FrameStore.open(directory).read(0, [0, 1])

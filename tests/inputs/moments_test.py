@@ -113,7 +113,7 @@ def store(tmp_path_factory) -> FrameStore:
 
 def of_frames(folder: pathlib.Path, store: FrameStore, **changes: bool) -> moments.Moments:
   """'Moments' that are the frames themselves, so that batches can be compared."""
-  frames = np.stack([store.read_record(i)[-1] for i in range(store.num_records)])
+  frames = np.stack([frame for _, _, frame in store.read_records(range(store.num_records))])
   np.save(folder / "frames.npy", np.stack([frames, frames[:, :, ::-1]], axis=1))
   first = np.array([video["first"] for video in store.videos])
   return moments.Moments("latents", folder / "frames.npy", first, **changes)

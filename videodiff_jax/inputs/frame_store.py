@@ -153,11 +153,12 @@ class FrameStore:
       raise IndexError(f"Video {video} has frames 0 to {frames - 1}; asked for {indices}.")
     records = self.videos[video]["first"] + indices
     if self._cache is None:
-      return np.stack([self._decode(record) for record in records])
+      return self._read_frames(records)
     # Two threads may both decode a frame: they write the same bytes, and mark them after.
-    for record in records[~self._cached[records]]:
-      self._cache[record] = self._decode(record)
-      self._cached[record] = True
+    missing = records[~self._cached[records]]
+    if missing.size:
+      self._cache[missing] = self._read_frames(missing)
+      self._cached[missing] = True
     return self._cache[records]
 
   def extra(self, video: int) -> dict[str, Any]:
@@ -171,29 +172,36 @@ class FrameStore:
   def num_records(self) -> int:
     return len(self._records)
 
-  def read_record(self, record: int) -> tuple[str, int, np.ndarray]:
-    """What one record of the files says: its video's name, the frame's index, the frame.
+  def read_records(self, records: Sequence[int] | np.ndarray) -> list[tuple[str, int, np.ndarray]]:
+    """What records of the files say: of each its video's name, the frame's index, the frame.
 
     Raises:
-      StoreError: it cannot be decoded, or is no frame of this store's size.
+      StoreError: one cannot be decoded, or is no frame of this store's size.
     """
-    decoders = None if self.codec == "raw" else {"frame": _SKIP_DECODING}
+    records = [int(record) for record in records]
     try:
-      example = self._features.deserialize_example_np(self._records[record], decoders=decoders)
-      frame = example["frame"]
-      if self.codec != "raw":
-        # By Pillow alone: TFDS takes OpenCV where it is installed, whose pixels differ.
-        frame = np.asarray(Image.open(io.BytesIO(frame)))
-      frame = frame.reshape(self.image_size, self.image_size, self.channels)
-      return example["video"].decode(), int(example["t"]), frame
+      # All at once: array_record takes 0.4 ms for a record, and 1 ms for fourteen.
+      return [self._decode(data) for data in self._records.__getitems__(records)]
     except Exception as error:
-      raise StoreError(
-        f"Record {record} of {self.directory} ({self.split}) is damaged: move the store "
-        "away and prepare it again with `python -m data.prepare`."
-      ) from error
+      if len(records) == 1:
+        raise StoreError(
+          f"Record {records[0]} of {self.directory} ({self.split}) is damaged: move the store "
+          "away and prepare it again with `python -m data.prepare`."
+        ) from error
+    return [self.read_records([record])[0] for record in records]  # to tell which
 
-  def _decode(self, record: int) -> np.ndarray:
-    return self.read_record(record)[-1]
+  def _decode(self, data: bytes) -> tuple[str, int, np.ndarray]:
+    decoders = None if self.codec == "raw" else {"frame": _SKIP_DECODING}
+    example = self._features.deserialize_example_np(data, decoders=decoders)
+    frame = example["frame"]
+    if self.codec != "raw":
+      # By Pillow alone: TFDS takes OpenCV where it is installed, whose pixels differ.
+      frame = np.asarray(Image.open(io.BytesIO(frame)))
+    frame = frame.reshape(self.image_size, self.image_size, self.channels)
+    return example["video"].decode(), int(example["t"]), frame
+
+  def _read_frames(self, records: np.ndarray) -> np.ndarray:
+    return np.stack([frame for _, _, frame in self.read_records(records)])
 
 
 def load_metadata(directory: pathlib.Path) -> dict[str, Any]:
