@@ -32,7 +32,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
   # Where things move is settled while there is most noise.
   config.diffusion.process.timestep_power = 3.0
   config.objective.saturate = True
-  train.update(steps=4400, batch_size=4, checkpoint_every=1500, preview_every=2200)
+  train.update(steps=3700, batch_size=4, checkpoint_every=1300, preview_every=1900)
   # Gradients have norms below 0.1; now and then one of 5 would undo the training.
   train.optimizer.update(learning_rate=2e-3, decay="cosine", warmup_steps=50, clip_norm=0.2)
   train.ema.update(decay=0.98, interval=1, copy_until=100)
