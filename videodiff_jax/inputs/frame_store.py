@@ -175,6 +175,8 @@ class FrameStore:
   def read_records(self, records: Sequence[int] | np.ndarray) -> list[tuple[str, int, np.ndarray]]:
     """What records of the files say: of each its video's name, the frame's index, the frame.
 
+    Frames are uint8 (size, size, c).
+
     Raises:
       StoreError: one cannot be decoded, or is no frame of this store's size.
     """
