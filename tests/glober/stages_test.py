@@ -14,7 +14,7 @@ import pytest
 
 from tests.glober import tiny
 from videodiff_jax.glober import stages
-from videodiff_jax.training import flops, partitioning
+from videodiff_jax.training import flops, optimizers, partitioning
 from videodiff_jax.training.programs import trace_step
 from videodiff_jax.training.state import TrainState
 
@@ -148,6 +148,31 @@ def conditionals(jaxpr: jax.extend.core.Jaxpr) -> Iterator[list[int]]:
 def share_moved(before: Any, after: Any) -> float:
   pairs = zip(jax.tree.leaves(before), jax.tree.leaves(after))
   return float(np.mean([bool((a != b).any()) for a, b in pairs]))
+
+
+@pytest.mark.parametrize(
+  ("name", "group", "changes", "expected"),
+  [
+    ("kl_vae", "kl_vae", {"adversary": 0.5, "adversary_start": 3}, (3, 1)),
+    ("autoencoder", "cra", {"start_step": 2, "discriminator_every": 2}, (2, 2)),
+  ],
+)
+def test_a_discriminator_s_schedule_begins_with_it(
+  monkeypatch, name: str, group: str, changes: dict, expected: tuple
+) -> None:
+  """Its optimiser is made for the steps that it has, and not for the stage's."""
+  made = []
+  plain = optimizers.of_adversary
+  monkeypatch.setattr(
+    optimizers,
+    "of_adversary",
+    lambda train, first, every=1: made.append((first, every)) or plain(train, first, every),
+  )
+  config = tiny.config()
+  config.loss[group].update(changes)
+  stage = stages.make_stage(config, name)
+  assert made == [expected]
+  assert [first for first, _ in stage.train_steps] == [0, expected[0]]
 
 
 class Stepped(NamedTuple):

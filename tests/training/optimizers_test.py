@@ -6,7 +6,19 @@ import numpy as np
 import optax
 import pytest
 
+from configs import common
 from videodiff_jax.training import optimizers, state
+
+
+def rates(optimizer: optax.GradientTransformation, steps: int) -> np.ndarray:
+  """The learning rate of each step: what Adam's update is under a constant gradient."""
+  params = jnp.zeros(1)
+  opt_state = optimizer.init(params)
+  found = []
+  for _ in range(steps):
+    updates, opt_state = optimizer.update(jnp.ones(1), opt_state, params)
+    found.append(-float(updates[0]))
+  return np.array(found)
 
 
 def test_unknown_decay_lists_the_choices() -> None:
@@ -19,16 +31,24 @@ def test_warm_up_is_linear_and_cosine_ends_at_a_twentieth(decay: str) -> None:
   optimizer = optimizers.make_optimizer(
     1.0, steps=20, warmup_steps=4, decay=decay, weight_decay=0.0
   )
-  params = jnp.zeros(1)
-  opt_state = optimizer.init(params)
-  rates = []
-  for _ in range(21):
-    # A constant gradient makes Adam's update the learning rate itself.
-    updates, opt_state = optimizer.update(jnp.ones(1), opt_state, params)
-    rates.append(-float(updates[0]))
-  assert np.all(np.diff(rates[:5]) > 0)
-  np.testing.assert_allclose(rates[4], 1.0, rtol=1e-3)
-  np.testing.assert_allclose(rates[20], {"constant": 1.0, "cosine": 0.05}[decay], rtol=1e-2)
+  found = rates(optimizer, 21)
+  assert np.all(np.diff(found[:5]) > 0)
+  np.testing.assert_allclose(found[4], 1.0, rtol=1e-3)
+  np.testing.assert_allclose(found[20], {"constant": 1.0, "cosine": 0.05}[decay], rtol=1e-2)
+
+
+@pytest.mark.parametrize(("decay", "last"), [("constant", 1.0), ("cosine", 0.05)])
+@pytest.mark.parametrize("every", [1, 2])
+def test_a_discriminator_that_sets_in_late_follows_the_whole_schedule(
+  decay: str, last: float, every: int
+) -> None:
+  """It warms up from its own first step, and a cosine ends with the stage's last step."""
+  settings = common.stage(steps=60, batch_size=8, learning_rate=1.0)
+  settings.optimizer.update(decay=decay, warmup_steps=4, weight_decay=0.0)
+  own = (60 - 20) // every
+  found = rates(optimizers.of_adversary(settings, first_step=20, every=every), own + 1)
+  assert np.all(np.diff(found[:5]) > 0)
+  np.testing.assert_allclose(found[[4, own]], [1.0, last], rtol=1e-2)
 
 
 def test_clipping_bounds_the_global_norm() -> None:

@@ -36,7 +36,9 @@ def shown(error: jax.Array, x: jax.Array) -> jax.Array:
 def kl_vae_stage(config: ml_collections.ConfigDict, networks: Networks) -> Stage:
   """Trains the frame auto-encoder on single frames; batches hold 'frames' (b, 1, h, w, c)."""
   settings, losses = config.train.kl_vae, config.loss.kl_vae
-  optimizer = optimizers.make_optimizer(steps=settings.steps, **settings.optimizer)
+  optimizer = optimizers.of_stage(settings)
+  adversary_start = max(losses.adversary_start, 1)
+  adversary_optimizer = optimizers.of_adversary(settings, adversary_start)
   ema = state.Ema(**settings.ema)
   model = networks.kl_vae
   discriminator = PatchDiscriminator(dtype=jnp.dtype(config.precision))
@@ -49,7 +51,7 @@ def kl_vae_stage(config: ml_collections.ConfigDict, networks: Networks) -> Stage
     adversary = None
     if losses.adversary:
       fresh = discriminator.init(keys[1], frame)
-      adversary = Adversary(fresh, optimizer.init(fresh))
+      adversary = Adversary(fresh, adversary_optimizer.init(fresh))
     return state.create(keys[2], params, optimizer, adversary=adversary)
 
   def gradients(train: TrainState, batch: Batch, key: jax.Array, adversarial: bool) -> dict:
@@ -94,7 +96,8 @@ def kl_vae_stage(config: ml_collections.ConfigDict, networks: Networks) -> Stage
     metrics = result["metrics"] | {"gradient_norm": optax.tree.norm(result["params"])}
     new = state.apply_gradients(train, result["params"], optimizer, ema)
     if adversarial:
-      new = new.replace(adversary=train.adversary.apply_gradients(result["adversary"], optimizer))
+      adversary = train.adversary.apply_gradients(result["adversary"], adversary_optimizer)
+      new = new.replace(adversary=adversary)
     return new, metrics
 
   def preview(train: TrainState, frozen: Any, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
@@ -112,5 +115,5 @@ def kl_vae_stage(config: ml_collections.ConfigDict, networks: Networks) -> Stage
 
   steps = ((0, plain),)
   if losses.adversary:
-    steps = ((0, plain), (max(losses.adversary_start, 1), against_adversary))
+    steps = ((0, plain), (adversary_start, against_adversary))
   return Stage("kl_vae", init, steps, preview)

@@ -66,7 +66,8 @@ def channel_statistics(channels: int, std: float = 1.0) -> dict[str, jax.Array]:
 def autoencoder_stage(config: ml_collections.ConfigDict, networks: Networks) -> Stage:
   """Eq. 8: L_rec + lambda_1 L_kl + lambda_2 L_cra^G, and the discriminator's own L_cra^D."""
   settings, losses, cra = config.train.autoencoder, config.loss, config.loss.cra
-  optimizer = _optimizer(settings)
+  optimizer = optimizers.of_stage(settings)
+  optimizer_d = optimizers.of_adversary(settings, cra.start_step, cra.discriminator_every)
   ema = state.Ema(**settings.ema)
   model, process, kl_vae = networks.autoencoder, networks.decoder_process, networks.kl_vae
   discriminator = networks.discriminator
@@ -80,7 +81,7 @@ def autoencoder_stage(config: ml_collections.ConfigDict, networks: Networks) -> 
     if losses.lambda_cra:
       side, channels = discriminator.image_size, discriminator.in_channels
       fresh = discriminator.init(keys[1], jnp.zeros((1, 2, side, side, channels)))
-      adversary = Adversary(fresh, optimizer.init(fresh))
+      adversary = Adversary(fresh, optimizer_d.init(fresh))
     std = 1.0 if measured else 1.0 / config.model.latent_scale
     statistics = {"latents": channel_statistics(networks.latent_shape[-1], std)}
     return state.create(keys[2], params, optimizer, statistics, adversary)
@@ -184,7 +185,7 @@ def autoencoder_stage(config: ml_collections.ConfigDict, networks: Networks) -> 
       # Between its steps the discriminator keeps parameters and moments alike.
       adversary = if_due(
         train.step,
-        lambda old, grad: old.apply_gradients(grad, optimizer),
+        lambda old, grad: old.apply_gradients(grad, optimizer_d),
         lambda old, grad: old,
         adversary,
         result["adversary"],
@@ -219,7 +220,7 @@ def autoencoder_stage(config: ml_collections.ConfigDict, networks: Networks) -> 
 def generator_stage(config: ml_collections.ConfigDict, networks: Networks) -> Stage:
   """Sec. 3.2: the DiT on standardised posterior samples of the frozen video encoder."""
   settings = config.train.generator
-  optimizer = _optimizer(settings)
+  optimizer = optimizers.of_stage(settings)
   ema = state.Ema(**settings.ema)
   model, channels = networks.generator, networks.feature_shape[-1]
 
@@ -274,7 +275,3 @@ def generator_stage(config: ml_collections.ConfigDict, networks: Networks) -> St
     return {"generated": sampling.generate_clips(config, networks, params, condition, key)}
 
   return Stage("generator", init, ((0, train_step),), preview, measure)
-
-
-def _optimizer(settings: ml_collections.ConfigDict) -> optax.GradientTransformation:
-  return optimizers.make_optimizer(steps=settings.steps, **settings.optimizer)

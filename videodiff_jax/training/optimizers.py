@@ -6,6 +6,7 @@ from typing import Any
 import einops
 import jax
 import jax.numpy as jnp
+import ml_collections
 import optax
 
 from videodiff_jax.training import partitioning
@@ -49,6 +50,28 @@ def make_optimizer(
   scatter = optax.stateless(lambda updates, params: partitioning.scatter(updates))
   clip = optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity()
   return optax.chain(scatter, clip, optax.adamw(schedule, b1=b1, b2=b2, weight_decay=weight_decay))
+
+
+def of_stage(settings: ml_collections.ConfigDict) -> optax.GradientTransformation:
+  """The optimiser of a stage, from its `config.train.NAME`."""
+  return make_optimizer(steps=settings.steps, **settings.optimizer)
+
+
+def of_adversary(
+  settings: ml_collections.ConfigDict, first_step: int, every: int = 1
+) -> optax.GradientTransformation:
+  """The optimiser of a stage's discriminator: the stage's, over the discriminator's own steps.
+
+  An optimiser counts its own steps. The discriminator's therefore warms up as it sets in, and a
+  cosine ends with the stage.
+
+  Args:
+    settings: `config.train.NAME` of the stage.
+    first_step: of the stage, from which the discriminator learns.
+    every: steps of the stage between two of the discriminator.
+  """
+  own_steps = max(settings.steps - first_step, 0) // every
+  return make_optimizer(steps=own_steps, **settings.optimizer)
 
 
 def accumulate(
