@@ -124,7 +124,7 @@ def stage(steps: int, batch_size: int) -> ConfigDict:
   settings = common.stage(steps, batch_size, learning_rate=1e-4, ema=0.995)
   del settings.accumulate  # each stage of Sec. 3.3 takes the whole batch
   settings.optimizer.update(weight_decay=0.0, warmup_steps=0, clip_norm=0.0)
-  settings.ema.update(interval=10, copy_until=2000)
+  settings.ema.update(interval=10, copy_until=2000, warmup=False)
   return settings
 
 

@@ -248,7 +248,7 @@ def test_comment_tells_the_release_s_value(key: str) -> None:
 
 @pytest.mark.parametrize(
   "key",
-  ["after", "remat", "settings.ema.decay", "settings.optimizer.warmup_steps",
+  ["after", "remat", "settings.ema.decay", "settings.ema.warmup", "settings.optimizer.warmup_steps",
    "settings.optimizer.clip_norm", "model.video_encoder.logvar_bias"],
 )  # fmt: skip
 def test_comment_marks_what_is_ours(key: str) -> None:

@@ -1,5 +1,7 @@
 """Optimiser, accumulation, average."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -97,3 +99,28 @@ def test_average_copies_decays_and_keeps_its_interval() -> None:
   assert ema.update(average, param, 2) == 1.0  # copied
   assert ema.update(average, param, 3) == 0.0  # between two updates
   assert ema.update(average, param, 4) == 0.25
+
+
+@pytest.mark.parametrize("interval", [1, 10])
+def test_a_warmed_up_average_forgets_the_start(interval: int) -> None:
+  """Of the start are left 1.8 % after 40,000 updates without, and under 1e-6 after 20 with."""
+  drawn, trained = jnp.ones(1), jnp.zeros(1)
+  left = {}
+  for warmup in (False, True):
+    ema = state.Ema(decay=0.9999, interval=interval, warmup=warmup)
+    average = drawn
+    for step in range(interval, 20 * interval + 1, interval):
+      average = ema.update(average, trained, jnp.int32(step))
+    left[warmup] = float(average[0])
+  assert left[False] > 0.997
+  assert left[True] == pytest.approx(1 / math.comb(30, 10) * 21, rel=1e-4)
+
+
+def test_a_warmed_up_average_becomes_the_plain_one() -> None:
+  plain, warmed = (state.Ema(decay=0.9, warmup=warmup) for warmup in (False, True))
+  average, param = jnp.zeros(3), jnp.ones(3)
+  np.testing.assert_allclose(warmed.update(average, param, 10), 9 / 20, rtol=1e-6)
+  for step in (80, 1000):
+    np.testing.assert_array_equal(
+      plain.update(average, param, step), warmed.update(average, param, step)
+    )

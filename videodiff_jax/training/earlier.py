@@ -7,6 +7,7 @@ the first ones and these is tested.
 
 from typing import Any
 
+_GLOBER_STAGES = ("kl_vae", "autoencoder", "generator")
 _GLOBER_NETWORKS = ("kl_vae", "video_encoder", "frame_control", "unet", "discriminator")
 # System -> (why the values change nothing, {key: value}), in the order they came in.
 ADDED: dict[str, tuple[tuple[str, dict[str, Any]], ...]] = {
@@ -44,6 +45,10 @@ ADDED: dict[str, tuple[tuple[str, dict[str, Any]], ...]] = {
     ),
     ("There were no caches.", {"data.cache": "none"}),
     ("The CPU was one device.", {"mesh.cpu_devices": 1}),
+    (
+      "Averages had their decay from the first step.",
+      {f"train.{name}.ema.warmup": False for name in _GLOBER_STAGES},
+    ),
   ),
   "lgcvd": (
     ("Clips had the one stride.", {"data.stride_multiples": (1,)}),
@@ -51,6 +56,7 @@ ADDED: dict[str, tuple[tuple[str, dict[str, Any]], ...]] = {
     ("Black drawn blacker counted as error.", {"objective.saturate": False}),
     ("An evaluation had no name; today's default has one.", {"evaluate.protocol": "standard"}),
     ("The CPU was one device.", {"mesh.cpu_devices": 1}),
+    ("Averages had their decay from the first step.", {"train.lgcvd.ema.warmup": False}),
   ),
 }
 

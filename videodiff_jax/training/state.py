@@ -53,15 +53,21 @@ class Ema:
     decay: weight of the old average at each update.
     interval: steps between updates.
     copy_until: up to this step the average is a copy of the parameters.
+    warmup: update n weighs the old average with (1 + n) / (10 + n) at most, so that the parameters
+      of the start are forgotten in a few updates, however long the average.
   """
 
   decay: float = 0.999
   interval: int = 1
   copy_until: int = 0
+  warmup: bool = False
 
   def update(self, average: Any, params: Any, step: jax.Array) -> Any:
     """The average after `step` steps."""
-    weight = jnp.where(step <= self.copy_until, 1.0, 1.0 - self.decay)
+    weight = 1.0 - self.decay
+    if self.warmup:
+      weight = jnp.maximum(weight, 9.0 / (10.0 + step // self.interval))  # 1 - (1 + n) / (10 + n)
+    weight = jnp.where(step <= self.copy_until, 1.0, weight)
     weight = jnp.where(step % self.interval == 0, weight, 0.0)
     return jax.tree.map(lambda a, p: a + weight * (p - a), average, params)
 
