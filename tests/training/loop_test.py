@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -100,6 +101,33 @@ def test_killed_and_resumed_equals_undisturbed_bit_for_bit(tmp_path) -> None:
   expected, resumed = final_state(undisturbed, steps), final_state(killed, steps)
   for name, value in expected.items():
     np.testing.assert_array_equal(resumed[name], value, err_msg=name)
+
+
+@pytest.mark.parametrize("switch", [0, 3])
+def test_sigterm_while_a_step_compiles_ends_training_before_that_step(
+  tmp_path, monkeypatch, switch
+) -> None:
+  """Of the stage's first program and of a later one; the compilation is not waited for."""
+  if switch:  # or it would compile, and stop the run, while the steps before it are trained
+    monkeypatch.setattr(programs.jax, "default_backend", lambda: "gpu")
+  ((_, function),) = toy.make_stage().train_steps
+  hours = threading.Event()
+
+  def slow(*arguments: Any) -> Any:
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert hours.wait(60)
+    return function(*arguments)
+
+  steps = ((0, function), (switch, slow)) if switch else ((0, slow),)
+  stage = dataclasses.replace(toy.make_stage(), train_steps=steps)
+  assert not train(tmp_path / "stopped", 6, stage=stage)
+  assert not hours.is_set()
+  hours.set()
+  assert Checkpoints(tmp_path / "stopped" / "checkpoints").latest_step() == switch
+  assert train(tmp_path / "stopped", 6) and train(tmp_path / "whole", 6)
+  whole, stopped = (final_state(tmp_path / name, 6) for name in ("whole", "stopped"))
+  for name, value in whole.items():
+    np.testing.assert_array_equal(stopped[name], value, err_msg=name)
 
 
 def test_sigterm_does_not_outlive_the_loop(tmp_path) -> None:

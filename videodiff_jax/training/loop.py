@@ -86,7 +86,8 @@ def train(
     write_preview: (step, {name: uint8 videos (n, f, h, w, c)}), called on the first host.
 
   Returns:
-    True when the stage is finished, False when SIGTERM stopped it (after saving).
+    True when the stage is finished, False when SIGTERM stopped it (after saving): after the step
+    under way or, while a step is compiled, at once.
 
   Raises:
     NonFiniteLossError: names the step, its examples and the last good checkpoint.
@@ -113,15 +114,15 @@ def train(
     batch, ids, waited = _next_batch(stream, run)
     programs = Programs(stage, (state, frozen, batch), step, run.steps)
     stack.callback(programs.close)
-    program = None
     preview = jax.jit(stage.preview)
     pending = _Pending(run, checkpoints)
+    program = programs.take(lambda: stop.requested(False))
+    last = stop.requested(True)
+    if last and checkpoints.latest_step() is None:
+      checkpoints.save(step, state, meta | {"examples": 0})
     clock = _Clock(step)
     with tqdm.tqdm(total=run.steps, initial=step, desc=stage.name, disable=None) as bar:
-      while step < run.steps:
-        if program is None or step >= program.end:
-          with clock.paused():
-            program = programs.take()
+      while not last:
         state, metrics = program.run(state, frozen, batch)
         step += 1
         pending.add(step, metrics, ids)
@@ -131,7 +132,13 @@ def train(
           batch, ids, wait = _next_batch(stream, run)
           waited += wait
 
-        last = step == run.steps or stop.requested(step % run.log_every == 0)
+        # Hosts may also ask each other where they change programs: all do so after the same step.
+        common = step % run.log_every == 0 or step == program.end
+        following = program
+        if step == program.end < run.steps:
+          with clock.paused():
+            following = programs.take(lambda: stop.requested(False))
+        last = step == run.steps or stop.requested(common)
         if step % run.log_every == 0 or last:
           values = pending.read(keep=0 if last else 1)
           speed = clock.steps_per_second(step)
@@ -150,8 +157,7 @@ def train(
               write_preview(
                 step, {name: np.asarray(to_uint8(video)) for name, video in drawn.items()}
               )
-        if last:
-          break
+        program = following
     checkpoints.wait()
   if first_host:
     plot_curves(run.folder / "metrics.jsonl", run.folder / "curves.png")

@@ -35,6 +35,8 @@ class Programs:
   Not so on GPUs, where the compiler times kernels and training beside it would falsify them.
   """
 
+  _POLL = 0.2  # seconds between two questions whether to stop while one compiles
+
   def __init__(self, stage: Stage, arguments: tuple[Any, Any, Any], step: int, steps: int):
     """`arguments`: (state, frozen, batch); training goes from `step` to `steps`."""
     self._shapes = jax.tree.map(_shape, arguments)
@@ -44,10 +46,14 @@ class Programs:
     self._rest = self._spans(stage, step, steps)
     self._next = self._submit()
 
-  def take(self) -> Program:
-    """The next program, waited for."""
+  def take(self, stopped: Callable[[], bool] = lambda: False) -> Program | None:
+    """The next program, waited for; None where it is not there yet and `stopped` says to end."""
     if self._next is None:
       self._next = self._submit()
+    while not self._next.done():
+      if stopped():
+        return None
+      futures.wait([self._next], timeout=self._POLL)
     program, self._next = self._next.result(), None
     if self._ahead:
       self._next = self._submit()

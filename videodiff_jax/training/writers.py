@@ -67,9 +67,9 @@ def read_metrics(file: pathlib.Path) -> list[dict[str, float]]:
 def plot_curves(file: pathlib.Path, out: pathlib.Path) -> None:
   """Draws every metric of a metrics.jsonl over the steps, one panel each, into a PNG."""
   pyplot = _pyplot()
-  if pyplot is None:
-    return
   rows = read_metrics(file)
+  if pyplot is None or not rows:  # none: stopped before the first step
+    return
   names = [name for name in rows[-1] if name != "step"]
   across = 3
   down = -(-len(names) // across)
