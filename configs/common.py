@@ -137,7 +137,11 @@ def base() -> ConfigDict:
   loss.cra = ConfigDict()
   loss.cra.loss = "hinge"  # release; "log": Eq. 10, mended as DESIGN.md section 5 says
   loss.cra.start_step = 0  # step from which L_cra counts (release: from the first)
-  loss.cra.max_timestep = 999  # pairs with a noisier frame do not count; 999: all do
+  loss.cra.real = "frames"  # x_i (Sec. 3.1); "reconstructions" of them by the KL-VAE (release)
+  # Ours: a pair by min(1, SNR) of its noisier frame, as Eq. 9 amplifies the errors of a predicted
+  # noise up to 14.6 times. "uniform": all alike (release, where no gradient reaches the decoder).
+  loss.cra.weighting = "min_snr"
+  loss.cra.max_timestep = 999  # pairs with a noisier frame do not count; 999: all do (release)
   loss.cra.discriminator_every = 1  # steps; the release cycles G, D, D
   loss.kl_vae = ConfigDict()  # the paper takes a pretrained KL-VAE; Rombach et al.'s recipe
   loss.kl_vae.reconstruction = "l1"

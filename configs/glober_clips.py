@@ -32,7 +32,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.diffusion[name].prediction_type = "v_prediction"
   config.diffusion.decoder.timestep_power = 2.0
   config.loss.kl_vae.update(lpips=0.0, adversary=0.0)
-  config.loss.cra.update(start_step=10_000, max_timestep=500)
+  # A predicted v is not amplified, so that all pairs count.
+  config.loss.cra.update(start_step=2000, weighting="uniform", real="reconstructions")
   config.train.kl_vae = common.stage(10_000, 64, 1e-3, ema=0.999)
   config.train.autoencoder = common.stage(20_000, 64, 4e-4, ema=0.999)
   config.train.generator = common.stage(20_000, 128, 3e-4, ema=0.999)

@@ -87,8 +87,9 @@ def look_up(
       with told():
         moments.check(file, wanted)
       first, _ = layout(kind, store, sampler)
-      pixels = bool(config.loss.lambda_cra) and config.model.discriminator.on == "pixels"
-      return moments.Moments(kind, file, first, target_frames=pixels)
+      on_pixels = config.model.discriminator.on == "pixels" and config.loss.cra.real == "frames"
+      judged = bool(config.loss.lambda_cra) and on_pixels
+      return moments.Moments(kind, file, first, target_frames=judged)
   return None
 
 

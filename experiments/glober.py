@@ -54,6 +54,8 @@ def check(config: ml_collections.ConfigDict) -> None:
   choice("model.video_encoder.head", model.video_encoder.head, ("joint", "split_first"))
   choice("model.discriminator.on", model.discriminator.on, ("pixels", "latents"))
   choice("loss.cra.loss", loss.cra.loss, adversarial.LOSSES)
+  choice("loss.cra.real", loss.cra.real, adversarial.REALS)
+  choice("loss.cra.weighting", loss.cra.weighting, adversarial.WEIGHTINGS)
   choice("loss.kl_vae.reconstruction", loss.kl_vae.reconstruction, frame_stage.RECONSTRUCTIONS)
   choice("sample.noise", config.sample.noise, noise.SHARINGS)
   choice("sample.guidance_form", config.sample.guidance_form, guidance.FORMS)

@@ -83,6 +83,14 @@ def asking(config, use: str) -> ml_collections.ConfigDict:
   return config
 
 
+def test_frames_of_targets_come_along_where_they_are_judged(config, workdir, made, store) -> None:
+  del made
+  assert find(config, workdir, store, "latents").target_frames
+  reconstructions = config.copy_and_resolve_references()
+  reconstructions.loss.cra.real = "reconstructions"
+  assert not find(reconstructions, workdir, store, "latents").target_frames
+
+
 def test_they_lie_beside_the_store(config, made, store) -> None:
   for kind, file in made.items():
     assert file.parent == pathlib.Path(f"{config.data.dir}.cache")

@@ -33,6 +33,7 @@ def test_minutes_of_the_demo_are_right_within_a_factor_of_two(monkeypatch, tmp_p
 
 def test_adversarial_steps_count_from_where_they_begin() -> None:
   config = glober_digits.get_config("smoke")
+  config.loss.update(lambda_cra=0.1)
   config.loss.cra.start_step = 3
   counted = [plan.flops_between(config, "autoencoder", 0, steps) for steps in (1, 3, 4, 9)]
   plain, judged = counted[0], plan.stage_figures(config, "autoencoder").flops_per_step

@@ -1,9 +1,14 @@
 """The pairs of Eq. 10 and both forms of the loss, on logits one can check by hand."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
+from tests.configs.configs_test import PAPER, load
+from videodiff_jax.diffusion.process import Process
 from videodiff_jax.glober import adversarial
+from videodiff_jax.glober.networks import build
 
 
 def frames(*values: float) -> jnp.ndarray:
@@ -48,3 +53,44 @@ def test_log_form() -> None:
   expected = sum(np.log(1 - sigmoid(x)) for x in values[:3])
   loss = adversarial.generator_loss(jnp.array(values[:3])[:, None], "log")
   np.testing.assert_allclose(loss, [expected], rtol=1e-5)
+
+
+# ---- how much a pair counts
+
+JUDGED = (*PAPER, "glober_clips", "glober_digits:64")
+
+
+def weights_of(name: str, timesteps: jnp.ndarray) -> tuple[Process, np.ndarray]:
+  config = load(name)
+  process, cra = build(config).decoder_process, config.loss.cra
+  return process, np.asarray(
+    adversarial.pair_weights(process, timesteps, cra.weighting, cra.max_timestep)
+  )
+
+
+@pytest.mark.parametrize("name", JUDGED)
+def test_no_estimate_s_gradient_is_amplified(name: str) -> None:
+  """Eq. 9 turns an error of the predicted noise into one 14.6 times as large at t = 999."""
+  t = jnp.arange(1000)
+  process, weights = weights_of(name, jnp.stack([t, jnp.zeros_like(t)], 1))
+  amplified = jax.vmap(lambda t: process.to_x0(jnp.zeros(1), t[None], jnp.ones(1))[0])(t)
+  assert (np.abs(amplified) * weights).max() <= 1.0
+
+
+@pytest.mark.parametrize("name", JUDGED)
+def test_pairs_count_as_they_are_drawn(name: str) -> None:
+  """Each frame's t is drawn by itself: the noisier one of a pair decides."""
+  process = build(load(name)).decoder_process
+  drawn = process.draw_timesteps(jax.random.key(0), (4000, 2))
+  assert weights_of(name, drawn)[1].mean() > 0.25
+  assert load(name).loss.cra.start_step < load(name).train.autoencoder.steps / 5
+
+
+def test_the_noisier_frame_decides_and_max_timestep_ends_it() -> None:
+  process = build(load("glober_sky")).decoder_process
+  snr = float(jnp.exp(2 * process.log_snr(jnp.array(600))))
+  pairs = jnp.array([[600, 10], [10, 600], [10, 20], [601, 0]])
+  weights = adversarial.pair_weights(process, pairs, "min_snr", 600)
+  np.testing.assert_allclose(weights, [snr, snr, 1.0, 0.0], rtol=1e-6)
+  weights = adversarial.pair_weights(process, pairs, "uniform", 600)
+  np.testing.assert_array_equal(weights, [1, 1, 1, 0])

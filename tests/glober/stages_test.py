@@ -15,6 +15,7 @@ import pytest
 from tests.glober import tiny
 from videodiff_jax.glober import stages
 from videodiff_jax.training import flops, optimizers, partitioning
+from videodiff_jax.training.pixels import to_float
 from videodiff_jax.training.programs import trace_step
 from videodiff_jax.training.state import TrainState
 
@@ -92,7 +93,8 @@ def test_cra_gradient_reaches_encoder_control_and_decoder(with_cra, stepped) -> 
   state = tiny.state("autoencoder")
   blind = state.adversary.replace(params=jax.tree.map(np.zeros_like, state.adversary.params))
   new, metrics = with_cra(state.replace(adversary=blind), batch())
-  assert metrics["cra_generator"] == 1  # relu(1 - 0)
+  assert 0 < metrics["cra_weight"] < 1
+  np.testing.assert_allclose(metrics["cra_generator"], metrics["cra_weight"])  # relu(1 - 0)
   # Clipping scales the whole gradient: compare directions.
   one, other = (direction(first_moment(after)) for after in (stepped, new))
   one, other = one["params"], other["params"]
@@ -101,6 +103,31 @@ def test_cra_gradient_reaches_encoder_control_and_decoder(with_cra, stepped) -> 
     assert norm(difference) > 1e-2, module
     reached = [value > 0 for value in gradient_norms(one[module]).values()]
     assert sum(reached) > 0.9 * len(reached), module
+
+
+def test_real_pairs_are_frames_or_what_the_kl_vae_makes_of_their_latents() -> None:
+  frozen, given = tiny.frozen("autoencoder"), tiny.batch(2)
+  statistics = stages.channel_statistics(4)
+  rng = np.random.default_rng(0)
+  latents, estimates = rng.normal(size=(2, 2, 2, *tiny.networks().latent_shape)).astype(np.float32)
+
+  def judged(real: str, on: str, batch: dict) -> Any:
+    config = tiny.config()
+    config.loss.cra.real, config.model.discriminator.on = real, on
+    return stages.judged_frames(
+      config, tiny.networks(), frozen, statistics, batch, latents, estimates
+    )
+
+  frames, fake = judged("frames", "pixels", given)
+  np.testing.assert_array_equal(frames, to_float(given["target_frames"]))
+  assert fake.shape == frames.shape
+  decoded, same = judged("reconstructions", "pixels", {})  # no frames are read
+  np.testing.assert_array_equal(same, fake)
+  swapped = stages.judged_frames(
+    tiny.config(), tiny.networks(), frozen, statistics, given, estimates, latents
+  )
+  np.testing.assert_array_equal(decoded, swapped[1])
+  np.testing.assert_array_equal(judged("frames", "latents", {}), (latents, estimates))
 
 
 def test_kl_vae_is_not_trained_by_the_autoencoder_stage(stepped) -> None:

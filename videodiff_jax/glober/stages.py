@@ -10,7 +10,7 @@ import optax
 from einops import rearrange
 
 from videodiff_jax.glober import adversarial, conditions, generator, initial, posteriors, sampling
-from videodiff_jax.glober.autoencoder import decode_frames, reconstruction
+from videodiff_jax.glober.autoencoder import Statistics, decode_frames, reconstruction
 from videodiff_jax.glober.frame_stage import kl_vae_stage
 from videodiff_jax.glober.networks import Networks, build
 from videodiff_jax.training import optimizers, partitioning, state
@@ -69,7 +69,7 @@ def autoencoder_stage(config: ml_collections.ConfigDict, networks: Networks) -> 
   optimizer = optimizers.of_stage(settings)
   optimizer_d = optimizers.of_adversary(settings, cra.start_step, cra.discriminator_every)
   ema = state.Ema(**settings.ema)
-  model, process, kl_vae = networks.autoencoder, networks.decoder_process, networks.kl_vae
+  model, process = networks.autoencoder, networks.decoder_process
   discriminator = networks.discriminator
   measured = not config.model.latent_scale
 
@@ -105,19 +105,15 @@ def autoencoder_stage(config: ml_collections.ConfigDict, networks: Networks) -> 
   def cra_pairs(
     frozen: Any, statistics: Any, batch: Batch, out: dict, latents: jax.Array
   ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """(real, fake) pairs (b, 2, h, w, c) of neighbouring targets, and which of them count."""
+    """(real, fake) pairs (b, 2, h, w, c) of neighbouring targets, and how much each counts."""
+    real, fake = judged_frames(
+      config, networks, frozen, statistics["latents"], batch, latents, out["latents"]
+    )
     pairs = batch["target_times"].shape[1] // 2
-    fake = rearrange(out["latents"], "b (p f) h w c -> (b p) f h w c", p=pairs)
-    if config.model.discriminator.on == "pixels":
-      flat = rearrange(fake, "n f h w c -> (n f) h w c")
-      flat = decode_frames(kl_vae, frozen["kl_vae"], statistics["latents"], flat)
-      fake = rearrange(flat, "(n f) h w c -> n f h w c", f=2)
-      real = to_float(batch["target_frames"])
-    else:
-      real = latents
-    real = rearrange(real, "b (p f) h w c -> (b p) f h w c", p=pairs)
-    latest = rearrange(out["timesteps"], "b (p f) -> (b p) f", p=pairs).max(1)
-    return real, fake, (latest <= cra.max_timestep).astype(jnp.float32)
+    real, fake, timesteps = (
+      rearrange(x, "b (p f) ... -> (b p) f ...", p=pairs) for x in (real, fake, out["timesteps"])
+    )
+    return real, fake, adversarial.pair_weights(process, timesteps, cra.weighting, cra.max_timestep)
 
   def judge(params: Any, pairs: jax.Array) -> jax.Array:
     """(p, n, 2, h, w, c) -> logits (p, n)."""
@@ -125,8 +121,9 @@ def autoencoder_stage(config: ml_collections.ConfigDict, networks: Networks) -> 
     flat = rearrange(pairs, "p n f h w c -> (n p) f h w c")
     return rearrange(discriminator.apply(params, flat), "(n p) -> p n", p=len(pairs))
 
-  def mean_over(counted: jax.Array, values: jax.Array) -> jax.Array:
-    return (counted * values).sum() / jnp.maximum(counted.sum(), 1.0)
+  def weighted_mean(weights: jax.Array, values: jax.Array) -> jax.Array:
+    """Over the pairs up to max_timestep; to divide by the weights would undo them in few pairs."""
+    return (weights * values).sum() / jnp.maximum((weights > 0).sum(), 1)
 
   def if_due(step: jax.Array, update: Callable, keep: Callable, *operands: Any) -> Any:
     """`update(*operands)` at every discriminator_every-th step, `keep(*operands)` between."""
@@ -145,18 +142,18 @@ def autoencoder_stage(config: ml_collections.ConfigDict, networks: Networks) -> 
       metrics = {"reconstruction": out["reconstruction"], "kl": out["kl"]}
       pairs = None
       if with_cra:
-        pairs = real, fake, counted = cra_pairs(frozen, train.statistics, batch, out, latents)
+        pairs = real, fake, weights = cra_pairs(frozen, train.statistics, batch, out, latents)
         logits = judge(train.adversary.params, adversarial.generator_pairs(real, fake))
-        cra_loss = mean_over(counted, adversarial.generator_loss(logits, cra.loss))
+        cra_loss = weighted_mean(weights, adversarial.generator_loss(logits, cra.loss))
         total = total + losses.lambda_cra * cra_loss
-        metrics["cra_generator"] = cra_loss
+        metrics |= {"cra_generator": cra_loss, "cra_weight": weights.mean()}
       return total, (metrics | {"loss": total}, pairs)
 
     def of_discriminator(params: Any, pairs: Any) -> tuple[jax.Array, Metrics]:
-      real, fake, counted = jax.lax.stop_gradient(pairs)
+      real, fake, weights = jax.lax.stop_gradient(pairs)
       inputs, labels = adversarial.discriminator_pairs(real, fake)
       logits = judge(params, inputs)
-      loss = mean_over(counted, adversarial.discriminator_loss(logits, labels, cra.loss))
+      loss = weighted_mean(weights, adversarial.discriminator_loss(logits, labels, cra.loss))
       right = (logits > 0) == (labels > 0)
       return loss, {"cra_discriminator": loss, "cra_accuracy": right.mean()}
 
@@ -215,6 +212,40 @@ def autoencoder_stage(config: ml_collections.ConfigDict, networks: Networks) -> 
   if losses.lambda_cra:
     steps = ((0, with_cra),) if cra.start_step == 0 else ((0, without), (cra.start_step, with_cra))
   return Stage("autoencoder", init, steps, preview, measure if measured else None)
+
+
+def judged_frames(
+  config: ml_collections.ConfigDict,
+  networks: Networks,
+  frozen: Any,
+  statistics: Statistics,
+  batch: Batch,
+  latents: jax.Array,
+  estimates: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+  """(real, fake) as the discriminator of Eq. 10 sees them, each (b, t, h, w, c).
+
+  Args:
+    config: `config.model.discriminator.on` says what is judged, `config.loss.cra.real` what on
+      pixels is real: frames, or their reconstructions, which share the KL-VAE's traces with the
+      fake ones.
+    networks: of the system.
+    frozen: networks of earlier stages.
+    statistics: of latents.
+    batch: 'target_frames' (b, t, h, w, c) uint8 is read where frames are real.
+    latents: (b, t, H', W', C') of the targets.
+    estimates: (b, t, H', W', C') of them in one step (Eq. 9).
+  """
+  if config.model.discriminator.on == "latents":
+    return latents, estimates
+
+  def decoded(z: jax.Array) -> jax.Array:
+    flat = z.reshape(-1, *z.shape[2:])
+    frames = decode_frames(networks.kl_vae, frozen["kl_vae"], statistics, flat)
+    return frames.reshape(*z.shape[:2], *frames.shape[1:])
+
+  known = config.loss.cra.real == "frames"
+  return to_float(batch["target_frames"]) if known else decoded(latents), decoded(estimates)
 
 
 def generator_stage(config: ml_collections.ConfigDict, networks: Networks) -> Stage:

@@ -49,6 +49,10 @@ ADDED: dict[str, tuple[tuple[str, dict[str, Any]], ...]] = {
       "Averages had their decay from the first step.",
       {f"train.{name}.ema.warmup": False for name in _GLOBER_STAGES},
     ),
+    (
+      "All pairs up to cra.max_timestep counted alike, frames being the real ones.",
+      {"loss.cra.weighting": "uniform", "loss.cra.real": "frames"},
+    ),
   ),
   "lgcvd": (
     ("Clips had the one stride.", {"data.stride_multiples": (1,)}),
