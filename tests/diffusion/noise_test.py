@@ -47,6 +47,14 @@ def test_shared_noise_is_one_a_clip() -> None:
   assert abs(np.corrcoef(noise[0].ravel(), noise[2].ravel())[0, 1]) < 0.2
 
 
+def test_half_of_mixed_noise_is_the_shared_one() -> None:
+  """And the other half is the individual one: switching sharings moves frames no further."""
+  keys, times = clip_keys([0, 1]), jnp.array([0.0, 2.0**-20])
+  individual, shared, mixed = (starting_noise(keys, times, SHAPE, kind) for kind in SHARINGS)
+  np.testing.assert_allclose(mixed, np.sqrt(0.5) * (shared + individual), atol=1e-6)
+  assert abs(np.corrcoef(shared.ravel(), individual.ravel())[0, 1]) < 0.2
+
+
 @pytest.mark.parametrize(("sharing", "correlation"), [("individual", 0.0), ("mixed", 0.5)])
 def test_variance_and_correlation_of_frames(sharing: str, correlation: float) -> None:
   times = jnp.array([0.0, 1.0])

@@ -72,6 +72,27 @@ def test_a_trajectory_does_not_depend_on_the_batch():
   assert np.abs(together[0] - together[1]).max() > 0.1
 
 
+def test_no_fragment_draws_what_another_has_drawn():
+  """Nor what its sampler adds: every key is used once, over trajectories, fragments and steps."""
+  draws = []
+
+  class Recording(Rollout):
+    def draw_fragment(self, params, memory, frames, positions, x_T, keys):
+      steps = [jax.vmap(jax.random.fold_in, (0, None))(keys, i) for i in range(3)]
+      added = [jax.vmap(lambda key: jax.random.normal(key, x_T.shape[1:]))(k) for k in steps]
+      draws.extend(np.asarray(x).reshape(len(x), -1) for x in (x_T, *added))
+      return super().draw_fragment(params, memory, frames, positions, x_T, keys)
+
+  recording = Recording(toy.Linear(), PROCESS, SAMPLER, toy.FRAMES, toy.SLOTS)
+  positions = jnp.array([task_positions("prediction", toy.FRAMES, toy.SLOTS)] * 3)
+  with jax.disable_jit():
+    list(recording.run(toy.linear_params(), jnp.asarray(given()), positions, 20, keys()))
+  every = np.concatenate(draws)
+  assert len(every) == 3 * 3 * 4  # trajectories, fragments, x_T and three steps
+  assert len(np.unique(every[:, :4], axis=0)) == len(every)
+  assert np.abs(np.corrcoef(every) - np.eye(len(every))).max() < 0.5
+
+
 def test_one_compilation_whatever_the_length():
   fresh = Rollout(toy.Linear(), PROCESS, SAMPLER, last_fragment="right_aligned")
   positions = jnp.array([[0, 1]] * 3)

@@ -226,6 +226,23 @@ def test_what_a_run_leaves(tmp_path) -> None:
   assert previews[0][1]["centre"].dtype == np.uint8
 
 
+def test_previews_draw_from_no_key_of_the_parameters(tmp_path) -> None:
+  """Stages split the key they are given: its splits must not come back in a preview's."""
+  stage, previews = toy.make_stage(), []
+
+  def splits(key: jax.Array) -> jax.Array:
+    return jax.random.key_data(jax.random.split(key, 8))
+
+  def preview(train: TrainState, frozen: Any, batch: dict, key: jax.Array) -> dict:
+    ours = jnp.concatenate([jax.random.key_data(key)[None], splits(key)])
+    same = (ours[:, None] == splits(jax.random.key(0))).all(-1).any()
+    return {"same": jnp.full((1, 1, 4, 4, 1), jnp.where(same, 1.0, -1.0))}
+
+  stage = dataclasses.replace(stage, preview=preview)
+  train(tmp_path, 2, previews=previews, stage=stage)
+  assert previews[0][1]["same"].max() == 0
+
+
 def test_every_step_can_be_logged_and_saved(tmp_path) -> None:
   train(tmp_path, 3, log_every=1, checkpoint_every=1)
   rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]

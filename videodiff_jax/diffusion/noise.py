@@ -1,4 +1,9 @@
-"""Starting noise of a clip's frames: individual (GLOBER), shared by the clip, or mixed."""
+"""What a clip is drawn from: a key for each use, and the starting noise of its frames.
+
+Starting noise is individual (GLOBER), shared by the clip's frames, or mixed.
+"""
+
+import enum
 
 import jax
 import jax.numpy as jnp
@@ -10,13 +15,28 @@ SHARINGS = ("individual", "shared", "mixed")
 _TIME_RESOLUTION = 2**20
 
 
+class Purpose(enum.IntEnum):
+  """What a clip's key is folded with before anything is drawn from it: one key, one use."""
+
+  GLOBAL_FEATURE = 1  # x_T of the generator
+  GENERATOR_STEPS = 2  # what the generator's sampler adds
+  SHARED_NOISE = 3  # x_T that the clip's frames have in common
+  FRAME_NOISE = 4  # x_T of single frames
+  DECODER_STEPS = 5  # what the sampler of the frames adds
+
+
+def purpose_keys(clip_keys: jax.Array, purpose: Purpose) -> jax.Array:
+  """(n,) keys of clips -> (n,) keys for this use alone."""
+  return jax.vmap(jax.random.fold_in, (0, None))(clip_keys, int(purpose))
+
+
 def frame_keys(clip_keys: jax.Array, frame_times: jax.Array) -> jax.Array:
   """One PRNG key a frame, a function of its clip's key and its time alone.
 
   A frame is therefore the same picture whether drawn alone or among others, in any order.
 
   Args:
-    clip_keys: (n,) typed PRNG keys.
+    clip_keys: (n,) typed PRNG keys, of one purpose.
     frame_times: (n,) tau in [0, 1].
   """
   tick = jnp.round(frame_times * _TIME_RESOLUTION).astype(jnp.uint32)
@@ -41,9 +61,10 @@ def starting_noise(
   if sharing not in SHARINGS:
     raise ValueError(f"Unknown noise sharing {sharing!r}. Choose one of: {', '.join(SHARINGS)}.")
   draw = jax.vmap(lambda key: jax.random.normal(key, shape))
+  individual = frame_keys(purpose_keys(clip_keys, Purpose.FRAME_NOISE), frame_times)
   if sharing == "individual":
-    return draw(frame_keys(clip_keys, frame_times))
-  shared = draw(clip_keys)
+    return draw(individual)
+  shared = draw(purpose_keys(clip_keys, Purpose.SHARED_NOISE))
   if sharing == "shared":
     return shared
-  return jnp.sqrt(0.5) * (shared + draw(frame_keys(clip_keys, frame_times)))
+  return jnp.sqrt(0.5) * (shared + draw(individual))

@@ -13,7 +13,7 @@ import ml_collections
 import numpy as np
 
 from videodiff_jax.diffusion.guidance import combine, guide, two_scales
-from videodiff_jax.diffusion.noise import frame_keys, starting_noise
+from videodiff_jax.diffusion.noise import Purpose, frame_keys, purpose_keys, starting_noise
 from videodiff_jax.diffusion.samplers import Denoiser, make_sampler, sample
 from videodiff_jax.glober import conditions, generator
 from videodiff_jax.glober.autoencoder import decode_frames, encode_frames
@@ -77,9 +77,10 @@ def draw_features(
 
   null = jnp.broadcast_to(conditions.null(networks, params), condition.shape)
   scale = 1.0 if networks.condition == "none" else settings.guidance_generator
-  noise = jax.vmap(lambda key: jax.random.normal(key, networks.feature_shape))(clip_keys)
+  draw = jax.vmap(lambda key: jax.random.normal(key, networks.feature_shape))
+  noise = draw(purpose_keys(clip_keys, Purpose.GLOBAL_FEATURE))
   noise = partitioning.split_batch(noise)
-  keys = jax.vmap(jax.random.fold_in, (0, None))(clip_keys, 1)
+  keys = purpose_keys(clip_keys, Purpose.GENERATOR_STEPS)
   v = sample(guide(denoise, condition, null, scale), process, sampler, noise, keys)
   statistics = params["feature_statistics"]
   return v * statistics["std"] + statistics["mean"]
@@ -131,7 +132,7 @@ def draw_frames(
 
   noise = starting_noise(clip_keys, times, networks.latent_shape, settings.noise)
   noise = partitioning.split_batch(noise)
-  keys = frame_keys(jax.vmap(jax.random.fold_in, (0, None))(clip_keys, 1), times)
+  keys = frame_keys(purpose_keys(clip_keys, Purpose.DECODER_STEPS), times)
   z = sample(guided(), process, sampler, noise, keys)
   return decode_frames(networks.kl_vae, params["kl_vae"], params["latent_statistics"], z)
 

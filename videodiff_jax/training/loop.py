@@ -30,6 +30,9 @@ HostBatch = dict[str, np.ndarray]
 
 # Steps the host may be ahead of the devices: enough to keep them busy.
 _RUN_AHEAD = 4
+# What the run's key is folded with for previews: the first numbers are those of its splits, from
+# which a stage draws its parameters.
+_PREVIEWS = 2**31
 
 
 class NonFiniteLossError(FloatingPointError):
@@ -115,6 +118,7 @@ def train(
     programs = Programs(stage, (state, frozen, batch), step, run.steps)
     stack.callback(programs.close)
     preview = jax.jit(stage.preview)
+    preview_key = jax.random.fold_in(jax.random.key(run.seed), _PREVIEWS)
     pending = _Pending(run, checkpoints)
     program = programs.take(lambda: stop.requested(False))
     last = stop.requested(True)
@@ -152,7 +156,7 @@ def train(
             checkpoints.save(step, state, meta | {"examples": step * run.batch_size})
         if step % run.preview_every == 0 or step == run.steps:
           with clock.paused():
-            drawn = preview(state, frozen, preview_batch, jax.random.key(run.seed))
+            drawn = preview(state, frozen, preview_batch, preview_key)
             if first_host:
               write_preview(
                 step, {name: np.asarray(to_uint8(video)) for name, video in drawn.items()}
