@@ -1,9 +1,10 @@
 """The kl_vae stage: reconstruction + KL, with LPIPS and a patch adversary by option.
 
 The paper takes a pretrained KL-VAE (Sec. 3.1, Frame Encoding) whose recipe is Rombach et al.'s
-(arXiv 2112.10752, Appendix G); this is that recipe with a constant adversarial weight.
+(arXiv 2112.10752, Appendix G); this is that recipe.
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 import ml_collections
 import optax
 
+from videodiff_jax.glober import patch_adversary
 from videodiff_jax.glober.networks import Networks
 from videodiff_jax.metrics import lpips
 from videodiff_jax.models.patch_discriminator import PatchDiscriminator
@@ -54,38 +56,66 @@ def kl_vae_stage(config: ml_collections.ConfigDict, networks: Networks) -> Stage
       adversary = Adversary(fresh, adversary_optimizer.init(fresh))
     return state.create(keys[2], params, optimizer, adversary=adversary)
 
+  def reconstruction_loss(drawn: jax.Array, x: jax.Array) -> tuple[jax.Array, Metrics]:
+    # Summed over a frame's pixels, as the KL is over its latent: their ratio has no side length.
+    error = drawn - x
+    if losses.saturate:
+      error = shown(error, x)
+    error = jnp.abs(error) if losses.reconstruction == "l1" else jnp.square(error)
+    metrics = {"reconstruction": error.sum((1, 2, 3)).mean()}
+    total = metrics["reconstruction"]
+    if losses.lpips:
+      rgb = [jnp.broadcast_to(image, (*image.shape[:3], 3)) for image in (drawn, x)]
+      metrics["lpips"] = lpips.lpips(*rgb, losses.lpips_net, perceptual).mean()
+      total += losses.lpips * metrics["lpips"] * x[0].size
+    return total, metrics
+
+  def adversary_loss(
+    train: TrainState, drawn: jax.Array, features: jax.Array, slope: jax.Array
+  ) -> tuple[tuple[jax.Array, Metrics], jax.Array]:
+    """The weighted loss and metrics, and its gradient by `drawn`, where `slope` is the others'."""
+    judge = functools.partial(discriminator.apply, train.adversary.params)
+    loss_of = functools.partial(patch_adversary.generator_loss, judge)
+    loss, slope_a = jax.value_and_grad(loss_of)(drawn)
+    last = train.params["params"]["decoder"]["conv_out"]
+    by_kernel = [
+      patch_adversary.gradient_by_kernel(last, features, by_drawn) for by_drawn in (slope, slope_a)
+    ]
+    weight = losses.adversary * patch_adversary.adaptive_weight(*by_kernel)
+    metrics = {
+      "adversary": loss,
+      "adversary_weight": weight,
+      # How hard it pulls at the pixels, where the reconstruction does with 1.
+      "adversary_share": weight * jnp.linalg.norm(slope_a) / jnp.linalg.norm(slope),
+    }
+    return (weight * loss, metrics), weight * slope_a
+
   def gradients(train: TrainState, batch: Batch, key: jax.Array, adversarial: bool) -> dict:
     x = to_float(batch["frames"]).reshape(-1, *batch["frames"].shape[2:])
 
-    def of_vae(params: Any) -> tuple[jax.Array, tuple[Metrics, jax.Array]]:
+    def autoencoded(params: Any) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
       posterior = model.apply(params, x, method="encode")
-      drawn = model.apply(params, posterior.sample(key), method="decode")
-      error = drawn - x
-      if losses.saturate:
-        error = shown(error, x)
-      error = jnp.abs(error) if losses.reconstruction == "l1" else jnp.square(error)
-      # Summed over a frame's pixels, as the KL is over its latent: their ratio has no side length.
-      metrics = {"reconstruction": error.sum((1, 2, 3)).mean(), "kl": posterior.kl().mean()}
-      total = metrics["reconstruction"] + losses.kl * metrics["kl"]
-      if losses.lpips:
-        rgb = [jnp.broadcast_to(image, (*image.shape[:3], 3)) for image in (drawn, x)]
-        metrics["lpips"] = lpips.lpips(*rgb, losses.lpips_net, perceptual).mean()
-        total += losses.lpips * metrics["lpips"] * x[0].size
-      if adversarial:
-        metrics["adversary"] = -discriminator.apply(train.adversary.params, drawn).mean()
-        total += losses.adversary * metrics["adversary"] * x[0].size
-      return total, (metrics | {"loss": total}, drawn)
+      drawn, kept = model.apply(
+        params, posterior.sample(key), method="decode", mutable=["intermediates"]
+      )
+      return (drawn, posterior.kl().mean()), kept["intermediates"]["decoder"]["features"][0]
 
-    grad, (metrics, drawn) = jax.grad(of_vae, has_aux=True)(train.params)
+    (drawn, kl), pull_back, features = jax.vjp(autoencoded, train.params, has_aux=True)
+    (total, metrics), slope = jax.value_and_grad(reconstruction_loss, has_aux=True)(drawn, x)
+    if adversarial:
+      (loss, told), slope_a = adversary_loss(train, drawn, features, slope)
+      total, slope, metrics = total + loss, slope + slope_a, metrics | told
+    total += losses.kl * kl
+    metrics |= {"kl": kl, "loss": total}
+    (grad,) = pull_back((slope, jnp.full_like(kl, losses.kl)))
     if not adversarial:
       return {"params": grad, "metrics": metrics}
 
-    def of_adversary(params: Any) -> jax.Array:
-      real = discriminator.apply(params, x)
-      fake = discriminator.apply(params, jax.lax.stop_gradient(drawn))
-      return 0.5 * (jax.nn.relu(1.0 - real).mean() + jax.nn.relu(1.0 + fake).mean())
+    def of_discriminator(params: Any) -> jax.Array:
+      judge = functools.partial(discriminator.apply, params)
+      return patch_adversary.discriminator_loss(judge, x, drawn)
 
-    loss, grad_d = jax.value_and_grad(of_adversary)(train.adversary.params)
+    loss, grad_d = jax.value_and_grad(of_discriminator)(train.adversary.params)
     return {"params": grad, "adversary": grad_d, "metrics": metrics | {"discriminator": loss}}
 
   def step(train: TrainState, batch: Batch, adversarial: bool) -> tuple[TrainState, Metrics]:

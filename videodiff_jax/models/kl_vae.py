@@ -56,6 +56,7 @@ class _Stack(nn.Module):
 
   def head(self, x: jax.Array) -> jax.Array:
     x = nn.silu(GroupNorm(self.norm_groups, _EPSILON, name="norm_out")(x))
+    self.sow("intermediates", "features", x)  # the last layer's input, for who asks for it
     return Conv3x3(self.out_channels, dtype=self.dtype, name="conv_out")(x)
 
   def block(self, features: int, name: str) -> ResBlock:
