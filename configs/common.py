@@ -63,7 +63,9 @@ def base() -> ConfigDict:
   data.cache = "auto"
 
   config.model = model = ConfigDict()
-  model.latent_scale = 0.18215  # latents are multiplied by it (release); 0: by measured 1 / std
+  # 0: latents are standardised as measured. Else they are multiplied by it: Stable Diffusion's
+  # 0.18215 (release), with its KL-VAE in config.init.kl_vae alone.
+  model.latent_scale = 0.0
   model.kl_vae = ConfigDict()
   model.kl_vae.channels = 128
   model.kl_vae.multipliers = (1, 2, 4, 4)  # f_frame = 8 (Table 8); (1, 2, 4) is f = 4
@@ -151,11 +153,14 @@ def base() -> ConfigDict:
   loss.kl_vae.kl = 1e-6
   loss.kl_vae.lpips = 1.0  # weight; 0 leaves LPIPS and its weights out
   loss.kl_vae.lpips_net = "vgg"
-  loss.kl_vae.adversary = 0.5  # weight; 0: none
+  loss.kl_vae.adversary = 0.5  # its gradient to the reconstruction's, at the last layer; 0: none
   loss.kl_vae.adversary_start = 50_000
 
   config.train = ConfigDict()
-  config.train.kl_vae = stage(steps=200_000, batch_size=96, learning_rate=4.5e-6, ema=0.999)
+  # Rombach et al.'s: a base rate of 4.5e-6 times the frames a step (accumulation x GPUs x batch),
+  # Adam (0.5, 0.9) without decay or clipping. 12 frames a GPU are theirs; warm-up, average ours.
+  config.train.kl_vae = stage(steps=200_000, batch_size=12 * 8, learning_rate=4.32e-4, ema=0.999)
+  config.train.kl_vae.optimizer.update(b1=0.5, b2=0.9, weight_decay=0.0, clip_norm=0.0)
   config.train.autoencoder = stage(steps=40_000, batch_size=32 * 8, learning_rate=1e-4)
   config.train.generator = stage(steps=100_000, batch_size=32 * 8, learning_rate=5e-5)
   config.train.generator.draws_per_clip = 1  # timesteps and noises drawn for each encoded clip
@@ -188,6 +193,8 @@ def stage(steps: int, batch_size: int, learning_rate: float, ema: float = 0.9999
   settings.accumulate = 1  # parts of a batch whose gradients are added up
   settings.optimizer = ConfigDict()
   settings.optimizer.learning_rate = learning_rate
+  settings.optimizer.b1 = 0.9
+  settings.optimizer.b2 = 0.999
   settings.optimizer.weight_decay = 0.01
   settings.optimizer.warmup_steps = 1000  # ours (May 2023: 1000; release: none)
   settings.optimizer.decay = "constant"
@@ -224,7 +231,6 @@ def smoke(config: ConfigDict) -> None:
   data.image_size = 32
   data.threads = 2
   config.text.length = min(config.text.length, 16)
-  model.latent_scale = 0.0
   multipliers = (1, 1, 1) if len(model.kl_vae.multipliers) == 3 else (1, 1, 1, 1)
   model.kl_vae.update(channels=8, multipliers=multipliers, blocks=1, mid_attention=False)
   for name in ("kl_vae", "video_encoder", "frame_control", "unet", "discriminator"):
@@ -254,7 +260,6 @@ def kl_f4(config: ConfigDict) -> None:
   """`:kl_f4`: latents as Rombach et al.'s published KL-f4 makes them, for config.init.kl_vae."""
   # Table 8 prints 4 channels of latents at f_frame = 4; the published one has 3.
   config.model.kl_vae.update(multipliers=(1, 2, 4), z_channels=3, embed_dim=3)
-  config.model.latent_scale = 0.0  # 0.18215 is the other KL-VAE's
 
 
 def no_cra(config: ConfigDict) -> None:

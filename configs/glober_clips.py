@@ -5,7 +5,9 @@
     --config.data.dir=STORE
 
 Without --config.data.dir it prepares `demo_clips`, three real videos. Sized for one GPU; time and
-score: not run yet. Variants: smoke (32 x 32, a minute on CPU).
+score: not run yet. Variants: smoke (32 x 32, a minute on CPU); kl_f8 (a KL-VAE alone, f = 8, by
+the paper configurations' recipe and through the start of its adversary, on CPU:
+experiments/results/kl_vae_f8).
 """
 
 from ml_collections import ConfigDict
@@ -20,7 +22,6 @@ def get_config(arg: str | None = None) -> ConfigDict:
   config.data.num_targets = 4
   config.data.frame_time = "index / (F - 1)"
   model = config.model
-  model.latent_scale = 0.0
   model.kl_vae.update(channels=64, multipliers=(1, 2, 4), blocks=1)
   model.video_encoder.update(channels=128, out_channels=16, num_head_channels=32)
   model.video_encoder.logvar_bias = -4.0
@@ -41,4 +42,23 @@ def get_config(arg: str | None = None) -> ConfigDict:
   config.sample.guidance_decoder = 1.0
   config.sample.noise = "shared"
   config.evaluate.update(num_real=96, num_fake=48)
-  return common.finish(config, arg, {})
+  return common.finish(config, arg, {"kl_f8": _kl_f8})
+
+
+def _kl_f8(config: ConfigDict) -> None:
+  """The paper configurations' KL-VAE and recipe, small: each of its settings but size and steps."""
+  paper = common.base()
+  config.stages = ("kl_vae",)
+  config.after = ()
+  config.precision = "float32"
+  config.remat = "none"
+  config.data.threads = 2
+  config.model.kl_vae = paper.model.kl_vae
+  config.model.kl_vae.update(channels=16, blocks=1, norm_groups=8)
+  config.loss.kl_vae = paper.loss.kl_vae
+  config.loss.kl_vae.update(lpips_net="alex", adversary_start=1000)
+  train = config.train.kl_vae = paper.train.kl_vae
+  train.update(
+    steps=1400, batch_size=8, log_every=25, checkpoint_every=200, preview_every=200, keep=7
+  )
+  train.optimizer.warmup_steps = 50

@@ -37,7 +37,6 @@ def get_config(arg: str | None = None) -> ConfigDict:
   data.frame_time = "index / (F - 1)"
   data.flip = False
   data.threads = 2
-  model.latent_scale = 0.0
   for name in ("video_encoder", "frame_control", "unet", "discriminator"):
     model[name].norm_groups = 8
   model.kl_vae.update(channels=16, multipliers=(1, 2, 4), blocks=1, mid_attention=False)

@@ -4,6 +4,10 @@
   python -m experiments.main --config=configs/glober_sky.py --workdir=runs/glober_sky \
     --config.data.dir=PREPARED_STORE
 
+With Stable Diffusion's weights, as the paper and the release have it, add
+--config.init.kl_vae=SD --config.init.unet=SD --config.model.latent_scale=0.18215; without a scale,
+or with a KL-VAE that the run trains itself, the latents are standardised as measured.
+
 Clips of consecutive frames (the release) of the training videos, those of 16 frames or more; scores
 compare with the same split.
 

@@ -4,6 +4,10 @@
   python -m experiments.main --config=configs/glober_ucf101.py:cond --workdir=runs/glober_ucf101 \
     --config.data.dir=PREPARED_STORE
 
+With Stable Diffusion's weights, as the paper has it, add --config.init.kl_vae=SD
+--config.init.unet=SD --config.model.latent_scale=0.18215; without a scale, or with a KL-VAE that
+the run trains itself, the latents are standardised as measured.
+
 Clips of consecutive frames (the release) of the first split's 9,537 training videos; the paper does
 not say whether it trained on all 13,320.
 

@@ -5,18 +5,20 @@ import pathlib
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import pytest
 from flax import traverse_util
 from safetensors.numpy import save_file
 
-from configs import common
+from configs import glober_sky
 from experiments import checks, plan, systems
+from tests.configs.configs_test import load
 from tests.glober import tiny
 from tests.pretrained import sd_names
 from videodiff_jax.glober import stages
-from videodiff_jax.pretrained import convert
+from videodiff_jax.pretrained import architectures, convert
 from videodiff_jax.training import loop, partitioning
 from videodiff_jax.training.state import TrainState
 from videodiff_jax.training.workdir import load_ema
@@ -29,6 +31,7 @@ DIT = {"width": 16, "depth": 2, "patch": 1, "side": 2}
 
 def config(**init: pathlib.Path | str) -> ml_collections.ConfigDict:
   settings = tiny.config()
+  settings.model.latent_scale = 0.0
   settings.model.kl_vae.mid_attention = True
   settings.model.unet.channels = WIDTH
   settings.init.update({name: str(value) for name, value in init.items()})
@@ -158,12 +161,41 @@ def test_a_given_kl_vae_is_a_stage_without_steps(files, tmp_path) -> None:
 
 def test_latents_of_stable_diffusion_are_scaled_by_its_constant(files) -> None:
   settings = config(kl_vae=files["vae"], unet=files["sd"])
-  settings.model.latent_scale = common.base().model.latent_scale
+  settings.model.latent_scale = architectures.SD_LATENT_SCALE
   stage = stages.make_stage(settings, "autoencoder")
   statistics = jax.jit(lambda key: stage.init(key).statistics)(jax.random.key(0))
   assert stage.measure is None
   np.testing.assert_array_equal(statistics["latents"]["mean"], np.zeros(4))
   np.testing.assert_allclose(statistics["latents"]["std"], np.full(4, 1 / 0.18215), rtol=1e-6)
+
+
+def test_latents_of_a_given_kl_vae_are_measured_unless_told(files, caplog) -> None:
+  """What the published commands do with --config.init.kl_vae alone; and it is said."""
+  caplog.set_level("INFO")
+  settings = config(kl_vae=files["vae"])
+  settings.model.latent_scale = glober_sky.get_config().model.latent_scale
+  assert stages.make_stage(settings, "autoencoder").measure is not None
+  fresh_vae = jax.eval_shape(stages.make_stage(settings, "kl_vae").init, jax.random.key(0))
+  fresh_vae = fresh_vae.replace(
+    ema_params=jax.tree.map(lambda x: jnp.zeros(x.shape), fresh_vae.ema_params)
+  )
+  stages.make_stage(settings, "kl_vae").pretrained(fresh_vae)
+  assert "latents are multiplied by 1 / std, measured" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["glober_sky", "glober_taichi", "glober_ucf101:128px"])
+def test_a_scale_of_other_latents_is_refused(name: str) -> None:
+  """Before anything is compiled: with a KL-VAE of our own, or of another kind than its own."""
+  settings = load(name)
+  systems.of(settings).check_pretrained(settings, stages.NAMES)  # measured
+  settings.model.latent_scale = architectures.SD_LATENT_SCALE
+  with pytest.raises(ValueError, match=r"latent_scale is 0\.18215, but .* set the key to 0 .*init"):
+    systems.of(settings).check_pretrained(settings, stages.NAMES)
+  systems.of(settings).check_pretrained(settings, ("generator",))  # a run that has begun with it
+  settings.init.kl_vae = "nowhere"
+  expected = "config.init.kl_vae: No file" if name == "glober_sky" else "describes another: set"
+  with pytest.raises((ValueError, FileNotFoundError), match=expected):
+    systems.of(settings).check_pretrained(settings, stages.NAMES)
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,7 @@ def test_every_key_is_of_the_first_runs_or_in_the_table(system: str) -> None:
 BEGUN_WITHOUT = {
   "data.cache",
   "loss.cra.weighting",
+  *(f"train.kl_vae.optimizer.{key}" for key in ("b1", "b2")),
   *(f"train.{name}.ema.warmup" for name in ("kl_vae", "autoencoder", "generator")),
 }
 

@@ -7,6 +7,7 @@ channels, the patch size or the condition is drawn anew where it does not fit.
 
 import dataclasses
 import functools
+import operator
 import pathlib
 from collections.abc import Collection
 from typing import Any
@@ -48,8 +49,11 @@ def check(config: ml_collections.ConfigDict, networks: Networks, stages: Collect
   """Compares what is given for these stages with their networks, by names and shapes alone.
 
   Raises:
-    FileNotFoundError, ImportError, ValueError: the path, the file or its networks are wrong.
+    FileNotFoundError, ImportError, ValueError: the path, the file or its networks are wrong, or
+      the latents' scale is another KL-VAE's.
   """
+  if "autoencoder" in stages:
+    _check_latent_scale(config, networks)
   for name, (stage, _) in _PLACES.items():
     if path_of(config, name) and stage in stages:
       try:
@@ -60,6 +64,23 @@ def check(config: ml_collections.ConfigDict, networks: Networks, stages: Collect
         raise ValueError(
           f"config.init.{name}: {error} Names that config.init.allow lists may be missing or left."
         ) from error
+
+
+def _check_latent_scale(config: ml_collections.ConfigDict, networks: Networks) -> None:
+  scale = config.model.latent_scale
+  if scale and not path_of(config, "kl_vae"):
+    raise ValueError(
+      f"config.model.latent_scale is {scale}, but the latents of a KL-VAE that the run trains "
+      "itself have a scale of their own: set the key to 0 (in config.json, where the workdir has "
+      "one), and it is measured, or give the KL-VAE that it belongs to as config.init.kl_vae."
+    )
+  of_sd = scale == architectures.SD_LATENT_SCALE
+  modules = (networks.kl_vae, architectures.PUBLISHED["sd-v1"]["kl_vae"])
+  if of_sd and operator.ne(*map(architectures.shapes, modules)):
+    raise ValueError(
+      f"config.model.latent_scale is {scale}, that of Stable Diffusion's KL-VAE, but "
+      "config.model.kl_vae describes another: set the key to 0, and the scale is measured."
+    )
 
 
 def with_pretrained(config: ml_collections.ConfigDict, networks: Networks, stage: Stage) -> Stage:
@@ -122,6 +143,9 @@ def _put(
     for copy, sharding in places:
       copy[key] = jax.make_array_from_callback(array.shape, sharding, array.__getitem__)
   _tell(config, name, fit)
+  if name == "kl_vae":
+    scale = config.model.latent_scale or "1 / std, measured (Stable Diffusion's own is 0.18215)"
+    logging.info("config.model.latent_scale: latents are multiplied by %s", scale)
   params, ema_params = (traverse_util.unflatten_dict(copy) for copy in copies)
   return state.replace(params=params, ema_params=ema_params)
 

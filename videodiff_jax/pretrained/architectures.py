@@ -27,6 +27,9 @@ PUBLISHED: dict[str, dict[str, nn.Module]] = {
   },
 }
 
+# 1 / std of sd-v1's latents, by which its authors multiply them.
+SD_LATENT_SCALE = 0.18215
+
 
 def _kl_vae_inputs(module: KLVAE) -> tuple[Any, ...]:
   side = module.factor

@@ -9,6 +9,7 @@ from typing import Any
 
 _GLOBER_STAGES = ("kl_vae", "autoencoder", "generator")
 _GLOBER_NETWORKS = ("kl_vae", "video_encoder", "frame_control", "unet", "discriminator")
+_MOMENTS = {"b1": 0.9, "b2": 0.999}
 # System -> (why the values change nothing, {key: value}), in the order they came in.
 ADDED: dict[str, tuple[tuple[str, dict[str, Any]], ...]] = {
   "glober": (
@@ -53,6 +54,14 @@ ADDED: dict[str, tuple[tuple[str, dict[str, Any]], ...]] = {
       "All pairs up to cra.max_timestep counted alike, frames being the real ones.",
       {"loss.cra.weighting": "uniform", "loss.cra.real": "frames"},
     ),
+    (
+      "Adam had torch's moments.",
+      {
+        f"train.{name}.optimizer.{key}": value
+        for name in _GLOBER_STAGES
+        for key, value in _MOMENTS.items()
+      },
+    ),
   ),
   "lgcvd": (
     ("Clips had the one stride.", {"data.stride_multiples": (1,)}),
@@ -61,6 +70,10 @@ ADDED: dict[str, tuple[tuple[str, dict[str, Any]], ...]] = {
     ("An evaluation had no name; today's default has one.", {"evaluate.protocol": "standard"}),
     ("The CPU was one device.", {"mesh.cpu_devices": 1}),
     ("Averages had their decay from the first step.", {"train.lgcvd.ema.warmup": False}),
+    (
+      "Adam had torch's moments.",
+      {f"train.lgcvd.optimizer.{key}": value for key, value in _MOMENTS.items()},
+    ),
   ),
 }
 
