@@ -66,8 +66,57 @@ def test_code_is_refused_and_does_not_run(tmp_path: pathlib.Path):
   "tree", [[np.ones(2)], {"a": 1.0}, {"a": np.arange(3)}, {"a": {"b": np.array([None])}}]
 )
 def test_anything_but_float_arrays_is_refused(tree):
-  with pytest.raises(pickle.UnpicklingError, match="not a dict or a float array"):
+  with pytest.raises(pickle.UnpicklingError, match=r"not a dict or a float array|only floats"):
     restricted_pickle.loads(pickle.dumps(tree))
+
+
+def test_byte_orders_layouts_and_empty_arrays_are_kept():
+  for array in (
+    np.asfortranarray(TREE["layer"]["kernel"]),
+    np.arange(3, dtype=">f8"),
+    np.array(3.0),
+    np.zeros((0, 3), np.float16),
+  ):
+    read = restricted_pickle.loads(pickle.dumps({"a": array}))["a"]
+    assert (read.dtype, read.shape, read.flags.writeable) == (array.dtype, array.shape, True)
+    np.testing.assert_array_equal(read, array)
+
+
+def forged(*args) -> Payload:
+  """A call of numpy.ndarray, which makes an array of whatever bytes it is given."""
+  return Payload(np.ndarray, *args)
+
+
+@pytest.mark.parametrize(
+  "payload",
+  [
+    # Eight bytes taken for a pointer, then used as a shape: once a segmentation fault.
+    forged(forged((1,), np.dtype("O"), b"A" * 8), np.dtype("f4")),
+    forged((1,), np.dtype("O"), b"A" * 8),
+    forged((8,), np.dtype("f4")),  # memory as it was found
+    Payload(np.dtype, "O"),
+    np.zeros(2, [("a", "f4"), ("b", "O")])[["a"]],
+    np.array([1j]),
+    np.array(["x"]),
+  ],
+)
+def test_a_forged_array_is_refused_and_never_made(payload, monkeypatch: pytest.MonkeyPatch):
+  data = pickle.dumps({"a": payload})
+  monkeypatch.setattr(np, "frombuffer", lambda *_: pytest.fail("an array was made"))
+  with pytest.raises(pickle.UnpicklingError, match="Refused"):
+    restricted_pickle.loads(data)
+
+
+def test_bytes_that_do_not_fill_the_shape_are_refused():
+  data = pickle.dumps({"a": np.arange(6, dtype=np.float32).reshape(2, 3)}, protocol=3)
+  assert data.count(b"K\x02K\x03\x86") == 1  # the shape
+  for shape in (b"K\x02K\x04\x86", b"J\xff\xff\xff\xffK\x03\x86"):
+    with pytest.raises(pickle.UnpicklingError, match="6 numbers for an array of shape"):
+      restricted_pickle.loads(data.replace(b"K\x02K\x03\x86", shape))
+  loop: dict = {}
+  loop["a"] = loop
+  with pytest.raises(pickle.UnpicklingError, match="not a pickle of float arrays"):
+    restricted_pickle.loads(pickle.dumps(loop))
 
 
 def test_file_of_an_installed_package_loads(package: pathlib.Path):

@@ -4,18 +4,65 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import io
+import math
 import pathlib
 import pickle
+import re
 from typing import Any
 
 import numpy as np
 
-# All that a pickle of plain NumPy arrays asks for, under NumPy 1's and NumPy 2's names.
+_NDARRAY = "numpy.ndarray"  # Stands for the type, which itself could be called.
+_FLOATS = re.compile(r"[<>=|]?f[248]")
+
+
+class _Dtype:
+  """What a pickle says of a dtype: a name, and then a state that fixes the order of bytes."""
+
+  def __init__(self, name: Any, align: Any = False, copy: Any = True):
+    del align, copy
+    if not isinstance(name, str) or not _FLOATS.fullmatch(name):
+      raise pickle.UnpicklingError(f"Refused: an array of dtype {name!r}; only floats are read.")
+    self.dtype = np.dtype(name)
+
+  def __setstate__(self, state: Any) -> None:
+    _, order, *others = state
+    # Fields and sub-arrays could hide objects in a float's name.
+    if order not in ("<", ">", "=", "|") or others[:3] != [None] * 3:
+      raise pickle.UnpicklingError("Refused: a dtype with fields; only plain floats are read.")
+    self.dtype = self.dtype.newbyteorder(order)
+
+
+class _Array:
+  """What a pickle says of an array: nothing, and then a state with its shape, dtype and bytes.
+
+  In place of NumPy's function of these arguments. `value` is made once the bytes are known to fit.
+  """
+
+  value: np.ndarray | None = None
+
+  def __init__(self, subtype: Any, shape: Any, code: Any):
+    del shape, code  # of an empty array
+    if subtype is not _NDARRAY:
+      raise pickle.UnpicklingError(f"Refused: an array of type {subtype!r}.")
+
+  def __setstate__(self, state: Any) -> None:
+    _, shape, dtype, fortran, data = state
+    if type(dtype) is not _Dtype or not isinstance(data, bytes):
+      raise pickle.UnpicklingError("Refused: an array of objects; only floats are read.")
+    flat = np.frombuffer(data, dtype.dtype)
+    if not all(type(side) is int and side >= 0 for side in shape) or math.prod(shape) != flat.size:
+      raise pickle.UnpicklingError(f"Refused: {flat.size} numbers for an array of shape {shape}.")
+    self.value = flat.reshape(shape, order="F" if fortran else "C").copy()
+
+
+# All that a pickle of plain NumPy arrays asks for, under NumPy 1's and NumPy 2's names. NumPy's own
+# functions stay out of reach: given other arguments than a dump's, they make arrays of pointers.
 _ALLOWED = {
-  ("numpy.core.multiarray", "_reconstruct"): np._core.multiarray._reconstruct,
-  ("numpy._core.multiarray", "_reconstruct"): np._core.multiarray._reconstruct,
-  ("numpy", "ndarray"): np.ndarray,
-  ("numpy", "dtype"): np.dtype,
+  ("numpy.core.multiarray", "_reconstruct"): _Array,
+  ("numpy._core.multiarray", "_reconstruct"): _Array,
+  ("numpy", "ndarray"): _NDARRAY,
+  ("numpy", "dtype"): _Dtype,
 }
 
 
@@ -40,19 +87,23 @@ class _Unpickler(pickle.Unpickler):
 
 def loads(data: bytes) -> dict[str, Any]:
   """Unpickles nested dicts of float arrays; anything else raises `pickle.UnpicklingError`."""
-  tree = _Unpickler(io.BytesIO(data)).load()
-  _check(tree, "the root")
-  return tree
+  try:
+    return _arrays(_Unpickler(io.BytesIO(data)).load(), "the root")
+  except pickle.UnpicklingError:
+    raise
+  except Exception as error:  # of any kind: the bytes decide what is called with what
+    raise pickle.UnpicklingError(f"Refused: not a pickle of float arrays ({error!r}).") from error
 
 
-def _check(tree: Any, where: str) -> None:
-  if isinstance(tree, dict):
-    for key, value in tree.items():
-      _check(value, f"{where}/{key}")
-  elif not (isinstance(tree, np.ndarray) and np.issubdtype(tree.dtype, np.floating)):
-    raise pickle.UnpicklingError(
-      f"Refused: {where} of the pickle is a {type(tree).__name__}, not a dict or a float array."
-    )
+def _arrays(tree: Any, where: str) -> Any:
+  """The tree with arrays in place of what the pickle said of them."""
+  if type(tree) is dict:
+    return {key: _arrays(value, f"{where}/{key}") for key, value in tree.items()}
+  if type(tree) is _Array and tree.value is not None:
+    return tree.value
+  raise pickle.UnpicklingError(
+    f"Refused: {where} of the pickle is a {type(tree).__name__}, not a dict or a float array."
+  )
 
 
 def locate(weights: WeightFile) -> pathlib.Path:
