@@ -27,7 +27,6 @@ import tqdm
 from absl import logging
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 from etils import epath
-from PIL import Image
 from tensorflow_datasets.core.dataset_builder import FileReaderBuilder
 
 from data import parts
@@ -129,7 +128,7 @@ class VideoBuilder(FileReaderBuilder, skip_registration=True):
   VERSION = tfds.core.Version("1.0.0")
   OPTIONS: type[Options] = Options
   CHANNELS = 3
-  RESAMPLING = Image.Resampling.BICUBIC
+  CROP = "pillow_bicubic"  # Of `video_io.CROPS`: how frames of another shape become squares.
   VIDEOS_PER_PART = 1
   PUBLISHED: ClassVar[Mapping[str, int]] = {}  # Videos a split, where they are known.
 
@@ -230,6 +229,7 @@ class VideoBuilder(FileReaderBuilder, skip_registration=True):
     self.info.set_splits(tfds.core.splits.SplitDict(infos))
     self.info.metadata.update(
       codec=self.codec,
+      crop=self.CROP,
       image_size=self.options.size,
       channels=self.CHANNELS,
       classes=classes,
@@ -323,7 +323,7 @@ class VideoBuilder(FileReaderBuilder, skip_registration=True):
         for frame in video.frames:
           entry.setdefault("size", f"{frame.shape[1]}x{frame.shape[0]}")
           if frame.shape[:2] != (self.options.size, self.options.size):
-            frame = video_io.square_crop_resize(frame, self.options.size, self.RESAMPLING)
+            frame = self._square(frame, name)
           record = encode(frame, name, count)
           writer.write(record)
           count, written, size = count + 1, written + 1, size + len(record)
@@ -342,6 +342,12 @@ class VideoBuilder(FileReaderBuilder, skip_registration=True):
     unfinished.write_text(json.dumps(part))
     os.replace(unfinished, sidecar)
     return len(group)
+
+  def _square(self, frame: np.ndarray, name: str) -> np.ndarray:
+    try:
+      return video_io.square_crop_resize(frame, self.options.size, self.CROP)
+    except ValueError as error:
+      raise video_io.VideoError(name, str(error)) from error
 
   def _write_split(
     self, store: pathlib.Path, split: str, videos: list[dict[str, Any]]

@@ -7,8 +7,6 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
-from PIL import Image
-
 from data.builder import SplitSourceOptions, Video, VideoBuilder
 from videodiff_jax.inputs import video_io
 from videodiff_jax.inputs.video_io import VideoError
@@ -37,7 +35,8 @@ class Cityscapes(VideoBuilder):
   """Drives through German cities: 2,975 videos for training, 500 for validation, 1,525 to test.
 
   30 frames each, 17 a second, of 2048x1024 pixels: the centre square, resized by a Lanczos
-  filter, as MCVD and LGC-VD prepare them. A snippet without all of its frames is skipped.
+  filter, as MCVD and LGC-VD prepare them. A snippet without all of its frames is skipped. Their
+  frames are stored without loss: --codec=png does so here.
 
   Get leftImg8bit_sequence_trainvaltest.zip (324 GB) from https://www.cityscapes-dataset.com, with
   an account there, and unpack it; --source is the folder leftImg8bit_sequence:
@@ -46,7 +45,7 @@ class Cityscapes(VideoBuilder):
   """
 
   OPTIONS = CityscapesOptions
-  RESAMPLING = Image.Resampling.LANCZOS
+  CROP = "integer_lanczos"
   VIDEOS_PER_PART = 8
   PUBLISHED: ClassVar[Mapping[str, int]] = {"train": 2975, "val": 500, "test": 1525}
 

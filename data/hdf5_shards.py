@@ -7,11 +7,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from data.builder import SplitSourceOptions, Video, VideoBuilder
 from videodiff_jax.inputs import video_io
 from videodiff_jax.inputs.video_io import VideoError
+
+# What h5py raises of a damaged file: the kind depends on which byte is wrong.
+_DAMAGE = (KeyError, OSError, RuntimeError, TypeError, ValueError)
 
 
 def _import_h5py() -> Any:
@@ -27,7 +29,7 @@ class Hdf5ShardsOptions(SplitSourceOptions):
   """Options of `hdf5_shards`; others as in `SplitSourceOptions`.
 
   Attributes:
-    source: the folder in which train, val and test hold *.hdf5.
+    source: the folder in which train, val and test hold *.hdf5 or *.h5.
     size: side of the square frames in pixels; MCVD's BAIR has 64, its Cityscapes 128.
   """
 
@@ -45,18 +47,19 @@ class Hdf5Shards(VideoBuilder):
   """
 
   OPTIONS = Hdf5ShardsOptions
-  RESAMPLING = Image.Resampling.LANCZOS
+  CROP = "integer_lanczos"
   VIDEOS_PER_PART = 64
 
   options: Hdf5ShardsOptions
 
   @functools.cached_property
   def _found(self) -> dict[str, pathlib.Path]:
-    """By the name 'SPLIT/SHARD'."""
+    """By the name 'SPLIT/SHARD', a shard's with '.h5' where it ends so."""
     return {
-      f"{split}/{path.stem}": path
+      f"{split}/{path.name.removesuffix('.hdf5')}": path
       for split, folder in self.options.folders().items()
-      for path in sorted(folder.glob("*.hdf5"), key=lambda path: video_io.natural_key(path.name))
+      for path in sorted(folder.iterdir(), key=lambda path: video_io.natural_key(path.name))
+      if path.suffix in (".hdf5", ".h5")
     }
 
   def candidates(self) -> Mapping[str, int]:
@@ -68,7 +71,7 @@ class Hdf5Shards(VideoBuilder):
         with h5py.File(path) as file:
           keys = sorted(file["len"], key=video_io.natural_key)
         found |= {f"{name}/{key}": size for key in keys}
-      except (OSError, KeyError):
+      except _DAMAGE:
         found[name] = size  # `load` says what is wrong with it.
     return found
 
@@ -81,14 +84,18 @@ class Hdf5Shards(VideoBuilder):
 
 def _frames(path: pathlib.Path, key: str) -> Iterator[np.ndarray]:
   """The frames of one video, one at a time; `VideoError` where one cannot be read."""
-  with _import_h5py().File(path) as file:
-    for t in range(int(file["len"][key][()])):
-      try:
-        frame = file[key][str(t)][()]
-      except (KeyError, OSError) as error:
-        raise VideoError(path, f"frame {t} of video {key} cannot be read") from error
-      if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[-1] != 3:
-        raise VideoError(
-          path, f"frame {t} of video {key} is {frame.dtype} {frame.shape}, not uint8 (h, w, 3)"
-        )
-      yield frame
+  what = "the length"
+  try:
+    with _import_h5py().File(path) as file:
+      for t in range(int(file["len"][key][()])):
+        what = f"frame {t}"
+        frame = np.asarray(file[key][str(t)][()])
+        if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[-1] != 3:
+          raise VideoError(
+            path, f"{what} of video {key} is {frame.dtype} {frame.shape}, not uint8 (h, w, 3)"
+          )
+        yield frame
+  except VideoError:
+    raise
+  except _DAMAGE as error:
+    raise VideoError(path, f"{what} of video {key} cannot be read") from error

@@ -49,6 +49,24 @@ def test_snippets_are_cut_cropped_and_resized(store) -> None:
       np.testing.assert_array_equal(train.read(index, [t])[0], expected)
 
 
+@pytest.mark.parametrize(
+  ("dataset", "columns", "resampling", "crop"),
+  [
+    ("cityscapes", slice(25, 75), Image.Resampling.LANCZOS, "integer_lanczos"),
+    ("video_folder", slice(26, 76), Image.Resampling.BICUBIC, "pillow_bicubic"),
+  ],
+)
+def test_odd_margins_and_the_store_s_crop(tmp_path, dataset, columns, resampling, crop) -> None:
+  """50 x 101: each data set as its authors cut it, and the store says how."""
+  frames = np.random.default_rng(0).integers(0, 256, (30, 50, 101, 3), np.uint8)
+  write_city(tmp_path / "source" / "train" / "ulm", "ulm_000000", dict(enumerate(frames)))
+  options = {"source": str(tmp_path / "source"), "size": 8, "num_frames": 30}
+  store = FrameStore.open(ensure(dataset, tmp_path / "store", **options))
+  expected = Image.fromarray(frames[4][:, columns]).resize((8, 8), resampling)
+  np.testing.assert_array_equal(store.read(0, [4])[0], np.asarray(expected))
+  assert store.crop == crop
+
+
 def test_splits_are_the_published_ones(store) -> None:
   for split, name in (("val", "lindau"), ("test", "bonn")):
     (video,) = FrameStore.open(store, split).videos

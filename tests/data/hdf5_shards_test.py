@@ -30,6 +30,20 @@ def write_shard(path, videos) -> None:
         group.create_dataset(str(t), data=frame, compression="lzf")
 
 
+def write_damaged(folder) -> None:
+  """Shards that h5py reads with errors of every kind: a wrong byte makes each of them."""
+  h5py = pytest.importorskip("h5py")
+  with h5py.File(folder / "shard_0006.hdf5", "w") as file:
+    file["len"] = h5py.SoftLink("/len")  # RuntimeError: it leads to itself
+  write_shard(folder / "shard_0007.hdf5", [noise_video(20)] * 4)
+  with h5py.File(folder / "shard_0007.hdf5", "a") as file:
+    del file["len"]["0"], file["len"]["1"], file["2"]["0"], file["3"]["5"]
+    file["len"]["0"] = [7, 7]  # TypeError: no scalar
+    file["len"]["1"] = "many"  # ValueError: no number
+    file["2"].create_group("0")  # TypeError: no dataset
+    file["3"]["5"] = h5py.SoftLink("/3/5")  # KeyError
+
+
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
   h5py = pytest.importorskip("h5py")
@@ -47,6 +61,7 @@ def store(tmp_path_factory):
   (source / "train" / "shard_0004.hdf5").write_text("no HDF5")
   with h5py.File(source / "train" / "shard_0005.hdf5", "w") as file:
     file.create_group("videos")
+  write_damaged(source / "train")
   write_shard(source / "val" / "shard_0001.hdf5", [noise_video(20, seed=20)])
   write_shard(source / "test" / "shard_0001.hdf5", [noise_video(17, seed=21), noise_video(3)])
   return ensure("hdf5_shards", root / "store", source=str(source), size=8)
@@ -73,8 +88,23 @@ def test_what_is_broken_is_listed_with_its_reason(store) -> None:
     "train/shard_0003/3": "frame 0 of video 3 cannot be read",
     "train/shard_0004": "no HDF5 file with a group 'len'",
     "train/shard_0005": "no HDF5 file with a group 'len'",
+    "train/shard_0006": "no HDF5 file with a group 'len'",
+    "train/shard_0007/0": "the length of video 0 cannot be read",
+    "train/shard_0007/1": "the length of video 1 cannot be read",
+    "train/shard_0007/2": "frame 0 of video 2 cannot be read",
+    "train/shard_0007/3": "frame 5 of video 3 cannot be read",
     "test/shard_0001/1": "3 frames, fewer than the 16 of a clip",
   }
+
+
+def test_both_endings_of_a_shard_are_read(tmp_path) -> None:
+  write_shard(tmp_path / "source" / "train" / "a.h5", [noise_video(20, seed=1)])
+  write_shard(tmp_path / "source" / "train" / "a.hdf5", [noise_video(20, seed=2)])
+  source = str(tmp_path / "source")
+  train = FrameStore.open(ensure("hdf5_shards", tmp_path / "store", source=source, size=8))
+  assert [video["name"] for video in train.videos] == ["train/a.h5/0", "train/a/0"]
+  for index, seed in enumerate((1, 2)):
+    np.testing.assert_array_equal(train.read(index, range(20)), noise_video(20, seed=seed))
 
 
 def test_empty_shards_alone_are_an_error(tmp_path) -> None:

@@ -27,6 +27,7 @@ def write_video(
   video: np.ndarray,
   codec: str = "libx264",
   rate: int = 24,
+  title: str = "",
   **options: str,
 ) -> None:
   """A video file of small lossy frames, which Pillow has no part in."""
@@ -34,6 +35,8 @@ def write_video(
 
   path.parent.mkdir(parents=True, exist_ok=True)
   with av.open(str(path), "w", options=options) as container:
+    if title:
+      container.metadata["title"] = title
     stream = container.add_stream(codec, rate=rate)
     stream.height, stream.width, stream.pix_fmt = *video.shape[1:3], "yuv420p"
     for frame in video:

@@ -1,3 +1,4 @@
+import json
 import sys
 import wave
 
@@ -5,8 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data.prepare import ensure, summarise
 from tests.inputs.make import noise_video, write_frames, write_video
 from videodiff_jax.inputs import video_io
+from videodiff_jax.inputs.frame_store import MANIFEST
 from videodiff_jax.inputs.video_io import VideoError, read_video
 
 
@@ -141,3 +144,86 @@ def test_square_crop_keeps_the_centre_and_the_channels() -> None:
   frame[:, 15:35] = 200
   assert (video_io.square_crop_resize(frame, 10) == 200).all()
   assert video_io.square_crop_resize(frame, 10).shape == (10, 10, 1)
+
+
+ODD = [(50, 101), (101, 50), (50, 103), (51, 102), (51, 101), (7, 8), (9, 12), (3, 3), (2, 5)]
+
+
+@pytest.mark.parametrize(("height", "width"), ODD)
+def test_odd_margins_are_cut_as_each_paper_s_code_cuts_them(height: int, width: int) -> None:
+  frame = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+  n = min(height, width)
+
+  def half_even(twice: int) -> int:
+    return twice // 2 + (twice % 4 == 3)  # of a number given doubled
+
+  starts = [half_even(side - n) for side in (height, width)]
+  ends = [half_even(side + n) for side in (height, width)]
+  boxes = {
+    "pillow_bicubic": list(zip(starts, ends)),
+    "integer_lanczos": [(side // 2 - n // 2, side // 2 + n // 2) for side in (height, width)],
+  }
+  resamplings = {
+    "pillow_bicubic": Image.Resampling.BICUBIC,
+    "integer_lanczos": Image.Resampling.LANCZOS,
+  }
+  for crop, ((top, bottom), (left, right)) in boxes.items():
+    cut = Image.fromarray(frame[top:bottom, left:right])
+    for size in (8, n):
+      expected = np.asarray(cut.resize((size, size), resamplings[crop]))
+      np.testing.assert_array_equal(video_io.square_crop_resize(frame, size, crop), expected)
+
+
+def test_what_has_no_centre_square_is_told() -> None:
+  for crop in video_io.CROPS:
+    with pytest.raises(ValueError, match="a frame of 9x1 pixels has no centre square"):
+      video_io.square_crop_resize(np.zeros((1, 9, 3), np.uint8), 8, crop)
+  with pytest.raises(ValueError, match="'left'; choose pillow_bicubic, integer_lanczos"):
+    video_io.square_crop_resize(np.zeros((9, 9, 3), np.uint8), 8, "left")
+
+
+def write_bomb(path) -> None:
+  """A BMP of a few bytes whose header tells of 400 million pixels."""
+  Image.new("RGB", (2, 2)).save(path, "bmp")
+  content = bytearray(path.read_bytes())
+  content[18:26] = np.array([20_000, 20_000], "<i4").tobytes()
+  path.write_bytes(content)
+
+
+def test_a_picture_too_large_to_be_true_is_an_error(tmp_path) -> None:
+  write_frames(tmp_path / "frames", noise_video(2))
+  write_bomb(tmp_path / "frames" / "frame_9.bmp")
+  with pytest.raises(VideoError, match=r"frame frame_9\.bmp cannot be read"):
+    read_video(tmp_path / "frames")
+
+
+def write_latin(path, video: np.ndarray) -> None:
+  """An avi whose title is not UTF-8, as old cameras and programs wrote them."""
+  write_video(path, video, codec="mpeg4", title="Cafe_au_lait")
+  content = path.read_bytes()
+  assert content.count(b"Cafe_au_lait") == 1
+  path.write_bytes(content.replace(b"Cafe_au_lait", "Caf\xe9_au_lait".encode("latin-1")))
+
+
+def test_a_title_in_latin_1_is_no_reason_to_leave_a_video_out(tmp_path) -> None:
+  write_latin(tmp_path / "a.avi", smooth_video(5, 32, 32))
+  assert len(read_video(tmp_path / "a.avi")[0]) == 5
+
+
+def test_one_damaged_file_is_skipped_listed_and_stops_nothing(tmp_path) -> None:
+  source = tmp_path / "source"
+  for i in range(3):
+    write_video(source / f"good_{i}.mp4", noise_video(20, size=32, seed=i))
+  write_latin(source / "latin.avi", noise_video(20, size=32))
+  write_frames(source / "bomb", noise_video(20))
+  write_bomb(source / "bomb" / "frame_99.bmp")
+  write_frames(source / "thin", noise_video(20)[:, :1])
+  store = ensure("video_folder", tmp_path / "store", source=str(source), size=8)
+  manifest = json.loads((store / MANIFEST).read_text())
+  assert {entry["name"]: entry["reason"] for entry in manifest["skipped"]} == {
+    "bomb": "frame frame_99.bmp cannot be read",
+    "thin": "a frame of 8x1 pixels has no centre square",
+  }
+  assert "  skipped: 2, all listed in" in summarise(store)
+  names = [video["name"] for videos in manifest["videos"].values() for video in videos]
+  assert sorted(names) == ["good_0.mp4", "good_1.mp4", "good_2.mp4", "latin.avi"]

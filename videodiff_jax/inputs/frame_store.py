@@ -89,6 +89,7 @@ class FrameStore:
     image_size: side of a frame in pixels.
     channels: 1 or 3.
     codec: 'raw', 'jpeg' (quality 95, 4:4:4) or 'png'.
+    crop: of `video_io.CROPS`, how frames became squares; '' in a store from before it was noted.
     fingerprint: hash of the manifest, and through it of every frame: names the data in scores.
     split: 'train', 'test' or, where the data set has one, 'val'.
     directory: the store's folder.
@@ -110,6 +111,7 @@ class FrameStore:
     self.image_size: int = metadata["image_size"]
     self.channels: int = metadata["channels"]
     self.codec: str = metadata["codec"]
+    self.crop: str = metadata["crop"]
     self.fingerprint = hashlib.sha256(manifest).hexdigest()[:16]
     self._extra = [video.get("extra", {}) for video in metadata[split]]
     self.videos: list[dict[str, Any]] = [
@@ -227,7 +229,8 @@ def _load(directory: pathlib.Path) -> tuple[bytes, tfds.core.DatasetInfo, dict[s
         raise OSError(f"{file['name']} has {found} bytes, not {file['bytes']}")
     info = tfds.builder_from_directory(directory).info
     keys = ("codec", "image_size", "channels", "classes", *info.splits)
-    return manifest, info, {key: info.metadata[key] for key in keys}
+    metadata = {key: info.metadata[key] for key in keys}
+    return manifest, info, metadata | {"crop": info.metadata.get("crop", "")}
   except Exception as error:  # TFDS raises of many kinds on what it cannot parse.
     raise StoreError(
       f"The frame store {directory} is damaged ({error}): move it away and prepare it again "

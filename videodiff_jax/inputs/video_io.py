@@ -19,6 +19,11 @@ VIDEO_SUFFIXES = frozenset(
 )
 IMAGE_SUFFIXES = frozenset(".bmp .jpeg .jpg .pgm .png .ppm .tif .tiff .webp".split())
 _VIEW_SIZE = 128  # Smaller frames are enlarged for people to look at.
+# How a frame becomes a square: GLOBER's way, and MCVD's, which LGC-VD took over.
+CROPS = {
+  "pillow_bicubic": Image.Resampling.BICUBIC,
+  "integer_lanczos": Image.Resampling.LANCZOS,
+}
 
 
 class VideoError(ValueError):
@@ -42,25 +47,36 @@ def _import_av() -> Any:
   return av
 
 
-def square_crop_resize(
-  frame: np.ndarray, size: int, resampling: Image.Resampling = Image.Resampling.BICUBIC
-) -> np.ndarray:
+def square_crop_resize(frame: np.ndarray, size: int, crop: str = "pillow_bicubic") -> np.ndarray:
   """The centre square of a frame, resized with antialiasing, as the authors prepare theirs.
 
   Args:
-    frame: uint8 (h, w, 3) or (h, w, 1). Odd margins round as Pillow rounds a float crop box.
+    frame: uint8 (h, w, 3) or (h, w, 1).
     size: side of the result in pixels.
-    resampling: bicubic as GLOBER, Lanczos as MCVD and LGC-VD.
+    crop: of `CROPS`. Where n is the shorter side, 'pillow_bicubic' (GLOBER) takes n pixels from
+      (side - n) / 2 on, both ends rounded as Pillow rounds a float crop box, half to even;
+      'integer_lanczos' (MCVD, LGC-VD) takes side // 2 - n // 2 to side // 2 + n // 2.
 
   Returns:
     uint8 (size, size, c). Resampling is done in uint8, per axis, as Pillow does.
+
+  Raises:
+    ValueError: no such crop, or a frame of one pixel's height or width, which has no centre.
   """
+  if crop not in CROPS:
+    raise ValueError(f"Unknown crop {crop!r}; choose {', '.join(CROPS)}.")
   channels = frame.shape[-1]
   image = Image.fromarray(frame[..., 0] if channels == 1 else frame)
   side = min(image.size)
-  left, top = (image.width - side) / 2, (image.height - side) / 2
-  image = image.crop((left, top, left + side, top + side))
-  image = image.resize((size, size), resampling)
+  if side < 2:
+    raise ValueError(f"a frame of {image.width}x{image.height} pixels has no centre square")
+  if crop == "pillow_bicubic":
+    left, top = (image.width - side) / 2, (image.height - side) / 2
+    box = (left, top, left + side, top + side)
+  else:
+    x, y, half = image.width // 2, image.height // 2, side // 2
+    box = (x - half, y - half, x + half, y + half)
+  image = image.crop(box).resize((size, size), CROPS[crop])
   return np.asarray(image).reshape(size, size, channels)
 
 
@@ -95,9 +111,9 @@ def stream_video(path: str | pathlib.Path) -> tuple[float, Iterator[np.ndarray]]
   av = _import_av()
   with contextlib.ExitStack() as stack:
     try:
-      container = stack.enter_context(av.open(str(path)))
-    except av.FFmpegError as error:
-      raise VideoError(path, f"not a video ({error.strerror})") from error
+      container = stack.enter_context(av.open(str(path), **_lenient(av)))
+    except (av.FFmpegError, ValueError) as error:
+      raise VideoError(path, f"not a video ({_told(error)})") from error
     if not container.streams.video:
       raise VideoError(path, "holds no video stream")
     rate = container.streams.video[0].average_rate
@@ -118,8 +134,8 @@ def _decode(
         if frame.pts is not None:
           end = float((frame.pts - (stream.start_time or 0)) * frame.time_base)
         yield np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
-    except av.FFmpegError as error:
-      raise VideoError(path, f"cannot be decoded to its end ({error.strerror})") from error
+    except (av.FFmpegError, ValueError) as error:
+      raise VideoError(path, f"cannot be decoded to its end ({_told(error)})") from error
     # A file cut between two packets ends without an error. Frames outside an edit list are
     # missing too, but not their time; a long last frame takes time, but is not missing.
     expected = float((stream.duration or 0) * (stream.time_base or 0))
@@ -128,12 +144,23 @@ def _decode(
       raise VideoError(path, f"truncated, {end:.1f} of {expected:.1f} seconds are there")
 
 
+def _lenient(av: Any) -> dict[str, str]:
+  """A title in another code than UTF-8 is no reason to leave a video out."""
+  # From 19 on PyAV has no such argument, and takes every title.
+  return {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+
+
+def _told(error: Exception) -> str:
+  """FFmpeg's own words, without the path that PyAV adds; or the error's."""
+  return getattr(error, "strerror", None) or str(error)
+
+
 def read_image(path: pathlib.Path) -> np.ndarray:
   """An image file as uint8 (h, w, 3); `VideoError`, of its folder, where it is damaged."""
   try:
     with Image.open(path) as image:
       return np.asarray(image.convert("RGB"))
-  except (OSError, ValueError, SyntaxError) as error:
+  except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
     raise VideoError(path.parent, f"frame {path.name} cannot be read") from error
 
 
@@ -194,9 +221,13 @@ def write_mp4(
 def write_gif(
   path: str | pathlib.Path, video: np.ndarray, fps: float = 8, upscale: int | None = None
 ) -> None:
-  """Writes an endless GIF; arguments as `write_mp4`. Needs no PyAV."""
+  """Writes an endless GIF; arguments as `write_mp4`. Needs no PyAV.
+
+  A GIF counts time in hundredths of a second, and players slow down below two of them.
+  """
   first, *rest = [Image.fromarray(frame) for frame in _viewable(video, upscale)]
-  first.save(path, save_all=True, append_images=rest, duration=round(1000 / fps), loop=0)
+  duration = 10 * max(round(100 / fps), 2)
+  first.save(path, save_all=True, append_images=rest, duration=duration, loop=0)
 
 
 def mosaic(rows: Iterable[np.ndarray]) -> np.ndarray:
