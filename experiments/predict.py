@@ -10,9 +10,10 @@ import numpy as np
 from absl import flags
 
 from experiments import checks, train
-from experiments.sample import frames_of_file, save
+from experiments.sample import FPS, frames_of_file, rates_of, save
 from videodiff_jax.inputs import clips, video_io
 from videodiff_jax.lgcvd.pipeline import Pipeline, Samples
+from videodiff_jax.training.workdir import unused
 
 
 def predict(
@@ -24,15 +25,17 @@ def predict(
   real = None
   if options.input:
     file = pathlib.Path(options.input)
-    past = _last_frames(pipeline, file, settings.past)[None]
+    fps, past = _last_frames(pipeline, file, settings.past)
+    past = past[None]
   else:
-    real = held_out(pipeline, settings.past + settings.num_frames, settings.num_videos)
+    total = settings.past + settings.num_frames
+    real, fps = held_out(pipeline, total, settings.num_videos)
     past = real[:, : settings.past]
   with checks.told():
     drawn = pipeline.predict(past, settings.num_frames, settings.trajectories, options.seed)
-  _save(workdir, "predict", pipeline, drawn, real)
+  _save(workdir, "predict", pipeline, drawn, real, fps)
   if options.input:
-    _write_beside(file, "predict", drawn)
+    _write_beside(file, "predict", drawn, fps)
 
 
 def interpolate(
@@ -47,21 +50,23 @@ def interpolate(
   total = p + settings.gap + q
   if options.input:
     file = pathlib.Path(options.input)
-    real = np.stack(list(itertools.islice(frames_of_file(pipeline.config, file), total)))[None]
-    if real.shape[1] < total:
+    fps, stream = frames_of_file(pipeline.config, file)
+    frames = list(itertools.islice(stream, total))
+    if len(frames) < total:
       raise checks.UserError(
-        f"{file} has {real.shape[1]} frames at stride {pipeline.config.data.stride}; {p} before a "
+        f"{file} has {len(frames)} frames at stride {pipeline.config.data.stride}; {p} before a "
         f"gap of {settings.gap} and {q} after it take {total}."
       )
+    real = np.stack(frames)[None]
   else:
-    real = held_out(pipeline, total, settings.num_videos)
+    real, fps = held_out(pipeline, total, settings.num_videos)
   with checks.told():
     drawn = pipeline.interpolate(
       real[:, :p], real[:, total - q :], settings.gap, settings.trajectories, options.seed
     )
-  _save(workdir, "interpolate", pipeline, drawn, real)
+  _save(workdir, "interpolate", pipeline, drawn, real, fps)
   if options.input:
-    _write_beside(file, "interpolate", drawn)
+    _write_beside(file, "interpolate", drawn, fps)
 
 
 def sample(
@@ -93,23 +98,31 @@ def load(
   return pipeline
 
 
-def held_out(pipeline: Pipeline, num_frames: int, count: int, seed: int = 0) -> np.ndarray:
-  """(n, f, h, w, c) uint8 of the test split, `count` or as many as it has videos."""
+def held_out(
+  pipeline: Pipeline, num_frames: int, count: int, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+  """Of the test split, `count` clips or as many as it has videos.
+
+  Returns:
+    ((n, f, h, w, c) uint8; their frames a second (n,)).
+  """
   store = train.open_store(pipeline.config, "test")
   sampler = train.clip_sampler(pipeline.config, "clip", num_frames=num_frames)
   with checks.told():
-    return clips.evaluation_clips(store, sampler, min(count, store.num_videos), seed)[0]
+    real, videos, _ = clips.evaluation_clips(store, sampler, min(count, store.num_videos), seed)
+  return real, rates_of(pipeline.config, store, videos)
 
 
-def _last_frames(pipeline: Pipeline, file: pathlib.Path, count: int) -> np.ndarray:
-  """The end of a video (count, h, w, c), of which no more is in memory at once."""
-  frames = collections.deque(frames_of_file(pipeline.config, file), maxlen=count)
+def _last_frames(pipeline: Pipeline, file: pathlib.Path, count: int) -> tuple[float, np.ndarray]:
+  """The rate of a video and its end (count, h, w, c), of which no more is in memory at once."""
+  fps, stream = frames_of_file(pipeline.config, file)
+  frames = collections.deque(stream, maxlen=count)
   if len(frames) < count:
     raise checks.UserError(
       f"{file} has {len(frames)} frames at stride {pipeline.config.data.stride}, fewer than the "
       f"{count} to go on from: give another file, or a smaller --past."
     )
-  return np.stack(frames)
+  return fps, np.stack(frames)
 
 
 def _save(
@@ -118,16 +131,20 @@ def _save(
   pipeline: Pipeline,
   drawn: Samples,
   real: np.ndarray | None = None,
+  fps: float | np.ndarray = FPS,
 ) -> None:
   n, trajectories = drawn.videos.shape[:2]
   videos = drawn.videos.reshape(n * trajectories, *drawn.videos.shape[2:])
   if real is not None:
     real = np.repeat(real, trajectories, axis=0)
-  save(workdir, mode, pipeline.config, drawn, videos, real)
+  rates = np.repeat(np.broadcast_to(fps, n), trajectories)
+  save(workdir, mode, pipeline.config, drawn, videos, real, rates)
 
 
-def _write_beside(file: pathlib.Path, mode: str, drawn: Samples) -> None:
-  """An mp4 a trajectory beside the file they came from."""
-  for i, video in enumerate(drawn.videos[0]):
-    number = f"_{i}" if len(drawn.videos[0]) > 1 else ""
-    video_io.write_mp4(file.with_name(f"{file.stem}_{mode}{number}.mp4"), video)
+def _write_beside(file: pathlib.Path, mode: str, drawn: Samples, fps: float) -> None:
+  """An mp4 a trajectory beside the file they came from, at its rate; earlier ones are kept."""
+  count = len(drawn.videos[0])
+  numbers = [f"_{i}" for i in range(count)] if count > 1 else [""]
+  names = [f"{file.stem}_{mode}{number}.mp4" for number in numbers]
+  for path, video in zip(unused(file.parent, *names), drawn.videos[0]):
+    video_io.write_mp4(path, video, fps)

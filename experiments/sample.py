@@ -6,13 +6,15 @@ import itertools
 import json
 import pathlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import ml_collections
 import numpy as np
 from absl import flags, logging
 
+from data.builder import VideoBuilder
+from data.prepare import DATASETS
 from experiments import checks, texts, train
 from videodiff_jax.glober.pipeline import Pipeline
 from videodiff_jax.inputs import clips, video_io
@@ -21,6 +23,7 @@ from videodiff_jax.metrics import images
 
 _MAX_ROWS = 8  # clips on a strip
 _LONGEST_NAME = 255  # of a file; longer --prompts are prompts
+FPS = 8.0  # frames a second of what has no rate of its own
 
 
 def sample(
@@ -62,8 +65,8 @@ def reconstruct(
   pipeline = load(workdir, config, options)
   count = options.num_videos or pipeline.config.sample.num_videos
   if options.input:
-    real = clips_of_file(pipeline, pathlib.Path(options.input))[:count]
-    labels = prompts = None
+    fps, real = clips_of_file(pipeline, pathlib.Path(options.input))
+    real, labels, prompts = real[:count], None, None
   else:
     store = train.open_store(pipeline.config, "test")
     sampler = train.clip_sampler(pipeline.config, "clip")
@@ -71,13 +74,16 @@ def reconstruct(
       store, sampler, min(count, store.num_videos), options.seed
     )
     labels, prompts = told_of(pipeline, store, videos)
+    fps = rates_of(pipeline.config, store, videos)
   times = frame_times(pipeline, options)
+  if times is not None and np.diff(times).any():  # moves as fast as the real clip
+    fps = fps * np.diff(pipeline.frame_times).mean() / np.abs(np.diff(times)).mean()
   with checks.told():
     drawn = pipeline.reconstruct(real, labels, times, options.seed, prompts)
   if times is None:
     psnr = images.psnr(drawn.videos, real).mean()
     logging.info("PSNR %.2f dB over %d clips", psnr, len(real))
-  save(workdir, "reconstruct", pipeline.config, drawn, drawn.videos, real)
+  save(workdir, "reconstruct", pipeline.config, drawn, drawn.videos, real, fps)
 
 
 def prompts_of(pipeline: Pipeline, options: flags.FlagValues) -> tuple[list[str] | None, int]:
@@ -144,28 +150,55 @@ def frame_times(pipeline: Pipeline, options: flags.FlagValues) -> np.ndarray | N
   return np.linspace(options.start, last, options.num_frames or len(pipeline.frame_times))
 
 
-def clips_of_file(pipeline: Pipeline, file: pathlib.Path) -> np.ndarray:
-  """A video's consecutive clips of training length, cropped and resized: (n, F, h, w, c)."""
+def clips_of_file(pipeline: Pipeline, file: pathlib.Path) -> tuple[float, np.ndarray]:
+  """A video's consecutive clips of training length: frames a second, and (n, F, h, w, c)."""
   data = pipeline.config.data
-  frames = list(frames_of_file(pipeline.config, file))
+  fps, stream = frames_of_file(pipeline.config, file)
+  frames = list(stream)
   count = len(frames) // data.num_frames
   if not count:
     raise checks.UserError(
       f"{file} has {len(frames)} frames at stride {data.stride}; a clip needs {data.num_frames}."
     )
   whole = np.stack(frames[: count * data.num_frames])
-  return whole.reshape(count, data.num_frames, *whole.shape[1:])
+  return fps, whole.reshape(count, data.num_frames, *whole.shape[1:])
 
 
-def frames_of_file(config: ml_collections.ConfigDict, file: pathlib.Path) -> Iterator[np.ndarray]:
-  """A video's frames at the configuration's stride, cropped, resized and perhaps grey (h, w, c)."""
+def frames_of_file(
+  config: ml_collections.ConfigDict, file: pathlib.Path
+) -> tuple[float, Iterator[np.ndarray]]:
+  """A video at the configuration's stride, as its data set's store would hold it.
+
+  Returns:
+    (frames a second at that stride, 8 where the file has no rate; an iterator over frames uint8
+    (h, w, c), cropped, resized and, where the configuration has one channel, grey).
+
+  Raises:
+    VideoError: the file is no video; while iterating, what cannot be decoded or cropped.
+  """
   data = config.data
-  _, stream = video_io.stream_video(file)
-  for frame in itertools.islice(stream, 0, None, data.stride):
-    frame = video_io.square_crop_resize(frame, data.image_size)
-    if data.channels == 1:
-      frame = np.rint(frame @ np.array([0.299, 0.587, 0.114])).astype(np.uint8)[..., None]
-    yield frame
+  crop = DATASETS.get(data.name, VideoBuilder).CROP
+  rate, stream = video_io.stream_video(file)
+
+  def frames() -> Iterator[np.ndarray]:
+    for frame in itertools.islice(stream, 0, None, data.stride):
+      try:
+        frame = video_io.square_crop_resize(frame, data.image_size, crop)
+      except ValueError as error:
+        raise video_io.VideoError(file, str(error)) from error
+      if data.channels == 1:
+        frame = np.rint(frame @ np.array([0.299, 0.587, 0.114])).astype(np.uint8)[..., None]
+      yield frame
+
+  return rate / data.stride or FPS, frames()
+
+
+def rates_of(
+  config: ml_collections.ConfigDict, store: FrameStore, videos: np.ndarray
+) -> np.ndarray:
+  """Frames a second of clips of these videos (n,), 8 where the store knows no rate."""
+  rates = np.array([store.videos[video]["fps"] for video in videos], float)
+  return np.where(rates > 0, rates / config.data.stride, FPS)
 
 
 def save(
@@ -175,6 +208,7 @@ def save(
   drawn: Any,
   videos: np.ndarray,
   real: np.ndarray | None = None,
+  fps: float | Sequence[float] | np.ndarray = FPS,
 ) -> pathlib.Path:
   """Writes a new numbered folder: samples.npz, settings.json, strip.png, a gif and mp4 a clip.
 
@@ -185,6 +219,7 @@ def save(
     drawn: a pipeline's `Samples`, which the .npz holds field by field.
     videos: (n, f, h, w, c) uint8, all of it as clips.
     real: (n, f, h, w, c) what stands above each clip on the strip.
+    fps: frames a second of the clips, or of each; the GIF of all has the first one's.
   """
   samples = workdir / "samples"
   number = len(list(samples.glob("*"))) if samples.is_dir() else 0
@@ -204,11 +239,12 @@ def save(
     if real is not None:
       rows[f"real {i}"] = real[i]
     rows[f"{i} {prompts[i]}" if prompts[i] else f"{mode} {i}"] = video
+  rates = np.broadcast_to(np.asarray(fps, float), len(videos))
   video_io.write_strip(folder / "strip.png", rows)
-  write_grid(folder / "all.gif", videos)
+  write_grid(folder / "all.gif", videos, rates[0])
   if importlib.util.find_spec("av"):
     for i, video in enumerate(videos):
-      video_io.write_mp4(folder / f"{names[i]}.mp4", video)
+      video_io.write_mp4(folder / f"{names[i]}.mp4", video, rates[i])
   else:
     logging.warning('No mp4 written: PyAV is missing (pip install -e ".[demo]").')
   logging.info("%d clips of %d frames in %s", *videos.shape[:2], folder)
@@ -220,13 +256,13 @@ def _slug(prompt: str) -> str:
   return re.sub(r"\W+", "_", prompt).strip("_")[:60]
 
 
-def write_grid(path: pathlib.Path, videos: np.ndarray) -> None:
+def write_grid(path: pathlib.Path, videos: np.ndarray, fps: float = FPS) -> None:
   """One GIF of up to 16 clips side by side, in rows of eight."""
   videos = videos[:16]
   across = min(len(videos), 8)
   videos = videos[: len(videos) // across * across]
   rows = [videos[i : i + across] for i in range(0, len(videos), across)]
-  video_io.write_gif(path, video_io.mosaic(rows), upscale=max(64 // videos.shape[2], 1))
+  video_io.write_gif(path, video_io.mosaic(rows), fps, upscale=max(64 // videos.shape[2], 1))
 
 
 def newest_samples(workdir: pathlib.Path) -> pathlib.Path:

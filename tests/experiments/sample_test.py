@@ -4,11 +4,14 @@ import types
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from experiments import checks, sample
 from tests.experiments.end_to_end_test import options
 from tests.glober import tiny
-from videodiff_jax.glober.pipeline import Pipeline
+from tests.inputs.make import write_frames, write_video
+from videodiff_jax.glober.pipeline import Pipeline, Samples
+from videodiff_jax.inputs import video_io
 from videodiff_jax.training import partitioning
 
 TRAINED = types.SimpleNamespace(frame_times=np.arange(8) / 8)  # "index / F"
@@ -66,3 +69,40 @@ def test_what_no_sampler_can_do_is_told(workdir) -> None:
     sample.load("", None, options(sampler="euler"))
   with pytest.raises(checks.UserError, match="Sampling steps must be"):
     sample.load("", None, options(steps=2000))
+
+
+def test_a_file_is_read_as_its_data_set_s_store_is_made(tmp_path) -> None:
+  """And at its own rate, of which a stride leaves a part."""
+  frames = np.random.default_rng(0).integers(0, 256, (7, 50, 101, 3), np.uint8)
+  write_frames(tmp_path / "frames", frames)
+  config = tiny.config()
+  config.data.update(image_size=8, channels=3, stride=3)
+  for name, crop in (("cityscapes", "integer_lanczos"), ("sky_timelapse", "pillow_bicubic")):
+    config.data.name = name
+    rate, stream = sample.frames_of_file(config, tmp_path / "frames")
+    expected = [video_io.square_crop_resize(frame, 8, crop) for frame in frames[::3]]
+    np.testing.assert_array_equal(list(stream), expected)
+    assert rate == 8  # a folder of pictures has none
+  write_video(tmp_path / "a.mp4", frames[:, :, :100], rate=24)
+  assert sample.frames_of_file(config, tmp_path / "a.mp4")[0] == 8
+  config.data.stride = 1
+  assert sample.frames_of_file(config, tmp_path / "a.mp4")[0] == 24
+
+
+def test_clips_of_a_store_have_their_videos_rates() -> None:
+  config = tiny.config()
+  config.data.stride = 2
+  store = types.SimpleNamespace(videos=[{"fps": 30.0}, {"fps": 0.0}])
+  assert sample.rates_of(config, store, np.array([1, 0, 0])).tolist() == [8, 15, 15]
+
+
+def test_each_clip_is_written_at_its_rate(tmp_path) -> None:
+  pytest.importorskip("av", reason="mp4 needs PyAV (extra demo)")
+  videos = np.random.default_rng(0).integers(0, 256, (2, 3, 16, 16, 3), np.uint8)
+  none = np.zeros(2)
+  drawn = Samples(videos, none, none, none, np.full(2, ""), seed=0)
+  folder = sample.save(tmp_path, "reconstruct", tiny.config(), drawn, videos, None, [25, 10])
+  rates = [video_io.read_video(folder / f"{i:03d}.mp4")[1] for i in range(2)]
+  assert rates == [25, 10]
+  with Image.open(folder / "all.gif") as gif:
+    assert gif.info["duration"] == 40
