@@ -1,9 +1,11 @@
-"""LGC-VD on Cityscapes, 128 x 128 (Sec. 4.2, Tables 1 and 5).
+r"""LGC-VD on Cityscapes, 128 x 128 (Sec. 4.2, Tables 1 and 5).
 
-  python -m data.prepare --dataset=cityscapes --source=leftImg8bit_sequence --out=PREPARED_STORE
+  python -m data.prepare --dataset=cityscapes --source=leftImg8bit_sequence --out=PREPARED_STORE \
+    --codec=png
   python -m experiments.main --config=configs/lgcvd_cityscapes.py --workdir=runs/lgcvd_cityscapes \
     --config.data.dir=PREPARED_STORE
 
+--codec=png: the authors' frames are lossless; the default, JPEG, is what truth would then be.
 Hardware of the paper: 4 V100. Time and score here: not run yet.
 Variants, comma-joined: release (as the authors' code trains and samples), eps (the network
 predicts the noise), no_two_stage, no_encoder and baseline, which is both (Table 5), one_update (an
@@ -20,4 +22,5 @@ def get_config(arg: str | None = None) -> ConfigDict:
   config.data.name = "cityscapes"
   config.data.image_size = 128
   config.train.lgcvd.batch_size = 32  # Sec. 4.2
+  config.evaluate.protocol = "mcvd_cityscapes"  # or "lgcvd_paper_cityscapes"
   return lgcvd_common.finish(config, arg)

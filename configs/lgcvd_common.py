@@ -105,6 +105,7 @@ def base() -> ConfigDict:
   sample.last_fragment = "truncate"  # ours; release: "right_aligned"
   sample.given_frames = "kept"  # ours; release: "redrawn" by the model
   sample.encoder_weights = "ema"  # ours; release: "raw"
+  sample.precision = ""  # of computation in sampling; "": config.precision (release: "float32")
   sample.average_features = False  # release: each context averaged with the one before
   sample.videos_per_chunk = 32  # trajectories drawn in one compiled call; bounds memory
 
@@ -161,6 +162,7 @@ def release(config: ConfigDict) -> None:
     given_frames="redrawn",
     encoder_weights="raw",
     average_features=True,
+    precision="float32",
   )
 
 

@@ -45,6 +45,7 @@ def check(config: ml_collections.ConfigDict) -> None:
   data, fragment, sample = config.data, config.fragment, config.sample
   choice("model.decoder_attention", config.model.decoder_attention, DECODER_ATTENTION)
   choice("sample.encoder_weights", sample.encoder_weights, rollout.ENCODER_WEIGHTS)
+  choice("sample.precision", sample.precision, ("", "float32", "bfloat16"))
   for key in ("num_videos", "trajectories", "past", "future", "num_frames", "gap"):
     positive(f"sample.{key}", sample[key])
   positive("sample.videos_per_chunk", sample.videos_per_chunk)

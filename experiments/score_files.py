@@ -4,6 +4,8 @@ A score file is the JSON of one evaluation:
   protocol: its name and settings.
   scores: figures by name, in groups.
   intervals: [low, high] of those that have one, grouped alike (see metrics/resampling.py).
+  deviations: of the best of several trajectories, the standard deviation over what they are the
+    mean of, grouped alike.
   settings: what else moves a figure: data set (by the hash of its manifest), detectors (by their
     files' hashes), crop, codec, seeds; and the model's own: `sample`, the steps of its weights.
   config: the configuration of the run. versions: of the libraries it was computed with.
@@ -178,7 +180,7 @@ def with_defaults(protocol: str | dict[str, Any]) -> dict[str, Any]:
     return {"name": protocol}
   kind = ClipProtocol if "drawn" in protocol else Protocol
   defaults = {
-    name: field.default
+    name: json.loads(json.dumps(field.default))  # as it is written
     for name, field in kind.__dataclass_fields__.items()
     if name not in ("name", "about")
   }
@@ -226,9 +228,10 @@ def _steps(record: dict[str, Any]) -> str:
   return ", ".join(f"{name} {count}" for name, count in steps.items()) or "not given"
 
 
-def cell(value: float | None, ends: list[float] | None) -> str:
-  """A figure and its interval; '' where there is none."""
+def cell(value: float | None, ends: list[float] | None, deviation: float | None = None) -> str:
+  """A figure, the standard deviation of what it is the mean of, its interval; '' without one."""
   if value is None:
     return ""
+  spread = f" ± {deviation:.2g}" if deviation is not None else ""
   interval = f" [{ends[0]:.4g}, {ends[1]:.4g}]" if ends else ""
-  return f"{value:.4g}{interval}"
+  return f"{value:.4g}{spread}{interval}"

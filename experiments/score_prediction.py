@@ -15,17 +15,18 @@ import numpy as np
 from absl import logging
 
 from experiments import checks, errors, score_files, train
+from experiments.trajectories import SHOWN, Judge, Kept, Measured, measure, one_of_each
 from videodiff_jax.inputs import clips
 from videodiff_jax.inputs.frame_store import FrameStore
-from videodiff_jax.lgcvd.pipeline import Pipeline
+from videodiff_jax.lgcvd.pipeline import Chunks, Pipeline
 from videodiff_jax.metrics import baselines, i3d, lpips, prediction, resampling
 from videodiff_jax.metrics.protocols import PROTOCOLS, Protocol
 from videodiff_jax.pretrained import i3d as i3d_weights
 from videodiff_jax.pretrained import lpips as lpips_weights
 from videodiff_jax.pretrained import restricted_pickle
+from videodiff_jax.training.checkpoints import fingerprint
 from videodiff_jax.training.writers import format_table, plot_lines
 
-_SHOWN = 4  # videos on the strip
 _CURVES = {
   "psnr": "PSNR, dB",
   "ssim": "SSIM",
@@ -48,6 +49,7 @@ def evaluate(
   Every score stands beside those of trivial predictions: the last given frame repeated, black,
   and the true frames' own mean, which no one could know. Interpolations stand beside linear
   blending. An earlier evaluation in the workdir is kept: this one gets the next free name.
+  Killed, it goes on with the next chunk of trajectories when it is run again (trajectories.py).
 
   Args:
     workdir: of the run.
@@ -74,46 +76,43 @@ def evaluate(
     return record
 
   real = held_out(pipeline, store, protocol)
-  given, true = real[:, : protocol.past], real[:, protocol.past :]
-  drawn = pipeline.predict(
-    given, protocol.num_frames, protocol.trajectories, protocol.seed
-  ).videos  # (n, N, f, h, w, c)
-  sets = {
-    "predicted": drawn,
-    "repeat last": np.broadcast_to(given[:, -1:], true.shape),
-    "black": baselines.black(true),
-    "mean frame": baselines.mean_frame(true),
-  }
-  for other in list(sets)[1:]:
-    sets[other] = np.concatenate([given, sets[other]], axis=1)[:, None]
+  count = len(real) * protocol.trajectories
+  size = min(pipeline.chunk_size(count), count)
   features = features or features_of(protocol)
-  rows, spread, curves, videos = {}, {}, {}, {}
-  for what, many in sets.items():
-    frames = prediction.frame_scores(many, real, protocol, params, chosen.motion)
-    scores = prediction.trajectory_scores(frames, many, real, protocol)
-    compared = None
-    if real.shape[1] >= i3d.MIN_FRAMES:
-      compared = prediction.fvd_features(many, real, protocol, features)
-    rows[what], spread[what] = _row(scores, compared, protocol)
-    curves[what] = {key: values.mean(axis=(0, 1)) for key, values in frames.items()}
-    videos[what] = {key: values.mean(axis=1) for key, values in scores.items()}
-  true_brightness = real[:, protocol.first_scored :].mean(axis=(0, 2, 3, 4))
-  curves = {what: curves[what] for what in ("predicted", "repeat last")}
-  curves["real"] = {"brightness": true_brightness}
-
-  filled, filled_spread = _interpolation(pipeline, real, protocol, params, chosen.motion)
+  judge = Judge(protocol, real, params, chosen.motion, features, size)
+  provenance = score_files.provenance(pipeline.config)
+  same = {
+    "protocol": dataclasses.asdict(protocol),
+    "settings": made_with,
+    "weights": fingerprint(pipeline.params),
+    "motion": chosen.motion,
+    "size": size,
+    **provenance,
+  }
+  kept = {task: Kept(out, f"{protocol.name}.{task}", same) for task in protocol.tasks}
+  sets = {task: _MEASURES[task](pipeline, judge, kept[task]) for task in protocol.tasks}
+  rows = {task: {what: _row(*one) for what, one in many.items()} for task, many in sets.items()}
+  scores, intervals, deviations = (
+    {task: {what: row[i] for what, row in many.items()} for task, many in rows.items()}
+    for i in range(3)
+  )
+  predicted = sets.get("prediction", {})
   record = {
     "protocol": dataclasses.asdict(protocol),
-    "scores": {"prediction": rows, "interpolation": filled},
-    "intervals": {"prediction": spread, "interpolation": filled_spread},
-    "curves": _rounded(curves),  # over the frames from protocol.first_scored on
-    "videos": _rounded({"predicted": videos["predicted"]}),  # means over trajectories
+    "scores": scores,
+    "intervals": intervals,
+    "deviations": deviations,  # over the best figures
+    "curves": _rounded(_curves(predicted, real, protocol)),  # over frames from first_scored on
+    "videos": _rounded(_videos(predicted)),  # means over trajectories
     "settings": made_with,
-    **score_files.provenance(pipeline.config),
+    **provenance,
   }
-  shown = {"real": real[:_SHOWN], "predicted": drawn[:_SHOWN, 0]}
-  plot = functools.partial(_plot, record, protocol.first_scored)
+  what, (drawn, *_) = next(iter(sets[protocol.tasks[0]].items()))
+  shown = {"real": real[:SHOWN, : drawn.shown.shape[1]], what: drawn.shown}
+  plot = functools.partial(_plot, record, protocol.first_scored) if record["curves"] else None
   score_files.write(out, record, shown, plot)
+  for chunks in kept.values():
+    chunks.remove()
   logging.info("%s", report(record))
   return record
 
@@ -146,7 +145,8 @@ def check(protocol: Protocol, store: FrameStore) -> None:
       f"Protocol {protocol.name!r} is of {protocol.num_videos} videos, but the {store.split} "
       f"split has {store.num_videos}. Choose another: {', '.join(PROTOCOLS)}."
     )
-  restricted_pickle.locate(i3d_weights.WEIGHTS)
+  if "prediction" in protocol.tasks:
+    restricted_pickle.locate(i3d_weights.WEIGHTS)
   if protocol.lpips_required:
     restricted_pickle.locate(lpips_weights.WEIGHTS[protocol.lpips_net])
 
@@ -227,57 +227,118 @@ def _lpips_params(protocol: Protocol, frame_shape: tuple[int, int, int]) -> dict
   return None
 
 
-def _interpolation(
-  pipeline: Pipeline,
-  real: np.ndarray,
-  protocol: Protocol,
-  params: dict[str, Any] | None,
-  with_motion: bool,
-) -> tuple[dict[str, Any], dict[str, Any]]:
-  """One frame before and one after a gap, beside their linear blend: scores and intervals."""
-  gap = protocol.gap
-  real = real[:, : gap + 2]
-  drawn = pipeline.interpolate(
-    real[:, :1], real[:, -1:], gap, protocol.trajectories, protocol.seed
-  ).videos
-  blended = baselines.crossfaded_keyframes(real, [0, gap + 1])[:, None]
+# What a row is of: the measured set, the real videos' features for FVD, and the protocol.
+Sets = dict[str, tuple[Measured, np.ndarray | None, Protocol]]
+
+
+def _prediction(pipeline: Pipeline, judge: Judge, kept: Kept) -> Sets:
+  """The horizon as it is drawn, and as the trivial predictions have it."""
+  protocol, real = judge.protocol, judge.real
+  past, ahead = protocol.past, protocol.num_frames
+  reals = None
+  if real.shape[1] < i3d.MIN_FRAMES:
+    judge = dataclasses.replace(judge, features=None)
+  else:
+    reals = judge.features(real)
+  draw = functools.partial(
+    pipeline.predict_chunks,
+    real[:, :past],
+    ahead,
+    protocol.trajectories,
+    protocol.seed,
+  )
+
+  def begun(true: np.ndarray, rest: np.ndarray) -> np.ndarray:
+    return np.concatenate([true[:, :past], rest], axis=1)
+
+  trivial: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "repeat last": lambda true: begun(true, np.repeat(true[:, past - 1 : past], ahead, axis=1)),
+    "black": lambda true: begun(true, baselines.black(true[:, past:])),
+    "mean frame": lambda true: begun(true, baselines.mean_frame(true[:, past:])),
+  }
+  sets = {"predicted": measure(draw, judge, kept)}
+  alone = dataclasses.replace(protocol, trajectories=1)
+  judge = dataclasses.replace(judge, protocol=alone, size=min(judge.size, len(real)))
+  for what, predict in trivial.items():
+    sets[what] = measure(functools.partial(one_of_each, judge, predict), judge)
+  return {what: (measured, reals, protocol) for what, measured in sets.items()}
+
+
+def _interpolation(pipeline: Pipeline, judge: Judge, kept: Kept) -> Sets:
+  """One frame before and one after a gap, beside their linear blend."""
+  protocol, gap = judge.protocol, judge.protocol.gap
+  real = judge.real[:, : gap + 2]
   # The drawn frames alone, without the given one at the end.
-  between = dataclasses.replace(protocol, past=1, num_frames=gap, first_scored=1)
-  rows, spread = {}, {}
-  for name, videos in (("interpolated", drawn), ("linear blend", blended)):
-    videos, true = videos[:, :, :-1], real[:, :-1]
-    frames = prediction.frame_scores(videos, true, between, params, with_motion)
-    scores = prediction.trajectory_scores(frames, videos, true, between)
-    rows[name], spread[name] = _row(scores, None, between)
-  return rows, spread
+  between = dataclasses.replace(
+    protocol, past=1, num_frames=gap, first_scored=1, tasks=("prediction",)
+  )
+  judge = dataclasses.replace(judge, protocol=between, real=real[:, :-1], features=None)
+
+  def draw(begin: int) -> Chunks:
+    chunks = pipeline.interpolate_chunks(
+      real[:, :1], real[:, -1:], gap, protocol.trajectories, protocol.seed, begin
+    )
+    return ((which, videos[:, :-1]) for which, videos in chunks)
+
+  def blended(begin: int) -> Chunks:
+    whole = dataclasses.replace(judge, real=real)
+    blend = functools.partial(baselines.crossfaded_keyframes, keyframe_indices=[0, gap + 1])
+    return ((which, videos[:, :-1]) for which, videos in one_of_each(whole, blend, begin))
+
+  sets = {"interpolated": measure(draw, judge, kept), "linear blend": measure(blended, judge)}
+  return {what: (measured, None, between) for what, measured in sets.items()}
+
+
+_MEASURES = {"prediction": _prediction, "interpolation": _interpolation}
 
 
 def _row(
-  scores: prediction.Scores, compared: tuple[np.ndarray, np.ndarray] | None, protocol: Protocol
-) -> tuple[dict[str, float], dict[str, list[float]]]:
-  """A set's figures and their intervals over videos.
+  measured: Measured, reals: np.ndarray | None, protocol: Protocol
+) -> tuple[dict[str, float], dict[str, list[float]], dict[str, float]]:
+  """A set's figures, their intervals over videos, and the deviations of the best ones.
 
   Args:
-    scores: of `prediction.trajectory_scores`.
-    compared: of `prediction.fvd_features`; None leaves FVD out.
+    measured: the set.
+    reals: (n, d), features of the real videos; None leaves FVD out.
     protocol: of both.
   """
 
   def row(videos: np.ndarray) -> dict[str, float]:
-    chosen = {name: values[videos] for name, values in scores.items()}
+    chosen = {name: values[videos] for name, values in measured.scores.items()}
     figures = prediction.summary(chosen, protocol)
-    if compared is not None:
-      reals, fakes = compared
-      figures["fvd"] = prediction.fvd(reals[videos], fakes[:, videos], protocol)
+    if reals is not None:
+      figures["fvd"] = prediction.fvd(reals[videos], measured.features[:, videos], protocol)
     return figures
 
-  count = len(next(iter(scores.values())))
+  count = len(next(iter(measured.scores.values())))
   figures = row(np.arange(count))
 
   def again(rng: np.random.Generator) -> dict[str, float]:
     return row(resampling.with_replacement(rng, count))
 
-  return figures, resampling.intervals(figures, again, protocol.seed)
+  bests = prediction.bests(measured.scores, protocol)
+  deviations = {name: float(values.std()) for name, values in bests.items()}
+  return figures, resampling.intervals(figures, again, protocol.seed), deviations
+
+
+def _curves(sets: Sets, real: np.ndarray, protocol: Protocol) -> dict[str, prediction.Scores]:
+  """Means over videos and trajectories of each frame; none where nothing was predicted."""
+  if not sets:
+    return {}
+  curves = {
+    what: {key: values.mean(axis=(0, 1)) for key, values in sets[what][0].frames.items()}
+    for what in ("predicted", "repeat last")
+  }
+  brightness = real[:, protocol.first_scored :].mean(axis=(0, 2, 3, 4))
+  return curves | {"real": {"brightness": brightness}}
+
+
+def _videos(sets: Sets) -> dict[str, prediction.Scores]:
+  """Of the predicted videos, means over their trajectories; none where nothing was predicted."""
+  if not sets:
+    return {}
+  scores = sets["predicted"][0].scores
+  return {"predicted": {key: values.mean(axis=1) for key, values in scores.items()}}
 
 
 def _plot(record: dict[str, Any], first: int, file: pathlib.Path) -> None:

@@ -1,7 +1,8 @@
 """--mode=evaluate --table=NAME: a table of a paper, its figures beside ours.
 
-A workdir fills the rows whose configuration it was trained with, by the protocols and sampling
-settings that tables.py gives. What was evaluated before, in the same way, is not done again.
+A workdir fills the rows whose configuration it was trained with, by the protocols that tables.py
+gives. It samples by its own settings, but for those that a row is about: a converted release
+checkpoint as its authors' code does. What was evaluated before, in the same way, is not done again.
 """
 
 import dataclasses
@@ -60,8 +61,11 @@ def run(name: str, workdirs: Sequence[pathlib.Path]) -> str:
   for measure in [m for row in table.rows for m in row.ours if m.config in runs]:
     workdir = runs[measure.config]
     logging.info("%s by %s, %s", workdir, measure.protocol, dict(measure.sample) or "as configured")
-    records[measure] = _evaluate(workdir, configs[measure.config], measure, smoke, seen)
-  return report(table, runs, records, smoke)
+    records[measure] = _evaluate(workdir, measure, smoke, seen)
+  own = {
+    config: _own_sampling(read_config(workdir), configs[config]) for config, workdir in runs.items()
+  }
+  return report(table, runs, records, smoke, own)
 
 
 def find(name: str) -> tuple[Table, bool]:
@@ -131,14 +135,15 @@ def _apart(of: dict[str, str], wanted: dict[str, dict[str, str]]) -> str:
   return "\n".join(lines)
 
 
-def _evaluate(
-  workdir: pathlib.Path,
-  config: ml_collections.ConfigDict,
-  measure: Measure,
-  smoke: bool,
-  seen: Seen,
-) -> dict[str, Any]:
-  config = config.copy_and_resolve_references()
+def _own_sampling(saved: ml_collections.ConfigDict, config: ml_collections.ConfigDict) -> list[str]:
+  """'encoder_weights raw, not ema': where a run samples otherwise than a row's configuration."""
+  given = json.loads(config.to_json())["sample"]
+  own = json.loads(saved.to_json())["sample"]
+  return [f"{key} {own[key]}, not {value}" for key, value in given.items() if own[key] != value]
+
+
+def _evaluate(workdir: pathlib.Path, measure: Measure, smoke: bool, seen: Seen) -> dict[str, Any]:
+  config = read_config(workdir)
   config.sample.update(dict(measure.sample))
   protocol = (PROTOCOLS | CLIP_PROTOCOLS)[measure.protocol]
   if smoke:
@@ -161,15 +166,22 @@ def _few(protocol: Protocol | ClipProtocol) -> Protocol | ClipProtocol:
   return dataclasses.replace(protocol, name=name, about="Its figures mean nothing.", **few)
 
 
-def report(table: Table, runs: dict[str, pathlib.Path], records: Records, smoke: bool) -> str:
-  """The table as text."""
+def report(
+  table: Table,
+  runs: dict[str, pathlib.Path],
+  records: Records,
+  smoke: bool,
+  own: dict[str, list[str]],
+) -> str:
+  """The table as text; `own` has what `_own_sampling` says of each configuration's run."""
   rows = []
   for row in table.rows:
-    ours = [_cell(measure, records) for measure in row.ours] or [""] * len(row.paper)
+    measured = zip(row.ours, row.paper)
+    ours = [_cell(one, records, "±" in text) for one, text in measured] or [""] * len(row.paper)
     cells = [cell for pair in zip(row.paper, ours, strict=True) for cell in pair]
     rows.append((row.name, *cells))
   heading = ("", *(text for column in table.columns for text in (column, "here")))
-  parts = [table.title, format_table(rows, heading), *table.notes, _legend(table, runs)]
+  parts = [table.title, format_table(rows, heading), *table.notes, _legend(table, runs, own)]
   if records:
     parts.append("[low, high]: 95 % over the choice of videos, not over training.")
   if smoke:
@@ -177,19 +189,21 @@ def report(table: Table, runs: dict[str, pathlib.Path], records: Records, smoke:
   return "\n\n".join(parts)
 
 
-def _cell(measure: Measure, records: Records) -> str:
+def _cell(measure: Measure, records: Records, with_deviation: bool) -> str:
+  """A figure of ours, with its deviation where the paper prints one."""
   if measure not in records:
     return _NOT_RUN
   group, *names = measure.score.split(".")
   figures, ends = (records[measure][kind][group] for kind in ("scores", "intervals"))
+  deviations = records[measure].get("deviations", {}).get(group)
   for name in names:
-    figures, ends = figures.get(name), (ends or {}).get(name)
+    figures, ends, deviations = ((tree or {}).get(name) for tree in (figures, ends, deviations))
     if figures is None:
       return "left out"
-  return score_files.cell(figures, ends)
+  return score_files.cell(figures, ends, deviations if with_deviation else None)
 
 
-def _legend(table: Table, runs: dict[str, pathlib.Path]) -> str:
+def _legend(table: Table, runs: dict[str, pathlib.Path], own: dict[str, list[str]]) -> str:
   """What each figure of ours is of."""
   used: dict[str, tuple[list[str], list[str]]] = {}
   for row in table.rows:
@@ -205,4 +219,6 @@ def _legend(table: Table, runs: dict[str, pathlib.Path]) -> str:
     path = f"configs/{file}.py" + (f":{variants}" if variants else "")
     told = f"{path}, {' and '.join(protocols)}: {runs.get(config, _NOT_RUN)}"
     lines.append(f"  {'; '.join(names)}\n    {told}")
+    if differ := own.get(config):
+      lines.append(f"    sampled as the run says: {'; '.join(differ)}")
   return "Here, by --config, protocol and workdir:\n" + "\n".join(lines)

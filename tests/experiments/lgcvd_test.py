@@ -26,7 +26,7 @@ from tests.lgcvd import tiny
 from tests.weights import require
 from videodiff_jax import lgcvd
 from videodiff_jax.inputs import video_io
-from videodiff_jax.metrics import frechet, i3d
+from videodiff_jax.metrics import frechet, i3d, prediction
 from videodiff_jax.metrics.clip_protocols import ClipProtocol
 from videodiff_jax.metrics.protocols import Protocol
 from videodiff_jax.pretrained import i3d as i3d_weights
@@ -108,20 +108,27 @@ def test_predict_and_interpolate_a_video_file(workdir, tmp_path) -> None:
   """Any file: here colour, not square, of another size."""
   file = tmp_path / "clip.mp4"
   frames = np.random.default_rng(0).integers(0, 256, (12, 30, 40, 3), np.uint8)
-  video_io.write_mp4(file, frames, upscale=1)
+  video_io.write_mp4(file, frames, fps=12.5, upscale=1)
   predict.predict(workdir, None, options(input=str(file), num_frames=5))
   drawn = videos(workdir)
   assert drawn.shape == (1, 1, 7, SIDE, SIDE, 1)
-  beside, _ = video_io.read_video(tmp_path / "clip_predict.mp4")
-  assert len(beside) == 7
+  first = tmp_path / "clip_predict.mp4"
+  beside, rate = video_io.read_video(first)
+  assert (len(beside), rate) == (7, 12.5)  # the input's
+  assert video_io.read_video(newest(workdir) / "000.mp4")[1] == 12.5
   # It goes on from the file's end.
   decoded, _ = video_io.read_video(file)
   last = video_io.square_crop_resize(decoded[-1], SIDE) @ np.array([0.299, 0.587, 0.114])
   assert np.abs(drawn[0, 0, 1, ..., 0] - last).max() <= 1
 
+  before = first.read_bytes()
+  predict.predict(workdir, None, options(input=str(file), num_frames=5, seed=1))
+  assert first.read_bytes() == before  # an earlier one stays
+  assert (tmp_path / "clip_predict_2.mp4").is_file()
+
   predict.interpolate(workdir, None, options(input=str(file), past=1, gap=3, trajectories=2))
   assert videos(workdir).shape == (1, 2, 5, SIDE, SIDE, 1)
-  assert (tmp_path / "clip_interpolate_1.mp4").is_file()
+  assert video_io.read_video(tmp_path / "clip_interpolate_1.mp4")[1] == 12.5
   with pytest.raises(checks.UserError, match=r"has 12 frames .* fewer than the 13"):
     predict._last_frames(lgcvd.Pipeline.from_workdir(workdir), file, 13)
 
@@ -177,7 +184,8 @@ def records() -> dict[str, dict]:
 def record(judge, records, workdir) -> dict:
   if not records:
     records["first"] = score_prediction.evaluate(workdir, None, "tiny")
-    assert judge == [3] * 5  # predicted, real (once for all), three trivial ones
+    assert judge == [3] * 5  # real (once for all), predicted, three trivial ones
+    assert not list((workdir / "evaluations").glob(".*"))  # the chunks
   return records["first"]
 
 
@@ -199,6 +207,7 @@ def test_scores_stand_beside_trivial_predictions(record, workdir) -> None:
   assert list(filled) == ["interpolated", "linear blend"]
   assert record["settings"]["steps"] == {"lgcvd": 2}
   assert record["protocol"] == dataclasses.asdict(TINY)
+  assert record["deviations"]["prediction"]["predicted"].keys() == {"psnr_best", "ssim_best"}
   sample = record["settings"]["sample"]
   assert (sample["past"], sample["num_frames"], sample["trajectories"]) == (2, 8, 2)
 
@@ -215,7 +224,8 @@ def test_every_figure_has_its_interval(record) -> None:
 
 def test_trivial_predictions_are_what_they_say(record, workdir) -> None:
   pipeline = lgcvd.Pipeline.from_workdir(workdir)
-  real = predict.held_out(pipeline, 10, 3)
+  real, rates = predict.held_out(pipeline, 10, 3)
+  assert rates.tolist() == [8.0] * 3  # digits have none of their own
   true = real[:, 2:].astype(float)
   rows = record["scores"]["prediction"]
   for name, drawn in (("black", np.zeros_like(true)), ("repeat last", real[:, 1:2])):
@@ -247,6 +257,47 @@ def test_no_evaluation_is_lost_and_an_equal_one_can_be_used_again(
   assert (folder / "tiny_curves_2.png").is_file()
 
 
+def test_a_killed_evaluation_goes_on_and_gives_the_same(judge, workdir, monkeypatch) -> None:
+  """Of 12 trajectories in two chunks of 8 devices, the first is not drawn again."""
+  protocol = dataclasses.replace(TINY, name="killed", trajectories=4)
+  begun = []
+  original = lgcvd.Pipeline.predict_chunks
+
+  def killed(self, frames, num_frames, trajectories, seed, begin=0):
+    begun.append(begin)
+    for chunk in original(self, frames, num_frames, trajectories, seed, begin):
+      yield chunk
+      if len(begun) == 1:
+        raise KeyboardInterrupt
+
+  monkeypatch.setattr(lgcvd.Pipeline, "predict_chunks", killed)
+  with pytest.raises(KeyboardInterrupt):
+    score_prediction.evaluate(workdir, None, protocol)
+  (unfinished,) = (workdir / "evaluations").glob(".killed.*")
+  assert [file.name for file in unfinished.iterdir()] == ["00000000.npz"]
+  found = score_prediction.evaluate(workdir, None, protocol)
+  assert begun == [0, 8] and not unfinished.exists()
+  pipeline = lgcvd.Pipeline.from_workdir(workdir)
+  real, _ = predict.held_out(pipeline, 10, 3)
+  drawn = pipeline.predict(real[:, :2], 8, 4).videos
+  frames = prediction.frame_scores(drawn, real, protocol)
+  scores = prediction.trajectory_scores(frames, drawn, real, protocol)
+  row = found["scores"]["prediction"]["predicted"]
+  for name, value in prediction.summary(scores, protocol).items():
+    assert row[name] == pytest.approx(value, rel=1e-9)
+
+
+def test_an_interpolation_alone(judge, workdir) -> None:
+  only = dataclasses.replace(
+    TINY, name="filled", past=1, num_frames=7, first_scored=1, tasks=("interpolation",)
+  )
+  found = score_prediction.evaluate(workdir, None, only)
+  assert list(found["scores"]) == ["interpolation"] and not judge
+  assert (workdir / "evaluations" / "filled.png").is_file()
+  assert not found["curves"] and not (workdir / "evaluations" / "filled_curves.png").exists()
+  assert "interpolation of 3 videos" in score_prediction.report(found)
+
+
 @pytest.mark.parametrize(
   ("changes", "message"),
   [
@@ -260,7 +311,7 @@ def test_a_protocol_that_cannot_be_done(judge, monkeypatch, workdir, changes, me
   require(lpips_weights.WEIGHTS["alex"])
   protocol = dataclasses.replace(TINY, **changes)
   monkeypatch.setattr(score_prediction, "PROTOCOLS", {"tiny": protocol})
-  monkeypatch.setattr(lgcvd.Pipeline, "predict", None)  # told before anything is drawn
+  monkeypatch.setattr(lgcvd.Pipeline, "predict_chunks", None)  # told before anything is drawn
   with pytest.raises(checks.UserError, match=message):
     score_prediction.evaluate(workdir, None, "tiny")
   with pytest.raises(checks.UserError, match=r"No protocol 'big'\. Choose one of: tiny"):
@@ -332,6 +383,7 @@ def test_mirrored_test_videos(judge, workdir) -> None:
     ({"tasks.per": "day"}, "Choose one of: sample, batch"),
     ({"sample.last_fragment": "pad"}, "config.sample: Unknown last_fragment"),
     ({"sample.encoder_weights": "best"}, "Choose one of: ema, raw"),
+    ({"sample.precision": "float16"}, "config.sample.precision is 'float16'"),
     (
       {"sample.sampler.num_steps": 1, "sample.sampler.grid": "spaced"},
       "config.sample: grid='spaced' needs 2 steps",

@@ -57,8 +57,7 @@ def test_a_table_is_whole_and_each_figure_of_ours_can_be_measured(name: str) -> 
       else:
         assert measure.protocol in GENERATED_VIDEOS
     else:
-      assert config.system == "lgcvd" and group in ("prediction", "interpolation")
-      assert measure.protocol in PROTOCOLS
+      assert config.system == "lgcvd" and group in PROTOCOLS[measure.protocol].tasks
 
 
 @pytest.mark.parametrize("name", ["lgcvd_1", "lgcvd_3"])
@@ -124,11 +123,12 @@ def evaluated(monkeypatch) -> list[tuple]:
     calls.append((workdir.name, config, protocol))
     if features is not None:  # what one run's sets gave is at hand for the next
       assert shared.setdefault(protocol.name, features) is features
-    row = {"fvd": 100.0 + len(calls), "psnr": 20.0}
+    row = {"fvd": 100.0 + len(calls), "psnr": 20.0, "lpips_best": 0.5}
     group = getattr(protocol, "drawn", "prediction")
     rows = row if group != "prediction" else {"predicted": row}
     ends = {"fvd": [99.0, 199.0]} if group != "prediction" else {"predicted": {}}
-    return {"scores": {group: rows}, "intervals": {group: ends}}
+    deviations = {"prediction": {"predicted": {"lpips_best": 0.031}}}
+    return {"scores": {group: rows}, "intervals": {group: ends}, "deviations": deviations}
 
   monkeypatch.setattr(score_clips, "evaluate", evaluate)
   monkeypatch.setattr(score_prediction, "evaluate", evaluate)
@@ -179,6 +179,41 @@ def test_a_figure_that_an_evaluation_left_out(evaluated, tmp_path) -> None:
   report = score_table.run("lgcvd_3", [make_run(tmp_path / "run", "lgcvd_bair")])
   row = line_of(report, "LGC-VD, 1/7/15")
   assert row[1:] == ["80.9", "101", "21.8", "left out", "0.891", "left out"]
+
+
+def test_a_deviation_stands_where_the_paper_prints_one(evaluated, tmp_path) -> None:
+  run = make_run(tmp_path / "run", "lgcvd_cityscapes")
+  row = line_of(score_table.run("lgcvd_1", [run]), "LGC-VD, 2/6/28")
+  assert row[3:5] == ["0.069 ± 0.03", "0.5 ± 0.031"]
+
+
+def test_a_released_checkpoint_is_scored_as_its_authors_draw(evaluated, tmp_path) -> None:
+  """Of the row's configuration only what the row is about is taken over."""
+  report = score_table.run("lgcvd_3", [make_run(tmp_path / "run", "lgcvd_bair:release")])
+  for _, config, _ in evaluated:
+    sample = config.sample
+    assert (sample.encoder_weights, sample.average_features) == ("raw", True)
+    assert (sample.given_frames, sample.last_fragment) == ("redrawn", "right_aligned")
+    assert sample.precision == "float32"
+  told = "sampled as the run says: last_fragment right_aligned, not truncate"
+  assert told in report and "encoder_weights raw, not ema" in report
+  same = score_table.load("lgcvd_bair")
+  assert score_table._own_sampling(same, same) == []
+  glober = make_run(tmp_path / "glober", CRA)
+  saved = score_table.load(CRA)
+  saved.sample.guidance_decoder = 2.0
+  write_config(glober, saved)
+  evaluated.clear()
+  score_table.run("glober_7", [glober])
+  assert {config.sample.guidance_decoder for _, config, _ in evaluated} == {2.0}
+  assert [config.sample.guidance_generator for _, config, _ in evaluated][-1] == 15.0
+
+
+def test_table_2_is_an_interpolation_and_nothing_else(evaluated, tmp_path) -> None:
+  table = TABLES["lgcvd_2"]
+  assert not any("10" in note and "mixes" in note for note in table.notes)
+  assert {m.protocol for m in measures("lgcvd_2")} == {"lgcvd_paper_bair_interpolation"}
+  assert any("average of the best metrics out of n" in note for note in table.notes)
 
 
 def test_smoke_takes_few_clips_of_smoke_runs(evaluated, tmp_path) -> None:

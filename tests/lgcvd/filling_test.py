@@ -59,14 +59,15 @@ def test_long_gaps_have_all_their_frames(pipe, gap: int) -> None:
 def test_fine_fragments_lie_between_coarse_frames(pipe, monkeypatch) -> None:
   """Their first and last frames are those the coarse one drew."""
   calls = []
-  original = Pipeline._draw_rows
+  original = Pipeline._drawn
 
-  def watched(self, frames, positions, total, rows, seed):
-    drawn = original(self, frames, positions, total, rows, seed)
-    calls.append((frames, positions, rows, drawn))
-    return drawn
+  def watched(self, frames, positions, of, total, rows, seed):
+    chunks = list(original(self, frames, positions, of, total, rows, seed))
+    drawn = np.concatenate([videos for _, videos in chunks])
+    calls.append((frames[of], positions[of], rows, drawn))
+    return chunks
 
-  monkeypatch.setattr(Pipeline, "_draw_rows", watched)
+  monkeypatch.setattr(Pipeline, "_drawn", watched)
   video = pipe.interpolate(*ends(1), 8).videos[0, 0]
   (_, positions, _, coarse), (given, fine_positions, rows, fine) = calls
   assert positions.tolist() == [[0, 3]] and fine_positions.tolist() == [[0, 3]] * 3
@@ -84,6 +85,9 @@ def test_a_filling_is_its_own(pipe) -> None:
   close(pipe.interpolate(*ends(2), 10, seed=3).videos, drawn[:2, :1])
   chunked = pipe.with_settings(videos_per_chunk=3)
   close(chunked.interpolate(*ends(), 10, trajectories=2, seed=3).videos, drawn)
+  rest = list(chunked.interpolate_chunks(*ends(), 10, trajectories=2, seed=3, begin=3))
+  assert [which.tolist() for which, _ in rest] == [[[1, 1], [2, 0], [2, 1]]]
+  close(rest[0][1], drawn.reshape(6, *drawn.shape[2:])[3:])
   other = pipe.interpolate(*ends(), 10, trajectories=2, seed=4).videos
   assert np.abs(other[:, :, 1:-1].astype(int) - drawn[:, :, 1:-1]).max() > 5
 

@@ -64,6 +64,38 @@ def test_a_trajectory_is_its_own(pipe, one_device, futures) -> None:
   assert np.abs(other[:, :, 2:].astype(int) - futures[:, :, 2:]).max() > 5
 
 
+def test_chunks_are_the_whole_and_what_was_drawn_before_is_left_out(one_device) -> None:
+  """Bit for bit: every chunk runs the same compiled function on the same rows."""
+  pipeline = one_device.with_settings(videos_per_chunk=4)
+  whole = pipeline.predict(given(), 12, trajectories=3, seed=3).videos
+  whole = whole.reshape(9, *whole.shape[2:])
+  for begin in (0, 4, 8, 9):
+    chunks = list(pipeline.predict_chunks(given(), 12, trajectories=3, seed=3, begin=begin))
+    assert [len(videos) for _, videos in chunks] == [4, 4, 1][begin // 4 :][: 9 - begin]
+    for at, (which, videos) in zip(range(begin, 9, 4), chunks):
+      expected = [divmod(row, 3) for row in range(at, min(at + 4, 9))]
+      assert which.tolist() == [list(row) for row in expected]
+      np.testing.assert_array_equal(videos, whole[at : at + 4])
+  past, future = given()[:, :1], given()[:, 1:]
+  filled = pipeline.interpolate(past, future, 4, trajectories=3, seed=3).videos
+  ((which, rest),) = pipeline.interpolate_chunks(past, future, 4, 3, seed=3, begin=8)
+  assert which.tolist() == [[2, 2]]
+  np.testing.assert_array_equal(rest[0], filled[2, 2])
+  with pytest.raises(ValueError, match="3 trajectories are no whole number of chunks of 4"):
+    list(pipeline.predict_chunks(given(), 12, trajectories=3, begin=3))
+
+
+def test_sampling_may_have_a_precision_of_its_own(one_device, monkeypatch) -> None:
+  built = []
+  monkeypatch.setattr(
+    pipeline_module, "build", lambda config: [built.append(config.precision), tiny.build(config)][1]
+  )
+  config = tiny.config()
+  config.precision = "bfloat16"
+  Pipeline(config, tiny.weights(), one_device.mesh).with_settings(precision="float32")
+  assert built == ["bfloat16", "float32"]
+
+
 def test_one_compilation_for_any_length_and_task(pipe, futures) -> None:
   pipe.predict(given(), 30)
   pipe.predict(given()[:, :1], 5)

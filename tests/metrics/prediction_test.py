@@ -15,7 +15,7 @@ P, HORIZON = 2, 4
 
 
 def protocol(**changes) -> Protocol:
-  return Protocol("test", "A test's.", num_frames=HORIZON, **changes)
+  return Protocol("test", "A test's.", num_frames=HORIZON, gap=HORIZON - 1, **changes)
 
 
 def videos(*lead: int, side: int = 16, channels: int = 3, seed: int = 0) -> np.ndarray:
@@ -40,6 +40,9 @@ def test_frames_and_trajectories_of_the_standard_protocol() -> None:
   assert summary["psnr_best"] == pytest.approx(scores["psnr"].max(1).mean())
   alone = {name: x[:, :1] for name, x in scores.items()}
   assert "psnr_best" not in prediction.summary(alone, protocol())
+  bests = prediction.bests(scores, protocol())
+  np.testing.assert_array_equal(bests["psnr_best"], scores["psnr"].max(1))
+  assert bests.keys() == {"psnr_best", "ssim_best"} and not prediction.bests(alone, protocol())
 
 
 def test_first_scored_leaves_drawn_frames_out() -> None:
@@ -165,7 +168,9 @@ def sets() -> tuple[np.ndarray, np.ndarray]:
 
 
 def fvd_of(drawn: np.ndarray, real: np.ndarray, of: Protocol) -> float:
-  return prediction.fvd(*prediction.fvd_features(drawn, real, of, features), of)
+  count = 1 if of.fvd_trajectories == "first" else drawn.shape[1]
+  fakes = [features(prediction.compared(drawn[:, j], real, of)) for j in range(count)]
+  return prediction.fvd(features(real), np.stack(fakes), of)
 
 
 def test_fvd_of_which_trajectories(sets) -> None:

@@ -21,6 +21,9 @@ from videodiff_jax.training import partitioning
 from videodiff_jax.training.pixels import to_float, to_uint8
 from videodiff_jax.training.workdir import load_state, read_config, with_settings
 
+# Of (which (b, 2), each trajectory's video and its number there; videos (b, f, h, w, c) uint8).
+Chunks = Iterator[tuple[np.ndarray, np.ndarray]]
+
 
 @dataclasses.dataclass(frozen=True)
 class Samples:
@@ -50,7 +53,9 @@ class Pipeline:
   def __init__(self, config: ml_collections.ConfigDict, weights: dict[str, Any], mesh: Mesh):
     """`weights` has the parameters as trained, 'raw', and their average, 'ema'."""
     self.config = ml_collections.FrozenConfigDict(config)
-    self.networks: Networks = build(config)
+    sampled = ml_collections.ConfigDict(self.config.to_dict())
+    sampled.precision = config.sample.precision or config.precision
+    self.networks: Networks = build(sampled)
     self.rollout: Rollout = make_rollout(config, self.networks)
     self.params = sampling_params(weights["raw"], weights["ema"], config.sample.encoder_weights)
     self.mesh = mesh
@@ -93,10 +98,35 @@ class Pipeline:
       trajectories: N, different futures of each video.
       seed: of every draw.
     """
+    chunks = self.predict_chunks(frames, num_frames, trajectories, seed)
+    return _gathered(chunks, len(frames), trajectories, np.arange(frames.shape[1]), seed)
+
+  def predict_chunks(
+    self,
+    frames: np.ndarray,
+    num_frames: int,
+    trajectories: int = 1,
+    seed: int = 0,
+    begin: int = 0,
+  ) -> Chunks:
+    """What `predict` draws, in chunks: memory does not grow with the number of trajectories.
+
+    Args:
+      frames: as of `predict`, like the next three.
+      num_frames: as there.
+      trajectories: as there.
+      seed: as there.
+      begin: trajectories, all videos' counted one after another, that were drawn before: a
+        multiple of a chunk's. The rest is as it would have been.
+
+    Yields:
+      ((b, 2): each trajectory's video and its number there; (b, f, h, w, c) uint8).
+    """
     self._check_length(num_frames)
     past = frames.shape[1]
     positions = given_positions(past, 0, self.networks.num_frames, self.networks.slots)
-    return self._draw(frames, positions, past + num_frames, trajectories, seed)
+    rows = _rows(len(frames), trajectories)
+    return self._chunks(frames, positions, past + num_frames, rows, seed, begin)
 
   def stream(self, frames: np.ndarray, num_frames: int, seed: int = 0) -> Iterator[np.ndarray]:
     """`predict` for one future a video, yielding frames (n, m, h, w, c) as they are final.
@@ -129,55 +159,79 @@ class Pipeline:
     Raises:
       ValueError: a longer gap than the configuration trained strides for; names the longest.
     """
+    chunks = self.interpolate_chunks(past, future, gap, trajectories, seed)
+    p, q = past.shape[1], future.shape[1]
+    positions = np.array([*range(p), *range(p + gap, p + gap + q)])
+    return _gathered(chunks, len(past), trajectories, positions, seed)
+
+  def interpolate_chunks(
+    self,
+    past: np.ndarray,
+    future: np.ndarray,
+    gap: int,
+    trajectories: int = 1,
+    seed: int = 0,
+    begin: int = 0,
+  ) -> Chunks:
+    """What `interpolate` draws, as `predict_chunks` gives it."""
     self._check_length(gap)
     self._check_frames(past)
     self._check_frames(future)
     p, q = past.shape[1], future.shape[1]
     num_frames, slots = self.networks.num_frames, self.networks.slots
-    total = p + gap + q
+    total, rows = p + gap + q, _rows(len(past), trajectories)
     if p and q and p + q <= slots and total > num_frames:
-      videos = self._fill(past[:, -1], future[:, 0], gap, trajectories, seed)
-      before, after = (
-        np.repeat(frames[:, None], trajectories, axis=1) for frames in (past[:, :-1], future[:, 1:])
-      )
-      videos = np.concatenate([before, videos, after], axis=2)
-      return Samples(videos, np.array([*range(p), *range(p + gap, total)]), seed)
+      gaps.plan(gap, num_frames, strides(self.config))  # told before anything is drawn
+      return self._fillings(past, future, gap, rows, seed, begin)
     positions = given_positions(p, q, num_frames, slots, gap)
     frames = np.concatenate([past, future], axis=1)
-    drawn = self._draw(frames, positions, num_frames, trajectories, seed)
-    return dataclasses.replace(drawn, videos=drawn.videos[:, :, :total])
+    chunks = self._chunks(frames, positions, num_frames, rows, seed, begin)
+    return ((chunk, videos[:, :total]) for chunk, videos in chunks)
+
+  def _fillings(
+    self, past: np.ndarray, future: np.ndarray, gap: int, rows: np.ndarray, seed: int, begin: int
+  ) -> Chunks:
+    """`interpolate_chunks` of a gap that one fragment cannot hold."""
+    size = self.chunk_size(len(rows))
+    for at in range(begin, len(rows), size):
+      chunk = rows[np.minimum(np.arange(at, at + size), len(rows) - 1)]
+      before, after = past[chunk[:, 0]], future[chunk[:, 0]]
+      filled = self._fill(before[:, -1], after[:, 0], gap, chunk, seed)
+      videos = np.concatenate([before[:, :-1], filled, after[:, 1:]], axis=1)
+      count = min(size, len(rows) - at)
+      yield chunk[:count], videos[:count]
 
   def _fill(
-    self, first: np.ndarray, last: np.ndarray, gap: int, trajectories: int, seed: int
+    self, first: np.ndarray, last: np.ndarray, gap: int, rows: np.ndarray, seed: int
   ) -> np.ndarray:
-    """Videos (n, N, gap + 2, h, w, c) between two frames (n, h, w, c), by `gaps.plan`.
+    """Videos (r, gap + 2, h, w, c) between two frames (r, h, w, c), by `gaps.plan`.
 
     Each fragment draws noise of its own: fold_in of its trajectory's key and its number.
     """
     num_frames, slots = self.networks.num_frames, self.networks.slots
-    levels = gaps.plan(gap, num_frames, strides(self.config))
-    rows, done = _rows(len(first), trajectories), 0
-    video = np.zeros((len(rows), gap + 2, *self.networks.frame_shape), np.uint8)
-    video[:, 0], video[:, -1] = first[rows[:, 0]], last[rows[:, 0]]
-    for level in levels:
+    video, done = np.zeros((len(rows), gap + 2, *self.networks.frame_shape), np.uint8), 0
+    video[:, 0], video[:, -1] = first, last
+    for level in gaps.plan(gap, num_frames, strides(self.config)):
       m = len(level)
       ends = video[:, [(places[0], places[-1]) for places in level]]
       positions = [given_positions(1, 1, num_frames, slots, len(places) - 2) for places in level]
       numbers = np.tile(np.arange(done, done + m), len(rows))
-      drawn = self._draw_rows(
+      chunks = self._drawn(
         self._in_slots(ends.reshape(-1, 2, *self.networks.frame_shape)),
         np.tile(positions, (len(rows), 1)),
+        np.arange(len(numbers)),
         num_frames,
         np.column_stack([np.repeat(rows, m, axis=0), numbers]),
         seed,
       )
+      drawn = np.concatenate([videos for _, videos in chunks])
       drawn = drawn.reshape(len(rows), m, num_frames, *self.networks.frame_shape)
       # The ends of the first fragment are as the rollout leaves given frames.
       new = slice(1, -1) if done else slice(None)
       for i, places in enumerate(level):
         video[:, list(places[new])] = drawn[:, i, : len(places)][:, new]
       done += m
-    return video.reshape(len(first), trajectories, *video.shape[1:])
+    return video
 
   def infill(
     self, frames: np.ndarray, positions: Sequence[int], trajectories: int = 1, seed: int = 0
@@ -204,15 +258,18 @@ class Pipeline:
     if len({*positions}) < len(positions) or not all(0 <= at < num_frames for at in positions):
       told = ", ".join(map(str, positions))
       raise ValueError(f"Positions are different ones from 0 to {num_frames - 1}, not {told}.")
-    positions += (EMPTY,) * (slots - len(positions))
-    return self._draw(frames, positions, num_frames, trajectories, seed)
+    filled = positions + (EMPTY,) * (slots - len(positions))
+    rows = _rows(len(frames), trajectories)
+    chunks = self._chunks(frames, filled, num_frames, rows, seed)
+    return _gathered(chunks, len(frames), trajectories, np.array(positions, np.int64), seed)
 
   def generate(self, num_frames: int, num_videos: int = 1, seed: int = 0) -> Samples:
     """New videos from nothing."""
     self._check_length(num_frames)
+    slots = self.networks.slots
     nothing = np.zeros((num_videos, 0, *self.networks.frame_shape), np.uint8)
-    positions = (EMPTY,) * self.networks.slots
-    return self._draw(nothing, positions, num_frames, 1, seed)
+    chunks = self._chunks(nothing, (EMPTY,) * slots, num_frames, _rows(num_videos, 1), seed)
+    return _gathered(chunks, num_videos, 1, np.array([], np.int64), seed)
 
   def _check_length(self, num_frames: int) -> None:
     if num_frames < 1:
@@ -232,34 +289,48 @@ class Pipeline:
     empty = self.networks.slots - frames.shape[1]
     return np.pad(frames, ((0, 0), (0, empty), (0, 0), (0, 0), (0, 0)))
 
-  def _draw(
+  def chunk_size(self, count: int) -> int:
+    """Of `count` trajectories in all: `config.sample.videos_per_chunk`, as devices divide it."""
+    devices = self.mesh.devices.size
+    return -(-min(self.config.sample.videos_per_chunk, count) // devices) * devices
+
+  def _chunks(
     self,
     frames: np.ndarray,
     positions: tuple[int, ...],
     total: int,
-    trajectories: int,
+    rows: np.ndarray,
     seed: int,
-  ) -> Samples:
-    """All trajectories of all videos, which have the same positions."""
-    n, rows = len(frames), _rows(len(frames), trajectories)
-    slots = self._in_slots(frames)[rows[:, 0]]
-    videos = self._draw_rows(slots, np.tile(positions, (len(rows), 1)), total, rows, seed)
-    given = np.array([at for at in positions if at != EMPTY], np.int64)
-    return Samples(videos.reshape(n, trajectories, *videos.shape[1:]), given, seed)
+    begin: int = 0,
+  ) -> Chunks:
+    """The trajectories `rows` (r, 2) of videos whose given frames have the same positions."""
+    slots, positions = self._in_slots(frames), np.tile(positions, (len(frames), 1))
+    return self._drawn(slots, positions, rows[:, 0], total, rows, seed, begin)
 
-  def _draw_rows(
-    self, frames: np.ndarray, positions: np.ndarray, total: int, rows: np.ndarray, seed: int
-  ) -> np.ndarray:
-    """(r, total, h, w, c), in chunks of `config.sample.videos_per_chunk`; as `_stream`."""
-    count, devices = len(rows), self.mesh.devices.size
-    size = -(-min(self.config.sample.videos_per_chunk, count) // devices) * devices
-    drawn = []
-    for begin in tqdm.trange(0, count, size, desc="videos", disable=None):
+  def _drawn(
+    self,
+    frames: np.ndarray,
+    positions: np.ndarray,
+    of: np.ndarray,
+    total: int,
+    rows: np.ndarray,
+    seed: int,
+    begin: int = 0,
+  ) -> Chunks:
+    """Chunks of videos of `total` frames; arguments as of `_stream`, but `of`.
+
+    Row r begins with frames[of[r]] at positions[of[r]].
+    """
+    count = len(rows)
+    size = self.chunk_size(count)
+    if begin % size and begin < count:
+      raise ValueError(f"{begin} trajectories are no whole number of chunks of {size}.")
+    for at in tqdm.trange(begin, count, size, desc="videos", disable=None):
       # The last chunk repeats the last row, so that all are one compiled shape.
-      chunk = np.minimum(np.arange(begin, begin + size), count - 1)
-      stream = self._stream(frames[chunk], positions[chunk], total, rows[chunk], seed)
-      drawn.append(np.concatenate(list(stream), axis=1))
-    return np.concatenate(drawn)[:count]
+      chunk = np.minimum(np.arange(at, at + size), count - 1)
+      given = frames[of[chunk]], positions[of[chunk]]
+      videos = np.concatenate(list(self._stream(*given, total, rows[chunk], seed)), axis=1)
+      yield rows[at : at + size], videos[: count - at]
 
   def _stream(
     self, frames: np.ndarray, positions: np.ndarray, total: int, rows: np.ndarray, seed: int
@@ -301,6 +372,19 @@ class Pipeline:
       return to_float(frames), keys
 
     return prepare
+
+
+def _gathered(
+  chunks: Chunks, num_videos: int, trajectories: int, positions: np.ndarray, seed: int
+) -> Samples:
+  """All that the chunks hold, as one array."""
+  videos, done = np.empty(0, np.uint8), 0
+  for _, drawn in chunks:
+    if not done:
+      videos = np.empty((num_videos * trajectories, *drawn.shape[1:]), np.uint8)
+    videos[done : done + len(drawn)] = drawn
+    done += len(drawn)
+  return Samples(videos.reshape(num_videos, trajectories, *videos.shape[1:]), positions, seed)
 
 
 def _rows(num_videos: int, trajectories: int) -> np.ndarray:

@@ -91,12 +91,18 @@ def trajectory_scores(
 def summary(scores: Scores, protocol: Protocol) -> dict[str, float]:
   """Means over all trajectories and, where a video has several, '<name>_best' ones."""
   means = {name: float(values.mean()) for name, values in scores.items()}
-  several = next(iter(scores.values())).shape[1] > 1
-  for name in ("psnr", "ssim", "lpips"):
-    if several and name in scores:
-      chosen = best(scores[name], protocol, lower=name == "lpips")
-      means[f"{name}_best"] = float(chosen.mean())
-  return means
+  return means | {name: float(values.mean()) for name, values in bests(scores, protocol).items()}
+
+
+def bests(scores: Scores, protocol: Protocol) -> Scores:
+  """'<name>_best' -> `best` of PSNR, SSIM and LPIPS, where a video has several trajectories."""
+  if next(iter(scores.values())).shape[1] == 1:
+    return {}
+  return {
+    f"{name}_best": best(scores[name], protocol, lower=name == "lpips")
+    for name in ("psnr", "ssim", "lpips")
+    if name in scores
+  }
 
 
 def best(values: np.ndarray, protocol: Protocol, lower: bool) -> np.ndarray:
@@ -124,42 +130,19 @@ def best(values: np.ndarray, protocol: Protocol, lower: bool) -> np.ndarray:
   return np.concatenate([files[:1], groups])
 
 
-def fvd_features(
-  drawn: np.ndarray,
-  real: np.ndarray,
-  protocol: Protocol,
-  features: Callable[[np.ndarray], np.ndarray],
-) -> tuple[np.ndarray, np.ndarray]:
-  """What `fvd` compares.
-
-  Args:
-    drawn: (n, N, f, h, w, c) uint8, whole videos.
-    real: (n, f, h, w, c) uint8.
-    protocol: says which of the drawn ones, and of which frames.
-    features: uint8 (m, f, h, w, c) -> (m, d), `i3d.features`.
-
-  Returns:
-    (n, d) of the real videos, (T, n, d) of the drawn ones, T the trajectories that count.
-  """
-  if protocol.fvd_trajectories == "first":
-    drawn = drawn[:, :1]
-  # A trajectory's number at a time: the sets need not be in memory as one.
-  fakes = []
-  for j in range(drawn.shape[1]):
-    videos = drawn[:, j]
-    if protocol.fvd_given == "true":
-      given = real[:, : protocol.past]
-      videos = np.concatenate([given, videos[:, protocol.past :]], axis=1)
-    fakes.append(features(videos))
-  return features(real), np.stack(fakes)
+def compared(drawn: np.ndarray, real: np.ndarray, protocol: Protocol) -> np.ndarray:
+  """The clips that FVD sees of drawn videos: (n, f, h, w, c) uint8, and so are both arguments."""
+  if protocol.fvd_given == "drawn":
+    return drawn
+  return np.concatenate([real[:, : protocol.past], drawn[:, protocol.past :]], axis=1)
 
 
 def fvd(reals: np.ndarray, fakes: np.ndarray, protocol: Protocol) -> float:
   """Frechet video distance of drawn videos to the real ones they were drawn from.
 
   Args:
-    reals: (n, d), of `fvd_features`.
-    fakes: (T, n, d), as well.
+    reals: (n, d), features of the real videos.
+    fakes: (T, n, d), of the drawn ones as `compared`, T the trajectories that count.
     protocol: says whether trajectories are pooled.
   """
   if protocol.fvd_trajectories == "each":

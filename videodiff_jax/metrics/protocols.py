@@ -10,6 +10,7 @@ import types
 PSNR = ("frames", "video")
 BEST = ("video", "released_groups")
 CHOICES = ("random", "spaced")
+TASKS = ("prediction", "interpolation")
 FVD_GIVEN = ("true", "drawn")
 FVD_TRAJECTORIES = ("first", "all", "each")
 
@@ -53,7 +54,8 @@ class Protocol:
     fvd_repeat_real: the real videos stand in their set once for each trajectory.
     i3d_resize: of frames to 224, bilinear without antialiasing: 'torch' or 'tf1', see
       `clip_features.resize_matrix`; then a centre crop.
-    gap: interpolation is scored too, of so many frames between one given on either side.
+    gap: frames that an interpolation draws between one given on either side.
+    tasks: what is scored, of `TASKS`; an interpolation is of the videos' first gap + 2 frames.
   """
 
   name: str
@@ -82,6 +84,7 @@ class Protocol:
   i3d_resize: str = "torch"
   gap: int = 6
   choice: str = "random"
+  tasks: tuple[str, ...] = TASKS
 
   def __post_init__(self) -> None:
     for what, choices in (
@@ -96,6 +99,16 @@ class Protocol:
           f"Protocol {self.name!r}: unknown {what} {getattr(self, what)!r}. Choose one of: "
           f"{', '.join(choices)}."
         )
+    if not self.tasks or not {*self.tasks} <= {*TASKS}:
+      raise ValueError(
+        f"Protocol {self.name!r}: tasks {', '.join(self.tasks) or 'none'}. Choose of: "
+        f"{', '.join(TASKS)}."
+      )
+    if "interpolation" in self.tasks and self.gap + 2 > self.video_frames:
+      raise ValueError(
+        f"Protocol {self.name!r}: a gap of {self.gap} frames and one on either side do not fit in "
+        f"videos of {self.video_frames}."
+      )
     if not self.past <= self.first_scored < self.past + self.num_frames:
       raise ValueError(
         f"Protocol {self.name!r}: the first scored frame ({self.first_scored}) is none of the "
@@ -122,6 +135,7 @@ _LGCVD = Protocol(
   "them (with the configurations' :release); real videos are repeated once for each fake one. "
   "Differs from the release: frames are rounded to 8 bits before they are scored, and videos "
   "are drawn from this project's seeds.",
+  tasks=("prediction",),
   flip=True,
   trajectories=100,
   sampler="ddpm",
@@ -138,8 +152,11 @@ _MCVD = Protocol(
   name="mcvd_bair",
   about="MCVD's runner (451da2e) for p=2, n=28 on BAIR: 10 trajectories a video, grey SSIM, "
   "LPIPS at 128 pixels, the best of each video, and the FVD of each trajectory's set against "
-  "the same 256 real videos, averaged (its issue 25). Differs from it: PSNR is of frames "
-  "rounded to 8 bits.",
+  "the same 256 real videos, averaged (its issue 25). Differs from it: all figures are of drawn "
+  "frames rounded to 8 bits and true ones as they are stored, where MCVD takes PSNR and FVD from "
+  "floats, and SSIM and LPIPS from frames truncated to 8 bits, drawn and true alike, so that 63 "
+  "of the 256 levels of its true frames are one lower; videos are drawn from this project's "
+  "seeds.",
   trajectories=10,
   sampler="ddpm",
   sampler_steps=100,
@@ -170,7 +187,8 @@ _PROTOCOLS = (
     _LGCVD,
     name="lgcvd_paper_cityscapes",
     about="lgcvd_paper_bair, faults and differences included, of 256 random ones of Cityscapes' "
-    "1525 test videos: p=2, n=28 of Tables 1 and 5.",
+    "1525 test videos: p=2, n=28 of Tables 1 and 5. The release's true frames are lossless: "
+    "prepare the data set with --codec=png.",
   ),
   dataclasses.replace(
     _LGCVD,
@@ -193,11 +211,42 @@ _PROTOCOLS = (
     past=1,
     num_frames=15,
   ),
+  Protocol(
+    name="lgcvd_paper_bair_interpolation",
+    about="Table 2 of LGC-VD, as its caption says: for each test video the best of 100 fillings of "
+    "6 frames between two, and the mean of these. The release has no code for it that runs: which "
+    "8 frames of a video (here a random place), PSNR and SSIM (here as in lgcvd_paper_bair) are "
+    "not said. LPIPS sees [-1, 1].",
+    past=1,
+    num_frames=7,
+    first_scored=1,
+    trajectories=100,
+    sampler="ddpm",
+    sampler_steps=100,
+    ssim_window="uniform",
+    tasks=("interpolation",),
+  ),
   _MCVD,
   dataclasses.replace(
     _MCVD,
+    name="mcvd_bair_n14",
+    about="mcvd_bair, differences included, with n=14 (Table 3 of LGC-VD).",
+    num_frames=14,
+  ),
+  dataclasses.replace(
+    _MCVD,
+    name="mcvd_bair_p1_n15",
+    about="mcvd_bair, differences included, with p=1 and n=15 (Table 3 of LGC-VD). Image metrics "
+    "see all 15 predicted frames.",
+    past=1,
+    num_frames=15,
+    first_scored=1,
+  ),
+  dataclasses.replace(
+    _MCVD,
     name="mcvd_cityscapes",
-    about="mcvd_bair on Cityscapes: 256 test videos spaced evenly over all of them.",
+    about="mcvd_bair, differences included, on Cityscapes: 256 test videos spaced evenly over all "
+    "of them. MCVD's true frames are lossless: prepare the data set with --codec=png.",
     choice="spaced",
   ),
 )

@@ -74,6 +74,7 @@ ADDED: dict[str, tuple[tuple[str, dict[str, Any]], ...]] = {
       "Adam had torch's moments.",
       {f"train.lgcvd.optimizer.{key}": value for key, value in _MOMENTS.items()},
     ),
+    ("Sampling had the precision of training.", {"sample.precision": ""}),
   ),
 }
 
