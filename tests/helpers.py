@@ -1,12 +1,28 @@
-"""Cheap parameters for tests: compiling an initialiser costs more than the test itself."""
+"""Cheap parameters for tests (an initialiser costs more to compile than a test); setup.py read."""
 
+import pathlib
+import runpy
+import sys
+import types
 from typing import Any
+from unittest import mock
 
 import jax
 import numpy as np
 
 from videodiff_jax.training.stage import Stage
 from videodiff_jax.training.state import TrainState
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+
+def setup_arguments() -> dict[str, Any]:
+  """What setup.py gives to `setuptools.setup`."""
+  given: dict[str, Any] = {}
+  setuptools = types.SimpleNamespace(setup=given.update, find_packages=lambda **_: [])
+  with mock.patch.dict(sys.modules, setuptools=setuptools):
+    runpy.run_path(str(ROOT / "setup.py"))
+  return given
 
 
 def fill(shapes: Any, seed: int = 0, scale: float = 0.05) -> Any:

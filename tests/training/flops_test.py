@@ -1,5 +1,7 @@
 """Counting operations."""
 
+import types
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -54,3 +56,19 @@ def test_the_dearer_branch_counts() -> None:
 
 def test_a_cpu_has_no_known_peak() -> None:
   assert flops.peak_flops(jax.devices("cpu")[0]) is None
+
+
+@pytest.mark.parametrize(
+  ("kind", "peak"),
+  [
+    ("NVIDIA H100 80GB HBM3", 989e12),
+    ("NVIDIA B200", 2250e12),
+    ("NVIDIA GB200", 2500e12),
+    ("TPU v5 lite", 197e12),
+    ("TPU v5p", 459e12),
+    ("TPU v6 lite", 918e12),
+    ("TPU7x", 1153.5e12),
+  ],
+)
+def test_peaks_of_accelerators(kind: str, peak: float) -> None:
+  assert flops.peak_flops(types.SimpleNamespace(device_kind=kind)) == peak

@@ -15,12 +15,15 @@ PEAKS = {
   "NVIDIA A100": 312e12,
   "NVIDIA H100": 989e12,
   "NVIDIA H200": 989e12,
+  "NVIDIA B200": 2250e12,
+  "NVIDIA GB200": 2500e12,
   "TPU v4": 275e12,
   "TPU v5 lite": 197e12,
   "TPU v5e": 197e12,
   "TPU v5p": 459e12,
   "TPU v5": 459e12,
   "TPU v6": 918e12,
+  "TPU7x": 1153.5e12,  # a device is half a chip
 }
 
 
