@@ -32,7 +32,7 @@ _PARITY = [
   "diffusers>=0.36,<0.43",
   "scikit-image>=0.24,<0.27",
   "torch==2.13.0",
-  "transformers>=5,<6",
+  "transformers>=5.3,<6",
 ]
 
 setup(
