@@ -35,6 +35,7 @@ def base() -> ConfigDict:
   text.source = "prompt"  # of a video: "prompt", "captions" of the store, or its "class_names"
   text.prompt = ""  # the same for every video, with source "prompt"
   text.encoder = "none"  # "clip" (Sec. 3.1), "minilm"; "none": the prompt's tokens are learned
+  text.tells_sides = True  # captions may say left or right: no clip is mirrored then; ours
   text.length = 77  # tokens (CLIP's; release: 64 in the decoder where they are learned)
   text.vocabulary = ""  # of "clip", see inputs/tokenizer.py; "": beside the weights, or installed
 
@@ -56,7 +57,7 @@ def base() -> ConfigDict:
   data.num_keyframes = 4  # K: indices 0, 5, 10, 15 (Sec. 4.1; release: K = 8, 0, 2, ..., 14)
   data.num_targets = 2  # frames synthesised a clip and step, i < j strictly (Sec. 3.1)
   data.frame_time = "index / F"  # tau (paper, release); or "index / (F - 1)" (ours)
-  data.flip = True  # mirror a whole clip with p = 0.5 (release)
+  data.flip = True  # mirror a whole clip with p = 0.5 (release); see text.tells_sides
   data.sampling = "video"  # an item is a video; "clip": every start is an item
   data.threads = 16  # that read and decode
   # Read where --mode=cache made it before a stage began; "required": now, or stop; "none": never.
@@ -162,16 +163,21 @@ def base() -> ConfigDict:
   config.train.kl_vae = stage(steps=200_000, batch_size=12 * 8, learning_rate=4.32e-4, ema=0.999)
   config.train.kl_vae.optimizer.update(b1=0.5, b2=0.9, weight_decay=0.0, clip_norm=0.0)
   config.train.autoencoder = stage(steps=40_000, batch_size=32 * 8, learning_rate=1e-4)
-  config.train.generator = stage(steps=100_000, batch_size=32 * 8, learning_rate=5e-5)
-  config.train.generator.draws_per_clip = 1  # timesteps and noises drawn for each encoded clip
+  # Sec. 4.1: 32 a GPU. The frozen encoders cost 2.3 times the DiT's step a clip, so each clip is
+  # encoded for four draws of v, timestep and noise: 8 clips a GPU (ours). With a cache of global
+  # features (--mode=cache) nothing is encoded: 32 * 8 clips and 1 draw.
+  config.train.generator = stage(steps=100_000, batch_size=8 * 8, learning_rate=5e-5)
+  config.train.generator.draws_per_clip = 4
 
   config.sample = sample = ConfigDict()
   sample.num_videos = 16
   sample.decoder = sampler(50)  # Sec. 4.1: DDIM
   sample.generator = sampler(50)  # Sec. 4.1
-  sample.guidance_decoder = 3.0  # s; a scale of 3 in Sec. 4.1, read as s
+  sample.guidance_decoder = 3.0  # s of the decoder; a scale of 3 in Sec. 4.1, read as s
   sample.guidance_generator = 9.0  # s (Sec. 4.1); counts with a condition alone
-  sample.guidance_form = "single"  # of the decoder; "ddim_v2", "ddim_v1" (release): two scales
+  # What the decoder's guidance compares with: no text (Appendix E: a scale for class conditions);
+  # "single": neither text nor video (March 2023); "ddim_v2", "ddim_v1" (release): two scales.
+  sample.guidance_form = "text"
   sample.guidance_video = 1.5  # with two scales (release)
   sample.guidance_text = 1.5
   sample.noise = "individual"  # starting noise of a clip's frames (Sec. 2); "shared", "mixed"

@@ -39,7 +39,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
   config.train.autoencoder = common.stage(20_000, 64, 4e-4, ema=0.999)
   config.train.generator = common.stage(20_000, 128, 3e-4, ema=0.999)
   config.train.generator.draws_per_clip = 2
-  config.sample.guidance_decoder = 1.0
+  config.sample.update(guidance_decoder=1.0, guidance_form="single")  # there is no text
   config.sample.noise = "shared"
   config.evaluate.update(num_real=96, num_fake=48)
   return common.finish(config, arg, {"kl_f8": _kl_f8})

@@ -59,6 +59,15 @@ def check(config: ml_collections.ConfigDict) -> None:
   choice("loss.kl_vae.reconstruction", loss.kl_vae.reconstruction, frame_stage.RECONSTRUCTIONS)
   choice("sample.noise", config.sample.noise, noise.SHARINGS)
   choice("sample.guidance_form", config.sample.guidance_form, guidance.FORMS)
+  if (
+    config.condition == "none"
+    and config.sample.guidance_form == "text"
+    and config.sample.guidance_decoder != 1.0
+  ):
+    raise UserError(
+      "config.sample.guidance_form = 'text' guides by the condition, and config.condition is "
+      "'none'. Choose 'single', or config.sample.guidance_decoder = 1.0 (unguided)."
+    )
   choice("model.unet.text_attention", model.unet.text_attention, attention.TEXT_ATTENTIONS)
   if config.condition == "class" and data.num_classes < 1:
     raise UserError("config.condition is 'class', but config.data.num_classes is 0.")

@@ -66,7 +66,14 @@ class Table:
 _FVD16 = "styleganv_fvd2048_16f"
 _FVD128 = "styleganv_fvd2048_128f"
 _GUIDANCE = (
-  "mu is read as s of e = e_u + s (e_c - e_u): mu = 0 is the unconditional branch, 1 is unguided."
+  "mu is read as s of e = e_u + s (e_c - e_u), as in the release: mu = 0 is the generator without "
+  "a condition, 1 is unguided."
+)
+_DECODER_GUIDANCE = (
+  "mu is read as s of e(v, null) + s (e(v, c) - e(v, null)), the form 'text': Appendix E speaks of "
+  "class conditions, and mu = 0 then decodes v without the class. In the release's forms it would "
+  "be without v, too, and unrelated frames do not reach 211.4. The other reading that agrees with "
+  "211.4 is e_c + mu (e_c - e_u), mu = 0 unguided; then 6, 3 and 9 of Sec. 4.1 are s = 7, 4 and 10."
 )
 _GIVEN = (
   "The paper starts from pretrained KL-VAE, UNet and CLIP weights: config.init.kl_vae, .unet and "
@@ -225,7 +232,7 @@ _GLOBER = {
       for s, figure in zip(_SCALES, _TABLE_6)
     ),
     (
-      _GUIDANCE,
+      _DECODER_GUIDANCE,
       "The best figure, 106.7, is Table 3's 'w/o CRA': this table is of the autoencoder without "
       "the CRA loss.",
       _GIVEN,

@@ -53,6 +53,11 @@ def check(config: ml_collections.ConfigDict) -> None:
       f"config.text.source is {source!r}, which needs a text encoder: give "
       "--config.text.encoder=minilm, or clip with --config.init.text_encoder=PATH."
     )
+  if source == "captions" and config.text.tells_sides and config.data.flip:
+    raise UserError(
+      "Mirrored clips would contradict captions that say left or right: give "
+      "--config.data.flip=False, or --config.text.tells_sides=False if no caption does."
+    )
   widths = (config.model.unet.context_dim, config.model.dit.context_dim)
   if encoder != "none" and len(set(widths)) > 1:
     raise UserError(

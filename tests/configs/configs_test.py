@@ -81,7 +81,7 @@ def test_generator(name: str, width: int, depth: int, num_steps: int, rate: floa
   config = load(name)
   dit, train = config.model.dit, config.train.generator
   assert (dit.width, dit.depth, dit.num_heads, dit.patch_size) == (width, depth, 16, 1)
-  assert (train.batch_size, train.steps) == (32 * GPUS, num_steps)
+  assert (train.batch_size * train.draws_per_clip, train.steps) == (32 * GPUS, num_steps)
   assert train.optimizer.learning_rate == rate
 
 

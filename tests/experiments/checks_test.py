@@ -40,6 +40,10 @@ def changed(**keys: Any) -> ConfigDict:
     ({"loss__cra__real": "all"}, "Choose one of: frames, reconstructions"),
     ({"loss__cra__loss": "wgan"}, "config.loss.cra.loss is 'wgan'. Choose one of: hinge, log"),
     ({"loss__kl_vae__reconstruction": "l3"}, "Choose one of: l1, l2"),
+    (
+      {"condition": "none", "sample__guidance_form": "text", "sample__guidance_decoder": 3.0},
+      "config.condition is 'none'. Choose 'single'",
+    ),
     ({"sample__noise": "none"}, "Choose one of: individual, shared, mixed"),
     ({"train__kl_vae__optimizer__decay": "linear"}, "Choose one of: constant, cosine"),
     ({"stages": ("kl_vae", "dit")}, "Choose one of: kl_vae, autoencoder, generator"),

@@ -96,8 +96,11 @@ def test_the_paper_read_as_its_tables_agree_with_each_other() -> None:
 
 
 def test_what_is_lost_or_read_is_told() -> None:
-  for name in ("glober_6", "glober_7"):
-    assert any("mu = 0 is the unconditional branch" in note for note in TABLES[name].notes)
+  # Table 6's mu = 0 is no clip of unrelated frames: the text alone is dropped.
+  assert any("mu = 0 then decodes v without the class" in n for n in TABLES["glober_6"].notes)
+  sweep = TABLES["glober_6"].rows
+  assert {score_table.load(r.ours[0].config).sample.guidance_form for r in sweep} == {"text"}
+  assert any("mu = 0 is the generator without" in note for note in TABLES["glober_7"].notes)
   assert any("partly lost" in note for note in TABLES["glober_4"].notes)
   assert any("mu = 12" in note for note in TABLES["glober_1d"].notes)
 

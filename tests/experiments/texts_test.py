@@ -210,6 +210,20 @@ def test_text_that_cannot_be_encoded(changes: dict, message: str) -> None:
     checks.check_config(wrong)
 
 
+def test_clips_are_not_mirrored_under_captions_that_may_say_left() -> None:
+  told = told_config()
+  checks.check_config(told)
+  told.data.flip = True
+  with pytest.raises(checks.UserError, match=r"flip=False, or --config\.text\.tells_sides=False"):
+    checks.check_config(told)
+  told.text.tells_sides = False
+  checks.check_config(told)
+  # One sentence for all videos says no side, and class names are not of one video.
+  for source in ("prompt", "class_names"):
+    told.text.update(source=source, prompt="A video", tells_sides=True)
+    checks.check_config(told)
+
+
 def test_a_workdir_that_lost_its_empty_prompt(config, tmp_path, monkeypatch) -> None:
   write_config(tmp_path, config)
   monkeypatch.setattr(pipeline_module, "load_ema", lambda _, __, stage, ___: ema()[stage.name])

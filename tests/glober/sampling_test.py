@@ -8,6 +8,7 @@ import pytest
 
 from tests.glober import tiny
 from videodiff_jax.glober import pipeline as pipeline_module
+from videodiff_jax.glober import sampling
 from videodiff_jax.glober.pipeline import Pipeline
 from videodiff_jax.training import partitioning
 
@@ -120,3 +121,34 @@ def test_everything_that_could_show_matters(pipe, scale, features, whole) -> Non
     unguided = pipe.with_settings(guidance_generator=1.0).generate(3, TIMES, LABELS, seed=5)
     guided = pipe.generate(3, TIMES, LABELS, seed=5)
     assert np.abs(unguided.global_features - guided.global_features).max() > 1e-2
+
+
+def test_guidance_by_text_never_drops_the_video(monkeypatch, features) -> None:
+  """e(v, null) + s (e(v, c) - e(v, null)): a single step to x_0 is linear in the prediction."""
+
+  def dropped(*_) -> None:
+    raise AssertionError("the null video was asked for")
+
+  monkeypatch.setattr(sampling, "null_video", dropped)
+  monkeypatch.setattr(sampling, "decode_frames", lambda kl_vae, params, statistics, z: z)
+  params, config = tiny.sampling_params(), tiny.config()
+  config.sample.decoder.num_steps = 1
+  keys, times = jax.random.split(jax.random.key(0), 2), np.float32([0.2, 0.7])
+  nothing = np.full(2, config.data.num_classes)
+
+  def latents(condition: np.ndarray, form: str, scale: float) -> np.ndarray:
+    config.sample.update(guidance_form=form, guidance_decoder=scale)
+
+    @jax.jit
+    def draw(v: jax.Array, c: jax.Array) -> jax.Array:
+      return sampling.draw_frames(config, tiny.networks(), params, v, times, c, keys)
+
+    return np.asarray(draw(features[:2], condition))
+
+  told, untold = (latents(c, "text", 1.0) for c in (LABELS[:2], nothing))
+  assert np.abs(told - untold).max() > 1e-2
+  expected = untold + GUIDED * (told - untold)
+  scale = np.abs(expected).max()
+  np.testing.assert_allclose(latents(LABELS[:2], "text", GUIDED), expected, atol=1e-4 * scale)
+  with pytest.raises(AssertionError, match="null video"):
+    latents(LABELS[:2], "single", GUIDED)

@@ -24,6 +24,7 @@ def config(encoder: str = "minilm", **loss: float) -> ml_collections.ConfigDict:
   told = tiny.config(**loss)
   told.condition = "text"
   told.text.update(source="captions", encoder=encoder, length=LENGTH)
+  told.data.flip = False
   told.model.unet.context_dim = told.model.dit.context_dim = WIDTH
   return told
 

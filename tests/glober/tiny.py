@@ -36,6 +36,7 @@ def config(**loss: Any) -> ml_collections.ConfigDict:
   model.latent_scale = 1.0
   tiny.loss.update(loss)
   tiny.loss.cra.start_step = 0
+  tiny.sample.guidance_form = "single"  # compares with the null video, too
   tiny.sample.guidance_decoder = tiny.sample.guidance_generator = 1.0
   tiny.sample.frames_per_chunk = FRAMES
   for name in stages.NAMES:

@@ -55,6 +55,8 @@ def test_every_key_is_of_the_first_runs_or_in_the_table(system: str) -> None:
 # A run that began without these goes on without them.
 BEGUN_WITHOUT = {
   "data.cache",
+  "sample.guidance_form",
+  "text.tells_sides",
   "loss.cra.weighting",
   *(f"train.kl_vae.optimizer.{key}" for key in ("b1", "b2")),
   *(f"train.{name}.ema.warmup" for name in ("kl_vae", "autoencoder", "generator")),

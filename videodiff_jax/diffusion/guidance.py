@@ -8,7 +8,9 @@ import jax.numpy as jnp
 
 from videodiff_jax.diffusion.samplers import Denoiser
 
-FORMS = ("single", "ddim_v2", "ddim_v1")  # one scale (`guide`), or two (`two_scales`)
+# Of GLOBER's decoder. One scale (`guide`), from no text or from neither text nor video; or two
+# (`two_scales`).
+FORMS = ("text", "single", "ddim_v2", "ddim_v1")
 
 ConditionalDenoiser = Callable[[jax.Array, jax.Array, Any, Any], tuple[jax.Array, Any]]
 

@@ -98,7 +98,8 @@ def draw_frames(
   """Frames (n, h, w, c) in about [-1, 1], each from its own row of arguments alone.
 
   Args:
-    config: `config.sample.decoder` has the sampler, `.guidance_form` and its scales the guidance,
+    config: `config.sample.decoder` has the sampler, `.guidance_form` and its scales the guidance
+      ('text': e(v, null) + s (e(v, c) - e(v, null)); 'single' compares with the null video, too),
       `.noise` its sharing.
     networks: of the system.
     params: averaged parameters and statistics.
@@ -119,10 +120,12 @@ def draw_frames(
 
   def guided() -> Denoiser:
     both = given(global_features, condition)
-    if settings.guidance_form == "single" and settings.guidance_decoder == 1.0:
+    if settings.guidance_form in ("text", "single") and settings.guidance_decoder == 1.0:
       return guide(denoise, both, both, 1.0)
-    null_v = jnp.broadcast_to(null_video(config, networks, params), global_features.shape)
     null = jnp.broadcast_to(conditions.null(networks, params), condition.shape)
+    if settings.guidance_form == "text":
+      return guide(denoise, both, given(global_features, null), settings.guidance_decoder)
+    null_v = jnp.broadcast_to(null_video(config, networks, params), global_features.shape)
     neither = given(null_v, null)
     if settings.guidance_form == "single":
       return guide(denoise, both, neither, settings.guidance_decoder)

@@ -50,6 +50,7 @@ ADDED: dict[str, tuple[tuple[str, dict[str, Any]], ...]] = {
       "Averages had their decay from the first step.",
       {f"train.{name}.ema.warmup": False for name in _GLOBER_STAGES},
     ),
+    ("Clips were mirrored whatever was said of them.", {"text.tells_sides": False}),
     (
       "All pairs up to cra.max_timestep counted alike, frames being the real ones.",
       {"loss.cra.weighting": "uniform", "loss.cra.real": "frames"},
