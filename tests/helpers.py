@@ -16,6 +16,12 @@ from videodiff_jax.training.state import TrainState
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
+def assert_same_pixels(ours: np.ndarray, expected: np.ndarray) -> None:
+  """uint8 of the same floats, which two programs may round to neighbouring values."""
+  assert ours.shape == expected.shape and ours.dtype == expected.dtype == np.uint8
+  assert np.abs(ours.astype(int) - expected).max() <= 1
+
+
 def setup_arguments() -> dict[str, Any]:
   """What setup.py gives to `setuptools.setup`."""
   given: dict[str, Any] = {}

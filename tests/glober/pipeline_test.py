@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tests.glober import tiny
+from tests.helpers import assert_same_pixels
 from videodiff_jax.glober.pipeline import Pipeline
 from videodiff_jax.training import partitioning
 from videodiff_jax.training.checkpoints import CheckpointError
@@ -82,15 +83,13 @@ def test_encode_reads_keyframes_and_their_order(pipe) -> None:
   assert np.abs(pipe.encode(clips[:, ::-1]) - v).max() > 1e-3
   other = clips.copy()
   other[:, 1] = 0  # not a keyframe
-  np.testing.assert_array_equal(pipe.encode(other), v)
+  np.testing.assert_allclose(pipe.encode(other), v, atol=1e-6)
 
 
 def test_reconstruct_is_encode_then_redraw(pipe) -> None:
   clips = tiny.clips(2)
   samples = pipe.reconstruct(clips, [0, 1], seed=3)
-  np.testing.assert_array_equal(
-    samples.videos, pipe.redraw(pipe.encode(clips), None, [0, 1], 3).videos
-  )
+  assert_same_pixels(samples.videos, pipe.redraw(pipe.encode(clips), None, [0, 1], 3).videos)
   assert samples.videos.shape == clips.shape
   assert samples.videos.dtype == np.uint8
   assert {field.name for field in dataclasses.fields(samples)} >= {"seed", "global_features"}
