@@ -59,6 +59,6 @@ def _kl_f8(config: ConfigDict) -> None:
   config.loss.kl_vae.update(lpips_net="alex", adversary_start=1000)
   train = config.train.kl_vae = paper.train.kl_vae
   train.update(
-    steps=1400, batch_size=8, log_every=25, checkpoint_every=200, preview_every=200, keep=7
+    steps=2000, batch_size=8, log_every=25, checkpoint_every=200, preview_every=200, keep=10
   )
   train.optimizer.warmup_steps = 50
