@@ -12,6 +12,7 @@ from absl import logging
 from experiments.errors import UserError, told
 from videodiff_jax.inputs import clips, moments
 from videodiff_jax.inputs.frame_store import FrameStore
+from videodiff_jax.training import hosts
 from videodiff_jax.training.checkpoints import fingerprint
 from videodiff_jax.training.workdir import newest_meta
 
@@ -79,18 +80,23 @@ def look_up(
     UserError: a file that is damaged, or another than its name says.
   """
   if not _files(kind, store, workdir):
-    return None  # Weights take a while to hash.
+    return None  # Weights take a while to hash, and all hosts do it together.
   wanted = about(config, kind, store, frozen)
-  for folder in folders(store, workdir):
-    file = moments.path_of(folder, wanted)
-    if file.is_file():
-      with told():
-        moments.check(file, wanted)
-      first, _ = layout(kind, store, sampler)
-      on_pixels = config.model.discriminator.on == "pixels" and config.loss.cra.real == "frames"
-      judged = bool(config.loss.lambda_cra) and on_pixels
-      return moments.Moments(kind, file, first, target_frames=judged)
-  return None
+
+  def find() -> str | None:
+    files = [moments.path_of(folder, wanted) for folder in folders(store, workdir)]
+    return next((str(file) for file in files if file.is_file()), None)
+
+  found = hosts.decide(find)
+  if found is None:
+    return None
+  file = pathlib.Path(found)
+  with told():
+    hosts.everywhere(lambda: moments.check(file, wanted))
+  first, _ = layout(kind, store, sampler)
+  on_pixels = config.model.discriminator.on == "pixels" and config.loss.cra.real == "frames"
+  judged = bool(config.loss.lambda_cra) and on_pixels
+  return moments.Moments(kind, file, first, target_frames=judged)
 
 
 def find(
@@ -147,5 +153,9 @@ def find(
   return None
 
 
-def _files(kind: str, store: FrameStore, workdir: pathlib.Path) -> list[pathlib.Path]:
-  return [f for folder in folders(store, workdir) for f in sorted(folder.glob(f"{kind}-*.npy"))]
+def _files(kind: str, store: FrameStore, workdir: pathlib.Path) -> list[str]:
+  def find() -> list[str]:
+    there = [sorted(folder.glob(f"{kind}-*.npy")) for folder in folders(store, workdir)]
+    return [str(file) for files in there for file in files]
+
+  return hosts.decide(find)

@@ -14,6 +14,7 @@ from videodiff_jax.inputs.frame_store import FrameStore, StoreError
 from videodiff_jax.inputs.video_io import VideoError
 from videodiff_jax.training import optimizers, partitioning
 from videodiff_jax.training.checkpoints import CheckpointError
+from videodiff_jax.training.hosts import HostError
 from videodiff_jax.training.loop import NonFiniteLossError
 
 __all__ = ["UserError", "told"]  # where the other modes take them from
@@ -29,7 +30,7 @@ _MAY_CHANGE_TRAIN = (
 def expected_errors() -> tuple[type[Exception], ...]:
   """Errors of other modules that a person can act on as they stand."""
   files = (FileExistsError, FileNotFoundError, NotADirectoryError, PermissionError)
-  return (CheckpointError, NonFiniteLossError, StoreError, VideoError, *files)
+  return (CheckpointError, HostError, NonFiniteLossError, StoreError, VideoError, *files)
 
 
 def check_config(config: ml_collections.ConfigDict) -> None:

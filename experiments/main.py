@@ -123,6 +123,7 @@ def run(files: Sequence[str] = ()) -> None:
   import jax
 
   from experiments import checks, doctor
+  from videodiff_jax.training import hosts
 
   mode = _MODE.value
   if mode == "doctor":
@@ -163,8 +164,8 @@ def run(files: Sequence[str] = ()) -> None:
     print(benchmark.show(config))
     return
   enable_compilation_cache()
-  if _is_pod():
-    jax.distributed.initialize()
+  with checks.told():
+    hosts.join()
   if _WORKDIR.value is None:
     raise checks.UserError(f"--mode={mode} needs --workdir.")
   workdir = pathlib.Path(_WORKDIR.value).absolute()
@@ -201,10 +202,11 @@ def run(files: Sequence[str] = ()) -> None:
 def _table(config: ConfigDict | None) -> str:
   """What --table asks for; the workdirs' commands and reports are brought up to date."""
   from experiments import benchmark_table, checks, commands, report, score_table
+  from videodiff_jax.training import hosts
 
   if _MODE.value == "benchmark":
     return benchmark_table.show(_TABLE.value, config)
-  if _is_pod():
+  if hosts.several():
     raise checks.UserError("Run --table on one host.")
   for name in ("config", "protocol"):
     if flags.FLAGS[name].present:
@@ -315,18 +317,6 @@ def split_cpu(devices: int) -> None:
 def parse_flags(argv: Sequence[str]) -> list[str]:
   """The command's arguments without its options, which are checked and set."""
   return config_flag.parse_flags(argv, _ROOT)
-
-
-def _is_pod() -> bool:
-  """Several hosts: a TPU pod, SLURM or Open MPI, or addresses given as jax's own variables."""
-  single = {"", "localhost"}
-  workers = os.environ.get("TPU_WORKER_HOSTNAMES", "").split(",")
-  return (
-    len(set(workers) - single) > 1
-    or int(os.environ.get("SLURM_NTASKS", "1")) > 1
-    or int(os.environ.get("OMPI_COMM_WORLD_SIZE", "1")) > 1
-    or "JAX_COORDINATOR_ADDRESS" in os.environ
-  )
 
 
 def _quiet_libraries() -> None:

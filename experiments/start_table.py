@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from experiments import checks, plan
 from videodiff_jax.inputs.frame_store import FrameStore
-from videodiff_jax.training import flops
+from videodiff_jax.training import flops, hosts
 from videodiff_jax.training.workdir import steps_done
 from videodiff_jax.training.writers import format_table
 
@@ -50,7 +50,7 @@ def show(
        f"{max(minutes, 0.1) if steps else 0:.1f}", f"{size / 1e9:.2f}")
     )  # fmt: skip
   heading = ("stage", "parameters", "steps", "done", "minutes (estimate)", "disk, GB")
-  free = shutil.disk_usage(_existing_parent(workdir)).free
+  free = hosts.decide(lambda: shutil.disk_usage(_existing_parent(workdir)).free)
   data = config.data.dir or config.data.name
   logging.info(
     "%s\ndevices: %s, mesh %s\ndata: %s, %d training videos\nworkdir: %s, %.1f GB free\n%s\n"

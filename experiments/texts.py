@@ -9,14 +9,13 @@ import jax
 import ml_collections
 import numpy as np
 from absl import logging
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from experiments.errors import UserError, choice, told
 from videodiff_jax.glober.networks import CONDITIONS, condition_of
 from videodiff_jax.inputs import text
 from videodiff_jax.inputs.frame_store import FrameStore
-from videodiff_jax.training import partitioning
+from videodiff_jax.training import hosts, partitioning
 
 SOURCES = ("prompt", "captions", "class_names")
 
@@ -111,21 +110,24 @@ def prepare(
       config.text.prompt, config.text.length,
     )  # fmt: skip
     return None
-  encoder = load(config)
-  kept = text.read(workdir)
-  if kept is not None and kept["fingerprint"] != encoder.fingerprint:
-    raise UserError(
-      f"{workdir} was trained with another text encoder ({kept['fingerprint']}) than the one given "
-      f"now ({encoder.name}, {encoder.fingerprint}). Use another --workdir, or give the same."
-    )
-  if jax.process_index() == 0:
+  encoder = hosts.everywhere(lambda: load(config))
+
+  def encode() -> None:
+    kept = text.read(workdir)
     if kept is None:
       text.write(workdir, encoder, config.text.prompt)
-    embeddings = _embed(config, workdir, encoder, stores)
-  if jax.process_count() > 1:
-    multihost_utils.sync_global_devices("text")
-    embeddings = _embed(config, workdir, encoder, stores)
-  null: Any = text.read(workdir)["null"]
+    elif kept["fingerprint"] != encoder.fingerprint:
+      raise UserError(
+        f"{workdir} was trained with another text encoder ({kept['fingerprint']}) than the one "
+        f"given now ({encoder.name}, {encoder.fingerprint}). Use another --workdir, or give the "
+        "same."
+      )
+    _embed(config, workdir, encoder, stores)
+
+  hosts.decide(encode)
+  # Now out of the first host's files, unless the stores lie on disks of the hosts' own.
+  embeddings = hosts.everywhere(lambda: _embed(config, workdir, encoder, stores))
+  null: Any = hosts.everywhere(lambda: text.read(workdir)["null"])
   return Texts(jax.device_put(null, partitioning.shardings(null, mesh)), embeddings)
 
 

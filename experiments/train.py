@@ -6,11 +6,9 @@ import subprocess
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import jax
 import ml_collections
 import numpy as np
 from absl import logging
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 import videodiff_jax
@@ -18,8 +16,14 @@ from data import prepare
 from experiments import caches, checks, start_table, systems, texts
 from videodiff_jax.inputs import clips, video_io
 from videodiff_jax.inputs.frame_store import FrameStore
-from videodiff_jax.training import loop, partitioning
-from videodiff_jax.training.workdir import load_ema, read_config, steps_done, write_config
+from videodiff_jax.training import hosts, loop, partitioning
+from videodiff_jax.training.workdir import (
+  UNFINISHED_CONFIG,
+  load_ema,
+  read_config,
+  steps_done,
+  write_config,
+)
 
 _PREVIEW_CLIPS = 4
 
@@ -39,10 +43,10 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path, only: str | 
   mesh = partitioning.make_mesh(config.mesh.data, config.mesh.fsdp)
   store = open_store(config, "train")
   held_out = open_store(config, "test")
-  checks.check_store(config, store)
+  hosts.everywhere(lambda: checks.check_store(config, store))
+  unborn = [name for name in config.stages if steps_done(workdir, name) is None]
   with checks.told():
-    unborn = [name for name in config.stages if steps_done(workdir, name) is None]
-    systems.of(config).check_pretrained(config, unborn)
+    hosts.everywhere(lambda: systems.of(config).check_pretrained(config, unborn))
   claim_workdir(config, workdir)
   text = texts.prepare(config, workdir, mesh, store, held_out)
   start_table.show(config, workdir, mesh, store, only)
@@ -63,12 +67,10 @@ def open_store(config: ml_collections.ConfigDict, split: str) -> FrameStore:
   data = config.data
   options = {"size": data.image_size, **systems.of(config).store_options(config)}
   folder = data.dir or "_".join([f"data/stores/{data.name}", *map(str, options.values())])
-  if not data.dir and jax.process_index() == 0:
+  if not data.dir:
     with checks.told():
-      prepare.ensure(data.name, folder, **options)
-  if jax.process_count() > 1:
-    multihost_utils.sync_global_devices("store")
-  return FrameStore.open(folder, split)
+      hosts.decide(lambda: str(prepare.ensure(data.name, folder, **options)))
+  return hosts.everywhere(lambda: FrameStore.open(folder, split))
 
 
 def clip_sampler(
@@ -88,14 +90,25 @@ def clip_sampler(
 
 def claim_workdir(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
   """Writes config.json, or checks that the one there agrees; steps, mesh and logging may differ."""
-  if (workdir / "config.json").is_file():
-    checks.check_same_run(read_config(workdir), config, workdir)
-  elif workdir.is_dir() and any(workdir.iterdir()):
-    raise checks.UserError(
-      f"{workdir} is not empty and not a workdir (no config.json). Choose another --workdir."
-    )
-  if jax.process_index() == 0:
+
+  def claim() -> None:
+    if (workdir / "config.json").is_file():
+      checks.check_same_run(read_config(workdir), config, workdir)
+    elif workdir.is_dir() and {file.name for file in workdir.iterdir()} - {UNFINISHED_CONFIG}:
+      raise checks.UserError(
+        f"{workdir} is not empty and not a workdir (no config.json). Choose another --workdir."
+      )
     write_config(workdir, config)
+
+  def see() -> None:
+    if not (workdir / "config.json").is_file():
+      raise checks.UserError(
+        f"{workdir} is not where the first host wrote config.json: hosts share the disk of their "
+        "--workdir."
+      )
+
+  hosts.decide(claim)
+  hosts.everywhere(see)
 
 
 def _train_stage(
@@ -133,6 +146,8 @@ def _train_stage(
     },
   )
 
+  rows = partitioning.local_rows(mesh, settings.batch_size)
+
   def batches(start_examples: int) -> Iterator[dict[str, np.ndarray]]:
     stream = clips.batches(
       store,
@@ -140,8 +155,7 @@ def _train_stage(
       config.seed,
       settings.batch_size,
       start_examples,
-      jax.process_index(),
-      jax.process_count(),
+      rows,
       num_threads=config.data.threads,
       moments=moments,
     )

@@ -1,5 +1,8 @@
 """Where arrays live."""
 
+import types
+from unittest import mock
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -35,6 +38,18 @@ def test_batch_is_split_over_both_axes() -> None:
   placed = partitioning.put_batch({"x": np.arange(16.0)}, mesh)["x"]
   assert len({str(shard.index) for shard in placed.addressable_shards}) == 8
   np.testing.assert_array_equal(placed, np.arange(16.0))
+
+
+def test_rows_of_a_host_are_those_of_its_devices() -> None:
+  """Also where the mesh orders devices otherwise than their hosts, as on a torus."""
+  assert partitioning.local_rows(partitioning.make_mesh(2, 4), 16) == list(range(16))
+  elsewhere = types.SimpleNamespace(
+    addressable_devices_indices_map=lambda shape: {
+      "a": (slice(12, 14),), "b": (slice(0, 2),), "c": (slice(8, 10),)
+    }
+  )  # fmt: skip
+  with mock.patch.object(partitioning, "NamedSharding", lambda *_: elsewhere):
+    assert partitioning.local_rows(None, 16) == [0, 1, 8, 9, 12, 13]
 
 
 def test_gather_and_scatter_inside_a_program() -> None:

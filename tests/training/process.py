@@ -1,31 +1,45 @@
-"""One of several processes of a training run; started by two_processes_test.py."""
+"""One of two processes of a training run; started by two_processes_test.py."""
 
-import os
 import pathlib
 import sys
+from collections.abc import Iterator
+
+import jax
+import pytest
+
+from tests.training import toy
+from videodiff_jax.training import hosts, loop, partitioning
 
 
-def main(folder: str, port: str, index: str, count: str, steps: str) -> None:
-  os.environ["JAX_PLATFORMS"] = "cpu"
-  os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
-  import jax
+def main(folder: str, steps: str) -> None:
+  hosts.join()
+  check_agreement()
+  mesh = partitioning.make_mesh(4, 2)
+  rows = partitioning.local_rows(mesh, 8)
+  assert len(rows) == 4
 
-  jax.distributed.initialize(f"127.0.0.1:{port}", int(count), int(index))
-  from tests.training import toy
-  from videodiff_jax.training import loop, partitioning
-
-  share = 8 // int(count)
-
-  def batches(start: int):
+  def batches(start: int) -> Iterator[loop.HostBatch]:
     for batch in toy.batches(start):
-      rows = slice(int(index) * share, (int(index) + 1) * share)
       yield {name: value[rows] for name, value in batch.items()}
 
-  mesh = partitioning.make_mesh(4, 2)
   run = toy.run(pathlib.Path(folder), int(steps), mesh=mesh)
-  finished = loop.train(toy.make_stage(), run, toy.FROZEN, batches, {}, lambda *_: None)
-  jax.distributed.shutdown()
-  sys.exit(0 if finished else 3)
+  assert loop.train(toy.make_stage(), run, toy.FROZEN, batches, {}, lambda *_: None)
+
+
+def check_agreement() -> None:
+  """What one host finds or fails in is what all learn, and nobody waits for ever."""
+  index = jax.process_index()
+  assert hosts.decide(lambda: [index, "x" * 3000]) == [0, "x" * 3000]
+  assert hosts.everywhere(lambda: index) == index
+
+  def fail() -> None:
+    raise ValueError("torn")
+
+  with pytest.raises(hosts.HostError if index else ValueError, match=r"^torn$"):
+    hosts.decide(fail)
+  told = "^torn$" if index == 1 else "^Host 1: torn$"
+  with pytest.raises(ValueError if index == 1 else hosts.HostError, match=told):
+    hosts.everywhere(fail if index == 1 else lambda: None)
 
 
 if __name__ == "__main__":

@@ -36,21 +36,24 @@ def make_stage(steps: int = 100) -> Stage:
     )
 
   def train_step(train: state.TrainState, frozen: Any, batch: dict) -> tuple:
-    noise = jax.random.normal(jax.random.fold_in(train.key, train.step), (WIDTH,))
+    # Each row has noise of its own: a loss tells which example sits where.
+    noise = jax.random.normal(jax.random.fold_in(train.key, train.step), batch["frames"].shape)
 
     def loss(params: Any) -> jax.Array:
-      error = params["centre"] + 0.1 * noise - batch["frames"].mean((0, 1)) - frozen["shift"]
+      noised = batch["frames"] * (1 + 0.1 * noise)
+      error = params["centre"] - noised.mean((0, 1)) - frozen["shift"]
       return jnp.square(error).sum()
 
     value, gradient = jax.value_and_grad(loss)(train.params)
-    adversary = train.adversary.apply_gradients({"scale": noise}, optimizer)
+    adversary = train.adversary.apply_gradients({"scale": noise.mean((0, 1))}, optimizer)
     metrics = {"loss": value, "gradient_norm": optax.tree.norm(gradient)}
     return state.apply_gradients(train, gradient, optimizer, ema).replace(
       adversary=adversary
     ), metrics
 
   def preview(train: state.TrainState, frozen: Any, batch: dict, key: jax.Array) -> dict:
-    return {"centre": jnp.broadcast_to(train.ema_params["centre"][:1], (1, 1, 4, 4, 1))}
+    clips = jnp.broadcast_to(train.ema_params["centre"][:1], (8, 1, 4, 4, 1))
+    return {"centre": partitioning.split_batch(clips)}
 
   def measure(frozen: Any, batch: dict, key: jax.Array) -> dict:
     return {"frames": batch["frames"]}

@@ -1,34 +1,19 @@
 """Two processes of four CPU devices on loopback train and save; one process restores."""
 
 import pathlib
-import socket
-import subprocess
-import sys
 
 import jax
 import numpy as np
 
+from tests import processes
 from tests.training import toy
 from videodiff_jax.training import loop, partitioning
 from videodiff_jax.training.checkpoints import Checkpoints
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-
 
 def run_two(folder: pathlib.Path, steps: int) -> None:
-  with socket.socket() as free:
-    free.bind(("127.0.0.1", 0))
-    port = free.getsockname()[1]
-  children = [
-    subprocess.Popen(
-      [sys.executable, "-m", "tests.training.process", *map(str, (folder, port, i, 2, steps))],
-      cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )
-    for i in range(2)
-  ]  # fmt: skip
-  for child in children:
-    output, _ = child.communicate(timeout=240)
-    assert child.returncode == 0, output
+  for status, said in processes.run("tests.training.process", [str(folder), str(steps)], 2, 4):
+    assert status == 0, said
 
 
 def test_two_processes_train_and_one_restores(tmp_path) -> None:

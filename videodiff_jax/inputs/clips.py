@@ -6,7 +6,7 @@ integer, the number of examples consumed: that is all a checkpoint keeps to resu
 
 import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import grain.python as grain
@@ -105,6 +105,12 @@ def _epoch_order(seed: int, epoch: int, num_items: int) -> np.ndarray:
   return np.random.default_rng([0, seed, epoch]).permutation(num_items)
 
 
+def _position(rows: Sequence[int], global_batch: int, start: int, index: int) -> int:
+  """The place in the endless order of the index-th example that one host reads."""
+  step, row = divmod(index, len(rows))
+  return start + step * global_batch + rows[row]
+
+
 class _Draw:
   """Position in the endless order to one clip's places: a pure function of (seed, position)."""
 
@@ -192,26 +198,24 @@ def batches(
   seed: int,
   global_batch: int,
   start_examples: int = 0,
-  process_index: int = 0,
-  process_count: int = 1,
+  rows: Sequence[int] | None = None,
   num_workers: int = 0,
   num_threads: int = 4,
   moments: Moments | None = None,
 ) -> Iterator[dict[str, np.ndarray]]:
-  """Endless batches of this process's share of the examples, b = global_batch / process_count.
+  """Endless batches of one order, or of each the rows that this host's devices take.
 
-  Process p takes examples p, p + process_count, ... of one global order, so together the
-  processes see the same batches however many they are. Epochs are shuffled anew; a batch may
-  span two, and a store smaller than a batch repeats within it.
+  Row n of a batch is the same example however many hosts there are, so that it meets the same
+  noise. Epochs are shuffled anew; a batch may span two, and a store smaller than a batch repeats
+  within it.
 
   Args:
     store: where frames come from. Only the frames a batch needs are read.
     sampler: what is drawn from a video.
     seed: of order and draws.
-    global_batch: examples a step, all processes together.
-    start_examples: examples consumed before, all processes together: resumes there exactly.
-    process_index: which share.
-    process_count: number of shares.
+    global_batch: examples a step, on all hosts together.
+    start_examples: examples consumed before, on all hosts together: resumes there exactly.
+    rows: b of the rows 0 .. global_batch - 1; by default all of them.
     num_workers: processes that read ahead. Threads alone are faster on few cores; each worker
       keeps its own frames in memory.
     num_threads: threads that read ahead, a batch each: they bound the memory taken.
@@ -225,19 +229,16 @@ def batches(
     2 C'') alone.
 
   Raises:
-    ValueError: the batch does not divide by the processes, or no video is long enough.
+    ValueError: no video is long enough.
   """
-  if global_batch % process_count:
-    raise ValueError(
-      f"A batch of {global_batch} does not divide by {process_count} processes; choose a "
-      f"multiple of {process_count}."
-    )
+  rows = range(global_batch) if rows is None else rows
   strides = [sampler.stride * multiple for multiple in sampler.stride_multiples]
   starts = [count_starts(store, dataclasses.replace(sampler, stride=stride)) for stride in strides]
   draw = _Draw(sampler, np.stack(starts), seed)
-  examples = grain.MapDataset.range(_ENDLESS)[start_examples + process_index :: process_count]
-  examples = examples.map(draw).map(_Read(store, sampler, moments))
-  loader = examples.batch(global_batch // process_count).to_iter_dataset(
+  position = functools.partial(_position, rows, global_batch, start_examples)
+  examples = grain.MapDataset.range(_ENDLESS).map(position).map(draw)
+  examples = examples.map(_Read(store, sampler, moments))
+  loader = examples.batch(len(rows)).to_iter_dataset(
     grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=num_threads)
   )
   if num_workers:

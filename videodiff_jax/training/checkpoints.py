@@ -21,12 +21,17 @@ class Checkpoints:
 
   Each holds three items: `ema` (averaged parameters and statistics: all that sampling needs),
   `rest` (the other fields of the TrainState) and `meta` (a JSON dict). Orbax commits a checkpoint
-  by renaming it, so a torn one is never listed.
+  by renaming it, so a torn one is never listed. All hosts open, save, restore and close together.
   """
 
   def __init__(self, folder: pathlib.Path | str, keep: int = 2):
     self.folder = pathlib.Path(folder).absolute()
-    options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True)
+    options = ocp.CheckpointManagerOptions(
+      max_to_keep=keep,
+      enable_async_checkpointing=True,
+      # The first host lists the folder and tells the others, so that all go on from one step.
+      single_host_load_and_broadcast=True,
+    )
     self._manager = ocp.CheckpointManager(self.folder, options=options)
 
   def latest_step(self) -> int | None:

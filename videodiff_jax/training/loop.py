@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import dataclasses
+import functools
 import pathlib
 import signal
 import time
@@ -18,7 +19,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from videodiff_jax.training import flops, partitioning
+from videodiff_jax.training import flops, hosts, partitioning
 from videodiff_jax.training.checkpoints import CheckpointError, Checkpoints, fingerprint
 from videodiff_jax.training.pixels import to_uint8
 from videodiff_jax.training.programs import Programs
@@ -98,7 +99,7 @@ def train(
   """
   first_host = jax.process_index() == 0
   checkpoints = Checkpoints(run.folder / "checkpoints", run.keep)
-  writer = MetricWriter(run.folder, first_host)
+  writer = hosts.everywhere(lambda: MetricWriter(run.folder, first_host))
   meta = run.meta | {"frozen": fingerprint(frozen)}
   with jax.set_mesh(run.mesh), _stop_on_sigterm() as stop, contextlib.ExitStack() as stack:
     stack.callback(checkpoints.close)
@@ -117,8 +118,17 @@ def train(
     batch, ids, waited = _next_batch(stream, run)
     programs = Programs(stage, (state, frozen, batch), step, run.steps)
     stack.callback(programs.close)
-    preview = jax.jit(stage.preview)
+    preview = jax.jit(
+      lambda *arguments: jax.tree.map(to_uint8, stage.preview(*arguments)),
+      out_shardings=NamedSharding(run.mesh, P()),
+    )
     preview_key = jax.random.fold_in(jax.random.key(run.seed), _PREVIEWS)
+
+    def show(step: int, drawn: dict[str, jax.Array]) -> None:
+      write_preview(
+        step, {name: np.asarray(video.addressable_data(0)) for name, video in drawn.items()}
+      )
+
     pending = _Pending(run, checkpoints)
     program = programs.take(lambda: stop.requested(False))
     last = stop.requested(True)
@@ -157,14 +167,10 @@ def train(
         if step % run.preview_every == 0 or step == run.steps:
           with clock.paused():
             drawn = preview(state, frozen, preview_batch, preview_key)
-            if first_host:
-              write_preview(
-                step, {name: np.asarray(to_uint8(video)) for name, video in drawn.items()}
-              )
+            hosts.decide(functools.partial(show, step, drawn))
         program = following
     checkpoints.wait()
-  if first_host:
-    plot_curves(run.folder / "metrics.jsonl", run.folder / "curves.png")
+  hosts.decide(lambda: plot_curves(run.folder / "metrics.jsonl", run.folder / "curves.png"))
   if step < run.steps:
     logging.info("Stopped by SIGTERM at step %d of %s; saved.", step, stage.name)
   return step == run.steps
@@ -193,7 +199,7 @@ def _restore_or_init(
   shardings = jax.tree.map(lambda x: x.sharding, target)
   state = jax.jit(stage.init, out_shardings=shardings)(jax.random.key(run.seed))
   if stage.pretrained is not None:
-    state = stage.pretrained(state)
+    state = hosts.everywhere(functools.partial(stage.pretrained, state))
   if stage.measure is None:
     return state
   return state.replace(statistics=_measure(stage, run, state.key, frozen, batches))
@@ -204,7 +210,9 @@ def _measure(
 ) -> dict[str, dict[str, jax.Array]]:
   """Per-channel mean and std over the first examples of the data."""
 
-  @jax.jit
+  replicated = NamedSharding(run.mesh, P())
+
+  @functools.partial(jax.jit, out_shardings=replicated)
   def sums(frozen: Any, batch: dict, key: jax.Array) -> dict[str, jax.Array]:
     def of(x: jax.Array) -> jax.Array:
       x = x.astype(jnp.float32).reshape(-1, x.shape[-1])
@@ -220,7 +228,6 @@ def _measure(
     # Far above every training step, so that no draw repeats.
     for name, value in sums(frozen, batch, jax.random.fold_in(key, 2**31 + i)).items():
       total[name] = total[name] + np.asarray(value, np.float64) / count
-  replicated = NamedSharding(run.mesh, P())
   return {
     name: {
       "mean": jax.device_put(np.float32(first), replicated),

@@ -94,8 +94,14 @@ def place(tree: Any) -> Any:
   )
 
 
+def local_rows(mesh: Mesh, batch_size: int) -> list[int]:
+  """The rows of a global batch that lie on this host's devices, as `put_batch` expects them."""
+  places = NamedSharding(mesh, BATCH).addressable_devices_indices_map((batch_size,)).values()
+  return sorted(row for (rows,) in places for row in range(*rows.indices(batch_size)))
+
+
 def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-  """This host's share of a batch as global arrays, split over the mesh."""
+  """This host's rows of a batch (see `local_rows`) as global arrays, split over the mesh."""
   sharding = NamedSharding(mesh, BATCH)
   return {
     name: jax.make_array_from_process_local_data(sharding, value) for name, value in batch.items()

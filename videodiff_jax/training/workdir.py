@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -9,11 +10,14 @@ from typing import Any
 import ml_collections
 from jax.sharding import Mesh
 
-from videodiff_jax.training import earlier
+from videodiff_jax.training import earlier, hosts
 from videodiff_jax.training.checkpoints import CheckpointError, Checkpoints
 from videodiff_jax.training.loop import abstract_state
 from videodiff_jax.training.stage import Stage
 from videodiff_jax.training.state import TrainState
+
+# What a kill may leave of a config.json being written.
+UNFINISHED_CONFIG = "config.json.unfinished"
 
 
 def read_config(workdir: str | pathlib.Path) -> ml_collections.ConfigDict:
@@ -37,9 +41,11 @@ def read_config(workdir: str | pathlib.Path) -> ml_collections.ConfigDict:
 
 
 def write_config(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
-  """Makes `workdir` where it is not there, and its config.json."""
+  """Makes `workdir` where it is not there, and its config.json: whole or not at all."""
   workdir.mkdir(parents=True, exist_ok=True)
-  (workdir / "config.json").write_text(config.to_json(indent=2) + "\n")
+  unfinished = workdir / UNFINISHED_CONFIG
+  unfinished.write_text(config.to_json(indent=2) + "\n")
+  os.replace(unfinished, workdir / "config.json")
 
 
 def with_settings(
@@ -100,9 +106,10 @@ def load_state(
 
 def steps_done(workdir: pathlib.Path, name: str) -> int | None:
   """The step of a stage's newest complete checkpoint; None where there is none."""
-  if not (workdir / name / "checkpoints").is_dir():
+  folder = workdir / name / "checkpoints"
+  if not hosts.decide(folder.is_dir):
     return None
-  checkpoints = Checkpoints(workdir / name / "checkpoints")
+  checkpoints = Checkpoints(folder)
   step = checkpoints.latest_step()
   checkpoints.close()
   return step
@@ -110,9 +117,10 @@ def steps_done(workdir: pathlib.Path, name: str) -> int | None:
 
 def newest_meta(workdir: pathlib.Path, name: str) -> dict[str, Any] | None:
   """What stands beside a stage's newest complete checkpoint; None where there is none."""
-  if not (workdir / name / "checkpoints").is_dir():
+  folder = workdir / name / "checkpoints"
+  if not hosts.decide(folder.is_dir):
     return None
-  checkpoints = Checkpoints(workdir / name / "checkpoints")
+  checkpoints = Checkpoints(folder)
   step = checkpoints.latest_step()
   meta = None if step is None else checkpoints.meta(step)
   checkpoints.close()

@@ -1,0 +1,60 @@
+"""Several processes on loopback, started as several hosts are: by JAX's three variables."""
+
+import os
+import pathlib
+import re
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+
+def run(
+  module: str, arguments: Sequence[str], count: int, devices: int = 1, timeout: float = 300
+) -> list[tuple[int | None, str]]:
+  """Runs a module in `count` processes of `devices` CPU devices each; 1 process sets no variable.
+
+  Returns:
+    (exit status, what it wrote) of each; status None where it had to be killed after `timeout`
+    seconds.
+  """
+  with socket.socket() as free:
+    free.bind(("127.0.0.1", 0))
+    port = free.getsockname()[1]
+  flags = re.sub(r"--xla_force_host_platform_device_count=\d+", "", os.environ["XLA_FLAGS"])
+  environment = os.environ | {
+    "XLA_FLAGS": flags,
+    "JAX_NUM_CPU_DEVICES": str(devices),
+    "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".cache" / "jax"),
+  }
+  if count > 1:
+    environment |= {
+      "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
+      "JAX_NUM_PROCESSES": str(count),
+    }
+  # Files: a process whose pipe nobody empties would wait, and the others with it.
+  written = [tempfile.TemporaryFile("w+") for _ in range(count)]
+  children = [
+    subprocess.Popen(
+      [sys.executable, "-m", module, *arguments], cwd=ROOT, stdout=file, stderr=file,
+      env=environment | ({"JAX_PROCESS_ID": str(i)} if count > 1 else {}),
+    )
+    for i, file in enumerate(written)
+  ]  # fmt: skip
+  end = time.monotonic() + timeout
+  results = []
+  for child, file in zip(children, written):
+    try:
+      status = child.wait(max(end - time.monotonic(), 0.1))
+    except subprocess.TimeoutExpired:
+      child.kill()
+      child.wait()
+      status = None
+    file.seek(0)
+    results.append((status, file.read()))
+    file.close()
+  return results
