@@ -1,5 +1,7 @@
 """Cheap parameters for tests (an initialiser costs more to compile than a test); setup.py read."""
 
+import contextlib
+import dataclasses
 import pathlib
 import runpy
 import sys
@@ -7,8 +9,12 @@ import types
 from typing import Any
 from unittest import mock
 
+import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.extend import core
+from jax.sharding import AbstractDevice, AbstractMesh, AxisType
 
 from videodiff_jax.training.stage import Stage
 from videodiff_jax.training.state import TrainState
@@ -45,6 +51,36 @@ def fill(shapes: Any, seed: int = 0, scale: float = 0.05) -> Any:
     return (centre + scale * rng.standard_normal(leaf.shape)).astype(leaf.dtype)
 
   return jax.tree_util.tree_map_with_path(draw, shapes)
+
+
+def traced_for(kind: str) -> contextlib.AbstractContextManager:
+  """Inside it functions are traced for one device of this kind, which need not be at hand."""
+  known = {"device_kind": kind, "num_cores": None, "platform": "tpu" if "TPU" in kind else "gpu"}
+  names = [field.name for field in dataclasses.fields(AbstractDevice)]  # fewer in jax 0.9
+  device = AbstractDevice(**{name: known[name] for name in names})
+  mesh = AbstractMesh((1,), ("data",), axis_types=(AxisType.Auto,), abstract_device=device)
+  return jax.sharding.use_abstract_mesh(mesh)
+
+
+def checkpoints(jaxpr: core.ClosedJaxpr) -> int:
+  """How many parts of a function are computed again in its backward pass."""
+  names = [str(equation.primitive) for equation in jaxpr.eqns]
+  return sum("remat" in name or "checkpoint" in name for name in names)
+
+
+def assert_remat_changes_nothing(module: nn.Module, variables: Any, *inputs: Any) -> None:
+  """Neither the module's values nor the gradients of its parameters."""
+
+  def run(module: nn.Module) -> Any:
+    def loss(variables: Any) -> tuple[jax.Array, Any]:
+      out = module.apply(variables, *inputs)
+      return sum(jnp.square(leaf).sum() for leaf in jax.tree.leaves(out)), out
+
+    return jax.jit(jax.grad(loss, has_aux=True))(variables)
+
+  pairs = zip(*(jax.tree.leaves(run(module.clone(remat=remat))) for remat in ("none", "blocks")))
+  for plain, again in pairs:
+    np.testing.assert_allclose(again, plain, rtol=1e-4, atol=1e-4)
 
 
 def filled_state(stage: Stage, scale: float = 0.05) -> TrainState:

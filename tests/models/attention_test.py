@@ -2,8 +2,8 @@ import jax
 import numpy as np
 import pytest
 
-from tests.helpers import fill
-from videodiff_jax.models import attention
+from tests.helpers import fill, traced_for
+from videodiff_jax.models import attention, target
 
 
 def normal(*shape: int, seed: int = 0) -> np.ndarray:
@@ -51,26 +51,38 @@ def test_all_logits_of_a_large_map_are_never_whole(queries):
   assert memory.temp_size_in_bytes < queries * queries * 4
 
 
-def test_sixteen_bits_of_many_logits_take_flash_attention_where_it_runs(monkeypatch):
-  class Device:
-    client = type("Client", (), {"platform_version": "cuda 13000"})
-    compute_capability = "9.0"
-
-  monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-  monkeypatch.setattr(jax, "devices", lambda: [Device])
-  monkeypatch.setattr(attention, "_MOST_LOGITS", 20)
+@pytest.mark.parametrize(
+  ("kind", "tokens", "width", "dtype", "takes"),
+  [
+    ("NVIDIA H100 80GB HBM3", 1024, 40, "bfloat16", "cudnn"),  # the UNet at 32x32, exactly 2**20
+    ("NVIDIA H100 80GB HBM3", 512, 32, "bfloat16", "cudnn"),  # a pair of 16x16, the discriminator
+    ("NVIDIA H100 80GB HBM3", 256, 64, "bfloat16", "whole"),
+    ("NVIDIA H100 80GB HBM3", 1024, 40, "float32", "whole"),
+    ("NVIDIA H100 80GB HBM3", 1024, 512, "bfloat16", "whole"),  # the KL-VAE's one head
+    ("NVIDIA H100 80GB HBM3", 4096, 512, "bfloat16", "chunks"),
+    ("Tesla T4", 4096, 40, "bfloat16", "chunks"),
+    ("AMD Instinct MI300X", 4096, 40, "bfloat16", "chunks"),
+    ("TPU v5e", 1024, 40, "bfloat16", "whole"),
+    ("TPU v5e", 4096, 40, "bfloat16", "chunks"),
+  ],
+)
+def test_many_logits_take_flash_attention_where_it_runs(
+  monkeypatch, kind, tokens, width, dtype, takes
+):
+  """By the device that is traced for: there is none but the CPU here."""
   asked = []
   monkeypatch.setattr(
     jax.nn, "dot_product_attention", lambda q, k, v, **how: asked.append(how) or q
   )
-  q = normal(1, 6, 1, 8)
-  attention.attend(*3 * [q.astype(jax.numpy.bfloat16)])
-  assert asked == [{"implementation": "cudnn"}]
-  attention.attend(*3 * [q])
-  assert asked[1:] == [{}]  # in chunks, one traced
-  Device.compute_capability = "7.5"
-  attention.attend(*3 * [q.astype(jax.numpy.bfloat16)])
-  assert asked[2:] == [{}]
+  q = jax.ShapeDtypeStruct((2, tokens, 1, width), dtype)
+  with traced_for(kind):
+    jaxpr = str(jax.make_jaxpr(attention.attend)(q, q, q))
+  assert asked == [{"implementation": "cudnn"} if takes == "cudnn" else {}]
+  assert (" scan" in jaxpr) == (takes == "chunks")
+  asked.clear()
+  jaxpr = str(jax.make_jaxpr(attention.attend)(q, q, q))
+  assert not asked  # the CPU's own form
+  assert (" scan" in jaxpr) == (tokens == 4096)
 
 
 @pytest.mark.parametrize("tokens, reach", [("spatial", 16), ("temporal", 3), ("joint", 48)])
@@ -132,7 +144,7 @@ def test_accelerators_take_the_library_function_and_get_the_same_block(monkeypat
   here = block.apply(variables, x)
   called = []
   library = jax.nn.dot_product_attention
-  monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+  monkeypatch.setattr(target, "device_kind", lambda: "TPU v5e")
   monkeypatch.setattr(
     jax.nn, "dot_product_attention", lambda *args: called.append(1) or library(*args)
   )

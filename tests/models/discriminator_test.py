@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.helpers import fill
+from tests.helpers import assert_remat_changes_nothing, checkpoints, fill
 from videodiff_jax.models.discriminator import PairDiscriminator
 
 SMALL = {"image_size": 8, "channels": 4, "multipliers": (1, 2), "attention_rates": (2,)}
@@ -60,3 +60,10 @@ def test_position_embeddings_start_at_their_scale(scale):
 def test_pairs_that_do_not_fit_are_refused():
   with pytest.raises(ValueError, match=r"pairs \(b, 2, 8, 8, 3\)"):
     apply(PARAMS, np.zeros((3, 3, 8, 8, 3)))
+
+
+def test_remat_wraps_every_residual_and_attention_block() -> None:
+  for remat, count in (("none", 0), ("blocks", 3)):
+    jaxpr = jax.make_jaxpr(MODEL.clone(remat=remat).apply)(PARAMS, PAIR)
+    assert checkpoints(jaxpr) == count
+  assert_remat_changes_nothing(MODEL, PARAMS, PAIR)

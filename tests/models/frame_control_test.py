@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.helpers import fill
+from tests.helpers import assert_remat_changes_nothing, checkpoints, fill
 from videodiff_jax.models import unet
 from videodiff_jax.models.frame_control import FrameControl, select
 from videodiff_jax.models.layers import ResBlock
@@ -114,3 +114,10 @@ def test_frame_time_can_scale_features() -> None:
   control = FrameControl((unet.Block("down_0", 1, 8),), 1, channels=8, scale_shift=True)
   shapes = jax.eval_shape(control.init, jax.random.key(0), x, np.zeros(2, np.float32))
   assert shapes["params"]["down_0_res"]["embed"]["kernel"].shape[-1] == 16
+
+
+def test_remat_wraps_every_residual_block() -> None:
+  for remat, count in (("none", 0), ("blocks", len(OUTLINE))):
+    jaxpr = jax.make_jaxpr(MODULE.clone(remat=remat).apply)(PARAMS, FEATURE, TIMES)
+    assert checkpoints(jaxpr) == count
+  assert_remat_changes_nothing(MODULE.clone(unet_blocks=OUTLINE[:1]), PARAMS, FEATURE, TIMES)

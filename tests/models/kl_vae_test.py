@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from tests.helpers import fill
+from tests.helpers import assert_remat_changes_nothing, checkpoints, fill
 from videodiff_jax.models.kl_vae import KLVAE
 
 KEY = jax.random.key(0)
@@ -72,3 +72,17 @@ def test_frames_that_do_not_fit_are_refused(shape):
   vae = KLVAE(channels=4, multipliers=(1, 1, 1), blocks=1)
   with pytest.raises(ValueError, match=r"\(n, h, w, 3\) with sides divisible by 4"):
     jax.eval_shape(vae.init, KEY, jnp.zeros(shape), KEY)
+
+
+@pytest.mark.parametrize("remat, count", [("none", 0), ("blocks", 12)])
+def test_remat_wraps_every_residual_and_attention_block(remat, count):
+  vae = KLVAE(channels=4, multipliers=(1, 2), blocks=1, remat=remat)
+  x = jnp.zeros((1, 8, 8, 3))
+  jaxpr = jax.make_jaxpr(vae.apply)(shapes_of(vae, 8), x, KEY)
+  assert checkpoints(jaxpr) == count
+
+
+def test_remat_changes_neither_values_nor_gradients():
+  vae = KLVAE(channels=4, multipliers=(1,), blocks=1, norm_groups=2)
+  x = np.random.default_rng(0).uniform(-1, 1, (2, 4, 4, 3)).astype(np.float32)
+  assert_remat_changes_nothing(vae, fill(shapes_of(vae, 4)), x, KEY)

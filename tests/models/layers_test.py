@@ -6,7 +6,7 @@ import pytest
 from jax import lax
 
 from tests.helpers import fill
-from videodiff_jax.models import layers
+from videodiff_jax.models import layers, target
 
 
 def normal(*shape: int, seed: int = 0) -> np.ndarray:
@@ -92,7 +92,7 @@ def test_accelerators_take_one_convolution_and_get_the_same_map(stride, monkeypa
   x, kernel = jnp.asarray(normal(2, 3, 4, 4, 3)), normal(3, 3, 3, 3, 4, seed=1)
   frames = layers.conv_frames(x, kernel, stride)
   maps = layers.conv3x3(x[:, 0], kernel[0], stride)
-  monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+  monkeypatch.setattr(target, "device_kind", lambda: "TPU v5e")
   text = str(jax.make_jaxpr(lambda x: layers.conv_frames(x, kernel, stride))(x))
   assert text.count("conv_general_dilated") == 1 and "concatenate" not in text
   np.testing.assert_allclose(layers.conv_frames(x, kernel, stride), frames, atol=1e-5)
@@ -102,7 +102,7 @@ def test_accelerators_take_one_convolution_and_get_the_same_map(stride, monkeypa
 def test_group_norm_is_the_same_on_accelerators(monkeypatch):
   x, params = jnp.asarray(normal(2, 3, 5, 12)), {"scale": normal(12), "bias": normal(12, seed=1)}
   here = layers.GroupNorm(4).apply({"params": params}, x)
-  monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+  monkeypatch.setattr(target, "device_kind", lambda: "NVIDIA H100")
   there = layers.GroupNorm(4).apply({"params": params}, x)
   np.testing.assert_allclose(there, here, atol=1e-6)
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.helpers import fill
+from tests.helpers import checkpoints, fill
 from videodiff_jax.models import unet
 
 SMALL = {
@@ -162,8 +162,7 @@ def test_timestep_and_context_matter():
 def test_remat_wraps_every_residual_and_attention_block(remat, count):
   model = unet.UNet(**SMALL, remat=remat)
   jaxpr = jax.make_jaxpr(model.apply)(random_variables(), *inputs())
-  names = [str(equation.primitive) for equation in jaxpr.eqns]
-  assert sum("remat" in name or "checkpoint" in name for name in names) == count
+  assert checkpoints(jaxpr) == count
 
 
 def test_bfloat16_computes_near_float32_and_returns_float32():

@@ -85,7 +85,7 @@ def build(config: ml_collections.ConfigDict) -> Networks:
       zero_init_res=control.zero_init_res,
       scale_shift=control.scale_shift,
       norm_groups=control.norm_groups,
-      dtype=dtype,
+      **common,
     ),
     unet=unet.UNet(
       in_channels=model.kl_vae.embed_dim,
@@ -100,13 +100,13 @@ def build(config: ml_collections.ConfigDict) -> Networks:
   discriminator = {k: v for k, v in model.discriminator.items() if k != "on"}
   schedule = make_schedule(**config.diffusion.schedule)
   return Networks(
-    kl_vae=KLVAE(in_channels=data.channels, dtype=dtype, **model.kl_vae),
+    kl_vae=KLVAE(in_channels=data.channels, **model.kl_vae, **common),
     autoencoder=autoencoder,
     discriminator=PairDiscriminator(
       image_size=data.image_size if on_pixels else latent,
       in_channels=data.channels if on_pixels else model.kl_vae.embed_dim,
-      dtype=dtype,
       **discriminator,
+      **common,
     ),
     generator=DiT(
       input_size=feature,

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from videodiff_jax.models import target
 from videodiff_jax.models.layers import ZEROS, Dtype, GroupNorm
 
 Tokens = Literal["spatial", "temporal", "joint"]
@@ -15,7 +16,10 @@ TextAttention = Literal["cross", "joint"]
 TEXT_ATTENTIONS = ("cross", "joint")
 
 
-# Logits a head (queries x keys) above which they are never all in memory at once.
+# Logits a head (queries x keys) from which flash attention computes them, where it runs: those of
+# 512 tokens. In full-size batches fewer are no more memory than the maps they are made of.
+_FLASH_LOGITS = 2**18
+# Above so many they are never all in memory at once, wherever they are computed.
 _MOST_LOGITS = 2**20
 
 
@@ -26,10 +30,10 @@ def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
   tiles, and elsewhere queries come in chunks that the backward pass computes again.
   """
   n, m = q.shape[1], k.shape[1]
+  if n * m >= _FLASH_LOGITS and _flash(q):
+    return jax.nn.dot_product_attention(q, k, v, implementation="cudnn")
   if n * m <= _MOST_LOGITS:
     return _attend(q, k, v)
-  if _flash(q):
-    return jax.nn.dot_product_attention(q, k, v, implementation="cudnn")
   chunks = -(-n * m // _MOST_LOGITS)
   size = -(-n // chunks)
   padded = jnp.pad(q, ((0, 0), (0, chunks * size - n), (0, 0), (0, 0)))
@@ -44,7 +48,7 @@ def _attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
   On CPU, matrix products batched over heads and a division after the second one are three times
   as fast as `jax.nn.dot_product_attention`, and five times with gradients.
   """
-  if jax.default_backend() != "cpu":
+  if target.platform() != "cpu":
     return jax.nn.dot_product_attention(q, k, v)
   q, k, v = (a.swapaxes(1, 2) for a in (q, k, v))
   logits = ((q * q.shape[-1] ** -0.5) @ k.swapaxes(-1, -2)).astype(jnp.float32)
@@ -54,13 +58,9 @@ def _attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
 
 
 def _flash(q: jax.Array) -> bool:
-  """Whether cuDNN's flash attention takes these: 16 bits, narrow heads, compute capability 8."""
-  if jax.default_backend() != "gpu" or q.dtype not in (jnp.bfloat16, jnp.float16):
-    return False
-  device = jax.devices()[0]
-  nvidia = "cuda" in device.client.platform_version.lower()
-  recent = nvidia and float(device.compute_capability) >= 8.0
-  return recent and q.shape[-1] % 8 == 0 and q.shape[-1] <= 128
+  """Whether cuDNN's flash attention takes these: 16 bits, narrow heads, a card that has it."""
+  narrow = q.shape[-1] % 8 == 0 and q.shape[-1] <= 128
+  return q.dtype in (jnp.bfloat16, jnp.float16) and narrow and target.flash_attention()
 
 
 def count_heads(channels: int, num_heads: int | None, num_head_channels: int | None) -> int:

@@ -1,11 +1,21 @@
 """The CRA loss's discriminator of ordered pairs of frames (GLOBER Sec. 3.1, Eq. 10)."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from videodiff_jax.models.attention import AttentionBlock, count_heads
-from videodiff_jax.models.layers import ConvFrames, Dtype, GroupNorm, ResBlock, per_level
+from videodiff_jax.models.layers import (
+  ConvFrames,
+  Dtype,
+  GroupNorm,
+  Remat,
+  ResBlock,
+  per_level,
+  rematerialised,
+)
 
 
 class PairDiscriminator(nn.Module):
@@ -26,6 +36,7 @@ class PairDiscriminator(nn.Module):
   position_scale: float = 1.0
   norm_groups: int = 32  # at most; fewer for few channels, see GroupNorm
   dtype: Dtype = jnp.float32
+  remat: Remat = "none"
 
   @nn.compact
   def __call__(self, pair: jax.Array) -> jax.Array:
@@ -38,6 +49,7 @@ class PairDiscriminator(nn.Module):
     )
     x = ConvFrames(self.channels, dtype=self.dtype, name="down_0_conv")(pair + positions)
 
+    wrap = functools.partial(rematerialised, remat=self.remat)
     index = 1
     counts = per_level(self.blocks, len(self.multipliers))
     for level, (multiplier, count) in enumerate(zip(self.multipliers, counts)):
@@ -46,14 +58,13 @@ class PairDiscriminator(nn.Module):
         index += 1
       for _ in range(count):
         name, features = f"down_{index}", self.channels * multiplier
-        block = ResBlock(features, groups=self.norm_groups, dtype=self.dtype, name=f"{name}_res")
+        settings = {"groups": self.norm_groups, "dtype": self.dtype}
+        block = wrap(ResBlock)(features, **settings, name=f"{name}_res")
         frames = block(x.reshape(-1, *x.shape[2:]))
         x = frames.reshape(*x.shape[:2], *frames.shape[1:])
         if 2**level in self.attention_rates:
           heads = count_heads(features, self.num_heads, self.num_head_channels)
-          x = AttentionBlock(
-            heads, "joint", groups=self.norm_groups, dtype=self.dtype, name=f"{name}_joint"
-          )(x)
+          x = wrap(AttentionBlock)(heads, "joint", **settings, name=f"{name}_joint")(x)
         index += 1
 
     x = ConvFrames(self.channels, dtype=self.dtype, name="head_conv")(x)

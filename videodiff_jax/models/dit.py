@@ -9,7 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from videodiff_jax.models.attention import attend
-from videodiff_jax.models.layers import ZEROS, Dtype, PositionEmbedding, Remat
+from videodiff_jax.models.layers import (
+  EXACT,
+  ZEROS,
+  Dtype,
+  PositionEmbedding,
+  Remat,
+  rematerialised,
+)
 
 _XAVIER = nn.initializers.xavier_uniform()
 _TIME_CHANNELS = 256
@@ -126,31 +133,28 @@ class DiT(nn.Module):
       prefix = tokens.shape[1]
       embed = nn.Dense(self.width, kernel_init=_XAVIER, dtype=self.dtype, name="token_embed")
       h = jnp.concatenate([embed(tokens), h], axis=1)
-    condition = PositionEmbedding(_TIME_CHANNELS, self.width, self.dtype, name="time_embed")(t)
+    condition = PositionEmbedding(_TIME_CHANNELS, self.width, name="time_embed")(t)
     if labels is not None:
       table = nn.Embed(
         self.num_classes + 1,
         self.width,
         embedding_init=nn.initializers.normal(0.02),
-        dtype=self.dtype,
         name="label_embed",
       )
       condition += table(labels)
 
     h = self._blocks(h, condition)[:, prefix:]
-    modulation = nn.Dense(
-      2 * self.width, kernel_init=ZEROS, dtype=self.dtype, name="final_modulation"
-    )
-    h = _modulate(_norm(h, self.dtype), *jnp.split(modulation(nn.silu(condition)), 2, axis=-1))
+    modulation = nn.Dense(2 * self.width, kernel_init=ZEROS, name="final_modulation", **EXACT)
+    h = _modulate(_norm(h, jnp.float32), *jnp.split(modulation(nn.silu(condition)), 2, axis=-1))
     channels = 2 * c if self.learn_sigma else c
-    h = nn.Dense(p * p * channels, kernel_init=ZEROS, dtype=self.dtype, name="final_out")(h)
+    h = nn.Dense(p * p * channels, kernel_init=ZEROS, name="final_out", **EXACT)(h)
     h = h.reshape(b, side, side, p, p, channels).swapaxes(2, 3)
-    return h.reshape(b, side * p, side * p, channels).astype(jnp.float32)
+    return h.reshape(b, side * p, side * p, channels)
 
   def _blocks(self, h: jax.Array, condition: jax.Array) -> jax.Array:
     settings = (self.num_heads, int(self.width * self.mlp_ratio), self.dtype)
     if not self.scan_blocks:
-      block = nn.remat(DiTBlock) if self.remat == "blocks" else DiTBlock
+      block = rematerialised(DiTBlock, self.remat)
       for i in range(self.depth):
         h = block(*settings, name=f"block_{i}")(h, condition)
       return h

@@ -1,5 +1,6 @@
 """The paper's additional modules: from global feature and frame time to maps for the UNet."""
 
+import functools
 from collections.abc import Sequence
 from typing import Literal
 
@@ -7,7 +8,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from videodiff_jax.models.layers import ZEROS, Dtype, PositionEmbedding, ResBlock
+from videodiff_jax.models.layers import (
+  ZEROS,
+  Dtype,
+  PositionEmbedding,
+  Remat,
+  ResBlock,
+  rematerialised,
+)
 from videodiff_jax.models.unet import Block
 
 
@@ -29,6 +37,7 @@ class FrameControl(nn.Module):
   scale_shift: bool = False  # how the frame time enters a residual block, see ResBlock
   norm_groups: int = 32  # at most; fewer for few channels, see GroupNorm
   dtype: Dtype = jnp.float32
+  remat: Remat = "none"
 
   @nn.compact
   def __call__(self, global_feature: jax.Array, frame_time: jax.Array) -> dict[str, jax.Array]:
@@ -38,12 +47,12 @@ class FrameControl(nn.Module):
         f"{global_feature.shape[0]} global features need as many frame times, "
         f"not shape {frame_time.shape}: repeat the feature for every frame."
       )
-    embedding = PositionEmbedding(self.channels, 4 * self.channels, self.dtype, name="time_embed")(
-      frame_time * self.index_scale
-    )
+    embed = PositionEmbedding(self.channels, 4 * self.channels, name="time_embed")
+    embedding = embed(frame_time * self.index_scale)
+    wrap = functools.partial(rematerialised, remat=self.remat)
     maps = {}
     for block in self.unet_blocks:
-      h = ResBlock(
+      h = wrap(ResBlock)(
         block.channels,
         levels=self._levels(block),
         zero_init=self.zero_init_res,

@@ -6,7 +6,15 @@ import jax.numpy as jnp
 
 from videodiff_jax.models.attention import attend
 from videodiff_jax.models.gaussian import Gaussian
-from videodiff_jax.models.layers import Conv3x3, Dtype, GroupNorm, ResBlock, resample
+from videodiff_jax.models.layers import (
+  Conv3x3,
+  Dtype,
+  GroupNorm,
+  Remat,
+  ResBlock,
+  rematerialised,
+  resample,
+)
 
 _EPSILON = 1e-6
 
@@ -39,19 +47,20 @@ class _Stack(nn.Module):
   attention_rates: tuple[int, ...]
   norm_groups: int
   dtype: Dtype
+  remat: Remat
 
   def level(self, x: jax.Array, i: int, blocks: int) -> jax.Array:
     """The residual blocks (and attention) of level i, counted from full resolution."""
     for j in range(blocks):
       x = self.block(self.channels * self.multipliers[i], f"level_{i}_block_{j}")(x)
       if 2**i in self.attention_rates:
-        x = _Attention(self.norm_groups, self.dtype, name=f"level_{i}_attention_{j}")(x)
+        x = self.attention(f"level_{i}_attention_{j}")(x)
     return x
 
   def middle(self, x: jax.Array) -> jax.Array:
     x = self.block(x.shape[-1], "middle_block_0")(x)
     if self.mid_attention:
-      x = _Attention(self.norm_groups, self.dtype, name="middle_attention")(x)
+      x = self.attention("middle_attention")(x)
     return self.block(x.shape[-1], "middle_block_1")(x)
 
   def head(self, x: jax.Array) -> jax.Array:
@@ -59,8 +68,11 @@ class _Stack(nn.Module):
     self.sow("intermediates", "features", x)  # the last layer's input, for who asks for it
     return Conv3x3(self.out_channels, dtype=self.dtype, name="conv_out")(x)
 
+  def attention(self, name: str) -> _Attention:
+    return rematerialised(_Attention, self.remat)(self.norm_groups, self.dtype, name=name)
+
   def block(self, features: int, name: str) -> ResBlock:
-    return ResBlock(
+    return rematerialised(ResBlock, self.remat)(
       features,
       zero_init=False,
       groups=self.norm_groups,
@@ -106,9 +118,10 @@ class KLVAE(nn.Module):
   attention_rates: tuple[int, ...] = ()  # downsampling rates with attention after each block
   norm_groups: int = 32  # at most; fewer for few channels, see GroupNorm
   dtype: Dtype = jnp.float32
+  remat: Remat = "none"
 
   def setup(self) -> None:
-    shared = (self.mid_attention, self.attention_rates, self.norm_groups, self.dtype)
+    shared = (self.mid_attention, self.attention_rates, self.norm_groups, self.dtype, self.remat)
     sizes = (self.channels, self.multipliers, self.blocks)
     self.encoder = _Encoder(*sizes, 2 * self.z_channels, *shared)
     self.decoder = _Decoder(*sizes, self.in_channels, *shared)

@@ -1,7 +1,8 @@
 """Layers that several networks share.
 
 Feature maps are (n, h, w, c) with frames folded into n, or (b, f, h, w, c) where time matters.
-Parameters and the statistics of norms are float32; `dtype` is what the rest computes in.
+Parameters, the statistics of norms and what codes of time pass through are float32; `dtype` is what
+the rest computes in.
 """
 
 import math
@@ -14,13 +15,25 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from videodiff_jax.models import target
+
 Dtype = Any
 Padding = Sequence[tuple[int, int]]
 Remat = Literal["none", "blocks"]  # what a network's backward pass computes again
 
+# Of the few small layers whose rounding would show: bfloat16 cannot tell neighbours of 128 frames
+# apart, and guidance multiplies what a network's last layer rounds. Accelerators multiply float32
+# in fewer bits unless told not to.
+EXACT: dict[str, Any] = {"dtype": jnp.float32, "precision": lax.Precision.HIGHEST}
+
 SYMMETRIC: Padding = ((1, 1), (1, 1))
 ZEROS = nn.initializers.zeros
 _KERNEL_INIT = nn.initializers.lecun_normal()
+
+
+def rematerialised(module: type[nn.Module], remat: Remat) -> type[nn.Module]:
+  """The module; with 'blocks' its backward pass keeps the inputs alone and computes it again."""
+  return nn.remat(module) if remat == "blocks" else module
 
 
 def per_level(num_blocks: int | Sequence[int], levels: int) -> tuple[int, ...]:
@@ -47,7 +60,11 @@ def sinusoid(positions: jax.Array, dim: int, max_period: float = 1e4) -> jax.Arr
 
 
 def conv3x3(
-  x: jax.Array, kernel: jax.Array, stride: int = 1, padding: Padding = SYMMETRIC
+  x: jax.Array,
+  kernel: jax.Array,
+  stride: int = 1,
+  padding: Padding = SYMMETRIC,
+  precision: lax.Precision | None = None,
 ) -> jax.Array:
   """3x3 convolution of (n, h, w, c) by a (3, 3, c, d) kernel.
 
@@ -59,9 +76,14 @@ def conv3x3(
   (top, bottom), (left, right) = padding
   h = (x.shape[1] + top + bottom - 3) // stride + 1
   w = (x.shape[2] + left + right - 3) // stride + 1
-  if jax.default_backend() != "cpu" or x.shape[0] * h * w >= 256:
+  if target.platform() != "cpu" or x.shape[0] * h * w >= 256:
     return lax.conv_general_dilated(
-      x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
+      x,
+      kernel,
+      (stride, stride),
+      padding,
+      dimension_numbers=("NHWC", "HWIO", "NHWC"),
+      precision=precision,
     )
   x = jnp.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)))
   rows = [slice(i, i + (h - 1) * stride + 1, stride) for i in range(3)]
@@ -101,7 +123,7 @@ def conv_frames(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
   strided one takes 9 times as long there.
   """
   k = kernel.shape[0]
-  if jax.default_backend() != "cpu":
+  if target.platform() != "cpu":
     return lax.conv_general_dilated(
       x,
       kernel,
@@ -174,7 +196,7 @@ class GroupNorm(nn.Module):
 def _for_each_channel(values: jax.Array, channels: int) -> jax.Array:
   """(n, groups, 1) -> (n, 1, channels), each group's value for its channels."""
   n, groups, _ = values.shape
-  if jax.default_backend() == "cpu":
+  if target.platform() == "cpu":
     # A product by zeros and ones is computed before the loop over pixels. XLA repeats inside it,
     # and then that loop, with the activation in it, runs one number at a time.
     member = np.repeat(np.eye(groups, dtype=np.float32), channels // groups, axis=1)
@@ -190,6 +212,7 @@ class Conv3x3(nn.Module):
   padding: Padding = SYMMETRIC
   zero_init: bool = False
   dtype: Dtype = jnp.float32
+  precision: lax.Precision | None = None
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
@@ -197,7 +220,7 @@ class Conv3x3(nn.Module):
     kernel = self.param("kernel", init, (3, 3, x.shape[-1], self.features), jnp.float32)
     bias = self.param("bias", ZEROS, (self.features,), jnp.float32)
     x, kernel, bias = (a.astype(self.dtype) for a in (x, kernel, bias))
-    return conv3x3(x, kernel, self.stride, self.padding) + bias
+    return conv3x3(x, kernel, self.stride, self.padding, self.precision) + bias
 
 
 class ConvTranspose3x3(nn.Module):
@@ -234,18 +257,17 @@ class ConvFrames(nn.Module):
 
 
 class PositionEmbedding(nn.Module):
-  """Sinusoid, linear, SiLU, linear: the code of a timestep or of a frame's time."""
+  """Sinusoid, linear, SiLU, linear: the code of a timestep or of a frame's time, float32."""
 
   channels: int  # of the sinusoid
   features: int
-  dtype: Dtype = jnp.float32
 
   @nn.compact
   def __call__(self, positions: jax.Array) -> jax.Array:
     """(n,) real positions -> (n, features)."""
     code = sinusoid(positions, self.channels)
-    code = nn.silu(nn.Dense(self.features, dtype=self.dtype, name="linear_in")(code))
-    return nn.Dense(self.features, dtype=self.dtype, name="linear_out")(code)
+    code = nn.silu(nn.Dense(self.features, name="linear_in", **EXACT)(code))
+    return nn.Dense(self.features, name="linear_out", **EXACT)(code)
 
 
 class ResBlock(nn.Module):
@@ -254,7 +276,8 @@ class ResBlock(nn.Module):
   `levels` scales the map by 2**levels before the first convolution and on the way past it.
   A first block of zeros (`zero_init`) makes deep networks start as the identity; in very small
   autoencoders it stops learning instead. With `scale_shift` the embedding scales and shifts the
-  second norm's result (Dhariwal & Nichol 2021, AdaGN) instead of being added before it.
+  second norm's result (Dhariwal & Nichol 2021, AdaGN) instead of being added before it. It stays
+  float32 until it meets the map: neighbouring frames' codes differ by less than their rounding.
   """
 
   features: int
@@ -275,13 +298,13 @@ class ResBlock(nn.Module):
     if embedding is None:
       h = norm(h)
     elif self.scale_shift:
-      moved = nn.Dense(2 * self.features, dtype=self.dtype, name="embed")(nn.silu(embedding))
+      moved = nn.Dense(2 * self.features, name="embed", **EXACT)(nn.silu(embedding))
       scale, shift = jnp.split(moved[:, None, None], 2, axis=-1)
       h = norm(h) * (1 + scale) + shift
     else:
-      shift = nn.Dense(self.features, dtype=self.dtype, name="embed")(nn.silu(embedding))
+      shift = nn.Dense(self.features, name="embed", **EXACT)(nn.silu(embedding))
       h = norm(h + shift[:, None, None])
-    h = nn.silu(h)
+    h = nn.silu(h.astype(self.dtype))
     h = Conv3x3(self.features, zero_init=self.zero_init, dtype=self.dtype, name="conv_out")(h)
     x = resample(x, self.levels)
     if x.shape[-1] != self.features:

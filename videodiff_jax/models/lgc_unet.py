@@ -15,12 +15,14 @@ import numpy as np
 
 from videodiff_jax.models.attention import attend
 from videodiff_jax.models.layers import (
+  EXACT,
   ZEROS,
   Conv3x3,
   ConvTranspose3x3,
   Dtype,
   GroupNorm,
   Remat,
+  rematerialised,
 )
 
 DecoderAttention = Literal["matched", "mirrored"]
@@ -56,19 +58,17 @@ def norm_groups(channels: int, divides: int | None = None) -> int:
 
 
 class TimeEmbedding(nn.Module):
-  """Sinusoid, linear, GELU (exact), linear."""
+  """Sinusoid, linear, GELU (exact), linear; float32."""
 
   channels: int
-  dtype: Dtype = jnp.float32
 
   @nn.compact
   def __call__(self, t: jax.Array) -> jax.Array:
     """(n,) timesteps -> (n, 4 channels)."""
     features = 4 * self.channels
     y = timestep_code(t, self.channels)
-    y = nn.Dense(features, dtype=self.dtype, name="linear_in")(y)
-    y = nn.gelu(y, approximate=False)
-    return nn.Dense(features, dtype=self.dtype, name="linear_out")(y)
+    y = nn.gelu(nn.Dense(features, name="linear_in", **EXACT)(y), approximate=False)
+    return nn.Dense(features, name="linear_out", **EXACT)(y)
 
 
 class StackedResBlock(nn.Module):
@@ -89,9 +89,10 @@ class StackedResBlock(nn.Module):
     h = nn.silu(GroupNorm(norm_groups(c), _EPSILON, name="norm_in")(x))
     h = Conv3x3(self.features, dtype=self.dtype, name="conv_in")(h)
     if embedding is not None:
-      shift = nn.Dense(self.features, dtype=self.dtype, name="embed")(nn.silu(embedding))
+      shift = nn.Dense(self.features, name="embed", **EXACT)(nn.silu(embedding))
       h += shift[:, None, None]
-    h = nn.silu(GroupNorm(norm_groups(self.features, c), _EPSILON, name="norm_out")(h))
+    h = GroupNorm(norm_groups(self.features, c), _EPSILON, name="norm_out")(h)
+    h = nn.silu(h.astype(self.dtype))
     h = Conv3x3(self.features, zero_init=True, dtype=self.dtype, name="conv_out")(h)
     if c != self.features:
       x = Conv3x3(self.features, dtype=self.dtype, name="skip")(x)
@@ -164,11 +165,11 @@ class _Network(nn.Module):
     return tuple(self.channels * multiplier for multiplier in self.multipliers)
 
   def _residual(self, name: str, features: int, *inputs: Any) -> jax.Array:
-    block = nn.remat(StackedResBlock) if self.remat == "blocks" else StackedResBlock
+    block = rematerialised(StackedResBlock, self.remat)
     return block(features, self.dtype, name=name)(*inputs)
 
   def _attention(self, name: str, *inputs: jax.Array) -> jax.Array:
-    block = nn.remat(StackedAttention) if self.remat == "blocks" else StackedAttention
+    block = rematerialised(StackedAttention, self.remat)
     return block(self.head_channels, self.dtype, name=name)(*inputs)
 
   def _down(self, x: jax.Array, embedding: jax.Array | None) -> tuple[jax.Array, list[jax.Array]]:
@@ -232,7 +233,7 @@ class LGCUNet(_Network):
       )
     if x.shape[:3] != condition.shape[:3]:
       raise ValueError(f"The condition {condition.shape} does not lie over the maps {x.shape}.")
-    embedding = TimeEmbedding(self.channels, self.dtype, name="time_embed")(t)
+    embedding = TimeEmbedding(self.channels, name="time_embed")(t)
     h, skips = self._down(jnp.concatenate([condition, x], axis=-1), embedding)
     if context is not None:
       h = self._attention("middle_cross", h, context)
@@ -250,5 +251,5 @@ class LGCUNet(_Network):
           h = self._attention(f"up_{step}_attention_{i}", h)
       if level > 0:
         h = ConvTranspose3x3(width, self.dtype, name=f"up_{step}_conv")(h)
-    h = Conv3x3(x.shape[-1], dtype=self.dtype, name="conv_out")(nn.silu(h))
-    return h.astype(jnp.float32)
+    h = nn.silu(h.astype(jnp.float32))
+    return Conv3x3(x.shape[-1], name="conv_out", **EXACT)(h)

@@ -1,5 +1,6 @@
 """The video decoder: Stable Diffusion v1's UNet over single frames, open to control maps."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 
 from videodiff_jax.models.attention import SpatialTransformer, TextAttention, count_heads
 from videodiff_jax.models.layers import (
+  EXACT,
   Conv3x3,
   Dtype,
   GroupNorm,
@@ -16,6 +18,7 @@ from videodiff_jax.models.layers import (
   Remat,
   ResBlock,
   per_level,
+  rematerialised,
   resample,
 )
 
@@ -90,10 +93,8 @@ class UNet(nn.Module):
     control = control or {}
     self._check(x, context, control, outline)
     names = (block.name for block in outline)
-    wrap = nn.remat if self.remat == "blocks" else lambda module: module
-    embedding = PositionEmbedding(self.channels, 4 * self.channels, self.dtype, name="time_embed")(
-      t
-    )
+    wrap = functools.partial(rematerialised, remat=self.remat)
+    embedding = PositionEmbedding(self.channels, 4 * self.channels, name="time_embed")(t)
 
     def residual(h: jax.Array, features: int, name: str) -> jax.Array:
       block = wrap(ResBlock)(features, groups=self.norm_groups, dtype=self.dtype, name=name)
@@ -140,9 +141,8 @@ class UNet(nn.Module):
           h = Conv3x3(h.shape[-1], dtype=self.dtype, name=f"{name}_conv")(resample(h, 1))
         h = controlled(h, name)
 
-    h = nn.silu(GroupNorm(self.norm_groups, name="norm_out")(h))
-    h = Conv3x3(self.out_channels, zero_init=True, dtype=self.dtype, name="conv_out")(h)
-    return h.astype(jnp.float32)
+    h = nn.silu(GroupNorm(self.norm_groups, name="norm_out")(h.astype(jnp.float32)))
+    return Conv3x3(self.out_channels, zero_init=True, name="conv_out", **EXACT)(h)
 
   def _check(
     self,

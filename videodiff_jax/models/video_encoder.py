@@ -1,5 +1,6 @@
 """The video encoder: a few keyframes in, one 2-D global feature out (GLOBER Sec. 3.1)."""
 
+import functools
 from typing import Literal
 
 import flax.linen as nn
@@ -8,7 +9,15 @@ import jax.numpy as jnp
 
 from videodiff_jax.models.attention import AttentionBlock, count_heads
 from videodiff_jax.models.gaussian import Gaussian
-from videodiff_jax.models.layers import ConvFrames, Dtype, GroupNorm, Remat, ResBlock, per_level
+from videodiff_jax.models.layers import (
+  ConvFrames,
+  Dtype,
+  GroupNorm,
+  Remat,
+  ResBlock,
+  per_level,
+  rematerialised,
+)
 
 
 class VideoEncoder(nn.Module):
@@ -51,7 +60,7 @@ class VideoEncoder(nn.Module):
         f"The video encoder takes keyframe latents (b, k, {str(token_shape)[1:]}, "
         f"not {key_latents.shape}."
       )
-    wrap = nn.remat if self.remat == "blocks" else lambda module: module
+    wrap = functools.partial(rematerialised, remat=self.remat)
     normal = nn.initializers.normal(1.0)
     b, k = key_latents.shape[:2]
 

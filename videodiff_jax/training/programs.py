@@ -41,7 +41,7 @@ class Programs:
     """`arguments`: (state, frozen, batch); training goes from `step` to `steps`."""
     self._shapes = jax.tree.map(_shape, arguments)
     self._mesh = jax.tree.leaves(self._shapes[0])[0].sharding.mesh
-    self._ahead = jax.default_backend() != "gpu"
+    self._ahead = self._mesh.devices.flat[0].platform != "gpu"
     self._pool = futures.ThreadPoolExecutor(1, "compile")
     self._rest = self._spans(stage, step, steps)
     self._next = self._submit()
