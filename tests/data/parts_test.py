@@ -15,6 +15,7 @@ import tensorflow_datasets as tfds
 from data import builder, parts, prepare
 from data.prepare import ensure
 from tests.data.published import write_tfrecords
+from tests.helpers import needs
 from tests.inputs.make import make_store, noise_video
 from videodiff_jax.inputs.video_io import VideoError
 
@@ -127,7 +128,7 @@ def _die(task: parts.Task) -> None:
 
 
 def test_beam_makes_the_same_store(reference, tmp_path) -> None:
-  pytest.importorskip("apache_beam", reason="extra beam, in an environment of its own")
+  needs("apache_beam")
   assert content(again(reference, tmp_path / "store", parts.beam([]))) == content(reference)
 
 

@@ -6,21 +6,20 @@ import pytest
 from data import robot_push, robot_scene
 from data.prepare import ensure
 from data.robot_push import Pusher, RobotPush, RobotPushOptions
+from tests.helpers import needs
 from videodiff_jax.inputs.frame_store import FrameStore, RecordEncoder
-
-MISSING = "pybullet is missing (extra robot)"
 
 
 def load(name: str, **options):
   """The frames, uint8 (f, h, w, 3), and the extras as arrays of one video."""
-  pytest.importorskip("pybullet", reason=MISSING)
+  needs("pybullet")
   video = RobotPush(data_dir="unused", options=RobotPushOptions(**options)).load(name)
   return np.stack(video.frames), {key: np.array(value) for key, value in video.extra.items()}
 
 
 @pytest.fixture(scope="module")
 def store_dir(tmp_path_factory):
-  pytest.importorskip("pybullet", reason=MISSING)
+  needs("pybullet")
   return ensure("robot_push", tmp_path_factory.mktemp("robot") / "store", num_videos=2)
 
 
@@ -43,7 +42,7 @@ def test_store(store_dir) -> None:
 
 
 def test_whole_set_keeps_its_counts() -> None:
-  pytest.importorskip("pybullet", reason=MISSING)
+  needs("pybullet")
   names = [*RobotPush(data_dir="unused").candidates()]
   assert sum(name.startswith("train/") for name in names) == 1024
   assert sum(name.startswith("test/") for name in names) == 256

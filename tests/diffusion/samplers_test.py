@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.helpers import needs
 from videodiff_jax.diffusion.process import Process
 from videodiff_jax.diffusion.samplers import (
   FINALS,
@@ -333,7 +334,7 @@ def test_equals_diffusers_step_by_step(
   kind: str, name: str, settings: dict[str, Any], prediction_type: str
 ) -> None:
   """'trailing' is the uniform grid; both sides follow their own trajectory."""
-  diffusers, torch = pytest.importorskip("diffusers"), pytest.importorskip("torch")
+  diffusers, torch = needs("diffusers"), needs("torch")
   num_steps = 10
   scheduler = getattr(diffusers, name)(
     1000, 8.5e-4, 1.2e-2, "scaled_linear",

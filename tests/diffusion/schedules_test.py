@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from tests.helpers import needs
 from videodiff_jax.diffusion.schedules import KINDS, make_schedule, spaced_timesteps
 
 
@@ -56,7 +57,7 @@ def test_posterior_is_bayes_rule(kind: str) -> None:
   [("scaled_linear", "scaled_linear"), ("linear", "linear"), ("cosine", "squaredcos_cap_v2")],
 )
 def test_equals_diffusers(kind: str, theirs: str) -> None:
-  diffusers, _ = pytest.importorskip("diffusers"), pytest.importorskip("torch")
+  diffusers, _ = needs("diffusers"), needs("torch")
   other = diffusers.DDPMScheduler(1000, 8.5e-4, 1.2e-2, theirs)
   schedule = make_schedule(kind)
   np.testing.assert_allclose(schedule.betas, other.betas.numpy(), rtol=1e-4)

@@ -9,6 +9,7 @@ import pytest
 
 from experiments import benchmark, benchmark_lgcvd
 from experiments.errors import UserError
+from tests.helpers import needs
 from tests.lgcvd import tiny
 
 
@@ -20,7 +21,7 @@ def config() -> ml_collections.ConfigDict:
 
 def test_both_networks_draw_the_same() -> None:
   """Of all steps, with one noise; the heading counts the parameters of both."""
-  pytest.importorskip("torch")
+  needs("torch")
   heading, ours, theirs, remark = benchmark_lgcvd.functions(config())
   assert len(ours) == len(theirs) == len(benchmark_lgcvd.ROWS)
   assert "side 8, batch 2" in heading and "differ by" in remark
@@ -31,7 +32,7 @@ def test_both_networks_draw_the_same() -> None:
 
 
 def test_networks_that_differ_are_not_timed(monkeypatch) -> None:
-  pytest.importorskip("torch")
+  needs("torch")
   monkeypatch.setattr(benchmark_lgcvd, "_SAME", -1.0)
   with pytest.raises(AssertionError, match="Not the same network"):
     benchmark_lgcvd.functions(config())

@@ -19,7 +19,7 @@ from packaging.requirements import Requirement
 from PIL import Image
 
 from experiments import main
-from tests.helpers import ROOT, setup_arguments
+from tests.helpers import ROOT, needs, setup_arguments
 from videodiff_jax.training import config_flag
 
 PAGES = sorted((ROOT / "experiments" / "colab").glob("*.ipynb"))
@@ -161,8 +161,8 @@ def test_pip_resolves_its_command_beside_what_colab_holds(tmp_path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_it_runs_from_its_first_cell_to_its_last(page: pathlib.Path, tmp_path) -> None:
   """With ':smoke', and every command's exit status asked for: a notebook goes on without."""
-  nbformat = pytest.importorskip("nbformat", reason="notebooks need the extra test")
-  nbclient = pytest.importorskip("nbclient", reason="notebooks need the extra test")
+  nbformat = needs("nbformat")
+  nbclient = needs("nbclient")
   notebook = nbformat.read(page, as_version=4)
   nbformat.validate(notebook)
   for cell in notebook.cells:

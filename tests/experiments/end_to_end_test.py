@@ -14,7 +14,7 @@ from PIL import Image
 from data import prepare
 from experiments import caches, checks, evaluate, sample, score_clips, set_scores, train
 from tests.glober import tiny
-from tests.helpers import assert_same_pixels
+from tests.helpers import assert_same_pixels, needs
 from tests.inputs.make import make_store, noise_video
 from tests.weights import require
 from videodiff_jax import glober
@@ -46,7 +46,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> ml_collections.ConfigDic
   config.mesh.data = 8
   for name in config.stages:
     config.train[name].update(steps=2, log_every=1, checkpoint_every=2, preview_every=2)
-  pytest.importorskip("av", reason="mp4 needs PyAV (extra demo)")
+  needs("av")
   with checks.told():
     prepare.ensure("moving_digits", config.data.dir, size=SIDE, num_videos=40)
   return config

@@ -22,7 +22,7 @@ from experiments import (
   set_scores,
   train,
 )
-from tests.helpers import assert_same_pixels
+from tests.helpers import assert_same_pixels, needs
 from tests.lgcvd import tiny
 from tests.weights import require
 from videodiff_jax import lgcvd
@@ -46,7 +46,7 @@ def options(**changes: object) -> types.SimpleNamespace:
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> ml_collections.ConfigDict:
-  pytest.importorskip("av", reason="mp4 needs PyAV (extra demo)")
+  needs("av")
   config = tiny.config()
   config.data.update(name="moving_digits", image_size=SIDE, video_frames=20)
   config.data.dir = str(tmp_path_factory.mktemp("data") / "digits")

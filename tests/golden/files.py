@@ -13,13 +13,17 @@ Arrays = dict[str, np.ndarray]
 
 
 def read(path: pathlib.Path) -> tuple[dict[str, Any], Arrays, Arrays, Arrays]:
-  """A file's config, and its arrays 'param/...', 'in/...' and 'out/...' by the names behind."""
-  with np.load(path) as file:
-    groups: dict[str, Arrays] = {"param": {}, "in": {}, "out": {}}
-    for key in file.files:
-      if key != "config":
-        group, name = key.split("/", 1)
-        groups[group][name] = file[key]
+  """A file's config, and its arrays 'param/...', 'in/...' and 'out/...' by the names behind.
+
+  A file of more than a megabyte may go on in `NAME.npz.1`, `NAME.npz.2` and so on.
+  """
+  groups: dict[str, Arrays] = {"param": {}, "in": {}, "out": {}}
+  for part in [path, *path.parent.glob(f"{path.name}.*")]:
+    with np.load(part) as file:
+      for key in file.files:
+        if key != "config":
+          group, name = key.split("/", 1)
+          groups[group][name] = file[key]
   return read_config(path), *groups.values()
 
 

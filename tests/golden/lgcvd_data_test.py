@@ -11,6 +11,7 @@ from data.prepare import ensure
 from tests.golden import recording
 from tests.golden.files import channels_last
 from tests.golden.recording import close
+from tests.helpers import needs
 from videodiff_jax.inputs.frame_store import FrameStore
 from videodiff_jax.metrics import clip_features, frechet, images
 
@@ -46,7 +47,7 @@ def test_bair(path: pathlib.Path, tmp_path: pathlib.Path) -> None:
 
 
 def test_hdf5_shards(path: pathlib.Path, tmp_path: pathlib.Path) -> None:
-  h5py = pytest.importorskip("h5py")
+  h5py = needs("h5py")
   golden = recording.load(path)
   source = tmp_path / "source" / "train"
   source.mkdir(parents=True)

@@ -101,7 +101,8 @@ def run_encoder(golden: Recording) -> tuple[Arrays, float]:
 
 def run_checkpoint(golden: Recording) -> tuple[Arrays, float]:
   config, inputs = golden.config, golden.inputs
-  checkpoint = lgcvd.read_checkpoint(golden.path.with_name(config["file"]))
+  with recording.published(golden) as file:
+    checkpoint = lgcvd.read_checkpoint(file)
   assert checkpoint.step == config["step"]
   settings = recording.settings(config["unet"])
   unet: nn.Module = LGCUNet(**settings, decoder_attention="mirrored")

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from tests.golden import recording
+from tests.helpers import needs
 
-torch = pytest.importorskip("torch")
+torch = needs("torch")
 from experiments import torch_lgc_unet  # noqa: E402
 
 

@@ -1,6 +1,10 @@
 """One recorded file of LGC-VD's release, and how its arrays and ours are laid out."""
 
+import contextlib
+import lzma
 import pathlib
+import tempfile
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,6 +13,7 @@ import pytest
 from tests.conftest import golden_dir
 from tests.golden import files
 from tests.golden.files import Arrays, channels_first, shapes_of
+from tests.helpers import needs
 from videodiff_jax.diffusion.schedules import Schedule, make_schedule, spaced_timesteps
 from videodiff_jax.lgcvd.model import ContextModel
 from videodiff_jax.models.lgc_unet import LGCUNet, SequenceEncoder
@@ -52,8 +57,22 @@ def parametrize(metafunc: pytest.Metafunc, *kinds: str) -> None:
   if not paths:
     raise pytest.UsageError(f"{folder} holds no lgcvd/*.npz; give --golden-dir.")
   paths = [path for path in paths if kind_of(path) in kinds]
+  assert paths, f"{folder} holds no recording of {', '.join(kinds)}; give another --golden-dir."
   ids = [path.relative_to(folder).as_posix() for path in paths]
   metafunc.parametrize("path", paths, ids=ids)
+
+
+@contextlib.contextmanager
+def published(golden: Recording) -> Iterator[pathlib.Path]:
+  """The checkpoint that a file is of, which may lie beside it packed; reading it needs PyTorch."""
+  needs("torch")
+  source = golden.path.with_name(golden.config["file"])
+  with tempfile.TemporaryDirectory() as folder:
+    if not source.exists():
+      packed = source.with_name(f"{source.name}.xz").read_bytes()
+      source = pathlib.Path(folder) / source.name
+      source.write_bytes(lzma.decompress(packed))
+    yield source
 
 
 def close(ours: Any, truth: np.ndarray, atol: float, name: str) -> None:

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import safetensors.numpy
 
-from tests.helpers import fill
+from tests.helpers import fill, needs
 from tests.weights import require
 from videodiff_jax.inputs import text, tokenizer
 from videodiff_jax.models.sentence_encoder import SentenceEncoder
@@ -91,7 +92,7 @@ SMALL = CLIPText(length=9, width=64, depth=2, num_heads=1, hidden=32, vocabulary
 
 def write_clip(file: pathlib.Path, prefix: str = "") -> dict:
   """A small text tower beside tensors of other networks."""
-  save = pytest.importorskip("safetensors.numpy", reason="extra text").save_file
+  save = safetensors.numpy.save_file
   rng = np.random.default_rng(0)
   shapes = {
     "embeddings.token_embedding.weight": (49_408, 64),
@@ -118,7 +119,7 @@ def write_clip(file: pathlib.Path, prefix: str = "") -> dict:
 
 def test_clip_s_sizes_come_from_its_file(tmp_path: pathlib.Path):
   require(tokenizer.CLIP_VOCABULARY)
-  pytest.importorskip("ftfy", reason="extra text")
+  needs("ftfy")
   state = write_clip(tmp_path / "model.safetensors")
   (tmp_path / "config.json").write_text('{"text_config": {"hidden_act": "gelu"}}')
   model, params, _ = text_encoder.load_text(tmp_path)
@@ -137,7 +138,7 @@ def test_clip_s_sizes_come_from_its_file(tmp_path: pathlib.Path):
 
 
 def test_what_is_no_clip_is_told(tmp_path: pathlib.Path):
-  save = pytest.importorskip("safetensors.numpy", reason="extra text").save_file
+  save = safetensors.numpy.save_file
   with pytest.raises(FileNotFoundError, match=r"give config\.init\.text_encoder"):
     text.load_encoder("clip", 77)
   with pytest.raises(FileNotFoundError, match="holds no weights"):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from absl import logging
 
+from tests.helpers import needs
 from tests.weights import require
 from videodiff_jax.inputs import tokenizer
 from videodiff_jax.pretrained import minilm, restricted_pickle
@@ -66,7 +67,7 @@ def test_there_are_200_hard_texts():
 
 @functools.cache
 def clip_tokenizer() -> tokenizer.Tokenizer:
-  pytest.importorskip("ftfy", reason="extra text"), pytest.importorskip("regex")
+  needs("ftfy"), needs("regex")
   require(tokenizer.CLIP_VOCABULARY)
   return tokenizer.clip()
 
@@ -95,7 +96,7 @@ def test_byte_pairs_equal_clips():
 
 def test_word_pieces_equal_berts():
   ours = piece_tokenizer().encode
-  transformers = pytest.importorskip("transformers", reason="extra parity")
+  transformers = needs("transformers")
   theirs = transformers.BertTokenizer(str(restricted_pickle.locate(minilm.VOCABULARY)))
   texts = [*random_texts(2000), *hard_texts()]
   expected = theirs(texts, add_special_tokens=False, verbose=False)["input_ids"]

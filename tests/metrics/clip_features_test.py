@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.helpers import needs
 from videodiff_jax.metrics import clip_features, i3d
 from videodiff_jax.metrics.clip_features import Detector, extract
 
@@ -37,7 +38,7 @@ def stub(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
 
 @pytest.mark.parametrize("source", [32, 64, 256])
 def test_resize_equals_torch(source: int):
-  torch = pytest.importorskip("torch")
+  torch = needs("torch")
   x = np.random.default_rng(0).uniform(size=(1, 1, source, source)).astype(np.float32)
   expected = torch.nn.functional.interpolate(
     torch.tensor(x), size=(224, 224), mode="bilinear", align_corners=False

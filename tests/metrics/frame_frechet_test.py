@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from tests.helpers import needs
 from tests.metrics import torch_trunk
 from tests.weights import require
 from videodiff_jax.metrics import frame_frechet, frechet
@@ -31,7 +32,7 @@ def random_features(n: int = 40, f: int = 3, d: int = 6, seed: int = 0) -> np.nd
 
 def test_features_equal_torch():
   """Resize, trunk and mean over space in torch with the same weights."""
-  torch = pytest.importorskip("torch", reason="torch is missing (extra parity)")
+  torch = needs("torch")
   videos = clips(1, 2)
   ours = features(videos)
   assert ours.shape == (1, 2, 256) and ours.dtype == np.float32

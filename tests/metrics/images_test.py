@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from tests.helpers import needs
 from videodiff_jax.metrics import images
 
 
@@ -16,7 +17,7 @@ def frames(channels: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_equal_to_scikit_image(channels: int):
-  skimage = pytest.importorskip("skimage.metrics")
+  skimage = needs("skimage.metrics")
   a, b = frames(channels)
   psnr, ssim = images.psnr(a, b), images.ssim(a, b)
   assert psnr.shape == ssim.shape == (2, 3)
@@ -54,7 +55,7 @@ def test_video_psnr_is_of_the_mean_squared_error():
 
 
 def test_uniform_window_equals_scikit_images_default():
-  skimage = pytest.importorskip("skimage.metrics")
+  skimage = needs("skimage.metrics")
   a, b = (x / 255 for x in frames(3))
   ssim = images.ssim(a, b, window="uniform")
   for i in np.ndindex(2, 3):

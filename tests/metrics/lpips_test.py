@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.helpers import needs
 from tests.metrics import torch_trunk
 from tests.weights import require
 from videodiff_jax.metrics import lpips
@@ -54,7 +55,7 @@ def test_gradient_of_dead_features_is_finite():
 
 @pytest.mark.parametrize("net", ["alex", "vgg"])
 def test_heads_are_the_authors(net: str):
-  torch = pytest.importorskip("torch", reason="torch is missing (extra parity)")
+  torch = needs("torch")
   try:
     package = importlib.metadata.distribution("lpips")
   except importlib.metadata.PackageNotFoundError:
@@ -71,7 +72,7 @@ def test_heads_are_the_authors(net: str):
 @pytest.mark.parametrize("net", ["alex", "vgg"])
 def test_equal_to_torch(net: str):
   """Trunk, normalisation and heads in torch with the same weights."""
-  torch = pytest.importorskip("torch", reason="torch is missing (extra parity)")
+  torch = needs("torch")
   params = load(net)
   a, b = pictures(2), pictures(3)
   activations = torch_trunk.build(net, params)

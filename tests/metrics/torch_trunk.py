@@ -3,12 +3,13 @@
 from collections.abc import Callable
 
 import numpy as np
-import pytest
+
+from tests.helpers import needs
 
 
 def build(net: str, params: dict) -> Callable:
   """(n, 3, h, w) in [-1, 1] -> the activations at five depths, of 'alex' or 'vgg'."""
-  torch = pytest.importorskip("torch", reason="torch is missing (extra parity)")
+  torch = needs("torch")
   levels = _layers(net)
   convs = [x for level in levels for x in level if isinstance(x, torch.nn.Conv2d)]
   for i, conv in enumerate(convs):
@@ -30,7 +31,7 @@ def build(net: str, params: dict) -> Callable:
 
 def _layers(net: str) -> list:
   """torchvision's layers, cut after each activation that LPIPS compares."""
-  nn = pytest.importorskip("torch").nn
+  nn = needs("torch").nn
   if net == "alex":
     return [
       nn.Sequential(nn.Conv2d(3, 64, 11, 4, 2), nn.ReLU()),

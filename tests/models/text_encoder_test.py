@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import safetensors.numpy
 
-from tests.helpers import fill
+from tests.helpers import fill, needs
 from tests.weights import require
 from videodiff_jax.inputs import tokenizer
 from videodiff_jax.models.sentence_encoder import SentenceEncoder
@@ -51,8 +52,7 @@ def encode(model: Any, params: Any, ids: np.ndarray) -> Encoded:
 
 @functools.cache
 def parity() -> tuple[ModuleType, ModuleType]:
-  reason = "extra parity"
-  return pytest.importorskip("transformers", reason=reason), pytest.importorskip("torch")
+  return needs("transformers"), needs("torch")
 
 
 def their_clip(model: CLIPText) -> Any:
@@ -173,7 +173,7 @@ PROMPTS = (
 def test_minilm_equals_transformers():
   require(minilm.WEIGHTS)
   transformers, _ = parity()
-  numpy_file = pytest.importorskip("safetensors.numpy", reason="extra text")
+  numpy_file = safetensors.numpy
   model, _ = minilm.load()
   file = restricted_pickle.locate(minilm.WEIGHTS)
   theirs = transformers.BertModel.from_pretrained(file.parent, attn_implementation="eager").eval()
@@ -183,7 +183,6 @@ def test_minilm_equals_transformers():
 
 def test_minilm_knows_what_words_mean():
   require(minilm.WEIGHTS)
-  pytest.importorskip("safetensors", reason="extra text")
   model, params = minilm.load()
   pooled = encode(model, params, tokenizer.word_pieces(length=12)(PROMPTS)).pooled
   pooled = pooled / np.linalg.norm(pooled, axis=1, keepdims=True)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from configs import glober_digits, lgcvd_bair
+from tests.helpers import needs
 from tests.pretrained import lgcvd_test
 from videodiff_jax.lgcvd import Pipeline, stages
 from videodiff_jax.pretrained import convert
@@ -22,7 +23,7 @@ STEP = 12
 
 @pytest.fixture(scope="module")
 def torch() -> types.ModuleType:
-  return pytest.importorskip("torch")
+  return needs("torch")
 
 
 def config(variants: str = "release") -> ml_collections.ConfigDict:

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 
+from tests.helpers import needs
 from videodiff_jax.models.kl_vae import KLVAE
 from videodiff_jax.models.unet import UNet
 from videodiff_jax.pretrained import diffusers_names
@@ -16,8 +17,8 @@ from videodiff_jax.pretrained.state_dict import convert
 
 @pytest.fixture(scope="module")
 def torch() -> types.ModuleType:
-  pytest.importorskip("diffusers")
-  return pytest.importorskip("torch")
+  needs("diffusers")
+  return needs("torch")
 
 
 def randomise(torch: types.ModuleType, module: Any) -> dict[str, np.ndarray]:

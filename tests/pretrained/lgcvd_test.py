@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.helpers import needs
 from videodiff_jax.models.lgc_unet import LGCUNet, SequenceEncoder, StackedAttention
 from videodiff_jax.pretrained import lgcvd
 
@@ -140,7 +141,7 @@ def test_a_block_alone():
 
 
 def test_both_copies_are_read(tmp_path):
-  torch = pytest.importorskip("torch")
+  torch = needs("torch")
   raw = {name: torch.tensor(value) for name, value in (state() | buffers()).items()}
   ema = {name: 2 * value for name, value in raw.items()}
   content = {"step": 12, "model": raw, "ema": ema, "scaler": {"scale": 65536.0}}
@@ -158,7 +159,7 @@ class Trap:
 
 
 def test_code_in_a_file_is_not_run(tmp_path, capsys):
-  torch = pytest.importorskip("torch")
+  torch = needs("torch")
   torch.save({"step": 1, "model": Trap(), "ema": {}}, tmp_path / "trap.pt")
   with pytest.raises(ValueError, match="more than tensors"):
     lgcvd.read_checkpoint(tmp_path / "trap.pt")
@@ -169,7 +170,7 @@ def test_code_in_a_file_is_not_run(tmp_path, capsys):
 
 
 def test_another_layout_is_named(tmp_path):
-  torch = pytest.importorskip("torch")
+  torch = needs("torch")
   torch.save({"state_dict": {}}, tmp_path / "other.pt")
   with pytest.raises(ValueError, match="lacks ema, model, step"):
     lgcvd.read_checkpoint(tmp_path / "other.pt")

@@ -7,6 +7,7 @@ import types
 import numpy as np
 import pytest
 
+from tests.helpers import needs
 from tests.pretrained import sd_names
 from videodiff_jax.models.kl_vae import KLVAE
 from videodiff_jax.pretrained import architectures, sources
@@ -91,8 +92,8 @@ def test_facebook_s_dit() -> None:
 
 @pytest.fixture(scope="module")
 def diffusers() -> types.ModuleType:
-  pytest.importorskip("torch")
-  return pytest.importorskip("diffusers")
+  needs("torch")
+  return needs("diffusers")
 
 
 VAE_BLOCKS = {

@@ -12,6 +12,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from configs import glober_digits, lgcvd_bair
+from tests.helpers import needs
 from tests.pretrained import sd_names
 from videodiff_jax.pretrained import architectures, convert, sources, text_encoder
 
@@ -161,7 +162,7 @@ def test_round_trip_of_a_dit(tmp_path) -> None:
 
 def test_round_trip_of_a_pipeline_s_folder(tmp_path) -> None:
   """unet/ and vae/ as diffusers saves them, random."""
-  torch, diffusers = pytest.importorskip("torch"), pytest.importorskip("diffusers")
+  torch, diffusers = needs("torch"), needs("diffusers")
   torch.manual_seed(0)
   blocks = {"block_out_channels": (8, 16), "layers_per_block": 1, "norm_num_groups": 4}
   diffusers.UNet2DConditionModel(
@@ -188,7 +189,7 @@ def test_round_trip_of_a_pipeline_s_folder(tmp_path) -> None:
 
 def test_torch_s_files(tmp_path) -> None:
   """Zip and the older kind, half precision, inside a trainer's checkpoint."""
-  torch = pytest.importorskip("torch")
+  torch = needs("torch")
   state = {k: torch.tensor(v).bfloat16() for k, v in full().items()}
   content = {"state_dict": state, "epoch": 3}
   for zipped in (True, False):
@@ -254,7 +255,7 @@ class Trap:
 )
 def test_a_pickle_that_runs_code(tmp_path, zipped: bool, name: str, message: str) -> None:
   """Whatever it calls itself."""
-  torch = pytest.importorskip("torch")
+  torch = needs("torch")
   state = {k: torch.tensor(v) for k, v in full().items()}
   content = {"state_dict": state, "callbacks": Trap(tmp_path / "trapped")}
   torch.save(content, tmp_path / name, _use_new_zipfile_serialization=zipped)
@@ -263,7 +264,7 @@ def test_a_pickle_that_runs_code(tmp_path, zipped: bool, name: str, message: str
 
 
 def test_the_trap_is_one(tmp_path) -> None:
-  torch = pytest.importorskip("torch")
+  torch = needs("torch")
   torch.save(Trap(tmp_path / "trapped"), tmp_path / "sd.ckpt")
   torch.load(tmp_path / "sd.ckpt", weights_only=False)
   assert (tmp_path / "trapped").exists()
@@ -271,13 +272,13 @@ def test_the_trap_is_one(tmp_path) -> None:
 
 @pytest.mark.parametrize("content", [{"state_dict": {"a": 1.0}}, {"a": [1]}, {}, 3])
 def test_a_pickle_of_something_else(tmp_path, content: object) -> None:
-  torch = pytest.importorskip("torch")
+  torch = needs("torch")
   torch.save(content, tmp_path / "sd.ckpt")
   refused(tmp_path, tmp_path / "sd.ckpt", "holds no dict of tensors")
 
 
 def test_a_cut_torch_file(tmp_path) -> None:
-  torch = pytest.importorskip("torch")
+  torch = needs("torch")
   source = tmp_path / "sd.ckpt"
   torch.save({k: torch.tensor(v) for k, v in full().items()}, source)
   source.write_bytes(source.read_bytes()[:-100])
