@@ -48,7 +48,7 @@ setup(
     "array_record>=0.8.1,<0.9",
     "einops>=0.8,<0.9",
     "flax>=0.12,<0.13",
-    "grain>=0.2.12,<0.3",
+    "grain>=0.2.15,<0.3",
     "jax>=0.9,<0.13",
     "ml_collections>=1.0,<2",
     "numpy>=2.0,<3",

@@ -44,6 +44,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> ml_collections.ConfigDic
   config.data.update(name="moving_digits", image_size=SIDE, num_classes=10)
   config.data.dir = str(tmp_path_factory.mktemp("data") / "digits")
   config.mesh.data = 8
+  config.model.latent_scale = 0.0  # of a KL-VAE that the run trains: measured
   for name in config.stages:
     config.train[name].update(steps=2, log_every=1, checkpoint_every=2, preview_every=2)
   needs("av")
