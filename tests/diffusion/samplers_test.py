@@ -106,6 +106,20 @@ def test_log_snr_grid_is_uniform_in_log_snr() -> None:
   np.testing.assert_allclose(gaps, gaps.mean(), rtol=1e-3)
 
 
+def test_log_snr_grid_of_a_cosine_schedule_is_refused_where_steps_see_noise_alone() -> None:
+  """Its log-SNR begins at -11: 5 of 10 steps would lie past t = 986. Three steps as in old runs."""
+  cosine = Process(make_schedule("cosine", max_beta=0.9999), "v_prediction")
+  few = make_sampler(cosine, "dpmpp_2m", 3, grid="log_snr").timesteps
+  np.testing.assert_allclose(few, [999, 967.4, 0], atol=0.1)
+  for num_steps, blind in ((4, 2), (10, 4), (50, 19)):
+    message = rf"put {blind} of {num_steps} steps past t = 995, where .*'uniform' or 'spaced'"
+    with pytest.raises(ValueError, match=message):
+      make_sampler(cosine, "dpmpp_2m", num_steps, grid="log_snr")
+  for kind in ("linear", "scaled_linear"):
+    betas = {"beta_start": 1e-4, "beta_end": 0.02} if kind == "linear" else {}
+    make_sampler(Process(make_schedule(kind, **betas)), "dpmpp_2m", 50, grid="log_snr")
+
+
 def test_leading_grid_is_the_release_s() -> None:
   timesteps = make_sampler(PROCESS, "ddim", 50, grid="leading").timesteps
   np.testing.assert_array_equal(timesteps, np.arange(981, 0, -20))

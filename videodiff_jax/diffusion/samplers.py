@@ -19,6 +19,9 @@ KINDS = ("ddim", "ddpm", "dpmpp_2m", "unipc")
 GRIDS = ("uniform", "log_snr", "leading", "spaced")
 FINALS = ("x0", "abar0")
 
+# sqrt(abar) below e^-5 is less than a level of 255: x_t is noise, whatever x_0 is.
+_NOISE_ALONE = -5.0
+
 Denoiser = Callable[[jax.Array, jax.Array, Any], tuple[jax.Array, Any]]
 
 
@@ -131,16 +134,18 @@ def make_sampler(
       on any grid), 'dpmpp_2m' (DPM-Solver++ 2M) or 'unipc' (UniPC-2, B(h) = exp(h) - 1).
     num_steps: evaluations of the denoiser, 1 to T. For the grid 'spaced' also several numbers:
       those of as many equal sections of the chain, the least noisy first.
-    grid: 'uniform' in t, 'log_snr' (uniform in log-SNR; fractional t), 'leading' (GLOBER's
-      release: every (T // n)-th timestep plus one, which may give more than n steps) or 'spaced'
-      (LGC-VD's: evenly from T - 1 down to 0, see `schedules.spaced_timesteps`).
+    grid: 'uniform' in t, 'log_snr' (uniform in log-SNR; fractional t; not more than 3 steps of a
+      cosine schedule, whose log-SNR begins at -11), 'leading' (GLOBER's release: every (T // n)-th
+      timestep plus one, which may give more than n steps) or 'spaced' (LGC-VD's: evenly from T - 1
+      down to 0, see `schedules.spaced_timesteps`).
     final: where the last step ends: 'x0', or 'abar0' (noise level of t = 0, as released).
     eta: DDIM's noise: 0 deterministic, 1 as DDPM.
     clip: clips every x_0 on the way to [-1, 1]: for pixels, whose range is known.
 
   Raises:
     ValueError: unknown name, steps outside 1 to T, eta for another sampler than DDIM, a 'leading'
-      grid that runs past T - 1 (where the release crashes), or a 'spaced' one of a single step.
+      grid that runs past T - 1 (where the release crashes), a 'spaced' one of a single step, or a
+      'log_snr' one of which more than the first step sees noise alone.
   """
   for what, value, choices in (
     ("sampler", kind, KINDS),
@@ -188,6 +193,12 @@ def _timesteps(process: Process, num_steps: int | Sequence[int], grid: str) -> n
   if grid == "log_snr":
     log_snr = process.schedule.log_snr
     wanted = np.linspace(log_snr[-1], log_snr[0], num_steps)
+    if (blind := np.count_nonzero(wanted < _NOISE_ALONE)) > 1:
+      begins = np.interp(_NOISE_ALONE, log_snr[::-1], np.arange(total)[::-1])
+      raise ValueError(
+        f"grid='log_snr' would put {blind} of {num_steps} steps past t = {begins:.0f}, where this "
+        "schedule leaves noise alone. Use grid='uniform' or 'spaced'."
+      )
     return np.interp(wanted, log_snr[::-1], np.arange(total)[::-1].astype(float))
   timesteps = np.arange(0, total, total // num_steps) + 1
   if timesteps[-1] >= total:
