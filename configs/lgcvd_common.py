@@ -7,11 +7,13 @@ from ml_collections import ConfigDict
 
 from configs import common
 
+# Table 5's '- two-stage', with as many updates on as many fragments as the two-stage training has.
+_ONE_STAGE = {"two_stage": False, "one_stage": "both"}
 # What --mode=ablation compares and each variant's name changes: Table 5, and Sec. 4.2's epsilon.
 _ABLATIONS = {
-  "baseline": {"model": {"sequence_encoder": False}, "objective": {"two_stage": False}},
+  "baseline": {"model": {"sequence_encoder": False}, "objective": _ONE_STAGE},
   "no_encoder": {"model": {"sequence_encoder": False}},  # '+ two-stage training'
-  "no_two_stage": {"objective": {"two_stage": False}},  # '+ sequential encoder'
+  "no_two_stage": {"objective": _ONE_STAGE},  # '+ sequential encoder'
   "full": {},
   "eps": {"diffusion": {"process": {"prediction_type": "epsilon"}}},
   "one_update": {"objective": {"updates": "one"}},
@@ -76,14 +78,20 @@ def base() -> ConfigDict:
   tasks.per = "sample"  # a task is drawn for each sample; release: "batch"
   tasks.shares = ConfigDict()  # how often each; those of the release, of which the paper has none
   tasks.shares.prediction = 0.45
-  tasks.shares.live_photo = 0.0  # from one frame (p = 1); the release predicts so untrained
+  tasks.shares.live_photo = 0.0  # from one frame (p = 1); ours, as the release has no such task
   tasks.shares.generation = 0.4
   tasks.shares.interpolation = 0.05  # first and last frame of the fragment
-  tasks.shares.infilling = 0.1  # any k positions or none; ours
-  tasks.shares.random = 0.0  # the same without the last position: release 0.1
+  tasks.shares.infilling = 0.1  # k different positions, of which one may be empty; ours
+  tasks.shares.random = 0.0  # the same without the fragment's last frame: release 0.1
 
   config.objective = ConfigDict()
   config.objective.two_stage = True  # Sec. 3.3; off: '- two-stage' of Table 5
+  # Frames that the second stage goes on from: the estimate's last (Sec. 3.3); "release": in its
+  # task prediction alone, else true ones or none.
+  config.objective.second_stage = "paper"
+  # With two_stage off: a window of each sample, in one update; "both": both windows, as many
+  # updates as with two stages. Ours, as the release has no switch.
+  config.objective.one_stage = "halves"
   config.objective.updates = "two"  # an optimiser step a stage (release); or "one" for both
   config.objective.clip_estimate = True  # x_0 of the first stage to [-1, 1]; ours (release: not)
   config.objective.saturate = False  # no loss where black is drawn blacker than black; ours
@@ -156,7 +164,7 @@ def release(config: ConfigDict) -> None:
   config.tasks.shares.update(
     prediction=0.45, live_photo=0.0, generation=0.4, interpolation=0.05, infilling=0.0, random=0.1
   )
-  config.objective.update(updates="two", clip_estimate=False)
+  config.objective.update(second_stage="release", updates="two", clip_estimate=False)
   config.sample.update(
     last_fragment="right_aligned",
     given_frames="redrawn",
@@ -170,8 +178,10 @@ def _ablation(name: str) -> common.Variant:
   return lambda config: config.update(_ABLATIONS[name])
 
 
-def finish(config: ConfigDict, arg: str | None) -> ConfigDict:
-  """Applies the comma-joined variants of `arg`, in order; the same ones for every data set.
+def finish(
+  config: ConfigDict, arg: str | None, more: dict[str, common.Variant] | None = None
+) -> ConfigDict:
+  """Applies the comma-joined variants of `arg`, in order: those of every data set, and `more`.
 
   Raises:
     ValueError: an unknown variant; lists the valid ones.
@@ -180,5 +190,6 @@ def finish(config: ConfigDict, arg: str | None) -> ConfigDict:
     "smoke": smoke,
     "release": release,
     **{name: _ablation(name) for name in _ABLATIONS},
+    **(more or {}),
   }
   return common.finish(config, arg, variants)

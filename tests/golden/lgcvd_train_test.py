@@ -132,7 +132,7 @@ def test_iteration(path: pathlib.Path) -> None:
   # The release counts from 0, averages every tenth iteration and copies before the 2000th.
   train = train.replace(step=jnp.int32(step + 9 if step == 0 else step - 1))
 
-  inputs, stepped = objective.first_stage(frames, draws), train
+  inputs, stepped = objective.first_inputs(frames, draws), train
   for i in (1, 2):
     stage = f"stage{i}"
     grads, loss, estimate = objective.gradients(stepped.params, inputs)
@@ -151,7 +151,7 @@ def test_iteration(path: pathlib.Path) -> None:
       np.testing.assert_allclose(flat_grads[name], truth, rtol=1e-5, atol=atol, err_msg=name)
     if i == 1:
       stepped = state.update_params(stepped, grads, optimizer)
-      inputs = objective.second_stage(frames, estimate, draws)
+      inputs = objective.second_inputs(frames, estimate, draws)
 
   ema = Ema(decay=0.995, interval=10, copy_until=1999)
   done, metrics = objective.iterate(train, frames, draws, optimizer, ema)

@@ -37,8 +37,8 @@ def train() -> state.TrainState:
 
 @functools.cache
 def draws():
-  """Of both tasks."""
-  drawn = (objective().draw(jax.random.key(i), frames()) for i in range(20))
+  """Of both tasks, as the release goes on from them."""
+  drawn = (objective(second_stage="release").draw(jax.random.key(i), frames()) for i in range(20))
   return next(d for d in drawn if d.continues.any() and not d.continues.all())
 
 
@@ -56,7 +56,7 @@ def test_windows_overlap_by_the_slots():
 
 
 def test_the_first_stage_has_true_frames_and_u():
-  inputs = objective().first_stage(frames(), draws())
+  inputs = objective().first_inputs(frames(), draws())
   np.testing.assert_array_equal(inputs.x_0, stack_frames(frames()[:, :8]))
   np.testing.assert_array_equal(inputs.last_fragment, np.zeros((1, *inputs.x_0.shape[1:])))
   for row, positions in zip(inputs.condition, draws().first.positions):
@@ -69,7 +69,7 @@ def test_the_first_stage_has_true_frames_and_u():
 def test_the_second_stage_goes_on_from_the_estimate():
   both = draws()
   estimate = jax.random.normal(jax.random.key(1), (4, *toy.FRAGMENT))
-  inputs = objective().second_stage(frames(), estimate, both)
+  inputs = objective().second_inputs(frames(), estimate, both)
   np.testing.assert_array_equal(inputs.x_0, stack_frames(frames()[:, 6:]))
   np.testing.assert_array_equal(inputs.last_fragment, estimate)
   for i, continues in enumerate(both.continues):
@@ -79,8 +79,26 @@ def test_the_second_stage_goes_on_from_the_estimate():
     np.testing.assert_array_equal(given, expected)
 
 
+def test_in_the_paper_the_second_stage_always_goes_on_from_the_estimate():
+  """Sec. 3.3, whatever the first stage's frames were: here none, both ends, and drawn ones."""
+  shares = {"generation": 0.3, "interpolation": 0.3, "infilling": 0.4}
+  plan = dataclasses.replace(objective(), mix=TaskMix(shares, toy.FRAMES, toy.SLOTS))
+  draws = plan.draw(jax.random.key(3), frames())
+  assert {-1, 0, 7} <= set(np.ravel(draws.first.positions).tolist())
+  np.testing.assert_array_equal(draws.second.positions, [[0, 1]] * 4)
+  estimate = jax.random.normal(jax.random.key(1), (4, *toy.FRAGMENT))
+  inputs = plan.second_inputs(frames(), estimate, draws)
+  np.testing.assert_array_equal(inputs.condition[..., [0, 2]], estimate[..., -2:])
+  masks = np.array([1, 2]) / 9 * 2 - 1
+  np.testing.assert_allclose(inputs.condition[:, 0, 0, [1, 3]], [masks] * 4, rtol=1e-6)
+  np.testing.assert_array_equal(inputs.last_fragment, estimate)
+  released = dataclasses.replace(plan, second_stage="release").draw(jax.random.key(3), frames())
+  np.testing.assert_array_equal(released.first.positions, draws.first.positions)
+  assert not released.continues.any()  # there: true frames, or none
+
+
 def test_loss_and_estimate_are_those_of_the_process():
-  inputs = objective().first_stage(frames(), draws())
+  inputs = objective().first_inputs(frames(), draws())
   params = toy.linear_params()
   loss, estimate = objective(clip_estimate=False).loss(params, inputs)
   x_t = PROCESS.q_sample(inputs.x_0, inputs.t, inputs.noise)
@@ -95,7 +113,7 @@ def test_loss_and_estimate_are_those_of_the_process():
 
 
 def test_the_estimate_sends_no_gradient_back():
-  inputs = objective().first_stage(frames(), draws())
+  inputs = objective().first_inputs(frames(), draws())
   gradient = jax.grad(lambda p: objective().loss(p, inputs)[1].sum())(toy.linear_params())
   assert not any(leaf.any() for leaf in jax.tree.leaves(gradient))
 
@@ -103,8 +121,8 @@ def test_the_estimate_sends_no_gradient_back():
 def by_hand(updates: str) -> state.TrainState:
   """The iteration of section 3.3 written out."""
   plan, now = objective(updates=updates), train()
-  first, _, estimate = plan.gradients(now.params, plan.first_stage(frames(), draws()))
-  inputs = plan.second_stage(frames(), estimate, draws())
+  first, _, estimate = plan.gradients(now.params, plan.first_inputs(frames(), draws()))
+  inputs = plan.second_inputs(frames(), estimate, draws())
   if updates == "two":
     step, opt_state = OPTIMIZER.update(first, now.opt_state, now.params)
     params = optax.apply_updates(now.params, step)
@@ -130,12 +148,27 @@ def test_an_iteration_in_both_forms(updates):
   assert done.step == 1 and optax.tree.get(done.opt_state, "count") == 1 + (updates == "two")
   mean = 0.5 * (metrics["loss_first"] + metrics["loss_second"])
   np.testing.assert_allclose(metrics["loss"], mean, rtol=1e-6)
-  assert metrics["gradient_norm"] > 0
+
+
+def test_gradient_norms_of_all_and_of_each_network():
+  """The larger one of both stages, so that a network that learns nothing is seen."""
+  plan = objective(updates="one")  # both stages at the same weights
+  _, metrics = plan.iterate(train(), frames(), draws(), OPTIMIZER, EMA)
+  params = train().params
+  first, _, estimate = plan.gradients(params, plan.first_inputs(frames(), draws()))
+  second, _, _ = plan.gradients(params, plan.second_inputs(frames(), estimate, draws()))
+  assert not first["params"]["encoder"]  # U is zero: nothing to learn from it here
+  for name in ("unet", "encoder"):
+    norms = [np.linalg.norm(of["params"][name]) for of in (first, second)]
+    np.testing.assert_allclose(metrics[f"gradient_norm_{name}"], max(norms), rtol=1e-5)
+    assert max(norms) > 0
+  norms = [np.linalg.norm(np.hstack(jax.tree.leaves(of))) for of in (first, second)]
+  np.testing.assert_allclose(metrics["gradient_norm"], max(norms), rtol=1e-5)
 
 
 def test_without_two_stages_half_the_batch_sees_the_true_first_window():
   plan = objective(two_stage=False)
-  inputs = plan.only_stage(jnp.asarray(frames()), draws())
+  inputs = plan.either_inputs(jnp.asarray(frames()), draws(), step=5)
   first, second = (stack_frames(w) for w in plan.windows(jnp.asarray(frames())))
   np.testing.assert_array_equal(inputs.x_0[0::2], first[0::2])
   np.testing.assert_array_equal(inputs.x_0[1::2], second[1::2])
@@ -147,6 +180,58 @@ def test_without_two_stages_half_the_batch_sees_the_true_first_window():
   gradients, loss, _ = plan.gradients(train().params, inputs)
   np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-6)
   np.testing.assert_allclose(metrics["gradient_norm"], optax.tree.norm(gradients), rtol=1e-5)
+
+
+def test_without_two_stages_a_batch_of_one_trains_both_windows_in_turn():
+  plan = objective(two_stage=False)
+  one = jax.tree.map(lambda x: x[:1], (jnp.asarray(frames()), draws()))
+  windows = [stack_frames(window) for window in plan.windows(one[0])]
+  for step in range(4):
+    inputs = plan.either_inputs(*one, step)
+    np.testing.assert_array_equal(inputs.x_0, windows[step % 2])
+    assert inputs.last_fragment.any() == bool(step % 2)
+
+
+def test_one_stage_with_as_many_updates_is_the_two_stage_training_from_true_frames():
+  plan = objective(two_stage=False, one_stage="both")
+  done, metrics = plan.iterate(train(), frames(), draws(), OPTIMIZER, EMA)
+  assert optax.tree.get(done.opt_state, "count") == plan.num_updates == objective().num_updates == 2
+  first, loss_1, _ = plan.gradients(train().params, plan.first_inputs(frames(), draws()))
+  now = state.update_params(train(), first, OPTIMIZER)
+  true = stack_frames(jnp.asarray(frames()[:, :8]))
+  inputs = plan.second_inputs(frames(), true, draws())
+  for i, (last, given) in enumerate(zip(inputs.last_fragment, inputs.condition)):
+    np.testing.assert_array_equal(last, true[i])
+    at = [6 + int(j) for j in draws().second.positions[i]]
+    np.testing.assert_array_equal(given[..., [0, 2]], np.moveaxis(frames()[i, at, ..., 0], 0, -1))
+  second, loss_2, _ = plan.gradients(now.params, inputs)
+  close(done.params, state.update_params(now, second, OPTIMIZER).params)
+  np.testing.assert_allclose(metrics["loss"], (loss_1 + loss_2) / 2, rtol=1e-5)
+  assert objective(two_stage=False).num_updates == 1
+  assert objective(two_stage=False, one_stage="both", updates="one").num_updates == 1
+
+
+@pytest.mark.parametrize(
+  ("shares", "options", "trained", "new"),
+  [
+    (
+      {"prediction": 0.8, "interpolation": 0.2},
+      {"second_stage": "release"},
+      [(0, 1), (0, 7)],
+      [(0, -1), (0, 2), (7, 0), (-1, -1)],
+    ),
+    ({"generation": 1.0}, {}, [(-1, -1), (0, 1)], [(0, 7)]),
+    ({"generation": 1.0}, {"second_stage": "release"}, [(-1, -1)], [(0, 1)]),
+    ({"generation": 1.0}, {"two_stage": False}, [(-1, -1)], [(0, 1)]),
+    ({"live_photo": 1.0}, {"second_stage": "release"}, [(0, -1), (0, 1)], [(1, -1)]),
+    ({"infilling": 1.0}, {"second_stage": "release"}, [(3, 7), (-1, 0), (0, 1)], [(-1, -1)]),
+    ({"random": 1.0}, {}, [(5, 2), (0, -1)], [(0, 7)]),
+    ({"random": 1.0, "interpolation": 0.0}, {}, [(0, 6)], [(0, 7)]),
+  ],
+)
+def test_which_positions_are_trained(shares, options, trained, new):
+  plan = Objective(toy.Linear(), PROCESS, TaskMix(shares, toy.FRAMES, toy.SLOTS), **options)
+  assert all(map(plan.trains, trained)) and not any(map(plan.trains, new))
 
 
 def test_a_step_draws_from_its_number_and_the_same_again():
@@ -195,15 +280,23 @@ def test_the_ablations_of_table_5_by_their_shapes(two_stage, encoder):
   assert ("loss_second" in metrics) == two_stage and {"loss", "gradient_norm"} <= set(metrics)
 
 
-def test_unknown_updates_list_the_choices():
-  with pytest.raises(ValueError, match=r"'three'.*two, one"):
-    objective(updates="three")
+@pytest.mark.parametrize(
+  ("options", "message"),
+  [
+    ({"updates": "three"}, "Unknown updates 'three'.*two, one"),
+    ({"second_stage": "both"}, "Unknown second_stage 'both'.*paper, release"),
+    ({"one_stage": "none"}, "Unknown one_stage 'none'.*both, halves"),
+  ],
+)
+def test_unknown_options_list_the_choices(options, message):
+  with pytest.raises(ValueError, match=message):
+    objective(**options)
 
 
 def test_saturated_pixels_may_be_drawn_beyond_the_range():
   """No loss and no gradient where black is drawn blacker; elsewhere the loss is as it was."""
   plain, saturating = objective(), objective(saturate=True)
-  inputs = plain.first_stage(frames(), draws())
+  inputs = plain.first_inputs(frames(), draws())
   ends = inputs._replace(x_0=jnp.sign(inputs.x_0))
 
   def error(which: Objective, factor: float, x_0: jax.Array) -> jax.Array:

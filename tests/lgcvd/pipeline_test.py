@@ -165,6 +165,48 @@ def test_wrong_requests_are_told(one_device) -> None:
     one_device.with_settings(guidance=2.0)
 
 
+def test_positions_that_training_never_drew_are_told(linear_networks, monkeypatch) -> None:
+  """Once a call, and nothing where all were trained; nothing is drawn here."""
+  said: list[str] = []
+  monkeypatch.setattr(
+    pipeline_module.logging, "warning", lambda text, *values: said.append(text % values)
+  )
+
+  def drawn(_, frames, positions, of, total, rows, seed, begin=0) -> pipeline_module.Chunks:
+    yield rows, np.zeros((len(rows), total, tiny.SIDE, tiny.SIDE, 1), np.uint8)
+
+  monkeypatch.setattr(Pipeline, "_drawn", drawn)
+  config = tiny.config()
+  config.tasks.shares.update(prediction=0.75, generation=0.05, interpolation=0.2, infilling=0.0)
+  config.data.update(num_frames=42, stride_multiples=(1, 3))
+  mesh = partitioning.make_mesh(devices=jax.devices()[:1])
+  plain = Pipeline(config, tiny.weights(), mesh)
+  one, other = given()[:, :1], given()[:, 1:]
+
+  def warned(call, *args) -> str:
+    said.clear()
+    call(*args)
+    assert len(said) <= 1
+    return said[0] if said else ""
+
+  assert not warned(plain.predict, given(), 28)
+  assert not warned(plain.interpolate, one, other, 6)
+  assert "at [0, 3] of" in warned(plain.interpolate, one, other, 20)  # stride 3, then 1 between
+  assert not warned(plain.generate, 20)
+  text = warned(plain.predict, one, 5)
+  assert "never trained with frames given at [0] of a fragment's 0 to 7" in text
+  assert "prediction 0.75, generation 0.05, interpolation 0.2 (config.tasks.shares)" in text
+  assert "at [0, 2] of" in warned(plain.interpolate, one, other, 1)
+  assert "at [0, 4], [0, 3], [0, 2] of" in warned(plain.interpolate, one, other, 9)
+  assert "at [7, 0] of" in warned(plain.infill, given(), (7, 0))
+  assert "at [0] of" in warned(lambda *args: next(plain.stream(*args)), one, 3)
+  config.tasks.shares.update(prediction=0.0, generation=0.8)
+  config.objective.second_stage = "release"
+  plain = Pipeline(config, tiny.weights(), mesh)
+  assert not warned(plain.generate, 8)
+  assert "at [0, 1] of" in warned(plain.generate, 9)  # it goes on from its own frames
+
+
 def test_folder_without_a_run_is_told(tmp_path) -> None:
   with pytest.raises(CheckpointError, match=r"config\.json"):
     Pipeline.from_workdir(tmp_path)

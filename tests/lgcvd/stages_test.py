@@ -43,7 +43,7 @@ def test_a_step_is_the_objective_s_on_floats(stage, state, step) -> None:
   objective = make_objective(tiny.config(), tiny.build(tiny.config()))
   frames = to_float(jnp.asarray(batch()["frames"]))
   draws = objective.draw(jax.random.fold_in(state.key, 0), frames)
-  loss, _ = objective.loss(state.params, objective.first_stage(frames, draws))
+  loss, _ = objective.loss(state.params, objective.first_inputs(frames, draws))
   np.testing.assert_allclose(metrics["loss_first"], loss, rtol=1e-5)
   assert np.isfinite(metrics["gradient_norm"])
 
@@ -62,7 +62,12 @@ def test_steps_draw_anew(state, step) -> None:
 
 @pytest.mark.parametrize(
   ("objective", "factor"),
-  [({"updates": "two"}, 2), ({"updates": "one"}, 1), ({"two_stage": False}, 1)],
+  [
+    ({"updates": "two"}, 2),
+    ({"updates": "one"}, 1),
+    ({"two_stage": False}, 1),
+    ({"two_stage": False, "one_stage": "both"}, 2),
+  ],
 )
 def test_a_schedule_of_iterations_is_one_of_updates(monkeypatch, objective, factor) -> None:
   made = {}

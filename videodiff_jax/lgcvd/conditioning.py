@@ -6,7 +6,7 @@ the fragment, or nothing: position -1, a black frame. Frames are float in [-1, 1
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -20,6 +20,7 @@ EMPTY_FRAME = -1.0
 EMPTY_FRAGMENT = 0.0
 
 TASKS = ("prediction", "live_photo", "generation", "interpolation", "infilling", "random")
+DRAWN = ("infilling", "random")  # tasks whose positions are drawn
 DRAWS = ("sample", "batch")
 
 
@@ -144,8 +145,8 @@ class Conditions(NamedTuple):
 class TaskMix:
   """The tasks of training and how often each is drawn.
 
-  'infilling' draws k distinct positions of -1..F-1, anew for each window; 'random', the
-  release's, never the last frame.
+  'infilling' draws k distinct positions of -1..F-1, so that one slot at most is empty, anew for
+  each window; 'random', the release's, never the last frame.
 
   Attributes:
     shares: task -> probability.
@@ -169,6 +170,20 @@ class TaskMix:
     if not 0 < self.slots < self.num_frames:
       raise ValueError(f"{self.slots} slots do not leave frames of {self.num_frames} to draw.")
 
+  def draws(self, positions: Sequence[int]) -> bool:
+    """Whether a task gives frames at these k positions in these slots."""
+    positions = tuple(positions)
+    for task, share in self.shares.items():
+      if not share:
+        continue
+      if task in DRAWN:
+        distinct = len(set(positions)) == len(positions)
+        if distinct and not (task == "random" and self.num_frames - 1 in positions):
+          return True
+      elif positions == task_positions(task, self.num_frames, self.slots):
+        return True
+    return False
+
   def draw(self, key: jax.Array, batch_size: int) -> Conditions:
     """Tasks and positions of a batch."""
     key_task, key_first, key_second = jax.random.split(key, 3)
@@ -190,7 +205,7 @@ class TaskMix:
       return jnp.stack(rows)[task, jnp.arange(count)]
 
     def fixed(name: str) -> tuple[int, ...] | None:
-      if name in ("infilling", "random"):
+      if name in DRAWN:
         return None
       return task_positions(name, self.num_frames, self.slots)
 

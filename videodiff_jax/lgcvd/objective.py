@@ -2,10 +2,12 @@
 
 A training sample is two windows that overlap by as many frames as there are slots. The first
 stage draws the first window from true frames and the tensor U. Its one-step estimate of x_0
-(Eq. 7) stands in for the sampled fragment: the second stage draws the second window from it.
+(Eq. 7) stands in for the sampled fragment: the second stage draws the second window from it. What
+Table 5 calls '- two-stage' trains the same windows from true frames.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -20,6 +22,7 @@ from videodiff_jax.lgcvd.conditioning import (
   local_condition,
   split_frames,
   stack_frames,
+  task_positions,
 )
 from videodiff_jax.lgcvd.model import ContextModel
 from videodiff_jax.training import partitioning, state
@@ -27,6 +30,8 @@ from videodiff_jax.training.stage import Metrics
 from videodiff_jax.training.state import Ema, TrainState
 
 UPDATES = ("two", "one")
+SECOND_STAGES = ("paper", "release")
+ONE_STAGES = ("both", "halves")
 
 
 class StageDraws(NamedTuple):
@@ -66,10 +71,17 @@ class Objective:
     model: both networks; without an encoder it is Table 5's 'sequence encoder' off.
     process: of fragments; its prediction type and norm make the loss.
     mix: the tasks; also says F and k.
-    two_stage: off, every sample trains one window from true frames: the even ones of the batch
-      the first with U, the odd ones the second with the true first as the last fragment.
-    updates: 'two' makes an optimiser step after each stage, the second with the weights of the
-      first (as released); 'one' takes the mean of both stages' gradients.
+    two_stage: off, both windows are drawn from true frames, the second with the true first
+      window as its last fragment.
+    second_stage: which frames the second window is drawn from. 'paper' (Sec. 3.3): always the
+      last k of the first stage's estimate, whatever the first stage's task was. 'release': those
+      where the task is prediction; in its other tasks true frames, or none.
+    one_stage: with two_stage off, 'both' trains both windows of every sample, with as many
+      updates and on as many fragments as the two-stage training; 'halves' one window of each, the
+      first of the even samples and the second of the odd ones, counted over the whole run, in one
+      update.
+    updates: 'two' makes an optimiser step after each window, the second with the weights of the
+      first (as released); 'one' takes the mean of both windows' gradients.
     clip_estimate: clips the estimate to [-1, 1], as samples are. The release does not. Needed
       with epsilon, whose estimate at the last timestep is the network's error times 6e4.
     saturate: black may be drawn blacker than black, and white whiter: where an estimate of x_0 lies
@@ -81,13 +93,42 @@ class Objective:
   process: Process
   mix: TaskMix
   two_stage: bool = True
+  second_stage: str = "paper"
+  one_stage: str = "halves"
   updates: str = "two"
   clip_estimate: bool = True
   saturate: bool = False
 
   def __post_init__(self) -> None:
-    if self.updates not in UPDATES:
-      raise ValueError(f"Unknown updates {self.updates!r}. Choose one of: {', '.join(UPDATES)}.")
+    for name, choices in (
+      ("updates", UPDATES),
+      ("second_stage", SECOND_STAGES),
+      ("one_stage", ONE_STAGES),
+    ):
+      if (value := getattr(self, name)) not in choices:
+        raise ValueError(f"Unknown {name} {value!r}. Choose one of: {', '.join(choices)}.")
+
+  @property
+  def num_updates(self) -> int:
+    """Optimiser steps an iteration."""
+    return 2 if self._both_windows and self.updates == "two" else 1
+
+  @property
+  def _both_windows(self) -> bool:
+    """Whether every sample trains both its windows."""
+    return self.two_stage or self.one_stage == "both"
+
+  def trains(self, positions: Sequence[int]) -> bool:
+    """Whether fragments are ever drawn from frames at these k positions (-1 for none)."""
+    if self.mix.draws(positions):
+      return True
+    goes_on = tuple(positions) == self._prediction
+    always = self.second_stage == "paper" or bool(self.mix.shares.get("live_photo"))
+    return self._both_windows and always and goes_on
+
+  @property
+  def _prediction(self) -> tuple[int, ...]:
+    return task_positions("prediction", self.mix.num_frames, self.mix.slots)
 
   def windows(self, frames: jax.Array) -> tuple[jax.Array, jax.Array]:
     """(b, at least 2 F - k, h, w, c) -> the first and the second F frames, k of them common."""
@@ -104,6 +145,10 @@ class Objective:
     b, _, h, w, c = frames.shape
     key_mix, *keys = jax.random.split(key, 5)
     conditions = self.mix.draw(key_mix, b)
+    if self.second_stage == "paper":
+      positions = jnp.broadcast_to(jnp.array(self._prediction), conditions.second.shape)
+      goes_on = jnp.ones_like(conditions.continues)
+      conditions = conditions._replace(second=positions, continues=goes_on)
 
     def stage(positions: jax.Array, key_t: jax.Array, key_noise: jax.Array) -> StageDraws:
       t = self.process.draw_timesteps(key_t, (b,))
@@ -113,7 +158,7 @@ class Objective:
     first, second = stage(conditions.first, *keys[:2]), stage(conditions.second, *keys[2:])
     return partitioning.split_batch(Draws(first, second, conditions.continues))
 
-  def first_stage(self, frames: jax.Array, draws: Draws) -> Inputs:
+  def first_inputs(self, frames: jax.Array, draws: Draws) -> Inputs:
     """The first window, from its own frames and U."""
     window, _ = self.windows(frames)
     x_0 = stack_frames(window)
@@ -121,7 +166,7 @@ class Objective:
     u = empty_fragment((1, *x_0.shape[1:]))  # one for all samples
     return self._inputs(x_0, given, u, draws.first)
 
-  def second_stage(self, frames: jax.Array, estimate: jax.Array, draws: Draws) -> Inputs:
+  def second_inputs(self, frames: jax.Array, estimate: jax.Array, draws: Draws) -> Inputs:
     """The second window, from the first one's estimate (b, h, w, F c)."""
     _, window = self.windows(frames)
     end = split_frames(estimate, self.mix.num_frames)[:, -self.mix.slots :]
@@ -129,10 +174,12 @@ class Objective:
     given = jnp.where(draws.continues[:, None, None, None, None], end, true)
     return self._inputs(stack_frames(window), given, estimate, draws.second)
 
-  def only_stage(self, frames: jax.Array, draws: Draws) -> Inputs:
-    """Either window from true frames, without the two-stage training."""
+  def either_inputs(self, frames: jax.Array, draws: Draws, step: jax.Array | int) -> Inputs:
+    """A window of each sample from true frames: the second of the odd ones of the run."""
     first, second = self.windows(frames)
-    later = (jnp.arange(len(frames)) % 2 == 1)[:, None, None, None]
+    # With an even batch its odd rows; a batch of one trains both windows in turn.
+    number = jnp.arange(len(frames)) + step % 2 * len(frames)
+    later = (number % 2 == 1)[:, None, None, None]
     window = jnp.where(later[..., None], second, first)
     last = jnp.where(later, stack_frames(first), empty_fragment((1, 1, 1, 1)))
     given = frames_at(window, draws.first.positions)
@@ -180,13 +227,16 @@ class Objective:
       optimizer: of `params`.
       ema: of `params`.
     """
-    if not self.two_stage:
-      gradients, loss, _ = self.gradients(train.params, self.only_stage(frames, draws))
-      metrics = {"loss": loss, "gradient_norm": optax.tree.norm(gradients)}
+    if not self._both_windows:
+      inputs = self.either_inputs(frames, draws, train.step)
+      gradients, loss, _ = self.gradients(train.params, inputs)
+      metrics = {"loss": loss, **_largest_norms(gradients)}
       return state.apply_gradients(train, gradients, optimizer, ema), metrics
 
-    first, loss_1, estimate = self.gradients(train.params, self.first_stage(frames, draws))
-    inputs = self.second_stage(frames, estimate, draws)
+    first, loss_1, estimate = self.gradients(train.params, self.first_inputs(frames, draws))
+    if not self.two_stage:
+      estimate = stack_frames(self.windows(frames)[0])
+    inputs = self.second_inputs(frames, estimate, draws)
     if self.updates == "two":
       train = state.update_params(train, first, optimizer)
       second, loss_2, _ = self.gradients(train.params, inputs)
@@ -195,12 +245,11 @@ class Objective:
       second, loss_2, _ = self.gradients(train.params, inputs)
       mean = jax.tree.map(lambda a, b: 0.5 * (a + b), first, second)
       train = state.update_params(train, mean, optimizer)
-    norms = jnp.stack([optax.tree.norm(first), optax.tree.norm(second)])
     metrics = {
       "loss": 0.5 * (loss_1 + loss_2),
       "loss_first": loss_1,
       "loss_second": loss_2,
-      "gradient_norm": norms.max(),
+      **_largest_norms(first, second),
     }
     return state.count_step(train, ema), metrics
 
@@ -214,3 +263,14 @@ class Objective:
     """`iterate` with the draws of this step: fold_in(key, step)."""
     draws = self.draw(jax.random.fold_in(train.key, train.step), frames)
     return self.iterate(train, frames, draws, optimizer, ema)
+
+
+def _largest_norms(*gradients: Any) -> Metrics:
+  """Over stages: the norm of all gradients and of each network's; whether it learns shows there."""
+
+  def largest(trees: Sequence[Any]) -> jax.Array:
+    return jnp.stack([optax.tree.norm(tree) for tree in trees]).max()
+
+  networks = gradients[0]["params"]
+  each = {f"gradient_norm_{n}": largest([of["params"][n] for of in gradients]) for n in networks}
+  return {"gradient_norm": largest(gradients), **each}

@@ -11,11 +11,12 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import tqdm
+from absl import logging
 from jax.sharding import Mesh
 
 from videodiff_jax.lgcvd import gaps, stages
 from videodiff_jax.lgcvd.conditioning import EMPTY, given_positions
-from videodiff_jax.lgcvd.networks import Networks, build, make_rollout, strides
+from videodiff_jax.lgcvd.networks import Networks, build, make_objective, make_rollout, strides
 from videodiff_jax.lgcvd.rollout import Rollout, sampling_params
 from videodiff_jax.training import partitioning
 from videodiff_jax.training.pixels import to_float, to_uint8
@@ -45,7 +46,8 @@ class Pipeline:
 
   Trajectory j of video n draws from fold_in(fold_in(key(seed), n), j) alone: it is the same
   whatever the numbers of both, the length, the chunks or the devices (up to rounding). Every
-  length runs the same compiled function, once a fragment.
+  length runs the same compiled function, once a fragment. Given frames where training
+  (`config.tasks`) never gave any are told in a warning.
 
   Settings come from `config.sample`; change them on a copy: `pipeline.with_settings(...)`.
   """
@@ -138,7 +140,9 @@ class Pipeline:
     positions = given_positions(past, 0, self.networks.num_frames, self.networks.slots)
     every = np.tile(positions, (len(frames), 1))
     rows = _rows(len(frames), 1)
-    return self._stream(self._in_slots(frames), every, past + num_frames, rows, seed)
+    slots = self._in_slots(frames)
+    self._tell_untrained([positions], past + num_frames)
+    return self._stream(slots, every, past + num_frames, rows, seed)
 
   def interpolate(
     self, past: np.ndarray, future: np.ndarray, gap: int, trajectories: int = 1, seed: int = 0
@@ -181,7 +185,11 @@ class Pipeline:
     num_frames, slots = self.networks.num_frames, self.networks.slots
     total, rows = p + gap + q, _rows(len(past), trajectories)
     if p and q and p + q <= slots and total > num_frames:
-      gaps.plan(gap, num_frames, strides(self.config))  # told before anything is drawn
+      levels = gaps.plan(gap, num_frames, strides(self.config))  # told before anything is drawn
+      fragments = [
+        given_positions(1, 1, num_frames, slots, len(at) - 2) for level in levels for at in level
+      ]
+      self._tell_untrained(fragments, num_frames)
       return self._fillings(past, future, gap, rows, seed, begin)
     positions = given_positions(p, q, num_frames, slots, gap)
     frames = np.concatenate([past, future], axis=1)
@@ -213,8 +221,8 @@ class Pipeline:
     video[:, 0], video[:, -1] = first, last
     for level in gaps.plan(gap, num_frames, strides(self.config)):
       m = len(level)
-      ends = video[:, [(places[0], places[-1]) for places in level]]
       positions = [given_positions(1, 1, num_frames, slots, len(places) - 2) for places in level]
+      ends = video[:, [(places[0], places[-1]) for places in level]]
       numbers = np.tile(np.arange(done, done + m), len(rows))
       chunks = self._drawn(
         self._in_slots(ends.reshape(-1, 2, *self.networks.frame_shape)),
@@ -283,6 +291,26 @@ class Pipeline:
         f"{frames.dtype} {frames.shape}."
       )
 
+  def _tell_untrained(self, asked: Sequence[tuple[int, ...]], total: int) -> None:
+    """Warns of fragments that are given frames at positions which training never drew.
+
+    Args:
+      asked: k positions of each fragment that is given frames of the caller.
+      total: frames of the video; one longer than a fragment goes on from its own.
+    """
+    num_frames, slots = self.networks.num_frames, self.networks.slots
+    goes_on = [tuple(range(slots))] if total > num_frames else []
+    objective = make_objective(self.config, self.networks)
+    new = [at for at in dict.fromkeys([*asked, *goes_on]) if not objective.trains(at)]
+    if new:
+      told = ", ".join(str([j for j in at if j != EMPTY]) for at in new)
+      shares = ", ".join(f"{task} {share:g}" for task, share in objective.mix.shares.items())
+      logging.warning(
+        "This model was never trained with frames given at %s of a fragment's 0 to %d: expect "
+        "little. Its tasks were %s (config.tasks.shares).",
+        told, num_frames - 1, shares,
+      )  # fmt: skip
+
   def _in_slots(self, frames: np.ndarray) -> np.ndarray:
     """Given frames (n, p, h, w, c) with empty slots after them (n, k, h, w, c)."""
     self._check_frames(frames)
@@ -304,8 +332,9 @@ class Pipeline:
     begin: int = 0,
   ) -> Chunks:
     """The trajectories `rows` (r, 2) of videos whose given frames have the same positions."""
-    slots, positions = self._in_slots(frames), np.tile(positions, (len(frames), 1))
-    return self._drawn(slots, positions, rows[:, 0], total, rows, seed, begin)
+    slots, every = self._in_slots(frames), np.tile(positions, (len(frames), 1))
+    self._tell_untrained([positions], total)
+    return self._drawn(slots, every, rows[:, 0], total, rows, seed, begin)
 
   def _drawn(
     self,

@@ -47,7 +47,7 @@ def make_optimizer(
   """The stage's optimiser."""
   settings = config.train.lgcvd
   # Its schedule counts its own steps, of which an iteration may make two.
-  updates = 2 if objective.two_stage and objective.updates == "two" else 1
+  updates = objective.num_updates
   schedule = dict(settings.optimizer)
   schedule["warmup_steps"] *= updates
   return optimizers.make_optimizer(steps=updates * settings.steps, **schedule)

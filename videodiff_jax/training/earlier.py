@@ -68,6 +68,10 @@ ADDED: dict[str, tuple[tuple[str, dict[str, Any]], ...]] = {
     ("Clips had the one stride.", {"data.stride_multiples": (1,)}),
     ("Levels had two blocks.", {"model.blocks": 2}),
     ("Black drawn blacker counted as error.", {"objective.saturate": False}),
+    (
+      "The second stage was the release's; with one stage a sample trained one window.",
+      {"objective.second_stage": "release", "objective.one_stage": "halves"},
+    ),
     ("An evaluation had no name; today's default has one.", {"evaluate.protocol": "standard"}),
     ("The CPU was one device.", {"mesh.cpu_devices": 1}),
     ("Averages had their decay from the first step.", {"train.lgcvd.ema.warmup": False}),

@@ -55,7 +55,7 @@ class MetricWriter:
 def _short(name: str) -> str:
   """A column's heading of at most ten letters."""
   names = {"gradient_norm": "grad_norm", "steps_per_s": "steps/s", "frames_per_s": "frames/s"}
-  return names.get(name, name)[:10]
+  return names.get(name, name.replace("gradient_norm_", "grad_"))[:10]
 
 
 def read_metrics(file: pathlib.Path) -> list[dict[str, float]]:
