@@ -218,7 +218,7 @@ def stage(steps: int, batch_size: int, learning_rate: float, ema: float = 0.9999
 
 
 def sampler(num_steps: int) -> ConfigDict:
-  """DDIM; kind: ddim, ddpm, dpmpp_2m, unipc; grid: uniform, log_snr, leading."""
+  """DDIM; kind: ddim, ddpm, dpmpp_2m, unipc; grid: uniform, log_snr, leading, spaced."""
   settings = ConfigDict()
   settings.kind = "ddim"
   settings.num_steps = num_steps

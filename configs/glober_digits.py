@@ -69,8 +69,9 @@ def get_config(arg: str | None = None) -> ConfigDict:
     stage.update(checkpoint_every=500, preview_every=1000)
   config.sample.guidance_decoder = 1.0
   config.sample.guidance_generator = 1.0
-  # So few steps draw nearly the mean frame that v allows. More are sharper, but each frame then
-  # settles what v leaves open in its own way: the digit's identity flickers (README, Results).
+  # A regression, not a sampler: of t = 999 and 0 the first alone matters, one look at pure noise,
+  # which gives the mean frame that v allows. More steps are sharper, but each frame then settles
+  # what v leaves open in its own way: the digit's identity flickers (README, Results).
   config.sample.decoder.update(kind="dpmpp_2m", num_steps=2, grid="log_snr")
   config.sample.generator.update(kind="dpmpp_2m", num_steps=20, grid="log_snr")
   config.sample.noise = "shared"

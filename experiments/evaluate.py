@@ -111,7 +111,9 @@ def evaluate(workdir: pathlib.Path, config: ml_collections.ConfigDict | None) ->
     **score_files.provenance(pipeline.config),
   }
   score_files.save(scores_file, record)
-  logging.info("%s\n\nWritten to %s.", report(scores, len(reference), len(real)), scores_file)
+  tables = report(scores, len(reference), len(real))
+  drawn_by = score_files.drawn_by(record["settings"]["sample"])
+  logging.info("%s\n\n%s\nWritten to %s.", tables, drawn_by, scores_file)
   return record
 
 

@@ -9,7 +9,7 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-from experiments import checks, commands
+from experiments import checks, commands, score_files
 from experiments.page import GENERATOR, Element, Media, bars, chart, document, element, table
 from videodiff_jax.training.workdir import read_config
 from videodiff_jax.training.writers import read_metrics
@@ -156,6 +156,8 @@ def _scores(record: dict[str, Any]) -> Iterator[Element]:
   protocol = record["protocol"]
   about = protocol if isinstance(protocol, str) else f"{protocol['name']}: {protocol['about']}"
   yield element("p", f"Protocol {about}", class_="note")
+  if sample := record["settings"].get("sample"):
+    yield element("p", score_files.drawn_by(sample), class_="note")
   for name, scores in record["scores"].items():
     yield element("h3", name)
     intervals = record.get("intervals", {}).get(name, {})

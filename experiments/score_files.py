@@ -37,6 +37,7 @@ _OF_THE_MODEL = ("sample", "steps", "code", "weights")
 # Of figures that were added to named protocols: a file without these settings has no such figure.
 _ADDED = tuple(f"settings.{name}" for name in set_scores.SETTINGS)
 _MOST_NAMED = 12
+_FEW_STEPS = 4
 
 
 def provenance(config: ml_collections.ConfigDict) -> dict[str, Any]:
@@ -64,6 +65,19 @@ def settings(
     "steps": {name: steps_done(workdir, name) for name in config.stages},
     "code": train.code_version(),
   }
+
+
+def drawn_by(sample: Mapping[str, Any]) -> str:
+  """The samplers of a `config.sample` in words; what few steps draw is named a mean."""
+  told = []
+  for name, sampler in sample.items():
+    if not isinstance(sampler, Mapping):
+      continue
+    steps = int(np.sum(sampler["num_steps"]))
+    mean = f": {'a' if steps == 1 else 'nearly a'} conditional mean, not a sample"
+    about = f"{sampler['kind']}, {steps} steps, grid {sampler['grid']!r}"
+    told.append(f"{name} {about}{mean if steps <= _FEW_STEPS else ''}")
+  return f"Drawn by {'; '.join(told)}."
 
 
 def write(

@@ -189,7 +189,8 @@ def report(record: dict[str, Any]) -> str:
     heading = f"{task} of {protocol['num_videos']} videos"
     tables.append(format_table(lines, (heading, *map(_short, columns))))
   best = f"_best: the best of {protocol['trajectories']} trajectories, as best={protocol['best']!r}"
-  return "\n\n".join([*tables, f"protocol {protocol['name']!r}; {best}."])
+  drawn_by = score_files.drawn_by(record["settings"]["sample"])
+  return "\n\n".join([*tables, f"protocol {protocol['name']!r}; {best}. {drawn_by}"])
 
 
 def _short(column: str) -> str:

@@ -3,7 +3,7 @@
 import pytest
 
 from configs import lgcvd_bair, lgcvd_cityscapes, lgcvd_digits
-from experiments import checks
+from experiments import checks, score_files
 from videodiff_jax.lgcvd import networks
 
 PAPER = {"bair": (lgcvd_bair, 64, 192), "cityscapes": (lgcvd_cityscapes, 128, 32)}
@@ -26,6 +26,7 @@ def test_section_4_2(name: str) -> None:
   assert (process.prediction_type, process.loss_norm) == ("v_prediction", "l2")
   assert (config.sample.sampler.kind, config.sample.sampler.num_steps) == ("ddpm", 100)
   assert config.objective.two_stage and config.model.sequence_encoder
+  assert config.objective.second_stage == "paper"  # Sec. 3.3
 
 
 def test_release() -> None:
@@ -38,7 +39,9 @@ def test_release() -> None:
   shares = {task: share for task, share in config.tasks.shares.items() if share}
   released = {"prediction": 0.45, "generation": 0.4, "interpolation": 0.05, "random": 0.1}
   assert (config.tasks.per, shares) == ("batch", released)
-  assert (config.objective.updates, config.objective.clip_estimate) == ("two", False)
+  objective = config.objective
+  assert (objective.updates, objective.clip_estimate) == ("two", False)
+  assert (objective.two_stage, objective.second_stage) == (True, "release")
   sample = config.sample
   assert (sample.last_fragment, sample.given_frames) == ("right_aligned", "redrawn")
   assert (sample.encoder_weights, sample.average_features) == ("raw", True)
@@ -69,6 +72,18 @@ def test_eps_joins_every_variant() -> None:
     config = lgcvd_digits.get_config(f"{variant},eps")
     checks.check_config(config)
     assert networks.build(config).process.prediction_type == "epsilon"
+
+
+def test_digits_are_drawn_as_in_the_paper_and_their_mean_is_named() -> None:
+  digits, bair = lgcvd_digits.get_config(), lgcvd_bair.get_config()
+  assert digits.sample.sampler.to_dict() == bair.sample.sampler.to_dict()
+  mean = lgcvd_digits.get_config("mean")
+  checks.check_config(mean)
+  assert score_files.drawn_by(mean.sample.to_dict()).endswith("conditional mean, not a sample.")
+  assert "mean" not in score_files.drawn_by(digits.sample.to_dict())
+  assert checks._lasting(mean) == checks._lasting(digits)  # of the same workdir
+  with pytest.raises(ValueError, match="Unknown variant 'mean'"):
+    lgcvd_bair.get_config("mean")
 
 
 def test_digits_are_long_enough_to_be_predicted() -> None:

@@ -76,6 +76,7 @@ class Bench:
     return {
       "videos": {"predicted": {"psnr": psnr.tolist(), "brightness_shift": [0.5] * VIDEOS}},
       "scores": {"prediction": {"predicted": {"fvd": 100.0 + VARIANTS.index(folder.parent.name)}}},
+      "settings": {"sample": config.sample.to_dict()},
     }
 
 
@@ -120,13 +121,31 @@ def test_more_steps_go_on(bench, tmp_path) -> None:
 def test_tables(bench, tmp_path) -> None:
   result = ablation.run(tmp_path, config(seeds=(0, 1)))
   text = (tmp_path / "ablation.md").read_text()
-  assert text.count("| full, epsilon | 2 |") == 2
-  assert text.count("| full | 2 |") == 1
-  assert "| baseline + two-stage training | 2 | -2.00 ± 0.00 | -2.0 ± 0.0 |" in text
+  assert text.count("| full, epsilon | 2 | 8 |") == 2
+  assert text.count("| full | 2 | 8 |") == 1
+  assert "| baseline + two-stage training | 2 | 8 | -2.00 ± 0.00 | -2.0 ± 0.0 |" in text
   assert "LPIPS" not in text  # nobody had its weights
   assert "standard error" in text and "4 iterations each" in text
   said = ablation.report(result)
   assert "Differences to the full model" in said and "8 frames predicted from 2" in said
+
+
+def test_variants_without_two_stages_have_as_many_updates(bench, tmp_path) -> None:
+  """So that two-stage training is compared with its like; a column tells of those that have not."""
+  result = ablation.run(tmp_path, config(seeds=(0,)))
+  updates = {name: row["updates"] for name, row in result["variants"].items()}
+  assert updates == dict.fromkeys(VARIANTS, 8) | {"one_update": 4}
+  assert "| full, one update | 1 | 4 |" in (tmp_path / "ablation.md").read_text()
+
+
+def test_samples_are_scored_and_not_means(bench, tmp_path) -> None:
+  """The digits' too: what divides by sqrt(abar) at t = 999 shifts the brightness by itself."""
+  whole = lgcvd_digits.get_config()
+  for run in ablation.plan(tmp_path, whole):
+    sampler = run.config.sample.sampler
+    assert (sampler.kind, sampler.num_steps, sampler.grid) == ("ddpm", 100, "spaced")
+  said = ablation.notes(ablation.run(tmp_path, config(compared="full", seeds=(0,))))
+  assert "Drawn by sampler ddpm, 2 steps, grid 'spaced': nearly a conditional mean" in said
 
 
 def test_another_run_s_folder_is_refused(bench, tmp_path) -> None:

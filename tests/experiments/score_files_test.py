@@ -19,6 +19,16 @@ LADDERS = [str(RESULTS / "glober_digits" / f"ladder_seed{i}.json") for i in rang
 QUICK = pathlib.Path(__file__).parent / "earlier" / "quick.json"
 
 
+def test_a_regression_is_not_called_a_sampler() -> None:
+  two = {"kind": "dpmpp_2m", "num_steps": 2, "grid": "log_snr"}
+  many = {"kind": "ddpm", "num_steps": (50, 50), "grid": "spaced"}
+  said = score_files.drawn_by({"noise": "shared", "decoder": two, "generator": many})
+  assert said == (
+    "Drawn by decoder dpmpp_2m, 2 steps, grid 'log_snr': nearly a conditional mean, not a sample; "
+    "generator ddpm, 100 steps, grid 'spaced'."
+  )
+
+
 @pytest.fixture
 def record() -> dict:
   return json.loads(QUICK.read_text())
