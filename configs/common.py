@@ -181,7 +181,7 @@ def base() -> ConfigDict:
   sample.guidance_video = 1.5  # with two scales (release)
   sample.guidance_text = 1.5
   sample.noise = "individual"  # starting noise of a clip's frames (Sec. 2); "shared", "mixed"
-  sample.frames_per_chunk = 32  # frames drawn in one compiled call; bounds memory
+  sample.frames_per_chunk = 32  # frames a device draws in one compiled call; bounds memory
 
   config.evaluate = evaluate = ConfigDict()
   evaluate.num_real = 2048  # clips of the training split that sets are compared with

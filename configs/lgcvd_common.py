@@ -115,7 +115,7 @@ def base() -> ConfigDict:
   sample.encoder_weights = "ema"  # ours; release: "raw"
   sample.precision = ""  # of computation in sampling; "": config.precision (release: "float32")
   sample.average_features = False  # release: each context averaged with the one before
-  sample.videos_per_chunk = 32  # trajectories drawn in one compiled call; bounds memory
+  sample.videos_per_chunk = 32  # trajectories a device draws in one call; bounds memory
 
   config.evaluate = evaluate = ConfigDict()
   evaluate.protocol = "standard"  # by name, see videodiff_jax/metrics/protocols.py; ours

@@ -7,11 +7,11 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-from experiments import checks, directions, sample, score_files, set_scores, train
+from experiments import checks, directions, ladder, sample, score_files, set_scores, train
 from videodiff_jax.glober.pipeline import Pipeline
 from videodiff_jax.inputs import clips, video_io
 from videodiff_jax.inputs.frame_store import FrameStore
-from videodiff_jax.metrics import baselines, frechet, i3d, images, motion, resampling
+from videodiff_jax.metrics import baselines, i3d
 from videodiff_jax.pretrained import i3d as i3d_weights
 from videodiff_jax.pretrained import restricted_pickle
 from videodiff_jax.training.workdir import steps_done, unused
@@ -20,8 +20,6 @@ from videodiff_jax.training.writers import format_table
 _PROTOCOL = "ladder"
 _SEED = 0
 _NEIGHBOUR_BANK = 2000  # training clips searched for the nearest
-_NEIGHBOURS_SHOWN = 6
-_SHOWN = 6  # clips a set
 
 
 def evaluate(workdir: pathlib.Path, config: ml_collections.ConfigDict | None) -> dict[str, Any]:
@@ -30,7 +28,8 @@ def evaluate(workdir: pathlib.Path, config: ml_collections.ConfigDict | None) ->
   Everything is computed on the same held-out clips and seeds: the FVD ladder (real, KL-VAE,
   reconstructed, generated, shuffled, frozen, blurred, each against training clips), the same sets'
   inception scores, PSNR and SSIM beside trivial predictions, and, where config.evaluate.motion says
-  so, how the object moves, and where .directions does, whether it moves as prompts say.
+  so, how the object moves, and where .directions does, whether it moves as prompts say. Memory
+  does not grow with the number of clips.
   A later evaluation of the same workdir gets files of its own: nothing is written over.
   """
   settings = {} if config is None else config.sample.to_dict()
@@ -43,30 +42,23 @@ def evaluate(workdir: pathlib.Path, config: ml_collections.ConfigDict | None) ->
       f"This run's clips have {whole.num_frames} frames; FVD needs {i3d.MIN_FRAMES} or more: train "
       "with a larger config.data.num_frames."
     )
-  stores = {split: train.open_store(pipeline.config, split) for split in ("train", "test")}
+  # Every clip is read once: kept frames would only take memory.
+  stores = {split: train.open_store(pipeline.config, split, False) for split in ("train", "test")}
   with checks.told():
-    reference, _, _ = clips.evaluation_clips(stores["train"], whole, counts.num_real, _SEED)
-    real, videos, _ = clips.evaluation_clips(stores["test"], whole, counts.num_fake, _SEED)
+    reference = clips.evaluation_places(stores["train"], whole, counts.num_real, _SEED)
+    real = clips.evaluation_places(stores["test"], whole, counts.num_fake, _SEED)
     bank = neighbour_bank(stores["train"], whole)
-    labels, prompts = sample.told_of(pipeline, stores["test"], videos)
+    labels, prompts = sample.told_of(pipeline, stores["test"], real.videos)
     if prompts is not None:
       pipeline.encode_prompts(prompts[:1])  # what is missing is told now, too
 
-  features = pipeline.encode(real)
-  sets = {
-    "real": real,
-    "kl_vae": pipeline.reconstruct_frames(real),
-    "reconstruction": pipeline.redraw(features, None, labels, _SEED, prompts).videos,
-    "generated": pipeline.generate(len(real), None, labels, _SEED, prompts).videos,
-    "shuffled": baselines.shuffled_frames(real, _SEED),
-    "frozen": baselines.frozen_first_frame(real),
-    "blurred": baselines.blurred(real),
-  }
-  ladder, ladder_spread = _ladder(reference, sets)
-  frames, frames_spread, curves = _frame_scores(pipeline, real, sets)
-  scores: dict[str, Any] = {**ladder, "frames": frames}
+  held_out = ladder.HeldOut(real, labels, prompts)
+  found = ladder.measure(pipeline, reference, held_out, _SEED, counts.motion)
+  of_sets, spread_of_sets = ladder.set_figures(found, _SEED)
+  frames, spread_of_frames, curves = ladder.frame_figures(found, _SEED)
+  scores: dict[str, Any] = {**of_sets, "frames": frames}
   if counts.motion:
-    scores["motion"] = _motion(pipeline, features, (labels, prompts), sets)
+    scores["motion"] = ladder.motion_figures(found)
   out = workdir / "evaluations"
   out.mkdir(exist_ok=True)
   scores_file, sets_file, clips_file, nearest_file, directions_file = unused(
@@ -79,13 +71,13 @@ def evaluate(workdir: pathlib.Path, config: ml_collections.ConfigDict | None) ->
   )
   if counts.directions:
     scores["directions"] = directions.score(pipeline, directions_file, _SEED)
-  write_neighbours(nearest_file, sets["generated"], bank)
-  video_io.write_strip(sets_file, {name: clip[0] for name, clip in sets.items()})
-  video_io.write_gif(clips_file, video_io.mosaic(clip[:_SHOWN] for clip in sets.values()))
+  write_neighbours(nearest_file, found.shown["generated"], bank)
+  video_io.write_strip(sets_file, {name: videos[0] for name, videos in found.shown.items()})
+  video_io.write_gif(clips_file, video_io.mosaic(found.shown.values()))
   record = {
     "protocol": _PROTOCOL,
     "scores": scores,
-    "intervals": {**ladder_spread, "frames": frames_spread},
+    "intervals": {**spread_of_sets, "frames": spread_of_frames},
     "curves": curves,
     "settings": {
       "num_real": len(reference),
@@ -149,98 +141,16 @@ def report(scores: dict[str, Any], num_real: int, num_fake: int) -> str:
   return "\n\n".join(tables)
 
 
-def neighbour_bank(store: FrameStore, sampler: clips.ClipSampler) -> np.ndarray:
-  """(n, f, h, w, c) uint8: a clip of every video long enough for one, or of some of very many."""
+def neighbour_bank(store: FrameStore, sampler: clips.ClipSampler) -> clips.Places:
+  """A clip of every video long enough for one, or of some of very many."""
   usable = int(np.count_nonzero(clips.count_starts(store, sampler)))
-  return clips.evaluation_clips(store, sampler, min(_NEIGHBOUR_BANK, usable), _SEED)[0]
+  return clips.evaluation_places(store, sampler, min(_NEIGHBOUR_BANK, usable), _SEED)
 
 
-def write_neighbours(path: pathlib.Path, generated: np.ndarray, bank: np.ndarray) -> None:
+def write_neighbours(path: pathlib.Path, generated: np.ndarray, bank: clips.Places) -> None:
   """A strip with each generated clip above the training clip nearest to it in pixels."""
-  shown = generated[:_NEIGHBOURS_SHOWN]
-  nearest = baselines.nearest_neighbours(shown, bank)
+  nearest = baselines.nearest_neighbours(generated, (bank.read([i])[0] for i in range(len(bank))))
   rows = {}
-  for i, (clip, index) in enumerate(zip(shown, nearest)):
-    rows |= {f"generated {i}": clip, f"nearest {i}": bank[index]}
+  for i, (clip, near) in enumerate(zip(generated, bank.read(nearest))):
+    rows |= {f"generated {i}": clip, f"nearest {i}": near}
   video_io.write_strip(path, rows)
-
-
-def _ladder(
-  reference: np.ndarray, sets: dict[str, np.ndarray]
-) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, list[float]]]]:
-  """Groups 'fvd', distances to the reference clips, and 'i3d_inception_score'; their intervals.
-
-  The distance of frames is left to the named protocols: with so many sets it takes too long.
-  """
-  every = i3d.features(np.concatenate([reference, *sets.values()]))
-  known, *pieces = np.split(every, len(reference) + np.arange(len(sets)) * len(sets["real"]))
-
-  def figures(of_reference: np.ndarray, of_sets: np.ndarray) -> dict[tuple[str, str], float]:
-    drawn = {name: piece[of_sets] for name, piece in zip(sets, pieces)}
-    distances = {("fvd", n): frechet.fvd(known[of_reference], x) for n, x in drawn.items()}
-    scores = {("i3d_inception_score", n): set_scores.inception_score(x) for n, x in drawn.items()}
-    return distances | scores
-
-  def again(rng: np.random.Generator) -> dict[tuple[str, str], float]:
-    counts = len(known), len(sets["real"])
-    return figures(*(resampling.with_replacement(rng, count) for count in counts))
-
-  def grouped(found: dict[tuple[str, str], Any]) -> dict[str, dict[str, Any]]:
-    groups = dict.fromkeys(group for group, _ in found)
-    return {g: {n: value for (of, n), value in found.items() if of == g} for g in groups}
-
-  found = figures(np.arange(len(known)), np.arange(len(sets["real"])))
-  return grouped(found), grouped(resampling.intervals(found, again, _SEED))
-
-
-def _frame_scores(
-  pipeline: Pipeline, real: np.ndarray, sets: dict[str, np.ndarray]
-) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-  """Scores, their intervals over clips, and the decoders' curves over frames."""
-  data = pipeline.config.data
-  keys = clips.keyframe_indices(data.num_frames, data.num_keyframes)
-  predictions = {
-    "kl_vae": sets["kl_vae"],
-    "reconstruction": sets["reconstruction"],
-    "black": baselines.black(real),
-    "mean frame": baselines.mean_frame(real),
-    "nearest true keyframe": baselines.nearest_keyframe(real, keys),
-    "cross-faded true keyframes": baselines.crossfaded_keyframes(real, keys),
-  }
-  scores, spread, curves = {}, {}, {}
-  for name, prediction in predictions.items():
-    # An exact copy (a keyframe) would be infinite; 60 dB keeps the mean a number.
-    each = {
-      "psnr": np.minimum(images.psnr(prediction, real), 60.0),
-      "ssim": images.ssim(prediction, real),
-    }  # (n, f)
-    scores[name] = {key: float(values.mean()) for key, values in each.items()}
-
-    def again(rng: np.random.Generator, each: dict[str, np.ndarray] = each) -> dict[str, float]:
-      chosen = resampling.with_replacement(rng, len(real))
-      return {key: values[chosen].mean() for key, values in each.items()}
-
-    spread[name] = resampling.intervals(scores[name], again, _SEED)
-    if name in sets:
-      curves[name] = {key: values.mean(axis=0).round(5).tolist() for key, values in each.items()}
-  return scores, spread, curves
-
-
-def _motion(
-  pipeline: Pipeline, features: np.ndarray, told: Any, sets: dict[str, np.ndarray]
-) -> dict[str, Any]:
-  """`told`: labels and prompts."""
-  times = pipeline.frame_times
-  halves = (times[:-1] + times[1:]) / 2
-  labels, prompts = told
-  at_half = pipeline.redraw(features, halves, labels, _SEED, prompts).videos
-  rows = {}
-  for name in ("real", "kl_vae", "reconstruction", "generated", "frozen"):
-    rows[name] = {
-      "jitter": motion.jitter(sets[name]),
-      "identity_flicker": motion.identity_flicker(sets[name]),
-    }
-    if name != "generated":
-      rows[name]["position_error"] = motion.position_error(sets[name], sets["real"])
-  slope = motion.half_index_slope(sets["reconstruction"], at_half, sets["real"])
-  return {"sets": rows, "half_index_slope": slope}

@@ -62,15 +62,20 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path, only: str | 
   return True
 
 
-def open_store(config: ml_collections.ConfigDict, split: str) -> FrameStore:
-  """A split of the store in config.data.dir; without one, of an embedded set, prepared here."""
+def open_store(
+  config: ml_collections.ConfigDict, split: str, in_memory: bool | str = "auto"
+) -> FrameStore:
+  """A split of the store in config.data.dir; without one, of an embedded set, prepared here.
+
+  `in_memory` as in `FrameStore.open`.
+  """
   data = config.data
   options = {"size": data.image_size, **systems.of(config).store_options(config)}
   folder = data.dir or "_".join([f"data/stores/{data.name}", *map(str, options.values())])
   if not data.dir:
     with checks.told():
       hosts.decide(lambda: str(prepare.ensure(data.name, folder, **options)))
-  return hosts.everywhere(lambda: FrameStore.open(folder, split))
+  return hosts.everywhere(lambda: FrameStore.open(folder, split, in_memory))
 
 
 def clip_sampler(

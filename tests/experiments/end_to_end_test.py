@@ -5,6 +5,7 @@ import io
 import json
 import pathlib
 import types
+from collections.abc import Iterable
 
 import ml_collections
 import numpy as np
@@ -174,9 +175,9 @@ def judged(workdir, config) -> Judged:
   (workdir / "evaluations" / "ladder.json").write_text("an earlier one")
   shown = []
 
-  def features(clips: np.ndarray) -> np.ndarray:
-    shown.append(clips)
-    return projection(clips)
+  def features(parts: Iterable[np.ndarray]) -> np.ndarray:
+    shown.append(np.concatenate(list(parts)))
+    return projection(shown[-1])
 
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(i3d, "features", features)
@@ -363,7 +364,7 @@ def test_the_nearest_are_searched_among_videos_long_enough(tmp_path) -> None:
   long_enough = [video for video in store.videos if video["frames"] == 8]
   assert 0 < len(long_enough) < store.num_videos
   bank = evaluate.neighbour_bank(store, ClipSampler(8, content="clip"))
-  assert bank.shape == (len(long_enough), 8, 8, 8, 3)
+  assert bank.read().shape == (len(long_enough), 8, 8, 8, 3)
 
 
 def test_clips_too_short_for_fvd_are_told(workdir, config) -> None:

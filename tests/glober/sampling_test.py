@@ -1,6 +1,7 @@
 """Frames before they are rounded: alone or among others, in any batch, chunk or device count."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import numpy as np
@@ -87,6 +88,22 @@ def test_chunks_do_not_show(pipe, features, whole, assert_same) -> None:
   assert_same(chunked.redraw(features, TIMES, LABELS).videos, whole)
 
 
+@pytest.mark.parametrize(
+  ("rows", "frames_a_row", "calls"), [(100, 1, [40] * 3), (100, 2, [16] * 7), (3, 1, [8])]
+)
+def test_a_chunk_is_of_each_device(rows, frames_a_row, calls) -> None:
+  """Five frames a device, however many devices; a few rows are no more than they need."""
+  eight, sizes = pipeline(1.0, 2, 4).with_settings(frames_per_chunk=5), []
+
+  def function(params: Any, numbers: Any) -> Any:
+    sizes.append(len(numbers))
+    return numbers
+
+  every = np.arange(rows, dtype=np.float32)
+  np.testing.assert_array_equal(eight._in_chunks("", function, (every,), frames_a_row), every)
+  assert sizes == calls
+
+
 def test_devices_do_not_show(scale, features, whole, assert_same) -> None:
   eight = pipeline(scale, 2, 4)
   assert_same(eight.redraw(features, TIMES, LABELS).videos, whole)
@@ -99,6 +116,9 @@ def test_new_clips_depend_on_nothing_but_their_number(pipe, scale, assert_same) 
   split = pipeline(scale, 2, 4).generate(3, TIMES, LABELS, seed=5)
   assert_same(one.global_features, three.global_features[:1])
   assert_same(one.videos, three.videos[:1])
+  last = pipe.generate(1, TIMES, LABELS[2:], seed=5, first=2)
+  assert_same(last.global_features, three.global_features[2:])
+  assert_same(last.videos, three.videos[2:])
   assert_same(split.global_features, three.global_features)
   assert_same(split.videos, three.videos)
 

@@ -68,15 +68,14 @@ def test_keyframes_beyond_the_clip_are_errors(keys: list[int]):
     baselines.nearest_keyframe(RAMP, keys)
 
 
-@pytest.mark.parametrize("chunk", [2, 256])
-def test_nearest_neighbours_equal_brute_force(chunk: int):
+def test_nearest_neighbours_equal_brute_force():
   rng = np.random.default_rng(1)
   bank = rng.integers(0, 256, (7, 4, 5, 5, 3), dtype=np.uint8)
   queries = rng.integers(0, 256, (3, 4, 5, 5, 3), dtype=np.uint8)
   queries[1] = bank[5]
   difference = queries[:, None].astype(float) - bank
   expected = (difference**2).reshape(3, 7, -1).sum(axis=-1).argmin(axis=1)
-  found = baselines.nearest_neighbours(queries, bank, chunk=chunk)
+  found = baselines.nearest_neighbours(queries, iter(bank))
   np.testing.assert_array_equal(found, expected)
   assert found[1] == 5
 
@@ -84,3 +83,5 @@ def test_nearest_neighbours_equal_brute_force(chunk: int):
 def test_nearest_neighbours_need_equal_clips():
   with pytest.raises(ValueError, match="one shape"):
     baselines.nearest_neighbours(VIDEO, VIDEO[:, :5])
+  with pytest.raises(ValueError, match="no training clip"):
+    baselines.nearest_neighbours(VIDEO, [])

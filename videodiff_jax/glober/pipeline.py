@@ -61,8 +61,9 @@ class _PerFrame:
 class Pipeline:
   """GLOBER with its averaged weights.
 
-  Clip n of a call draws from fold_in(key(seed), n) alone: it is the same clip whatever the number
-  of clips, the chunks frames are drawn in, or the devices (up to rounding).
+  Clip n of a seed draws from fold_in(key(seed), n) alone: it is the same clip whatever the number
+  of clips, the chunks frames are drawn in, or the devices (up to rounding). A call draws the clips
+  from `first` on, so that many are drawn in parts that fit in memory.
 
   Settings come from `config.sample`; change them on a copy: `pipeline.with_settings(...)`.
   """
@@ -135,9 +136,10 @@ class Pipeline:
     frame_times: np.ndarray | None = None,
     seed: int = 0,
     prompts: Sequence[str] | None = None,
+    first: int = 0,
   ) -> Samples:
     """Encodes clips and draws them again, at their own frame times or others."""
-    return self.redraw(self.encode(clips), frame_times, labels, seed, prompts)
+    return self.redraw(self.encode(clips), frame_times, labels, seed, prompts, first)
 
   def generate(
     self,
@@ -146,6 +148,7 @@ class Pipeline:
     labels: np.ndarray | None = None,
     seed: int = 0,
     prompts: Sequence[str] | None = None,
+    first: int = 0,
   ) -> Samples:
     """New clips.
 
@@ -156,17 +159,19 @@ class Pipeline:
       seed: of every draw.
       prompts: what the clips are to show, one for all or one each. Without any, the sentence the
         system was trained with, or nothing.
+      first: the number of the first clip.
     """
     classes = self.networks.num_classes
     if labels is None and classes:
-      labels = np.random.default_rng(seed).integers(0, classes, num_videos)
+      labels = np.random.default_rng(seed).integers(0, classes, first + num_videos)[first:]
     elif labels is not None and np.max(labels) == classes:
       raise ValueError(f"Class label {classes} was asked for; classes are 0 to {classes - 1}.")
     labels = self._labels(labels, num_videos)
     condition, _ = self._condition(labels, prompts, num_videos)
     draw = functools.partial(self._draw_features, seed=seed)
-    features = self._in_chunks("global features", draw, (condition, np.arange(num_videos)), 1)
-    return self.redraw(features, frame_times, labels, seed, prompts)
+    numbers = np.arange(first, first + num_videos)
+    features = self._in_chunks("global features", draw, (condition, numbers), 1)
+    return self.redraw(features, frame_times, labels, seed, prompts, first)
 
   def redraw(
     self,
@@ -175,6 +180,7 @@ class Pipeline:
     labels: np.ndarray | None = None,
     seed: int = 0,
     prompts: Sequence[str] | None = None,
+    first: int = 0,
   ) -> Samples:
     """Draws frames of given global features (n, H'', W'', C'') at any times tau (f,)."""
     times = np.asarray(self.frame_times if frame_times is None else frame_times, np.float64)
@@ -187,7 +193,7 @@ class Pipeline:
       _PerFrame(np.asarray(global_features, np.float32), f),
       np.tile(times.astype(np.float32), n),
       _PerFrame(condition, f),
-      np.repeat(np.arange(n), f),
+      np.repeat(np.arange(first, first + n), f),
     )
     draw = functools.partial(self._draw_frames, seed=seed)
     frames = self._in_chunks("frames", draw, rows, 1)
@@ -247,11 +253,13 @@ class Pipeline:
     )
 
   def _in_chunks(self, what: str, function: Any, rows: tuple, frames_per_row: int) -> np.ndarray:
-    """Calls a compiled function on equal chunks of rows; the last one is padded."""
-    devices = self.mesh.devices.size
+    """Calls a compiled function on equal chunks of rows; the last one is padded.
+
+    A device has `config.sample.frames_per_chunk` frames of a chunk, or fewer where there are few.
+    """
+    devices, total = self.mesh.devices.size, len(rows[0])
     size = max(self.config.sample.frames_per_chunk // frames_per_row, 1)
-    total = len(rows[0])
-    size = -(-min(size, total) // devices) * devices
+    size = min(size, -(-total // devices)) * devices
     out = []
     with jax.set_mesh(self.mesh):
       for begin in tqdm.trange(0, total, size, desc=what, disable=None):

@@ -264,9 +264,43 @@ def read_clip(
   return _Read(store, sampler, moments)(draw)
 
 
+@dataclasses.dataclass(frozen=True)
+class Places:
+  """Where n whole clips are in a store.
+
+  Attributes:
+    store: a split.
+    sampler: says how long they are.
+    videos: int32 (n,).
+    starts: int32 (n,), their first stored frames.
+  """
+
+  store: FrameStore
+  sampler: ClipSampler
+  videos: np.ndarray
+  starts: np.ndarray
+
+  def __len__(self) -> int:
+    return len(self.videos)
+
+  def read(self, chosen: slice | np.ndarray = slice(None)) -> np.ndarray:
+    """The clips of these numbers, by default all: uint8 (m, F, h, w, c)."""
+    at = np.arange(self.sampler.num_frames) * self.sampler.stride
+    places = zip(self.videos[chosen], self.starts[chosen])
+    return np.stack([self.store.read(video, start + at) for video, start in places])
+
+
 def evaluation_clips(
   store: FrameStore, sampler: ClipSampler, num_clips: int, seed: int, spaced: bool = False
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """The clips of `evaluation_places`, their videos and starts; memory must hold them all."""
+  places = evaluation_places(store, sampler, num_clips, seed, spaced)
+  return places.read(), places.videos, places.starts
+
+
+def evaluation_places(
+  store: FrameStore, sampler: ClipSampler, num_clips: int, seed: int, spaced: bool = False
+) -> Places:
   """Different whole clips for scores, the same at every call; never mirrored, at `stride` itself.
 
   Every video gives one clip before any gives a second, so clips are as independent as can be.
@@ -278,9 +312,6 @@ def evaluation_clips(
     seed: of the videos and of where clips begin.
     spaced: one clip each of videos spaced evenly from the first to the last that is long enough,
       in place of random ones.
-
-  Returns:
-    (clips uint8 (n, F, h, w, c), videos int32 (n,), starts int32 (n,)).
 
   Raises:
     ValueError: the split holds fewer different clips.
@@ -305,7 +336,4 @@ def evaluation_clips(
       if len(orders[video]):
         chosen.append((video, orders[video][0]))
         orders[video] = orders[video][1:]
-  videos, first = np.array(chosen[:num_clips], np.int32).T
-  places = np.arange(sampler.num_frames) * sampler.stride
-  clips = np.stack([store.read(v, s + places) for v, s in zip(videos, first)])
-  return clips, videos, first
+  return Places(store, sampler, *np.array(chosen[:num_clips], np.int32).T)

@@ -318,9 +318,9 @@ class Pipeline:
     return np.pad(frames, ((0, 0), (0, empty), (0, 0), (0, 0), (0, 0)))
 
   def chunk_size(self, count: int) -> int:
-    """Of `count` trajectories in all: `config.sample.videos_per_chunk`, as devices divide it."""
+    """Of `count` trajectories in all: `config.sample.videos_per_chunk` a device, or fewer."""
     devices = self.mesh.devices.size
-    return -(-min(self.config.sample.videos_per_chunk, count) // devices) * devices
+    return min(self.config.sample.videos_per_chunk, -(-count // devices)) * devices
 
   def _chunks(
     self,

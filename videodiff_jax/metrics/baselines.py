@@ -3,14 +3,17 @@
 Videos are uint8 (..., f, h, w, c), and results have the argument's shape and dtype.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from scipy import ndimage
 
 
-def shuffled_frames(video: np.ndarray, seed: int) -> np.ndarray:
-  """The frames of each clip in a random order of its own: right pictures, wrong motion."""
+def shuffled_frames(video: np.ndarray, seed: int | np.random.Generator) -> np.ndarray:
+  """The frames of each clip in a random order of its own: right pictures, wrong motion.
+
+  Clips that come in several calls are shuffled as in one by a generator that all are given.
+  """
   clips = video.reshape(-1, *video.shape[-4:])
   rng = np.random.default_rng(seed)
   return np.stack([rng.permutation(clip) for clip in clips]).reshape(video.shape)
@@ -56,28 +59,29 @@ def crossfaded_keyframes(video: np.ndarray, keyframe_indices: Sequence[int]) -> 
   return _to_uint8((1 - weight) * _frames(video, left) + weight * _frames(video, right))
 
 
-def nearest_neighbours(queries: np.ndarray, bank: np.ndarray, chunk: int = 256) -> np.ndarray:
+def nearest_neighbours(queries: np.ndarray, bank: Iterable[np.ndarray]) -> np.ndarray:
   """The training clip nearest to each query in mean squared pixel distance.
 
   Args:
     queries: uint8 (n, f, h, w, c), such as generated clips.
-    bank: uint8 (m, f, h, w, c), the training clips.
-    chunk: Clips of the bank held as floats at a time.
+    bank: m training clips, uint8 (f, h, w, c) each; held one at a time.
 
   Returns:
     (n,) indices into `bank`, the first one of equals.
   """
-  if queries.shape[1:] != bank.shape[1:] or not len(bank):
-    raise ValueError(
-      f"Queries and bank must hold clips of one shape, got {queries.shape} and {bank.shape}."
-    )
   flat = queries.reshape(len(queries), -1).astype(np.float64)
   distances = []
-  for start in range(0, len(bank), chunk):
-    part = bank[start : start + chunk].reshape(-1, flat.shape[1]).astype(np.float64)
+  for clip in bank:
+    if clip.shape != queries.shape[1:]:
+      raise ValueError(
+        f"Queries and bank must hold clips of one shape, got {queries.shape[1:]} and {clip.shape}."
+      )
     # |q - b|^2 without |q|^2, which is the same for all; sums of 8-bit products are exact.
-    distances.append(np.einsum("md,md->m", part, part) - 2 * flat @ part.T)
-  return np.concatenate(distances, axis=1).argmin(axis=1)
+    one = clip.ravel().astype(np.float64)
+    distances.append(one @ one - 2 * flat @ one)
+  if not distances:
+    raise ValueError("There is no training clip to search.")
+  return np.argmin(distances, axis=0)
 
 
 def _frames(video: np.ndarray, indices: np.ndarray) -> np.ndarray:

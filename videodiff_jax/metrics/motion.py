@@ -59,21 +59,21 @@ def half_index_slope(at_integer: np.ndarray, at_half: np.ndarray, true: np.ndarr
   """Does a frame drawn at j + 1/2 lie half a step on? 1 is right, 0 means that it copies j.
 
   The least-squares slope (with intercept) of d on d*, over all clips, j = 0 .. f - 2 and both
-  coordinates: d = centroid(at_half[j]) - centroid(at_integer[j]), and d* = half the true step,
-  (centroid(true[j + 1]) - centroid(true[j])) / 2.
+  coordinates: d = at_half[j] - at_integer[j], and d* = half the true step,
+  (true[j + 1] - true[j]) / 2. Of each video its `centroid` is given.
 
   Args:
-    at_integer: uint8 (..., f, h, w, c), frames drawn at the indices 0 .. f - 1.
-    at_half: uint8 (..., f - 1, h, w, c), drawn at 1/2 .. f - 3/2, from the same noise.
-    true: uint8 (..., f, h, w, c), the video itself at 0 .. f - 1.
+    at_integer: (..., f, 2), of frames drawn at the indices 0 .. f - 1.
+    at_half: (..., f - 1, 2), of those drawn at 1/2 .. f - 3/2, from the same noise.
+    true: (..., f, 2), of the video itself at 0 .. f - 1.
   """
-  if at_integer.shape != true.shape or at_half.shape[-4] != true.shape[-4] - 1:
+  if at_integer.shape != true.shape or at_half.shape[-2] != true.shape[-2] - 1:
     raise ValueError(
       "The slope needs f frames at integers, f - 1 at halves and f true ones, got "
       f"{at_integer.shape}, {at_half.shape} and {true.shape}."
     )
-  drawn = centroid(at_half) - centroid(at_integer)[..., :-1, :]
-  expected = np.diff(centroid(true), axis=-2) / 2
+  drawn = at_half - at_integer[..., :-1, :]
+  expected = np.diff(true, axis=-2) / 2
   deviation = expected - expected.mean()
   if not deviation.any():
     raise ValueError("The true videos do not move: there is no displacement to regress on.")
