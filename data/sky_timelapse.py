@@ -3,11 +3,11 @@
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from data.builder import SourceError, SourceOptions, Video, VideoBuilder
-from data.video_folder import find_videos, open_found
+from data.video_folder import find_videos, open_found, split_by_name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,8 +15,8 @@ class SkyTimelapseOptions(SourceOptions):
   """Options of `sky_timelapse`; others as in `SourceOptions`.
 
   Attributes:
-    source: the folder in which sky_train and sky_test (or train and test) hold the videos; a
-      folder of videos alone, as StyleGAN-V's, is all for training.
+    source: the folder in which sky_train and sky_test (or train and test) hold the videos, or a
+      folder of videos alone, as StyleGAN-V's.
     size: side of the square frames in pixels.
     num_frames: shorter videos are skipped: the data set has some of 2 frames.
   """
@@ -33,7 +33,7 @@ class SkyTimelapseOptions(SourceOptions):
         raise SourceError(f"--source is one folder too high: give {path}.")
 
   def folders(self) -> dict[str, pathlib.Path]:
-    """The folder of each split."""
+    """The folder of each split; of '' where there are no splits."""
     root = pathlib.Path(self.source)
     named = {split: (root / f"sky_{split}", root / split) for split in ("train", "test")}
     found = {
@@ -41,7 +41,7 @@ class SkyTimelapseOptions(SourceOptions):
       for split, paths in named.items()
       if any(path.is_dir() for path in paths)
     }
-    return found or {"train": root}
+    return found or {"": root}
 
 
 class SkyTimelapse(VideoBuilder):
@@ -53,7 +53,8 @@ class SkyTimelapse(VideoBuilder):
     sky_train/<long video>/<short video>/<frame>.jpg   997 long videos in 2,392 short ones
     sky_test/<long video>/<short video>/<frame>.jpg    111 long videos in 225 short ones
   Also read are train and test for these names, StyleGAN-V's one level of folders
-  (<video>/<frame>.jpg), and its folder of videos without splits, which are all for training.
+  (<video>/<frame>.jpg), and its folder of videos without splits, or sky_train alone: then one
+  video in ten is held out for testing, by a hash of its name.
   A video is a short one, the frames of which are sorted by name; their rate is not known.
   """
 
@@ -67,7 +68,7 @@ class SkyTimelapse(VideoBuilder):
   def _found(self) -> dict[str, tuple[pathlib.Path, int]]:
     """Path and size by name."""
     return {
-      f"{split}/{name}": (folder / name, size)
+      f"{split}/{name}".lstrip("/"): (folder / name, size)
       for split, folder in self.options.folders().items()
       for name, size in find_videos(folder).items()
     }
@@ -78,3 +79,7 @@ class SkyTimelapse(VideoBuilder):
   def load(self, name: str) -> Video:
     fps, frames = open_found(self._found[name][0])
     return Video(frames, fps)
+
+  def assign_splits(self, names: Sequence[str]) -> Mapping[str, str]:
+    held_out = "test" in self.options.folders()
+    return super().assign_splits(names) if held_out else split_by_name(names)
