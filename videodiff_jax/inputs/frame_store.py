@@ -102,8 +102,8 @@ class FrameStore:
     if split not in info.splits:
       raise StoreError(
         f"The store {directory} has no split {split!r}; it has {', '.join(info.splits)}. "
-        "Training and scores need 'train' and 'test': prepare a store of a source that holds both, or "
-        "of a folder without splits that has at least two usable videos."
+        "Training and scores need 'train' and 'test': prepare a store of a source that holds both, "
+        "or of a folder without splits that has at least two usable videos."
       )
     self.directory = directory
     self._features = info.features
