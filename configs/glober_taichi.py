@@ -8,6 +8,7 @@ Clips of consecutive training frames, as the release's on Sky; the paper names n
 take fewer: Latte scores every sixth frame (--config.data.stride=6).
 
 Hardware of the paper: 8 A100. Time and score here: not run yet.
+Memory: every stage compiles to less than 55 GB for each of 8 GPUs (experiments/results/compiled).
 Variants, comma-joined: no_cra (Table 3), kl_f4 (for config.init.kl_vae=KL-f4, latents of 3
 channels), smoke.
 """

@@ -12,6 +12,7 @@ Clips of consecutive frames (the release) of the first split's 9,537 training vi
 not say whether it trained on all 13,320.
 
 Hardware of the paper: 8 A100. Time and score here: not run yet (the paper, conditional: FVD 168.9).
+Memory: every stage compiles to less than 55 GB for each of 8 GPUs (experiments/results/compiled).
 Variants, comma-joined: class_names (conditional as in the paper: CLIP reads the class name; needs
 --config.init.text_encoder), cond (a learned class table instead), 128px, kl_f4 (with 128px: for
 config.init.kl_vae=KL-f4, latents of 3 channels), v8x8x64 and v16x16x32 (Table 4), no_cra (Table 3),

@@ -5,6 +5,7 @@
     --config.data.dir=PREPARED_STORE
 
 Hardware of the paper: 4 V100. Time and score here: not run yet.
+Memory: compiles to less than 6 GB for each of 8 GPUs (experiments/results/compiled).
 Variants, comma-joined: release (as the authors' code trains and samples), eps (the network
 predicts the noise), no_two_stage, no_encoder and baseline, which is both (Table 5), one_update (an
 optimiser step an iteration), full, which changes nothing, smoke. --mode=ablation compares them.

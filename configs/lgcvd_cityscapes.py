@@ -7,6 +7,7 @@ r"""LGC-VD on Cityscapes, 128 x 128 (Sec. 4.2, Tables 1 and 5).
 
 --codec=png: the authors' frames are lossless; the default, JPEG, is what truth would then be.
 Hardware of the paper: 4 V100. Time and score here: not run yet.
+Memory: compiles to less than 6 GB for each of 8 GPUs (experiments/results/compiled).
 Variants, comma-joined: release (as the authors' code trains and samples), eps (the network
 predicts the noise), no_two_stage, no_encoder and baseline, which is both (Table 5), one_update (an
 optimiser step an iteration), full, which changes nothing, smoke. --mode=ablation compares them.

@@ -82,7 +82,8 @@ def accumulate(
 ) -> Any:
   """Mean of `function(batch, key)` over `parts` equal parts of the batch, one at a time.
 
-  Memory falls to that of one part. Every device works on each part, whatever the mesh.
+  Memory falls to that of one part. Every device works on each part, whatever the mesh. Where losses
+  are means over examples the result is that of the whole batch, but for what the parts draw anew.
 
   Args:
     function: returns a tree of float arrays (gradients and metrics), means over its batch.
