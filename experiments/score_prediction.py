@@ -131,7 +131,10 @@ def follow(pipeline: Pipeline, protocol: Protocol) -> Pipeline:
     "gap": protocol.gap,
   }
   if protocol.sampler:
-    changes["sampler"] = {"kind": protocol.sampler, "num_steps": protocol.sampler_steps}
+    # On the release's grid, which a workdir drawn by another sampler need not have.
+    changes["sampler"] = {
+      "kind": protocol.sampler, "num_steps": protocol.sampler_steps, "grid": "spaced"
+    }  # fmt: skip
   with checks.told():
     pipeline = pipeline.with_settings(**changes)
   checks.check_config(ml_collections.ConfigDict(pipeline.config.to_dict()))

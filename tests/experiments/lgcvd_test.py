@@ -29,7 +29,7 @@ from videodiff_jax import lgcvd
 from videodiff_jax.inputs import video_io
 from videodiff_jax.metrics import frechet, i3d, prediction
 from videodiff_jax.metrics.clip_protocols import ClipProtocol
-from videodiff_jax.metrics.protocols import Protocol
+from videodiff_jax.metrics.protocols import PROTOCOLS, Protocol
 from videodiff_jax.pretrained import i3d as i3d_weights
 from videodiff_jax.pretrained import lpips as lpips_weights
 
@@ -317,6 +317,15 @@ def test_a_protocol_that_cannot_be_done(judge, monkeypatch, workdir, changes, me
     score_prediction.evaluate(workdir, None, "tiny")
   with pytest.raises(checks.UserError, match=r"No protocol 'big'\. Choose one of: tiny"):
     score_prediction.evaluate(workdir, None, "big")
+
+
+def test_a_protocol_s_sampler_brings_its_grid(workdir) -> None:
+  """The digits' means are drawn on 'log_snr', which a hundred steps refuse."""
+  pipeline = lgcvd.Pipeline.from_workdir(workdir).with_settings(
+    sampler={"kind": "dpmpp_2m", "num_steps": 3, "grid": "log_snr"}
+  )
+  followed = score_prediction.follow(pipeline, PROTOCOLS["mcvd_bair"]).config.sample.sampler
+  assert (followed.kind, followed.num_steps, followed.grid) == ("ddpm", 100, "spaced")
 
 
 def test_generated_videos_are_scored_against_the_test_split(monkeypatch, workdir) -> None:
