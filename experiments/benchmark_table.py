@@ -17,7 +17,7 @@ import numpy as np
 
 from experiments import checks, glober, score_table
 from experiments.tables import SPEED, SPEED_CONFIG, SPEED_METHODS, SPEED_ROWS
-from videodiff_jax.glober import stages
+from videodiff_jax.glober import precision, stages
 from videodiff_jax.glober.networks import condition_of
 from videodiff_jax.glober.pipeline import Pipeline
 from videodiff_jax.training import partitioning
@@ -63,11 +63,12 @@ def show(name: str, config: ml_collections.ConfigDict | None) -> str:
 
 def untrained(config: ml_collections.ConfigDict) -> Pipeline:
   """The configuration's pipeline on one device, with meaningless weights."""
-  states = {
-    name: jax.eval_shape(stages.make_stage(config, name).init, jax.random.key(0))
-    for name in stages.NAMES
-  }
-  ema = {n: {"ema_params": s.ema_params, "statistics": s.statistics} for n, s in states.items()}
+  ema = {}
+  for name in stages.NAMES:
+    stage = stages.make_stage(config, name)
+    state = jax.eval_shape(stage.init, jax.random.key(0))
+    params = precision.rounded(stage, state.ema_params, config.precision)
+    ema[name] = {"ema_params": params, "statistics": state.statistics}
   params: dict[str, Any] = stages.sampling_params(ema | glober.given(config))
   if condition_of(config) == "text":
     params["default_text"] = params["null_text"]

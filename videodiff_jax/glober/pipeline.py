@@ -12,7 +12,7 @@ import numpy as np
 import tqdm
 from jax.sharding import Mesh
 
-from videodiff_jax.glober import sampling, stages
+from videodiff_jax.glober import precision, sampling, stages
 from videodiff_jax.glober.autoencoder import decode_frames, encode_frames
 from videodiff_jax.glober.networks import Networks, build, condition_of
 from videodiff_jax.inputs import text
@@ -76,7 +76,7 @@ class Pipeline:
 
   @classmethod
   def from_workdir(cls, workdir: str | pathlib.Path, **settings: Any) -> "Pipeline":
-    """Loads the newest complete checkpoints of a workdir.
+    """Loads the newest complete checkpoints of a workdir, in `config.precision` where that counts.
 
     Args:
       workdir: as given to training.
@@ -88,10 +88,13 @@ class Pipeline:
     workdir = pathlib.Path(workdir)
     config = read_config(workdir)
     mesh = partitioning.make_mesh()
-    ema = {
-      name: load_ema(config, workdir, stages.make_stage(config, name), mesh)
-      for name in stages.NAMES
-    }
+    ema: dict[str, dict[str, Any]] = {}
+    for name in stages.NAMES:
+      stage = stages.make_stage(config, name)
+      ema[name] = load_ema(config, workdir, stage, mesh)
+      averaged = ema[name].pop("ema_params")
+      ema[name]["ema_params"] = precision.rounded(stage, averaged, config.precision)
+      del averaged
     told: dict[str, Any] = {}
     if condition_of(config) == "text":
       ema["text"] = text.read(workdir)
