@@ -46,6 +46,8 @@ setup(
   python_requires=">=3.11,<3.14",
   install_requires=[
     "array_record>=0.8.1,<0.9",
+    "chex>=0.1.90,<0.2",
+    "clu>=0.0.12,<0.1",
     "einops>=0.8,<0.9",
     "flax>=0.12,<0.13",
     "grain>=0.2.15,<0.3",

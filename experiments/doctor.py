@@ -12,9 +12,9 @@ from experiments import checks
 from videodiff_jax.training.writers import format_table
 
 _REQUIRED = (
-  "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "einops", "grain", "tensorflow-datasets",
-  "array_record", "ml_collections", "numpy", "scipy", "pillow", "safetensors", "tensorboardX",
-  "tqdm",
+  "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "chex", "einops", "grain", "clu",
+  "tensorflow-datasets", "array_record", "ml_collections", "numpy", "scipy", "pillow",
+  "safetensors", "tensorboardX", "tqdm",
 )  # fmt: skip
 
 # Distribution, what it is for, the extra that installs it.
