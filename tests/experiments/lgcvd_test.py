@@ -52,6 +52,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> ml_collections.ConfigDic
   config.data.dir = str(tmp_path_factory.mktemp("data") / "digits")
   config.train.lgcvd.update(steps=2, log_every=1, checkpoint_every=1, preview_every=2)
   config.evaluate.motion = True
+  config.sample.videos_per_chunk = 1  # of each of eight devices
   with checks.told():
     prepare.ensure("moving_digits", config.data.dir, size=SIDE, num_frames=20, num_videos=40)
   return config
