@@ -100,7 +100,7 @@ def test_flicker_at_the_border_crops_black():
 def test_crop_is_centred_between_pixels_too():
   frame = np.zeros((12, 12, 1), np.uint8)
   frame[5, 6] = 200
-  crop = motion._crop(frame, np.array([5.0, 6.0]), 5)[..., 0]
+  crop = motion.crop(frame, np.array([5.0, 6.0]), 5)[..., 0]
   assert crop[2, 2] == 200 and crop.sum() == 200
-  crop = motion._crop(frame, np.array([5.25, 6.0]), 5)[..., 0]
+  crop = motion.crop(frame, np.array([5.25, 6.0]), 5)[..., 0]
   np.testing.assert_allclose(crop[1:4, 2], [50, 150, 0])

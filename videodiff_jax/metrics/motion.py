@@ -94,12 +94,12 @@ def identity_flicker(video: np.ndarray) -> float:
   centres = centroid(video).reshape(-1, 2)
   frames = video.reshape(-1, *video.shape[-3:])
   size = video.shape[-3] // 2
-  crops = np.stack([_crop(frame, at, size) for frame, at in zip(frames, centres)]) / 255
+  crops = np.stack([crop(frame, at, size) for frame, at in zip(frames, centres)]) / 255
   return float(crops.reshape(-1, video.shape[-4], *crops.shape[1:]).std(axis=1).mean())
 
 
-def _crop(frame: np.ndarray, centre: np.ndarray, size: int) -> np.ndarray:
-  """(h, w, c) -> (size, size, c) float64 around `centre`, bilinear between pixels."""
+def crop(frame: np.ndarray, centre: np.ndarray, size: int) -> np.ndarray:
+  """(h, w, c) -> (size, size, c) float64 around `centre` (y, x), bilinear, black outside."""
   corner = centre - (size - 1) / 2 + size  # in the padded frame
   whole = np.floor(corner).astype(int)
   y, x = corner - whole
