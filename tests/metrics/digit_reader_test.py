@@ -6,10 +6,14 @@ import pytest
 from videodiff_jax.metrics import digit_reader
 
 missing = [name for name in ("mlxtend", "sklearn") if importlib.util.find_spec(name) is None]
-pytestmark = pytest.mark.skipif(bool(missing), reason=f'{missing} missing: pip install -e ".[demo]"')
+pytestmark = pytest.mark.skipif(
+  bool(missing), reason=f'{missing} missing: pip install -e ".[demo]"'
+)
 
 
-def _clips(split: str, count: int, num_frames: int, size: int = 32) -> tuple[np.ndarray, np.ndarray]:
+def _clips(
+  split: str, count: int, num_frames: int, size: int = 32
+) -> tuple[np.ndarray, np.ndarray]:
   from data import moving_digits
 
   images, labels = moving_digits.digits(split)
