@@ -21,6 +21,8 @@ def base() -> ConfigDict:
     "generator",
   )  # in order; the paper's KL-VAE is given
   config.after = ("sample", "evaluate")  # modes run when the last stage is finished; ours
+  # A file of learning curves: training warns where its validation loss is worse than there; ours.
+  config.expected = ""
   config.seed = 0  # of parameters, data order, noise and previews
   config.condition = "none"  # "none", "class" (a learned table; ours) or "text" (Sec. 3.1)
   config.precision = "bfloat16"  # of computation; the paper: 16-bit. Parameters stay float32
@@ -213,6 +215,7 @@ def stage(steps: int, batch_size: int, learning_rate: float, ema: float = 0.9999
   settings.log_every = 50
   settings.checkpoint_every = 2000
   settings.preview_every = 2000
+  settings.validate_every = 1000  # ours; 0: not at all
   settings.keep = 2  # checkpoints
   return settings
 
@@ -254,7 +257,7 @@ def smoke(config: ConfigDict) -> None:
   for name in config.stages:
     train = config.train[name]
     train.update(steps=4, batch_size=8, accumulate=1)
-    train.update(log_every=2, checkpoint_every=4, preview_every=4)
+    train.update(log_every=2, checkpoint_every=4, preview_every=4, validate_every=4)
     train.optimizer.warmup_steps = 1
   config.sample.num_videos = 2
   config.sample.frames_per_chunk = 16

@@ -66,7 +66,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
   train.generator.draws_per_clip = 4
   for stage in (train.kl_vae, train.autoencoder, train.generator):
     stage.optimizer.update(decay="cosine", warmup_steps=50)
-    stage.update(checkpoint_every=500, preview_every=1000)
+    stage.update(checkpoint_every=500, preview_every=1000, validate_every=250)
   config.sample.guidance_decoder = 1.0
   config.sample.guidance_generator = 1.0
   # A regression, not a sampler: of t = 999 and 0 the first alone matters, one look at pure noise,

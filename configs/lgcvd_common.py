@@ -26,6 +26,8 @@ def base() -> ConfigDict:
   config.system = "lgcvd"
   config.stages = ("lgcvd",)
   config.after = ("predict", "interpolate", "evaluate")  # modes run when trained; ours
+  # A file of learning curves: training warns where its validation loss is worse than there; ours.
+  config.expected = ""
   config.seed = 0  # of parameters, data order, noise and previews
   config.precision = "bfloat16"  # of computation; ours (release: float16, its loss scaled)
   config.remat = "none"  # "none" or "blocks": recompute blocks in the backward pass; ours
@@ -146,7 +148,8 @@ def smoke(config: ConfigDict) -> None:
   config.data.threads = 2
   config.model.update(channels=8, multipliers=(1, 2), attention_rates=(2,))
   train = config.train.lgcvd
-  train.update(steps=4, batch_size=8, log_every=2, checkpoint_every=4, preview_every=4)
+  train.update(steps=4, batch_size=8, log_every=2)
+  train.update(checkpoint_every=4, preview_every=4, validate_every=4)
   train.optimizer.warmup_steps = min(train.optimizer.warmup_steps, 1)
   train.ema.update(interval=1, copy_until=0)
   config.sample.update(num_videos=2, num_frames=8)

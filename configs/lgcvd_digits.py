@@ -35,6 +35,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
   config.diffusion.process.timestep_power = 3.0
   config.objective.saturate = True
   train.update(steps=3700, batch_size=4, checkpoint_every=1300, preview_every=1900)
+  train.validate_every = 500
   # Gradients have norms below 0.1; now and then one of 5 would undo the training.
   train.optimizer.update(learning_rate=2e-3, decay="cosine", warmup_steps=50, clip_norm=0.2)
   train.ema.update(decay=0.98, interval=1, copy_until=100)

@@ -20,10 +20,12 @@ from videodiff_jax.training.loop import NonFiniteLossError
 __all__ = ["UserError", "told"]  # where the other modes take them from
 
 # Keys that may differ between a workdir's config.json and the run that goes on in it.
-_MAY_CHANGE = ("ablation", "after", "evaluate", "mesh", "precision", "remat", "sample", "stages")
+_MAY_CHANGE = (
+  "ablation", "after", "evaluate", "expected", "mesh", "precision", "remat", "sample", "stages"
+)  # fmt: skip
 _MAY_CHANGE_DATA = ("cache", "dir", "threads")
 _MAY_CHANGE_TRAIN = (
-  "accumulate", "checkpoint_every", "keep", "log_every", "preview_every", "steps"
+  "accumulate", "checkpoint_every", "keep", "log_every", "preview_every", "steps", "validate_every"
 )  # fmt: skip
 
 
@@ -48,6 +50,11 @@ def check_config(config: ml_collections.ConfigDict) -> None:
     for key in ("batch_size", "accumulate", "log_every", "checkpoint_every", "preview_every"):
       if key in train:
         positive(f"train.{name}.{key}", train[key])
+    if train.validate_every < 0:
+      raise UserError(
+        f"config.train.{name}.validate_every is {train.validate_every}; it must be a number of "
+        "steps, or 0 to validate nothing."
+      )
   if tuple(config.stages) != tuple(n for n in names if n in config.stages):
     raise UserError(f"config.stages must keep the order {', '.join(names)}.")
   for key in ("image_size", "channels", "stride"):

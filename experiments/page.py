@@ -93,10 +93,12 @@ def bars(values: Mapping[str, float], notes: Mapping[str, str]) -> Element:
   return element("table", element("tbody", *rows), class_="bars")
 
 
-def chart(title: str, lines: Mapping[str, Points], xlabel: str) -> Element:
+def chart(
+  title: str, lines: Mapping[str, Points], xlabel: str, best: tuple[float, float] | None = None
+) -> Element:
   """Lines over a common axis, as SVG; logarithmic where a loss falls over more than a decade.
 
-  Points that are not finite are left out.
+  Points that are not finite are left out. `best`, one of them, is marked.
   """
   lines = {
     name: [point for point in points if all(map(math.isfinite, point))]
@@ -132,6 +134,10 @@ def chart(title: str, lines: Mapping[str, Points], xlabel: str) -> Element:
     drawn.append(element("polyline", points=places, fill="none", stroke=colour, stroke_width="1.5"))
     if len(lines) > 1:
       caption.append(element("span", f"  {name}", style=f"color: {colour}"))
+  if best is not None and math.isfinite(best[1]):
+    x, y = at(*best).split(",")
+    drawn.append(element("circle", cx=x, cy=y, r=3, fill="none", stroke="#1c1c1c"))
+    caption.append(element("span", f"  best: {best[1]:.4g} at {xlabel} {best[0]:g}"))
   if log:
     caption.append(element("span", "  (logarithmic)"))
   svg = element("svg", *drawn, viewBox="0 0 320 156", width=320, height=156, role="img")

@@ -11,8 +11,8 @@ from absl import logging
 
 from experiments import checks, commands, score_files
 from experiments.page import GENERATOR, Element, Media, bars, chart, document, element, table
+from videodiff_jax.training import writers
 from videodiff_jax.training.workdir import read_config
-from videodiff_jax.training.writers import read_metrics
 
 _NAME = "report.html"
 _MOST_BYTES = 24 * 2**20  # of embedded media, which base64 makes a third longer
@@ -61,18 +61,24 @@ def write(workdir: pathlib.Path) -> pathlib.Path:
 
 
 def _summary(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> Iterator[Element]:
-  rows = []
+  table_rows = []
   for name in config.stages:
-    last = (_metrics(workdir / name) or [{}])[-1]
-    rows.append((name, f"{last.get('step', 0):g}", f"{config.train[name].steps}",
-                 f"{last['loss']:.4g}" if "loss" in last else ""))  # fmt: skip
+    rows = _metrics(workdir / name)
+    last = (rows or [{}])[-1]
+    best = writers.best_validation(rows)
+    table_rows.append(
+      (name, f"{last.get('step', 0):g}", f"{config.train[name].steps}",
+       f"{last['loss']:.4g}" if "loss" in last else "",
+       f"{best[1]:.4g} at {best[0]:g}" if best else "")
+    )  # fmt: skip
   data = config.data
   yield element(
     "p",
     f"Data set {data.name}, {data.image_size} x {data.image_size} pixels, clips of "
     f"{data.num_frames} frames; seed {config.seed}.",
   )
-  yield table(("stage", "steps logged", "of", "last loss"), rows)
+  heading = ("stage", "steps logged", "of", "last loss", "lowest validation loss at step")
+  yield table(heading, table_rows)
 
 
 def _commands(workdir: pathlib.Path) -> Iterator[Element]:
@@ -92,7 +98,7 @@ def _metrics(folder: pathlib.Path) -> list[dict[str, float]]:
   """A stage's logged rows; none where there are none, or a line is only half written."""
   file = folder / "metrics.jsonl"
   try:
-    return read_metrics(file) if file.is_file() else []
+    return writers.read_metrics(file) if file.is_file() else []
   except (ValueError, KeyError, TypeError) as error:
     logging.warning("%s cannot be read (%r): its curves are left out.", file, error)
     return []
@@ -106,10 +112,10 @@ def _training(
     if not rows:
       continue
     yield element("h2", f"Training: {name}")
-    keys = dict.fromkeys(key for row in rows for key in row if key != "step")
+    best = {"loss": writers.best_validation(rows)}
     charts = {
-      key: chart(key, {key: [(row["step"], row[key]) for row in rows if key in row]}, "step")
-      for key in keys
+      key: chart(key, writers.both_lines(rows, key), "step", best.get(key))
+      for key in writers.panel_names(rows)
     }
     yield element("div", *(drawn for key, drawn in charts.items() if key not in _SPEED))
     speed = [drawn for key, drawn in charts.items() if key in _SPEED]

@@ -1,5 +1,6 @@
 """--mode=train: the stages of a configuration in order, each from where it stopped."""
 
+import dataclasses
 import json
 import pathlib
 import subprocess
@@ -16,7 +17,7 @@ from data import prepare
 from experiments import caches, checks, start_table, systems, texts
 from videodiff_jax.inputs import clips, video_io
 from videodiff_jax.inputs.frame_store import FrameStore
-from videodiff_jax.training import hosts, loop, partitioning
+from videodiff_jax.training import curves, hosts, loop, partitioning, validation
 from videodiff_jax.training.workdir import (
   UNFINISHED_CONFIG,
   load_ema,
@@ -41,6 +42,7 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path, only: str | 
     True when every stage asked for is finished; False when SIGTERM ended the run early.
   """
   mesh = partitioning.make_mesh(config.mesh.data, config.mesh.fsdp)
+  expected = expected_curves(config)
   store = open_store(config, "train")
   held_out = open_store(config, "test")
   hosts.everywhere(lambda: checks.check_store(config, store))
@@ -53,7 +55,10 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path, only: str | 
   ema: dict[str, dict[str, Any]] = {} if text is None else {"text": {"null": text.null}}
   for name in config.stages:
     wanted = only in (None, name)
-    if wanted and not _train_stage(config, workdir, name, mesh, store, held_out, ema, text):
+    against = expected.get(name)
+    if wanted and not _train_stage(
+      config, workdir, name, mesh, store, held_out, ema, text, against
+    ):
       return False
     if only == name:
       return True
@@ -125,6 +130,7 @@ def _train_stage(
   held_out: FrameStore,
   ema: dict[str, dict[str, Any]],
   text: texts.Texts | None,
+  expected: curves.Expected | None,
 ) -> bool:
   settings = config.train[name]
   system = systems.of(config)
@@ -166,6 +172,20 @@ def _train_stage(
     )
     return stream if text is None else (text.add_to(batch, "train") for batch in stream)
 
+  size, count = validation.sizes(mesh)
+
+  def read_held_out() -> list[dict[str, np.ndarray]]:
+    stream = clips.batches(
+      held_out,
+      dataclasses.replace(sampler, flip=False),
+      validation.SEED,
+      size,
+      rows=partitioning.local_rows(mesh, size),
+      num_threads=config.data.threads,
+    )
+    read = [next(stream) for _ in range(count)]
+    return read if text is None else [text.add_to(batch, "test") for batch in read]
+
   shown = min(_PREVIEW_CLIPS, held_out.num_videos)
   frames, videos, _ = clips.evaluation_clips(
     held_out, clip_sampler(config, "clip"), shown, config.seed
@@ -181,7 +201,29 @@ def _train_stage(
     batches,
     shown_batch,
     _preview_writer(workdir / name / "previews"),
+    validation.Validation(settings.validate_every, read_held_out, expected)
+    if settings.validate_every
+    else None,
   )
+
+
+def expected_curves(config: ml_collections.ConfigDict) -> dict[str, curves.Expected]:
+  """Stage -> the curve of config.expected that it is compared with.
+
+  Raises:
+    UserError: it has none for any stage of the run that validates.
+  """
+  if not config.expected:
+    return {}
+  with checks.told():
+    found = hosts.everywhere(lambda: curves.read(config.expected))
+  if not any(name in found and config.train[name].validate_every for name in config.stages):
+    raise checks.UserError(
+      f"config.expected: {config.expected} has curves of {', '.join(found)}, but this run "
+      f"validates none of them. Its stages: {', '.join(config.stages)}; see "
+      "config.train.<stage>.validate_every."
+    )
+  return found
 
 
 def _preview_writer(folder: pathlib.Path) -> Callable[[int, dict[str, np.ndarray]], None]:

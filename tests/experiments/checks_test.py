@@ -67,6 +67,7 @@ def changed(**keys: Any) -> ConfigDict:
     ({"data__stride": 0}, "config.data.stride is 0; it must be at least 1"),
     ({"evaluate__num_fake": 1}, "config.evaluate.num_fake is 1; FVD needs at least 2"),
     ({"train__generator__accumulate": 0}, "config.train.generator.accumulate is 0"),
+    ({"train__kl_vae__validate_every": -1}, "config.train.kl_vae.validate_every is -1; it must be"),
     (
       {"data__image_size": 36},
       "config.data.image_size (36) must be a multiple of 8: a factor 2 for each multiplier",
@@ -150,6 +151,7 @@ def test_the_same_run_may_change_what_makes_no_other_model() -> None:
     evaluate__num_fake=9, data__dir="elsewhere", data__threads=7, train__kl_vae__steps=99,
     train__kl_vae__log_every=9, train__kl_vae__preview_every=9, train__kl_vae__keep=9,
     train__kl_vae__checkpoint_every=9, train__kl_vae__accumulate=2,
+    train__kl_vae__validate_every=9, expected="curves.json",
   )  # fmt: skip
   checks.check_same_run(changed(), now, WORKDIR)
 

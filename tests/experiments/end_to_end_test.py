@@ -26,6 +26,7 @@ from videodiff_jax.metrics.clip_protocols import ClipProtocol
 from videodiff_jax.pretrained import i3d as i3d_weights
 from videodiff_jax.training.checkpoints import CheckpointError
 from videodiff_jax.training.workdir import newest_meta
+from videodiff_jax.training.writers import read_metrics
 
 OPTIONS = {
   "class_label": None, "num_videos": 2, "num_frames": None, "frame_times": None, "start": 0.0,
@@ -47,7 +48,8 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> ml_collections.ConfigDic
   config.mesh.data = 8
   config.model.latent_scale = 0.0  # of a KL-VAE that the run trains: measured
   for name in config.stages:
-    config.train[name].update(steps=2, log_every=1, checkpoint_every=2, preview_every=2)
+    config.train[name].update(steps=2, log_every=1, checkpoint_every=2)
+    config.train[name].update(preview_every=2, validate_every=2)
   needs("av")
   with checks.told():
     prepare.ensure("moving_digits", config.data.dir, size=SIDE, num_videos=40)
@@ -68,7 +70,9 @@ def newest(workdir: pathlib.Path) -> pathlib.Path:
 def test_every_stage_leaves_checkpoints_metrics_and_previews(workdir) -> None:
   for name in ("kl_vae", "autoencoder", "generator"):
     assert (workdir / name / "checkpoints" / "2").is_dir()
-    assert len((workdir / name / "metrics.jsonl").read_text().splitlines()) == 2
+    rows = read_metrics(workdir / name / "metrics.jsonl")
+    assert [row["step"] for row in rows if "loss" in row] == [1, 2]
+    assert [row["step"] for row in rows if "validation_loss" in row] == [2]
     assert {file.suffix for file in (workdir / name / "previews").iterdir()} == {".png", ".gif"}
     assert newest_meta(workdir, name)[caches.READ] is None
 

@@ -32,6 +32,7 @@ from videodiff_jax.metrics.clip_protocols import ClipProtocol
 from videodiff_jax.metrics.protocols import PROTOCOLS, Protocol
 from videodiff_jax.pretrained import i3d as i3d_weights
 from videodiff_jax.pretrained import lpips as lpips_weights
+from videodiff_jax.training.writers import read_metrics
 
 OPTIONS = {
   "num_videos": None, "num_frames": None, "trajectories": None, "past": None, "future": None,
@@ -50,7 +51,8 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> ml_collections.ConfigDic
   config = tiny.config()
   config.data.update(name="moving_digits", image_size=SIDE, video_frames=20)
   config.data.dir = str(tmp_path_factory.mktemp("data") / "digits")
-  config.train.lgcvd.update(steps=2, log_every=1, checkpoint_every=1, preview_every=2)
+  config.train.lgcvd.update(steps=2, log_every=1, checkpoint_every=1)
+  config.train.lgcvd.update(preview_every=2, validate_every=2)
   config.evaluate.motion = True
   config.sample.videos_per_chunk = 1  # of each of eight devices
   with checks.told():
@@ -80,9 +82,11 @@ def videos(workdir: pathlib.Path) -> np.ndarray:
 
 def test_training_goes_on_where_it_stopped(workdir) -> None:
   folder = workdir / "lgcvd"
-  lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-  assert [line["step"] for line in lines] == [1, 2]
-  assert {"loss", "loss_first", "loss_second", "gradient_norm"} <= lines[0].keys()
+  rows = read_metrics(folder / "metrics.jsonl")
+  losses = {"loss", "loss_first", "loss_second"}
+  assert [row["step"] for row in rows] == [1, 2]  # each the end of a run
+  for row in rows:
+    assert {*losses, "gradient_norm", *(f"validation_{name}" for name in losses)} <= row.keys()
   assert (folder / "checkpoints" / "2").is_dir()
   previews = {file.name for file in (folder / "previews").iterdir()}
   assert {"0000002.png", "0000002.gif"} <= previews

@@ -96,6 +96,7 @@ def test_a_miniature_is_trained_on_for_five_steps(dataset, config, write, tmp_pa
     for name in settings.stages
     for key in ("steps", "checkpoint_every", "preview_every")
   }
+  steps |= {f"config.train.{name}.validate_every": 0 for name in settings.stages}
   run("experiments.main", config=f"configs/{config}.py:smoke", workdir=tmp_path / "run",
       **{"config.data.dir": tmp_path / "store", **steps})  # fmt: skip
   for name in settings.stages:

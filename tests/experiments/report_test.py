@@ -116,6 +116,25 @@ def test_what_glober_s_page_shows(tmp_path) -> None:
   assert EVIL in said  # as text: `Page` would have seen elements
 
 
+def test_training_and_validation_share_a_plot_and_the_best_is_marked(tmp_path) -> None:
+  folder = make_glober(tmp_path)
+  rows = [
+    {"step": 2, "loss": 3.5},
+    {"step": 2, "validation_loss": 4.5},
+    {"step": 4, "validation_loss": 4.25},
+    {"step": 4, "loss": 3.0},
+    {"step": 6, "loss": 2.0},
+    {"step": 6, "validation_loss": 4.75},
+  ]
+  (folder / "kl_vae" / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)))
+  page = Page(report.write(folder))
+  assert len(page.text["polyline"]) == 2 and len(page.text["circle"]) == 1
+  assert page.text["b"] == ["loss"]
+  spans = [text.strip() for text in page.text["span"]]
+  assert spans == ["training", "validation", "best: 4.25 at step 4"]
+  assert "4.25 at 4" in page.text["td"]
+
+
 def test_what_lgcvd_s_page_shows(tmp_path) -> None:
   page = Page(report.write(make_lgcvd(tmp_path)))
   assert "Frame by frame" in page.text["h3"]

@@ -5,7 +5,6 @@ losses of one; and fresh starts that must not wait for each other for ever. With
 figures.
 """
 
-import json
 import pathlib
 import shutil
 import time
@@ -15,6 +14,7 @@ import pytest
 
 from data import prepare
 from tests import processes
+from videodiff_jax.training.writers import points, read_metrics
 
 STAGES = {"glober": ("kl_vae", "autoencoder", "generator"), "lgcvd": ("lgcvd",)}
 SIDE = 16
@@ -62,9 +62,7 @@ def run(options: list[str], count: int, timeout: float = 300) -> list[str]:
 def losses(workdir: pathlib.Path, system: str) -> np.ndarray:
   """(stages, steps)"""
   files = [workdir / stage / "metrics.jsonl" for stage in STAGES[system]]
-  rows = [[json.loads(line) for line in file.read_text().splitlines()] for file in files]
-  last = [{row["step"]: row["loss"] for row in stage} for stage in rows]
-  return np.array([[of[step] for step in sorted(of)] for of in last])
+  return np.array([[loss for _, loss in points(read_metrics(file), "loss")] for file in files])
 
 
 # GLOBER's three stages take minutes to compile twice.
@@ -74,7 +72,8 @@ def test_two_processes_to_the_end_of_every_stage(system, store, tmp_path) -> Non
   said = run(command(system, workdir, store, 2), 2)
   for stage in STAGES[system]:
     assert (workdir / stage / "checkpoints" / "2").is_dir()
-    assert len((workdir / stage / "metrics.jsonl").read_text().splitlines()) == 2
+    rows = read_metrics(workdir / stage / "metrics.jsonl")
+    assert [row["step"] for row in rows] == [1, 2] and "validation_loss" in rows[-1]
     previews = {file.name for file in (workdir / stage / "previews").iterdir()}
     assert previews == {f"000000{step}.{kind}" for step in (1, 2) for kind in ("png", "gif")}
     assert (workdir / stage / "curves.png").is_file()

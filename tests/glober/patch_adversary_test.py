@@ -119,3 +119,13 @@ def test_a_discriminator_of_zeros_pulls_nowhere(start, steps) -> None:
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), new.params, plain.params
   )
+
+
+def test_validation_is_the_loss_of_the_average_without_an_adversary(start, steps) -> None:
+  _, trained = steps[0](start, {}, pictures())
+  stage = stages.make_stage(config(), "kl_vae")
+  train = start.replace(params=None, ema_params=start.params)
+  losses = jax.jit(stage.validate)(train, {}, pictures(), jax.random.fold_in(start.key, 0))
+  assert losses.keys() == {"loss", "reconstruction", "kl"}
+  for name, loss in losses.items():
+    np.testing.assert_allclose(loss, trained[name], rtol=1e-5, err_msg=name)

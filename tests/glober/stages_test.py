@@ -244,6 +244,31 @@ def test_eight_devices_equal_one(name: str) -> None:
   assert 0 < gathered_elements(eight.program) <= split
 
 
+@pytest.mark.parametrize("name", ["autoencoder", "generator"])
+def test_validation_is_the_step_s_loss_of_the_average(name: str) -> None:
+  """With a step's draws, and without what CRA adds to the autoencoder's."""
+  stage, state = stages.make_stage(settings(), name), tiny.state(name)
+
+  @jax.jit
+  def validate(average: Any, frozen: Any, batch: dict) -> Any:
+    # The parameters themselves, here of nothing, are not looked at.
+    train = state.replace(params=None, ema_params=average)
+    return optimizers.accumulate(
+      lambda part, key: stage.validate(train, frozen, part, key),
+      batch, jax.random.fold_in(state.key, 0), settings().train[name].accumulate,
+    )  # fmt: skip
+
+  losses = validate(state.params, tiny.frozen(name), batch())
+  trained = stepped_on(name, 1, 1).metrics
+  compared = losses.keys() - ({"loss"} if name == "autoencoder" else set())
+  assert compared == ({"reconstruction", "kl"} if name == "autoencoder" else {"loss"})
+  for key in compared:
+    np.testing.assert_allclose(losses[key], trained[key], rtol=1e-5, err_msg=key)
+  if name == "autoencoder":
+    total = losses["reconstruction"] + settings().loss.lambda_kl * losses["kl"]
+    np.testing.assert_allclose(losses["loss"], total, rtol=1e-5)
+
+
 def gathered_elements(program: str) -> int:
   """Elements of all all-gather results in a compiled program."""
   total = 0

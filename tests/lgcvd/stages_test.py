@@ -60,6 +60,20 @@ def test_steps_draw_anew(state, step) -> None:
   assert step(state.replace(step=jnp.int32(1)), {}, batch())[1]["loss"] != one
 
 
+@pytest.mark.parametrize("two_stage", [True, False])
+def test_validation_is_a_step_s_loss_of_the_average(state, two_stage: bool) -> None:
+  """With a step's draws, where both windows meet the same weights."""
+  config = tiny.config()
+  config.objective.update(updates="one", two_stage=two_stage, one_stage="both")
+  stage = stages.lgcvd_stage(config, tiny.build(config))
+  _, trained = jax.jit(stage.train_steps[0][1])(state, {}, batch())
+  train = state.replace(params=None, ema_params=state.params)
+  losses = jax.jit(stage.validate)(train, {}, batch(), jax.random.fold_in(state.key, 0))
+  assert losses.keys() == {"loss", "loss_first", "loss_second"}
+  for name, loss in losses.items():
+    np.testing.assert_allclose(loss, trained[name], rtol=1e-5, err_msg=name)
+
+
 @pytest.mark.parametrize(
   ("objective", "factor"),
   [

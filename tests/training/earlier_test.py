@@ -61,6 +61,7 @@ BEGUN_WITHOUT = {
   *(f"train.kl_vae.optimizer.{key}" for key in ("b1", "b2")),
   *(f"train.{name}.ema.warmup" for name in ("kl_vae", "autoencoder", "generator")),
   "objective.second_stage",
+  *(f"train.{name}.validate_every" for name in ("kl_vae", "autoencoder", "generator", "lgcvd")),
 }
 
 

@@ -8,7 +8,7 @@ import jax
 import pytest
 
 from tests.training import toy
-from videodiff_jax.training import hosts, loop, partitioning
+from videodiff_jax.training import hosts, loop, partitioning, validation
 
 
 def main(folder: str, steps: str) -> None:
@@ -23,7 +23,8 @@ def main(folder: str, steps: str) -> None:
       yield {name: value[rows] for name, value in batch.items()}
 
   run = toy.run(pathlib.Path(folder), int(steps), mesh=mesh)
-  assert loop.train(toy.make_stage(), run, toy.FROZEN, batches, {}, lambda *_: None)
+  validated = validation.Validation(3, lambda: toy.held_out(mesh))
+  assert loop.train(toy.make_stage(), run, toy.FROZEN, batches, {}, lambda *_: None, validated)
 
 
 def check_agreement() -> None:

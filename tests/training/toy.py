@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 
-from videodiff_jax.training import loop, optimizers, partitioning, state
+from videodiff_jax.training import loop, optimizers, partitioning, state, validation
 from videodiff_jax.training.stage import Stage
 
 WIDTH = 8
@@ -51,6 +52,11 @@ def make_stage(steps: int = 100) -> Stage:
       adversary=adversary
     ), metrics
 
+  def validate(train: state.TrainState, frozen: Any, batch: dict, key: jax.Array) -> dict:
+    noised = batch["frames"] * (1 + 0.1 * jax.random.normal(key, batch["frames"].shape))
+    error = train.ema_params["centre"] - noised - frozen["shift"]
+    return {"loss": jnp.square(error).sum(-1).mean()}
+
   def preview(train: state.TrainState, frozen: Any, batch: dict, key: jax.Array) -> dict:
     clips = jnp.broadcast_to(train.ema_params["centre"][:1], (8, 1, 4, 4, 1))
     return {"centre": partitioning.split_batch(clips)}
@@ -58,7 +64,7 @@ def make_stage(steps: int = 100) -> Stage:
   def measure(frozen: Any, batch: dict, key: jax.Array) -> dict:
     return {"frames": batch["frames"]}
 
-  return Stage("toy", init, ((0, train_step),), preview, measure, measured_examples=16)
+  return Stage("toy", init, ((0, train_step),), preview, validate, measure, measured_examples=16)
 
 
 def batches(start: int, poison: int | None = None) -> Iterator[dict[str, np.ndarray]]:
@@ -71,6 +77,15 @@ def batches(start: int, poison: int | None = None) -> Iterator[dict[str, np.ndar
       frames[poison - place] = np.nan
     yield {"frames": frames, "video": np.arange(place, place + 8, dtype=np.int32)}
     place += 8
+
+
+def held_out(mesh: Mesh) -> list[dict[str, np.ndarray]]:
+  """This host's rows of the validation's batches."""
+  size, count = validation.sizes(mesh)
+  rows = partitioning.local_rows(mesh, size)
+  rng = np.random.default_rng(7)
+  frames = rng.normal(3.0, 2.0, (count, size, 1, WIDTH)).astype(np.float32)
+  return [{"frames": batch[rows]} for batch in frames]
 
 
 def run(folder: pathlib.Path, steps: int, **changes: Any) -> loop.Run:

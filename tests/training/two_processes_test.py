@@ -7,8 +7,9 @@ import numpy as np
 
 from tests import processes
 from tests.training import toy
-from videodiff_jax.training import loop, partitioning
+from videodiff_jax.training import loop, partitioning, validation
 from videodiff_jax.training.checkpoints import Checkpoints
+from videodiff_jax.training.writers import points, read_metrics
 
 
 def run_two(folder: pathlib.Path, steps: int) -> None:
@@ -25,11 +26,20 @@ def test_two_processes_train_and_one_restores(tmp_path) -> None:
   assert restored.latest_step() == 6
   state = restored.restore(6, loop.abstract_state(toy.make_stage(), 0, mesh))
   run = toy.run(tmp_path / "one", 6)
-  loop.train(toy.make_stage(), run, toy.FROZEN, toy.batches, {}, lambda *_: None)
+  validated = validation.Validation(3, lambda: toy.held_out(mesh))
+  loop.train(toy.make_stage(), run, toy.FROZEN, toy.batches, {}, lambda *_: None, validated)
   alone = Checkpoints(tmp_path / "one" / "checkpoints").restore(
     6, loop.abstract_state(toy.make_stage(), 0, mesh)
   )
   assert int(state.step) == 6
+  validation_losses = [
+    dict(points(read_metrics(tmp_path / name / "metrics.jsonl"), "validation_loss"))
+    for name in ("two", "one")
+  ]
+  # The first run of the two ended at step 4.
+  assert [list(losses) for losses in validation_losses] == [[3, 4, 6], [3, 6]]
+  for step, loss in validation_losses[1].items():
+    np.testing.assert_allclose(validation_losses[0][step], loss, rtol=1e-5)
   for name in ("params", "ema_params", "statistics", "adversary"):
     for a, b in zip(jax.tree.leaves(getattr(state, name)), jax.tree.leaves(getattr(alone, name))):
       np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6, err_msg=name)

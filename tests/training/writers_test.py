@@ -1,4 +1,15 @@
-from videodiff_jax.training.writers import MetricWriter
+import json
+
+from PIL import Image
+
+from videodiff_jax.training.writers import (
+  MetricWriter,
+  best_validation,
+  both_lines,
+  panel_names,
+  plot_curves,
+  read_metrics,
+)
 
 
 def test_what_a_stage_does_not_count_has_no_column(tmp_path, capsys) -> None:
@@ -8,3 +19,31 @@ def test_what_a_stage_does_not_count_has_no_column(tmp_path, capsys) -> None:
   heading, line = capsys.readouterr().out.splitlines()
   assert heading.split() == ["step", "loss", "grad_norm", "steps/s", "other", "left"]
   assert line.split() == ["50", "0.5", "1", "4", "2", "01:30"]
+
+
+def test_validation_has_lines_of_its_own_and_no_panel(tmp_path, capsys) -> None:
+  writer = MetricWriter(tmp_path)
+  writer.write(50, {"loss": 0.5, "steps_per_s": 4.0}, 90)
+  writer.write_validation(50, {"validation_loss": 0.75, "validation_kl": 2.0})
+  writer.write_validation(60, {"validation_loss": 0.875, "validation_kl": 1.0})
+  writer.write_validation(60, {"validation_loss": 0.625, "validation_kl": 1.0})  # gone on with
+  writer.write(100, {"loss": 0.25, "steps_per_s": 4.0}, 0)
+  writer.write_validation(100, {"validation_loss": float("nan"), "validation_kl": 3.0})
+  writer.close()
+  assert "validation at step 50: loss 0.75, kl 2" in capsys.readouterr().out
+  lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+  assert [line["step"] for line in lines] == [50, 50, 60, 60, 100, 100]
+  rows = read_metrics(tmp_path / "metrics.jsonl")
+  assert [row["step"] for row in rows] == [50, 60, 100]
+  assert rows[0] == {
+    "step": 50, "loss": 0.5, "steps_per_s": 4.0, "validation_loss": 0.75, "validation_kl": 2.0
+  }  # fmt: skip
+  assert panel_names(rows) == ["loss", "steps_per_s", "kl"]
+  assert both_lines(rows, "loss")["training"] == [(50, 0.5), (100, 0.25)]
+  assert both_lines(rows, "loss")["validation"][:2] == [(50, 0.75), (60, 0.625)]
+  assert both_lines(rows, "kl") == {"validation": [(50, 2.0), (60, 1.0), (100, 3.0)]}
+  assert best_validation(rows) == (60, 0.625)
+  assert best_validation([{"step": 1, "loss": 1.0}]) is None
+  plot_curves(tmp_path / "metrics.jsonl", tmp_path / "curves.png")
+  with Image.open(tmp_path / "curves.png") as image:
+    assert image.width > 900  # three panels

@@ -130,6 +130,15 @@ def kl_vae_stage(config: ml_collections.ConfigDict, networks: Networks) -> Stage
       new = new.replace(adversary=adversary)
     return new, metrics
 
+  def validate(train: TrainState, frozen: Any, batch: Batch, key: jax.Array) -> Metrics:
+    del frozen
+    x = to_float(batch["frames"]).reshape(-1, *batch["frames"].shape[2:])
+    posterior = model.apply(train.ema_params, x, method="encode")
+    drawn = model.apply(train.ema_params, posterior.sample(key), method="decode")
+    total, metrics = reconstruction_loss(drawn, x)
+    kl = posterior.kl().mean()
+    return metrics | {"kl": kl, "loss": total + losses.kl * kl}
+
   def preview(train: TrainState, frozen: Any, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
     del frozen, key
     clips = to_float(batch["frames"])
@@ -146,4 +155,4 @@ def kl_vae_stage(config: ml_collections.ConfigDict, networks: Networks) -> Stage
   steps = ((0, plain),)
   if losses.adversary:
     steps = ((0, plain), (adversary_start, against_adversary))
-  return Stage("kl_vae", init, steps, preview)
+  return Stage("kl_vae", init, steps, preview, validate)

@@ -102,6 +102,10 @@ def autoencoder_stage(config: ml_collections.ConfigDict, networks: Networks) -> 
     )  # fmt: skip
     return out, encode[1]
 
+  def without_cra(out: dict[str, jax.Array]) -> Metrics:
+    total = out["reconstruction"] + losses.lambda_kl * out["kl"]
+    return {"reconstruction": out["reconstruction"], "kl": out["kl"], "loss": total}
+
   def cra_pairs(
     frozen: Any, statistics: Any, batch: Batch, out: dict, latents: jax.Array
   ) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -138,9 +142,8 @@ def autoencoder_stage(config: ml_collections.ConfigDict, networks: Networks) -> 
 
     def of_autoencoder(params: Any) -> tuple[jax.Array, tuple[Metrics, Any]]:
       out, latents = synthesised(params, frozen, train.statistics, batch, key)
-      total = out["reconstruction"] + losses.lambda_kl * out["kl"]
-      metrics = {"reconstruction": out["reconstruction"], "kl": out["kl"]}
-      pairs = None
+      metrics = without_cra(out)
+      total, pairs = metrics["loss"], None
       if with_cra:
         pairs = real, fake, weights = cra_pairs(frozen, train.statistics, batch, out, latents)
         logits = judge(train.adversary.params, adversarial.generator_pairs(real, fake))
@@ -194,6 +197,9 @@ def autoencoder_stage(config: ml_collections.ConfigDict, networks: Networks) -> 
     raw = channel_statistics(networks.latent_shape[-1])
     return {"latents": posteriors.draw_latents(networks, frozen, raw, batch, "key", key)}
 
+  def validate(train: TrainState, frozen: Any, batch: Batch, key: jax.Array) -> Metrics:
+    return without_cra(synthesised(train.ema_params, frozen, train.statistics, batch, key)[0])
+
   def preview(train: TrainState, frozen: Any, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
     params = frozen | {
       "autoencoder": train.ema_params, "latent_statistics": train.statistics["latents"]
@@ -211,7 +217,7 @@ def autoencoder_stage(config: ml_collections.ConfigDict, networks: Networks) -> 
   steps = ((0, without),)
   if losses.lambda_cra:
     steps = ((0, with_cra),) if cra.start_step == 0 else ((0, without), (cra.start_step, with_cra))
-  return Stage("autoencoder", init, steps, preview, measure if measured else None)
+  return Stage("autoencoder", init, steps, preview, validate, measure if measured else None)
 
 
 def judged_frames(
@@ -270,22 +276,27 @@ def generator_stage(config: ml_collections.ConfigDict, networks: Networks) -> St
     repeated = jax.tree.map(lambda x: jnp.repeat(x, draws, axis=0), posterior)
     return repeated.sample(keys[1])
 
-  def gradients(train: TrainState, frozen: Any, batch: Batch, key: jax.Array) -> dict:
+  def loss_of(
+    train: TrainState, frozen: Any, batch: Batch, key: jax.Array
+  ) -> Callable[[Any], jax.Array]:
+    """The loss as a function of the DiT's parameters."""
     keys = jax.random.split(key)
     features = posterior_samples(frozen, batch, keys[0], settings.draws_per_clip)
     scale = train.statistics["global_features"]
     features = partitioning.split_batch((features - scale["mean"]) / scale["std"])
     condition = jnp.repeat(conditions.of_batch(networks, batch), settings.draws_per_clip, axis=0)
+    return lambda params: generator.loss(
+      model, networks.generator_process, params, features,
+      condition, conditions.null(networks, frozen), keys[1],
+      drop_condition=config.loss.drop_condition,
+    ).mean()  # fmt: skip
 
-    def loss(params: Any) -> jax.Array:
-      return generator.loss(
-        model, networks.generator_process, params, features,
-        condition, conditions.null(networks, frozen), keys[1],
-        drop_condition=config.loss.drop_condition,
-      ).mean()  # fmt: skip
-
-    value, grad = jax.value_and_grad(loss)(train.params)
+  def gradients(train: TrainState, frozen: Any, batch: Batch, key: jax.Array) -> dict:
+    value, grad = jax.value_and_grad(loss_of(train, frozen, batch, key))(train.params)
     return {"params": grad, "metrics": {"loss": value}}
+
+  def validate(train: TrainState, frozen: Any, batch: Batch, key: jax.Array) -> Metrics:
+    return {"loss": loss_of(train, frozen, batch, key)(train.ema_params)}
 
   def train_step(train: TrainState, frozen: Any, batch: Batch) -> tuple[TrainState, Metrics]:
     result = optimizers.accumulate(
@@ -305,4 +316,4 @@ def generator_stage(config: ml_collections.ConfigDict, networks: Networks) -> St
     condition = conditions.of_batch(networks, batch)
     return {"generated": sampling.generate_clips(config, networks, params, condition, key)}
 
-  return Stage("generator", init, ((0, train_step),), preview, measure)
+  return Stage("generator", init, ((0, train_step),), preview, validate, measure)

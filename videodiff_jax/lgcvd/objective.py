@@ -167,8 +167,10 @@ class Objective:
     return self._inputs(x_0, given, u, draws.first)
 
   def second_inputs(self, frames: jax.Array, estimate: jax.Array, draws: Draws) -> Inputs:
-    """The second window, from the first one's estimate (b, h, w, F c)."""
-    _, window = self.windows(frames)
+    """The second window, from the first one's estimate (b, h, w, F c); with one stage, from it."""
+    first, window = self.windows(frames)
+    if not self.two_stage:
+      estimate = stack_frames(first)
     end = split_frames(estimate, self.mix.num_frames)[:, -self.mix.slots :]
     true = frames_at(window, draws.second.positions)
     given = jnp.where(draws.continues[:, None, None, None, None], end, true)
@@ -234,8 +236,6 @@ class Objective:
       return state.apply_gradients(train, gradients, optimizer, ema), metrics
 
     first, loss_1, estimate = self.gradients(train.params, self.first_inputs(frames, draws))
-    if not self.two_stage:
-      estimate = stack_frames(self.windows(frames)[0])
     inputs = self.second_inputs(frames, estimate, draws)
     if self.updates == "two":
       train = state.update_params(train, first, optimizer)
@@ -245,13 +245,15 @@ class Objective:
       second, loss_2, _ = self.gradients(train.params, inputs)
       mean = jax.tree.map(lambda a, b: 0.5 * (a + b), first, second)
       train = state.update_params(train, mean, optimizer)
-    metrics = {
-      "loss": 0.5 * (loss_1 + loss_2),
-      "loss_first": loss_1,
-      "loss_second": loss_2,
-      **_largest_norms(first, second),
-    }
+    metrics = {**_of_both(loss_1, loss_2), **_largest_norms(first, second)}
     return state.count_step(train, ema), metrics
+
+  def losses(self, params: Any, frames: jax.Array, key: jax.Array) -> Metrics:
+    """Both windows' losses on frames (b, f, h, w, c), as `draw` has them; nothing is trained."""
+    draws = self.draw(key, frames)
+    loss_1, estimate = self.loss(params, self.first_inputs(frames, draws))
+    loss_2, _ = self.loss(params, self.second_inputs(frames, estimate, draws))
+    return _of_both(loss_1, loss_2)
 
   def train_step(
     self,
@@ -263,6 +265,10 @@ class Objective:
     """`iterate` with the draws of this step: fold_in(key, step)."""
     draws = self.draw(jax.random.fold_in(train.key, train.step), frames)
     return self.iterate(train, frames, draws, optimizer, ema)
+
+
+def _of_both(first: jax.Array, second: jax.Array) -> Metrics:
+  return {"loss": 0.5 * (first + second), "loss_first": first, "loss_second": second}
 
 
 def _largest_norms(*gradients: Any) -> Metrics:

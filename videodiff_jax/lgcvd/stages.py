@@ -82,6 +82,10 @@ def lgcvd_stage(config: ml_collections.ConfigDict, networks: Networks) -> Stage:
     del frozen
     return objective.train_step(train, to_float(batch["frames"]), optimizer, ema)
 
+  def validate(train: TrainState, frozen: Any, batch: Batch, key: jax.Array) -> Metrics:
+    del frozen
+    return objective.losses(train.ema_params, to_float(batch["frames"]), key)
+
   def preview(train: TrainState, frozen: Any, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
     """Fig. 3: the first window from its given frames, in one step and sampled."""
     del frozen
@@ -109,4 +113,4 @@ def lgcvd_stage(config: ml_collections.ConfigDict, networks: Networks) -> Stage:
     )
     return {"one step": one_step, "sampled": sampled, "real": window}
 
-  return Stage(NAMES[0], init, ((0, train_step),), preview)
+  return Stage(NAMES[0], init, ((0, train_step),), preview, validate)

@@ -63,6 +63,10 @@ ADDED: dict[str, tuple[tuple[str, dict[str, Any]], ...]] = {
         for key, value in _MOMENTS.items()
       },
     ),
+    (
+      "Nothing was validated, or compared with another run.",
+      {f"train.{name}.validate_every": 0 for name in _GLOBER_STAGES} | {"expected": ""},
+    ),
   ),
   "lgcvd": (
     ("Clips had the one stride.", {"data.stride_multiples": (1,)}),
@@ -80,6 +84,10 @@ ADDED: dict[str, tuple[tuple[str, dict[str, Any]], ...]] = {
       {f"train.lgcvd.optimizer.{key}": value for key, value in _MOMENTS.items()},
     ),
     ("Sampling had the precision of training.", {"sample.precision": ""}),
+    (
+      "Nothing was validated, or compared with another run.",
+      {"train.lgcvd.validate_every": 0, "expected": ""},
+    ),
   ),
 }
 

@@ -25,7 +25,8 @@ from videodiff_jax.training.pixels import to_uint8
 from videodiff_jax.training.programs import Programs
 from videodiff_jax.training.stage import Stage
 from videodiff_jax.training.state import TrainState
-from videodiff_jax.training.writers import MetricWriter, plot_curves
+from videodiff_jax.training.validation import Losses, Validation
+from videodiff_jax.training.writers import MetricWriter, best_validation, plot_curves, read_metrics
 
 HostBatch = dict[str, np.ndarray]
 
@@ -76,6 +77,7 @@ def train(
   batches: Callable[[int], Iterator[HostBatch]],
   preview_batch: HostBatch,
   write_preview: Callable[[int, dict[str, np.ndarray]], None],
+  validation: Validation | None = None,
 ) -> bool:
   """Trains a stage to `run.steps`, from its newest checkpoint where there is one.
 
@@ -88,6 +90,7 @@ def train(
     batches: examples consumed so far (over all hosts) -> iterator over this host's batches.
     preview_batch: fixed examples for the previews, the same on every host.
     write_preview: (step, {name: uint8 videos (n, f, h, w, c)}), called on the first host.
+    validation: held-out clips; None validates nothing.
 
   Returns:
     True when the stage is finished, False when SIGTERM stopped it (after saving): after the step
@@ -129,6 +132,7 @@ def train(
         step, {name: np.asarray(video.addressable_data(0)) for name, video in drawn.items()}
       )
 
+    validation_losses = validation and Losses(stage, run.mesh, validation)
     pending = _Pending(run, checkpoints)
     program = programs.take(lambda: stop.requested(False))
     last = stop.requested(True)
@@ -164,13 +168,19 @@ def train(
           with clock.paused():
             pending.read(keep=0)  # a state after a non-finite loss is never saved
             checkpoints.save(step, state, meta | {"examples": step * run.batch_size})
+        if validation and validation.due(step, run.steps):
+          with clock.paused():
+            values = validation_losses(state, frozen)
+          writer.write_validation(step, values)
+          if first_host and validation.expected:
+            validation.expected.compare(step, values["validation_loss"])
         if step % run.preview_every == 0 or step == run.steps:
           with clock.paused():
             drawn = preview(state, frozen, preview_batch, preview_key)
             hosts.decide(functools.partial(show, step, drawn))
         program = following
     checkpoints.wait()
-  hosts.decide(lambda: plot_curves(run.folder / "metrics.jsonl", run.folder / "curves.png"))
+  hosts.decide(functools.partial(_tell_curves, stage.name, run.folder))
   if step < run.steps:
     logging.info("Stopped by SIGTERM at step %d of %s; saved.", step, stage.name)
   return step == run.steps
@@ -179,6 +189,12 @@ def train(
 def abstract_state(stage: Stage, seed: int, mesh: Mesh) -> TrainState:
   """The stage's TrainState as shapes with shardings; nothing is computed."""
   return partitioning.with_shardings(jax.eval_shape(stage.init, jax.random.key(seed)), mesh)
+
+
+def _tell_curves(name: str, folder: pathlib.Path) -> None:
+  plot_curves(folder / "metrics.jsonl", folder / "curves.png")
+  if best := best_validation(read_metrics(folder / "metrics.jsonl")):
+    logging.info("Stage %s: lowest validation loss %.4g, at step %d.", name, best[1], best[0])
 
 
 def _restore_or_init(

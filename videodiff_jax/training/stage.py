@@ -26,6 +26,9 @@ class Stage:
       A function takes (state, frozen, batch) and returns (state, metrics), with scalars 'loss'
       and 'gradient_norm' among the metrics.
     preview: (state, frozen, batch, key) -> {name: float video (n, f, h, w, c) in [-1, 1]}.
+    validate: (state, frozen, batch, key) -> scalars, 'loss' among them, of `ema_params`: what the
+      steps minimise, without adversarial terms, which change with the adversary. None in a stage
+      that trains nothing.
     measure: (frozen, batch, key) -> {name: samples (n, ..., c)} whose per-channel mean and std over
       `measured_examples` become state.statistics; None where nothing is measured.
     pretrained: puts weights of elsewhere into a fresh state, whose arrays it uses up; or None.
@@ -35,6 +38,7 @@ class Stage:
   init: Callable[[jax.Array], TrainState]
   train_steps: tuple[tuple[int, TrainStep], ...]
   preview: Callable[[TrainState, Any, Batch, jax.Array], dict[str, jax.Array]]
+  validate: Callable[[TrainState, Any, Batch, jax.Array], Metrics] | None = None
   measure: Callable[[Any, Batch, jax.Array], dict[str, jax.Array]] | None = None
   measured_examples: int = 1024
   pretrained: Callable[[TrainState], TrainState] | None = None

@@ -1,13 +1,18 @@
 """What a run leaves for people: a line in fixed columns, metrics.jsonl, TensorBoard, curves."""
 
 import json
+import math
 import pathlib
 import types
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import tqdm
 from absl import logging
 
+Points = Sequence[tuple[float, float]]
+
+VALIDATION = "validation_"  # before the names of held-out clips' losses
 _FIXED = ("step", "loss", "gradient_norm", "steps_per_s", "frames_per_s", "left")
 
 
@@ -33,10 +38,7 @@ class MetricWriter:
     """One line to the screen, one to metrics.jsonl, scalars to TensorBoard."""
     if not self._enabled:
       return
-    self._file.write(json.dumps({"step": step, **metrics}) + "\n")
-    self._file.flush()
-    for name, value in metrics.items():
-      self._board.add_scalar(name, value, step)
+    self._record(step, metrics)
     columns = {"step": str(step)} | {name: f"{value:.4g}" for name, value in metrics.items()}
     columns["left"] = tqdm.tqdm.format_interval(seconds_left)
     fixed = [name for name in _FIXED[:-1] if name in columns]
@@ -45,6 +47,20 @@ class MetricWriter:
       self._header = names
       tqdm.tqdm.write("  ".join(f"{_short(name):>10}" for name in names))
     tqdm.tqdm.write("  ".join(f"{columns[name]:>10}" for name in names))
+
+  def write_validation(self, step: int, losses: dict[str, float]) -> None:
+    """As `write`, in a line of their own."""
+    if not self._enabled:
+      return
+    self._record(step, losses)
+    told = ", ".join(f"{name.removeprefix(VALIDATION)} {x:.4g}" for name, x in losses.items())
+    tqdm.tqdm.write(f"validation at step {step}: {told}")
+
+  def _record(self, step: int, metrics: dict[str, float]) -> None:
+    self._file.write(json.dumps({"step": step, **metrics}) + "\n")
+    self._file.flush()
+    for name, value in metrics.items():
+      self._board.add_scalar(name, value, step)
 
   def close(self) -> None:
     if self._enabled:
@@ -59,27 +75,41 @@ def _short(name: str) -> str:
 
 
 def read_metrics(file: pathlib.Path) -> list[dict[str, float]]:
-  """The lines of a metrics.jsonl, the latest of each step, in order of steps."""
-  rows = [json.loads(line) for line in file.read_text().splitlines()]
-  return [row for _, row in sorted({row["step"]: row for row in rows}.items())]
+  """A row a step of a metrics.jsonl, in order of steps; what is written twice, as written last."""
+  rows: dict[int, dict[str, float]] = {}
+  for line in file.read_text().splitlines():
+    row = json.loads(line)
+    rows.setdefault(row["step"], {}).update(row)
+  return [row for _, row in sorted(rows.items())]
+
+
+def points(rows: Iterable[dict[str, float]], name: str) -> Points:
+  """(step, value) of one metric."""
+  return [(row["step"], row[name]) for row in rows if name in row]
+
+
+def best_validation(rows: Iterable[dict[str, float]]) -> tuple[float, float] | None:
+  """(step, loss) where the validation loss is lowest; None without any."""
+  finite = [point for point in points(rows, VALIDATION + "loss") if math.isfinite(point[1])]
+  return min(finite, key=lambda point: point[1], default=None)
 
 
 def plot_curves(file: pathlib.Path, out: pathlib.Path) -> None:
-  """Draws every metric of a metrics.jsonl over the steps, one panel each, into a PNG."""
-  pyplot = _pyplot()
+  """Draws every metric of a metrics.jsonl over the steps, one panel each, into a PNG.
+
+  A validation's losses are in the panels of the training's, the best marked.
+  """
+  pyplot = load_pyplot()
   rows = read_metrics(file)
   if pyplot is None or not rows:  # none: stopped before the first step
     return
-  names = [name for name in rows[-1] if name != "step"]
+  names = panel_names(rows)
   across = 3
   down = -(-len(names) // across)
   figure, axes = pyplot.subplots(down, across, figsize=(4 * across, 2.6 * down), squeeze=False)
   for panel, name in zip(axes.flat, names):
-    points = [(row["step"], row[name]) for row in rows if name in row]
-    panel.plot(*zip(*points), linewidth=1)
-    panel.set_title(name, fontsize=9)
-    if "loss" in name and min(value for _, value in points) > 0:
-      panel.set_yscale("log")
+    best = best_validation(rows) if name == "loss" else None
+    draw_metric(panel, name, both_lines(rows, name), best)
   for panel in axes.flat[len(names) :]:
     panel.axis("off")
   figure.tight_layout()
@@ -87,11 +117,38 @@ def plot_curves(file: pathlib.Path, out: pathlib.Path) -> None:
   pyplot.close(figure)
 
 
+def draw_metric(
+  panel: Any, title: str, lines: Mapping[str, Points], best: Sequence[float] | None
+) -> None:
+  """Draws a metric's lines into a panel of matplotlib; `best` (step, value) is marked."""
+  for label, line in lines.items():
+    panel.plot(*zip(*line), linewidth=1, label=label)
+  if best:
+    panel.plot(*best, "o", markersize=4, label=f"best: {best[1]:.3g} at {best[0]:g}")
+  panel.set_title(title, fontsize=9)
+  if len(lines) > 1:
+    panel.legend(fontsize=7)
+  if "loss" in title and min(value for line in lines.values() for _, value in line) > 0:
+    panel.set_yscale("log")
+
+
+def both_lines(rows: Sequence[dict[str, float]], name: str) -> dict[str, Points]:
+  """A metric's (step, value) in 'training' and in 'validation', each only where it is logged."""
+  lines = {"training": points(rows, name), "validation": points(rows, VALIDATION + name)}
+  return {label: line for label, line in lines.items() if line}
+
+
+def panel_names(rows: Iterable[dict[str, float]]) -> list[str]:
+  """The metrics that have a panel each; a validation's is that of the training's."""
+  every = dict.fromkeys(key.removeprefix(VALIDATION) for row in rows for key in row)
+  return [name for name in every if name != "step"]
+
+
 def plot_lines(
   panels: Mapping[str, Mapping[str, Sequence[float]]], first: int, xlabel: str, out: pathlib.Path
 ) -> None:
   """Draws a panel a title, with a line a label over `first`, `first` + 1, ..., into a PNG."""
-  pyplot = _pyplot()
+  pyplot = load_pyplot()
   if pyplot is None:
     return
   figure, axes = pyplot.subplots(
@@ -107,7 +164,8 @@ def plot_lines(
   pyplot.close(figure)
 
 
-def _pyplot() -> types.ModuleType | None:
+def load_pyplot() -> types.ModuleType | None:
+  """matplotlib.pyplot, drawing into files; None, and a warning, where it is not installed."""
   try:
     import matplotlib
   except ImportError:

@@ -1,0 +1,80 @@
+"""Validation: the loss of held-out clips under the averaged weights, its draws always the same.
+
+Clips, timesteps and noise depend neither on the step nor on the run's seed. Losses of two steps
+therefore differ by their weights alone, and those of two runs of one configuration can be compared.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from videodiff_jax.training import hosts, partitioning
+from videodiff_jax.training.curves import Expected
+from videodiff_jax.training.stage import Stage
+from videodiff_jax.training.state import TrainState
+from videodiff_jax.training.writers import VALIDATION
+
+CLIPS = 64
+SEED = 0  # of the clips; no run's own
+_BATCH = 16
+# Beside what previews fold in: the first numbers are those of a key's splits.
+_DRAWS = 2**31 + 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Validation:
+  """When a stage is validated, and on what.
+
+  Attributes:
+    every: steps between two validations; one more ends the stage.
+    read: -> this host's rows of the batches that `sizes` asks for; called once, on every host.
+    expected: losses of another run to compare with, or None.
+  """
+
+  every: int
+  read: Callable[[], list[dict[str, np.ndarray]]]
+  expected: Expected | None = None
+
+  def due(self, step: int, steps: int) -> bool:
+    """Whether to validate after `step` of `steps`."""
+    return step % self.every == 0 or step == steps
+
+
+def sizes(mesh: Mesh) -> tuple[int, int]:
+  """(examples a batch, batches): the same on all meshes whose devices divide a batch of 16."""
+  batch = math.lcm(_BATCH, mesh.devices.size)
+  return batch, -(-CLIPS // batch)
+
+
+class Losses:
+  """A stage's validation losses; compiled, and the clips read, when first called."""
+
+  def __init__(self, stage: Stage, mesh: Mesh, validation: Validation):
+    self._mesh, self._read = mesh, validation.read
+    self._batches: list[dict[str, np.ndarray]] = []
+
+    def losses(state: TrainState, frozen: Any, batch: dict, number: jax.Array) -> dict:
+      whole = state.replace(ema_params=partitioning.gather(state.ema_params))
+      key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), _DRAWS), number)
+      return stage.validate(whole, partitioning.gather(frozen), batch, key)
+
+    self._program = jax.jit(losses, out_shardings=NamedSharding(mesh, P()))
+
+  def __call__(self, state: TrainState, frozen: Any) -> dict[str, float]:
+    """{'validation_loss': mean over all clips, ...}; waits for the state and leaves it as it is."""
+    self._batches = self._batches or hosts.everywhere(self._read)
+    # All are under way before the first is waited for.
+    found = jax.device_get([
+      self._program(state, frozen, partitioning.put_batch(batch, self._mesh), np.int32(number))
+      for number, batch in enumerate(self._batches)
+    ])  # fmt: skip
+    return {
+      VALIDATION + name: float(np.mean([row[name] for row in found], dtype=np.float64))
+      for name in found[0]
+    }
