@@ -65,7 +65,7 @@ class MovingDigits(VideoBuilder):
     frames = render(images[instance], corners, self.options.size)
     # Pixel i covers [i, i + 1], so its centre, from where pixels are counted, is at i + 1/2.
     scale = self.options.size / 64
-    centres = corners + scale * (_centre_of_mass(images[instance]) + 0.5) - 0.5
+    centres = corners + scale * (centre_of_mass(images[instance]) + 0.5) - 0.5
     return Video(
       frames[..., None],
       label=str(labels[instance]),
@@ -151,8 +151,8 @@ def render(digit: np.ndarray, corners: np.ndarray, size: int) -> np.ndarray:
   return frames.round().clip(0, 255).astype(np.uint8)
 
 
-def _centre_of_mass(digit: np.ndarray) -> np.ndarray:
-  """(2,), x and y in pixels of the digit, from the centre of its top left one."""
+def centre_of_mass(digit: np.ndarray) -> np.ndarray:
+  """(2,), x and y in pixels of the square digit, from the centre of its top left one."""
   total = digit.sum(dtype=np.float64)
-  places = np.arange(_SIDE)
+  places = np.arange(len(digit))
   return np.array([digit.sum(0) @ places, digit.sum(1) @ places]) / total

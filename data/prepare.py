@@ -1,6 +1,7 @@
 r"""Prepares a dataset as a frame store.
 
   python -m data.prepare --dataset=moving_digits --out=data/stores/digits
+  python -m data.prepare --dataset=moving_mnist --out=DIR
   python -m data.prepare --dataset=video_folder --source=FOLDER --out=DIR --size=128
   python -m data.prepare --dataset=sky_timelapse --source=sky_timelapse --out=DIR
   python -m data.prepare --dataset=taichi_hd --source=taichi-png --out=DIR
@@ -40,6 +41,8 @@ from data.demo_clips import DemoClips
 from data.hdf5_shards import Hdf5Shards
 from data.marching_digits import MarchingDigits
 from data.moving_digits import MovingDigits
+from data.moving_mnist import MovingMnist, StochasticMnist
+from data.occluded_digits import OccludedDigits
 from data.robot_push import RobotPush
 from data.sky_timelapse import SkyTimelapse
 from data.taichi_hd import TaichiHd
@@ -54,6 +57,9 @@ DATASETS: dict[str, type[VideoBuilder]] = {
     MovingDigits,
     CaptionedDigits,
     MarchingDigits,
+    OccludedDigits,
+    MovingMnist,
+    StochasticMnist,
     DemoClips,
     VideoFolder,
     SkyTimelapse,
@@ -80,7 +86,15 @@ OPTION_FLAGS = {
   "seed": (flags.DEFINE_integer, "Of made videos: all that is drawn by chance."),
 }
 # Their videos come inside packages, so they need no --source.
-EMBEDDED = ("moving_digits", "captioned_digits", "marching_digits", "demo_clips")
+EMBEDDED = (
+  "moving_digits",
+  "captioned_digits",
+  "marching_digits",
+  "occluded_digits",
+  "moving_mnist",
+  "stochastic_mnist",
+  "demo_clips",
+)
 _REQUEST = "request.json"
 
 
