@@ -41,7 +41,27 @@ def get_config(arg: str | None = None) -> ConfigDict:
   train.ema.update(decay=0.98, interval=1, copy_until=100)
   config.objective.second_stage = "release"  # as the README's figures were trained
   config.evaluate.update(protocol="quick", motion=True)
-  return lgcvd_common.finish(config, arg, {"mean": _mean})
+  return lgcvd_common.finish(config, arg, {"mean": _mean, "long": _long, "gpu": _gpu})
+
+
+def _long(config: ConfigDict) -> None:
+  """`:long`: about 2.5 hours on 2 CPU cores, in one sitting or several."""
+  config.model.channels = 48
+  shares = config.tasks.shares
+  shares.update(prediction=0.6, live_photo=0.05, generation=0.15, interpolation=0.15, infilling=0.05)
+  config.diffusion.process.timestep_power = 1.5  # 9 % of training is below t = 200
+  config.objective.second_stage = "paper"
+  train = config.train.lgcvd
+  train.update(steps=36_000, checkpoint_every=1000, preview_every=6000)
+  train.optimizer.update(learning_rate=1.5e-3, warmup_steps=200)
+  train.ema.decay = 0.999
+
+
+def _gpu(config: ConfigDict) -> None:
+  """`:gpu`: of the long run, with large batches on one GPU in 8 minutes by estimate: not run yet."""
+  _long(config)
+  config.precision = "bfloat16"
+  config.train.lgcvd.update(steps=12_000, batch_size=64)
 
 
 def _mean(config: ConfigDict) -> None:
