@@ -3,12 +3,13 @@
   python -m experiments.main --config=configs/lgcvd_digits.py --workdir=runs/lgcvd_digits
 
 The data prepares itself: 30 frames a video, so that 28 can be predicted from 2. About 15 minutes on
-2 CPU cores; scores in the README.
-Variants, comma-joined: mean (draws conditional means in place of samples), release (as the
-authors' code trains and samples), eps (the network predicts the noise), no_two_stage, no_encoder
-and baseline, which is both (Table 5), one_update (an optimiser step an iteration), full, which
-changes nothing, smoke. --mode=ablation compares them, but not yet to any purpose here: two frames
-settle all others, so that the sequence encoder learns nothing.
+2 CPU cores; scores in the README. Variants, comma-joined: long, about 2.5 hours on 2 CPU cores, in
+several sittings if need be (the same command goes on); gpu, its recipe for one GPU; mean (draws
+conditional means in place of samples); release (as the authors' code trains and samples); eps (the
+network predicts the noise), no_two_stage, no_encoder and baseline, which is both (Table 5),
+one_update (an optimiser step an iteration), full, which changes nothing; smoke. --mode=ablation
+compares them, but not yet to any purpose here: two frames settle all others, so that the sequence
+encoder learns nothing.
 """
 
 from ml_collections import ConfigDict

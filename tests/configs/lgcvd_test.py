@@ -86,6 +86,19 @@ def test_digits_are_drawn_as_in_the_paper_and_their_mean_is_named() -> None:
     lgcvd_bair.get_config("mean")
 
 
+def test_the_long_run_of_digits_samples_as_the_paper_does_and_a_gpu_s_is_the_same() -> None:
+  long, gpu, bair = (
+    lgcvd_digits.get_config("long"), lgcvd_digits.get_config("gpu"), lgcvd_bair.get_config()
+  )  # fmt: skip
+  for config in (long, gpu):
+    checks.check_config(config)
+    assert config.sample.sampler.to_dict() == bair.sample.sampler.to_dict()
+    assert config.objective.second_stage == "paper"
+  here, there = checks._lasting(long), checks._lasting(gpu)
+  differ = {key for key in here if here[key] != there[key]}
+  assert differ == {"train.lgcvd.batch_size"}
+
+
 def test_digits_are_long_enough_to_be_predicted() -> None:
   config = lgcvd_digits.get_config()
   assert config.sample.past + config.sample.num_frames == 30 == config.data.video_frames
