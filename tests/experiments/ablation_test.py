@@ -143,7 +143,7 @@ def test_samples_are_scored_and_not_means(bench, tmp_path) -> None:
   whole = lgcvd_digits.get_config()
   for run in ablation.plan(tmp_path, whole):
     sampler = run.config.sample.sampler
-    assert (sampler.kind, sampler.num_steps, sampler.grid) == ("ddpm", 100, "spaced")
+    assert (sampler.kind, sampler.num_steps, sampler.grid) == ("ddpm", 25, "spaced")
   said = ablation.notes(ablation.run(tmp_path, config(compared="full", seeds=(0,))))
   assert "Drawn by sampler ddpm, 2 steps, grid 'spaced': nearly a conditional mean" in said
 
