@@ -51,7 +51,7 @@ def _long(config: ConfigDict) -> None:
   shares.update(prediction=0.6, live_photo=0.05, generation=0.15, interpolation=0.15, infilling=0.05)
   config.diffusion.process.timestep_power = 1.5  # 9 % of training is below t = 200
   train = config.train.lgcvd
-  train.update(steps=36_000, checkpoint_every=1000, preview_every=6000)
+  train.update(steps=36_000, checkpoint_every=1000, preview_every=6000, validate_every=1000)
   train.optimizer.update(learning_rate=1.5e-3, warmup_steps=200)
   train.ema.decay = 0.999
   config.sample.sampler.num_steps = 100  # Sec. 4.2
