@@ -48,7 +48,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
 def _long(config: ConfigDict) -> None:
   """`:long`: about 2.5 hours on 2 CPU cores, in one sitting or several."""
   shares = config.tasks.shares
-  shares.update(prediction=0.6, live_photo=0.05, generation=0.15, interpolation=0.15, infilling=0.05)
+  shares.update(prediction=0.6, live_photo=0.05, generation=0.15)
+  shares.update(interpolation=0.15, infilling=0.05)
   config.diffusion.process.timestep_power = 1.5  # 9 % of training is below t = 200
   train = config.train.lgcvd
   train.update(steps=36_000, checkpoint_every=1000, preview_every=6000, validate_every=1000)
@@ -58,7 +59,7 @@ def _long(config: ConfigDict) -> None:
 
 
 def _gpu(config: ConfigDict) -> None:
-  """`:gpu`: of the long run, with large batches on one GPU in 8 minutes by estimate: not run yet."""
+  """`:gpu`: the long run in large batches, 8 minutes on one H100 by estimate: not run yet."""
   _long(config)
   config.precision = "bfloat16"
   config.train.lgcvd.update(steps=12_000, batch_size=64)
