@@ -189,6 +189,9 @@ def base() -> ConfigDict:
   evaluate.num_real = 2048  # clips of the training split that sets are compared with
   evaluate.num_fake = 2048  # clips a set
   evaluate.motion = False  # centroid metrics, for one bright object on black
+  evaluate.digits = (
+    False  # are digits read, see metrics/digit_reader.py? for labelled ones on black
+  )
   evaluate.directions = False  # do clips move as told? for captions as captioned_digits has them
   return config
 

@@ -76,7 +76,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
   config.sample.generator.update(kind="dpmpp_2m", num_steps=20, grid="log_snr")
   config.sample.noise = "shared"
   config.sample.frames_per_chunk = 128
-  config.evaluate.update(num_real=96, num_fake=48, motion=True)
+  config.evaluate.update(num_real=96, num_fake=48, motion=True, digits=True)
   return common.finish(config, arg, {"64": _at_64px, "text": _text})
 
 

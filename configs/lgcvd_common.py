@@ -122,6 +122,9 @@ def base() -> ConfigDict:
   config.evaluate = evaluate = ConfigDict()
   evaluate.protocol = "standard"  # by name, see videodiff_jax/metrics/protocols.py; ours
   evaluate.motion = False  # centroid metrics, for one bright object on black
+  evaluate.digits = (
+    False  # are digits read, see metrics/digit_reader.py? for labelled ones on black
+  )
 
   config.ablation = ConfigDict()
   config.ablation.variants = ConfigDict(_ABLATIONS)

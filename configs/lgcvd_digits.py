@@ -41,7 +41,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
   train.optimizer.update(learning_rate=2e-3, decay="cosine", warmup_steps=50, clip_norm=0.2)
   train.ema.update(decay=0.98, interval=1, copy_until=100)
   config.sample.sampler.num_steps = 25  # of the paper's 100, which would take a minute and a half
-  config.evaluate.update(protocol="quick", motion=True)
+  config.evaluate.update(protocol="quick", motion=True, digits=True)
   return lgcvd_common.finish(config, arg, {"mean": _mean, "long": _long, "gpu": _gpu})
 
 

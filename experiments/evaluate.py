@@ -7,7 +7,7 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-from experiments import checks, directions, ladder, sample, score_files, set_scores, train
+from experiments import checks, digits, directions, ladder, sample, score_files, set_scores, train
 from videodiff_jax.glober.pipeline import Pipeline
 from videodiff_jax.inputs import clips, video_io
 from videodiff_jax.inputs.frame_store import FrameStore
@@ -28,8 +28,8 @@ def evaluate(workdir: pathlib.Path, config: ml_collections.ConfigDict | None) ->
   Everything is computed on the same held-out clips and seeds: the FVD ladder (real, KL-VAE,
   reconstructed, generated, shuffled, frozen, blurred, each against training clips), the same sets'
   inception scores, PSNR and SSIM beside trivial predictions, and, where config.evaluate.motion says
-  so, how the object moves, and where .directions does, whether it moves as prompts say. Memory
-  does not grow with the number of clips.
+  so, how the object moves, where .digits does, whether digits read as what they are, and where
+  .directions does, whether they move as prompts say. Memory does not grow with the number of clips.
   A later evaluation of the same workdir gets files of its own: nothing is written over.
   """
   settings = {} if config is None else config.sample.to_dict()
@@ -53,12 +53,21 @@ def evaluate(workdir: pathlib.Path, config: ml_collections.ConfigDict | None) ->
       pipeline.encode_prompts(prompts[:1])  # what is missing is told now, too
 
   held_out = ladder.HeldOut(real, labels, prompts)
-  found = ladder.measure(pipeline, reference, held_out, _SEED, counts.motion)
+  reading = None
+  if counts.digits:
+    told = labels is not None or prompts is not None
+    true = digits.labels_of(stores["test"], real.videos)
+    reading = ladder.Reading(digits.reader(stores["train"]), true, told)
+  found = ladder.measure(pipeline, reference, held_out, _SEED, counts.motion, reading)
   of_sets, spread_of_sets = ladder.set_figures(found, _SEED)
   frames, spread_of_frames, curves = ladder.frame_figures(found, _SEED)
-  scores: dict[str, Any] = {**of_sets, "frames": frames}
+  sharpness, spread_of_sharpness = ladder.sharpness_figures(found, _SEED)
+  scores: dict[str, Any] = {**of_sets, "sharpness": sharpness, "frames": frames}
+  intervals = {**spread_of_sets, "sharpness": spread_of_sharpness, "frames": spread_of_frames}
   if counts.motion:
     scores["motion"] = ladder.motion_figures(found)
+  if counts.digits:
+    scores["digits"], intervals["digits"] = ladder.digit_figures(found, _SEED)
   out = workdir / "evaluations"
   out.mkdir(exist_ok=True)
   scores_file, sets_file, clips_file, nearest_file, directions_file = unused(
@@ -77,7 +86,7 @@ def evaluate(workdir: pathlib.Path, config: ml_collections.ConfigDict | None) ->
   record = {
     "protocol": _PROTOCOL,
     "scores": scores,
-    "intervals": {**spread_of_sets, "frames": spread_of_frames},
+    "intervals": intervals,
     "curves": curves,
     "settings": {
       "num_real": len(reference),
@@ -111,10 +120,20 @@ def evaluate(workdir: pathlib.Path, config: ml_collections.ConfigDict | None) ->
 
 def report(scores: dict[str, Any], num_real: int, num_fake: int) -> str:
   """The scores as tables."""
-  inception = scores["i3d_inception_score"]
+  columns = (
+    ("fvd", ".1f"),
+    ("i3d_kernel_distance", ".3f"),
+    ("i3d_precision", ".2f"),
+    ("i3d_recall", ".2f"),
+    ("i3d_inception_score", ".2f"),
+    ("sharpness", ".2f"),
+  )
   fvd = format_table(
-    [(name, f"{value:.1f}", f"{inception[name]:.2f}") for name, value in scores["fvd"].items()],
-    (f"{num_fake} clips against {num_real}", "FVD", "inception score, I3D"),
+    [
+      (name, *(format(scores[key][name], places) for key, places in columns if key in scores))
+      for name in scores["fvd"]
+    ],
+    (f"{num_fake} clips against {num_real}", *(key for key, _ in columns if key in scores)),
   )
   frames = format_table(
     [(name, f"{row['psnr']:.2f}", f"{row['ssim']:.3f}") for name, row in scores["frames"].items()],
@@ -129,6 +148,14 @@ def report(scores: dict[str, Any], num_real: int, num_fake: int) -> str:
     ]
     tables.append(format_table(rows, ("motion", "position error, px", "jitter, px", "flicker")))
     tables.append(f"half-index slope {scores['motion']['half_index_slope']:.3f} (1 is right)")
+  if "digits" in scores:
+    keys = ("frames_right", "clip_right", "agreement")
+    rows = [
+      (name, *(f"{row[key]:.3f}" if key in row else "" for key in keys))
+      for name, row in scores["digits"].items()
+    ]
+    heading = ("digits read", "frames right", "clips right", "agreement of frames")
+    tables.append(format_table(rows, heading))
   if "directions" in scores:
     rows = [
       (name, f"{row['scale']:g}", row["as_told"], row["same_side"])

@@ -14,12 +14,14 @@ from experiments import set_scores
 from videodiff_jax.glober.pipeline import Pipeline
 from videodiff_jax.inputs import clips
 from videodiff_jax.inputs.clips import Places
-from videodiff_jax.metrics import baselines, frechet, i3d, images, motion, resampling
+from videodiff_jax.metrics import baselines, frechet, i3d, images, kid, motion, resampling
+from videodiff_jax.metrics.digit_reader import DigitReader
 
 SHOWN = 6  # clips a set
 _PART_BYTES = 2**26  # of one set
 _DECODERS = ("kl_vae", "reconstruction")
 _OF_MOTION = ("real", "kl_vae", "reconstruction", "generated", "frozen")
+_OF_DIGITS = ("real", "kl_vae", "reconstruction", "generated", "blurred")
 
 Figures = dict[str, Any]
 
@@ -39,6 +41,21 @@ class HeldOut:
   prompts: list[str] | None
 
 
+@dataclasses.dataclass(frozen=True)
+class Reading:
+  """How digits are read.
+
+  Attributes:
+    reader: of them.
+    digits: (n,), classes of the held-out clips.
+    told: is a generated clip told its class, by label or prompt?
+  """
+
+  reader: DigitReader
+  digits: np.ndarray
+  told: bool
+
+
 @dataclasses.dataclass
 class Ladder:
   """What is kept of the sets.
@@ -50,6 +67,8 @@ class Ladder:
     motion: by set: for each clip 'jitter' and what else `metrics.motion` says of it.
     paths: `motion.centroid` of each clip, of 'real', 'reconstruction' and what is drawn 'half' a
       frame later.
+    edges: by set: `images.gradient_energy` of each clip.
+    readings: by set: of each clip what `digit_reader.Readings.figures` says.
     shown: by set: the first clips.
   """
 
@@ -58,11 +77,18 @@ class Ladder:
   frames: dict[str, list[Figures]] = dataclasses.field(default_factory=dict)
   motion: dict[str, list[Figures]] = dataclasses.field(default_factory=dict)
   paths: dict[str, list[np.ndarray]] = dataclasses.field(default_factory=dict)
+  edges: dict[str, list[float]] = dataclasses.field(default_factory=dict)
+  readings: dict[str, list[Figures]] = dataclasses.field(default_factory=dict)
   shown: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
 
 def measure(
-  pipeline: Pipeline, reference: Places, held_out: HeldOut, seed: int, with_motion: bool
+  pipeline: Pipeline,
+  reference: Places,
+  held_out: HeldOut,
+  seed: int,
+  with_motion: bool,
+  reading: Reading | None = None,
 ) -> Ladder:
   """Draws and measures every set, all from the same held-out clips and noise."""
   found = Ladder()
@@ -82,6 +108,8 @@ def measure(
     sets, at_half = _draw(pipeline, held_out, rows, seed, shuffling, with_motion)
     sets = {name: videos[:count] for name, videos in sets.items()}
     _keep(found, sets, at_half, pipeline.config.data)
+    if reading is not None:
+      _read(found, sets, reading, rows[:count])
     for name, videos in sets.items():
       owners.extend([name] * count)
       yield videos
@@ -148,6 +176,7 @@ def _keep(
   for name, videos in sets.items():
     before = found.shown.get(name, videos[:0])
     found.shown[name] = np.concatenate([before, videos[: SHOWN - len(before)]])
+    found.edges.setdefault(name, []).extend(images.gradient_energy(videos).mean(axis=-1))
   for i, true in enumerate(sets["real"]):
     predictions = {name: sets[name][i] for name in _DECODERS} | {
       "black": baselines.black(true),
@@ -173,19 +202,34 @@ def _keep(
       found.paths.setdefault(name, []).append(motion.centroid(clip))
 
 
+def _read(found: Ladder, sets: dict[str, np.ndarray], reading: Reading, rows: np.ndarray) -> None:
+  """Adds what the clips of a part read as."""
+  for name in _OF_DIGITS:
+    labels = reading.digits[rows] if name != "generated" or reading.told else None
+    figures = reading.reader.read(sets[name]).figures(labels)
+    of_clips = (dict(zip(figures, values)) for values in zip(*figures.values()))
+    found.readings.setdefault(name, []).extend(of_clips)
+
+
 def set_figures(found: Ladder, seed: int) -> tuple[dict[str, Figures], dict[str, Figures]]:
-  """Groups 'fvd', distances to the reference clips, and 'i3d_inception_score'; their intervals.
+  """Groups 'fvd', 'i3d_kernel_distance', 'i3d_precision' and 'i3d_recall', all against the
+  reference clips, and 'i3d_inception_score'; and their intervals.
 
   The distance of frames is left to the named protocols: with so many sets it takes too long.
   """
   known, sets = found.reference, found.features
   counts = len(known), len(sets["real"])
+  inside = {name: set_scores.Manifolds(known, x) for name, x in sets.items()}
 
   def figures(of_reference: np.ndarray, of_sets: np.ndarray) -> dict[tuple[str, str], float]:
-    drawn = {name: features[of_sets] for name, features in sets.items()}
-    distances = {("fvd", n): frechet.fvd(known[of_reference], x) for n, x in drawn.items()}
-    scores = {("i3d_inception_score", n): set_scores.inception_score(x) for n, x in drawn.items()}
-    return distances | scores
+    real, drawn = known[of_reference], {name: x[of_sets] for name, x in sets.items()}
+    rows = {name: inside[name].figures(of_reference, of_sets) for name in sets}
+    return {
+      **{("fvd", name): frechet.fvd(real, x) for name, x in drawn.items()},
+      **{("i3d_kernel_distance", n): kid.kernel_distance(real, x) for n, x in drawn.items()},
+      **{(group, name): value for name, row in rows.items() for group, value in row.items()},
+      **{("i3d_inception_score", n): set_scores.inception_score(x) for n, x in drawn.items()},
+    }
 
   def again(rng: np.random.Generator) -> dict[tuple[str, str], float]:
     return figures(*(resampling.with_replacement(rng, count) for count in counts))
@@ -224,3 +268,19 @@ def motion_figures(found: Ladder) -> Figures:
   paths = {name: np.stack(of_clips) for name, of_clips in found.paths.items()}
   slope = motion.half_index_slope(paths["reconstruction"], paths["half"], paths["real"])
   return {"sets": sets, "half_index_slope": slope}
+
+
+def digit_figures(found: Ladder, seed: int) -> tuple[Figures, Figures]:
+  """Means over clips of what `Readings.figures` says, by set, and their intervals."""
+  scores, spread = {}, {}
+  for name, rows in found.readings.items():
+    each = {key: np.array([row[key] for row in rows]) for key in rows[0]}  # (n,)
+    scores[name], spread[name] = resampling.of_means(each, seed)
+  return scores, spread
+
+
+def sharpness_figures(found: Ladder, seed: int) -> tuple[Figures, Figures]:
+  """Each set's `images.gradient_energy` over the real clips', and the intervals of these."""
+  real = np.mean(found.edges["real"])
+  ratios = {name: np.array(edges) / real for name, edges in found.edges.items()}
+  return resampling.of_means(ratios, seed)

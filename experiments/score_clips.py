@@ -238,11 +238,13 @@ def score(
 ) -> tuple[dict[str, float], dict[str, list[float]]]:
   """Figures of the drawn set and means over frames, and their intervals over clips."""
   each = {name: np.concatenate(chunks).mean(axis=1) for name, chunks in frames.items()}
+  inside = set_scores.Manifolds(reals.logits, fakes.logits)
 
   def row(of_real: np.ndarray, of_drawn: np.ndarray) -> dict[str, float]:
     real = reals.take(of_real)
     figures = set_scores.figures(real, fakes.take(of_drawn), protocol.covariance)
     figures["i3d_inception_score_of_real"] = set_scores.inception_score(real.logits)
+    figures |= inside.figures(of_real, of_drawn)
     return figures | {name: float(values[of_drawn].mean()) for name, values in each.items()}
 
   def again(rng: np.random.Generator) -> dict[str, float]:

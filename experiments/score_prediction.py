@@ -14,12 +14,12 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-from experiments import checks, errors, score_files, train
+from experiments import checks, digits, errors, score_files, train
 from experiments.trajectories import SHOWN, Judge, Kept, Measured, measure, one_of_each
 from videodiff_jax.inputs import clips
 from videodiff_jax.inputs.frame_store import FrameStore
 from videodiff_jax.lgcvd.pipeline import Chunks, Pipeline
-from videodiff_jax.metrics import baselines, i3d, lpips, prediction, resampling
+from videodiff_jax.metrics import baselines, i3d, images, lpips, prediction, resampling
 from videodiff_jax.metrics.protocols import PROTOCOLS, Protocol
 from videodiff_jax.pretrained import i3d as i3d_weights
 from videodiff_jax.pretrained import lpips as lpips_weights
@@ -32,6 +32,9 @@ _CURVES = {
   "ssim": "SSIM",
   "lpips": "LPIPS",
   "brightness": "mean brightness, 0..255",
+  "edges": "gradient energy",
+  "position_error": "position error, px",
+  "digit_right": "frames that read as their digit",
 }
 
 Features = Callable[[np.ndarray], np.ndarray]
@@ -75,17 +78,22 @@ def evaluate(
   if reuse and (record := score_files.find(out, protocol, made_with)):
     return record
 
-  real = held_out(pipeline, store, protocol)
+  real, videos = held_out(pipeline, store, protocol)
   count = len(real) * protocol.trajectories
   size = min(pipeline.chunk_size(count), count)
   features = features or features_of(protocol)
-  judge = Judge(protocol, real, params, chosen.motion, features, size)
+  reader = labels = None
+  if chosen.digits:
+    reader = digits.reader(train.open_store(pipeline.config, "train"))
+    labels = digits.labels_of(store, videos)
+  judge = Judge(protocol, real, params, chosen.motion, features, size, reader, labels)
   provenance = score_files.provenance(pipeline.config)
   same = {
     "protocol": dataclasses.asdict(protocol),
     "settings": made_with,
     "weights": fingerprint(pipeline.params),
     "motion": chosen.motion,
+    "digits": chosen.digits,
     "size": size,
     **provenance,
   }
@@ -167,17 +175,19 @@ def features_of(protocol: Protocol) -> Features:
   return features
 
 
-def held_out(pipeline: Pipeline, store: FrameStore, protocol: Protocol) -> np.ndarray:
-  """The protocol's videos (n, f, h, w, c) uint8."""
+def held_out(
+  pipeline: Pipeline, store: FrameStore, protocol: Protocol
+) -> tuple[np.ndarray, np.ndarray]:
+  """The protocol's clips (n, f, h, w, c) uint8 and which videos of the split they are of (n,)."""
   sampler = train.clip_sampler(pipeline.config, "clip", num_frames=protocol.video_frames)
   with checks.told():
-    real, _, _ = clips.evaluation_clips(
+    real, videos, _ = clips.evaluation_clips(
       store, sampler, protocol.num_videos, protocol.seed, protocol.choice == "spaced"
     )
   if protocol.flip:
     mirrored = np.random.default_rng(protocol.seed).random(len(real)) < 0.5
     real = np.where(mirrored[:, None, None, None, None], real[:, :, :, ::-1], real)
-  return real
+  return real, videos
 
 
 def report(record: dict[str, Any]) -> str:
@@ -260,6 +270,8 @@ def _prediction(pipeline: Pipeline, judge: Judge, kept: Kept) -> Sets:
     "black": lambda true: begun(true, baselines.black(true[:, past:])),
     "mean frame": lambda true: begun(true, baselines.mean_frame(true[:, past:])),
   }
+  if judge.reader is not None:
+    trivial["real"] = lambda true: true  # how well what is real reads
   sets = {"predicted": measure(draw, judge, kept)}
   alone = dataclasses.replace(protocol, trajectories=1)
   judge = dataclasses.replace(judge, protocol=alone, size=min(judge.size, len(real)))
@@ -333,8 +345,14 @@ def _curves(sets: Sets, real: np.ndarray, protocol: Protocol) -> dict[str, predi
     what: {key: values.mean(axis=(0, 1)) for key, values in sets[what][0].frames.items()}
     for what in ("predicted", "repeat last")
   }
-  brightness = real[:, protocol.first_scored :].mean(axis=(0, 2, 3, 4))
-  return curves | {"real": {"brightness": brightness}}
+  scored = real[:, protocol.first_scored :]
+  of_real = {
+    "brightness": scored.mean(axis=(0, 2, 3, 4)),
+    "edges": images.gradient_energy(scored).mean(axis=0),
+  }
+  if "real" in sets:
+    of_real["digit_right"] = sets["real"][0].frames["digit_right"].mean(axis=(0, 1))
+  return curves | {"real": of_real}
 
 
 def _videos(sets: Sets) -> dict[str, prediction.Scores]:

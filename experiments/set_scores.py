@@ -1,4 +1,5 @@
-"""What a set of clips is measured by: FVD, the distance of its frames, I3D's inception score.
+"""What a set of clips is measured by: distances of its clips and frames, I3D's inception score,
+precision and recall.
 
 All come from one pass over the clips. A drawn set is scored against a real one.
 """
@@ -9,16 +10,17 @@ from typing import Self
 
 import numpy as np
 
-from videodiff_jax.metrics import clip_features, frame_frechet, frechet, i3d
+from videodiff_jax.metrics import clip_features, frame_frechet, frechet, i3d, kid, manifolds
 from videodiff_jax.pretrained import i3d as i3d_weights
 from videodiff_jax.pretrained import restricted_pickle
 
 # One split: parts of a set lower the score, and the interval tells the spread they are to tell.
 _SPLITS = 1
-# What moves the figures beside FVD. Score files from before they were measured have neither.
+# What moves the figures beside FVD. Score files from before they were measured have none.
 SETTINGS = {
   "frame_detector_sha256": frame_frechet.WEIGHTS.sha256,
   "inception_splits": _SPLITS,
+  "manifold_neighbours": manifolds.NEIGHBOURS,
 }
 
 
@@ -62,6 +64,7 @@ def figures(real: Features, drawn: Features, covariance: str = "unbiased") -> di
     "alexnet_frame_frechet": frame_frechet.alexnet_frame_frechet(
       real.frames, drawn.frames, covariance
     ),
+    "i3d_kernel_distance": kid.kernel_distance(real.logits, drawn.logits),
     "i3d_inception_score": inception_score(drawn.logits),
   }
 
@@ -69,3 +72,25 @@ def figures(real: Features, drawn: Features, covariance: str = "unbiased") -> di
 def inception_score(logits: np.ndarray) -> float:
   """`i3d.inception_score` of a whole set, from its logits (n, 400)."""
   return i3d.inception_score(logits, _SPLITS)
+
+
+class Manifolds:
+  """Precision and recall of the drawn set, and of both sets' clips drawn again.
+
+  The manifolds are those of the whole sets: a clip that is in a set twice would have itself for
+  its nearest neighbour. Of sets too small for manifolds there are no figures.
+  """
+
+  def __init__(self, real: np.ndarray, drawn: np.ndarray):
+    """Takes logits (n, 400) and (m, 400)."""
+    self._inside: dict[str, np.ndarray] = {}
+    if min(len(real), len(drawn)) > manifolds.NEIGHBOURS:
+      self._inside = {
+        "precision": manifolds.precision(real, drawn),
+        "recall": manifolds.recall(real, drawn),
+      }
+
+  def figures(self, of_real: np.ndarray, of_drawn: np.ndarray) -> dict[str, float]:
+    """'i3d_precision' over these drawn clips and 'i3d_recall' over these real ones."""
+    chosen = {"precision": of_drawn, "recall": of_real}
+    return {f"i3d_{name}": float(x[chosen[name]].mean()) for name, x in self._inside.items()}

@@ -19,6 +19,7 @@ from absl import logging
 
 from videodiff_jax.lgcvd.pipeline import Chunks
 from videodiff_jax.metrics import prediction
+from videodiff_jax.metrics.digit_reader import DigitReader
 from videodiff_jax.metrics.protocols import Protocol
 
 SHOWN = 4  # videos whose first trajectory is kept whole, to look at
@@ -37,6 +38,8 @@ class Judge:
     with_motion: adds 'position_error', see `prediction.frame_scores`.
     features: of clips (m, f, h, w, c), for FVD; None leaves it out.
     size: trajectories of a whole chunk.
+    reader: of digits; None reads none.
+    labels: (n,), the videos' classes, where digits are read.
   """
 
   protocol: Protocol
@@ -45,6 +48,8 @@ class Judge:
   with_motion: bool
   features: Callable[[np.ndarray], np.ndarray] | None
   size: int
+  reader: DigitReader | None = None
+  labels: np.ndarray | None = None
 
   def __call__(self, which: np.ndarray, videos: np.ndarray) -> Arrays:
     """What is kept of a chunk.
@@ -55,14 +60,23 @@ class Judge:
 
     Returns:
       'which'; 'frames/NAME' (b, f - first_scored) and 'scores/NAME' (b,), of
-      `prediction.frame_scores` and `.trajectory_scores`; 'features' (m, d) of the m trajectories
-      that count in FVD; 'shown', the videos to look at.
+      `prediction.frame_scores` and `.trajectory_scores`, and of digits that are read
+      'digit_right', 1 in a frame that reads as the true digit, 'digit_right_last' of the last
+      frame and 'digit_agreement', see `digit_reader.Readings`; 'features' (m, d) of the m
+      trajectories that count in FVD; 'shown', the videos to look at.
     """
     true, first = self.real[which[:, 0]], which[:, 1] == 0
     frames = prediction.frame_scores(
       videos[:, None], true, self.protocol, self.lpips_params, self.with_motion
     )
+    if self.reader is not None:
+      readings = self.reader.read(videos[:, self.protocol.first_scored :])
+      right = readings.digits == self.labels[which[:, 0], None]
+      frames["digit_right"] = right[:, None].astype(np.float64)
     scores = prediction.trajectory_scores(frames, videos[:, None], true, self.protocol)
+    if self.reader is not None:
+      scores["digit_right_last"] = frames["digit_right"][..., -1]
+      scores["digit_agreement"] = np.nan_to_num(readings.figures()["agreement"])[:, None]
     kept = {f"frames/{name}": values[:, 0] for name, values in frames.items()}
     kept |= {f"scores/{name}": values[:, 0] for name, values in scores.items()}
     if self.features is not None:

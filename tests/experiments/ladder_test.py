@@ -11,6 +11,7 @@ import pytest
 from experiments import ladder
 from videodiff_jax.inputs.clips import ClipSampler, Places
 from videodiff_jax.metrics import i3d
+from videodiff_jax.metrics.digit_reader import Readings
 
 FRAMES, SIDE = 10, 32
 REFERENCE, HELD_OUT = 9, 10
@@ -72,6 +73,14 @@ def features(parts: Iterable[np.ndarray]) -> np.ndarray:
   return np.concatenate([part.reshape(len(part), -1) @ weights for part in parts])
 
 
+class Reader:
+  """Reads the brightest row's number, modulo 3; nothing in dark frames."""
+
+  def read(self, clips: np.ndarray) -> Readings:
+    digits = clips[..., 0].sum(axis=-1, dtype=int).argmax(axis=-1) % 3
+    return Readings(digits, digits[:, 0])
+
+
 def measured(held_out: int, monkeypatch, clips_a_part: int) -> ladder.Ladder:
   sampler = ClipSampler(FRAMES, content="clip")
   reference, real = (
@@ -83,8 +92,9 @@ def measured(held_out: int, monkeypatch, clips_a_part: int) -> ladder.Ladder:
   monkeypatch.setattr(ladder, "_PART_BYTES", clips_a_part * CLIP)
   monkeypatch.setattr(i3d, "features", features)
   return ladder.measure(
-    Pipeline(), reference, ladder.HeldOut(real, labels, prompts), seed=3, with_motion=True
-  )
+    Pipeline(), reference, ladder.HeldOut(real, labels, prompts), seed=3, with_motion=True,
+    reading=ladder.Reading(Reader(), labels, told=True),
+  )  # fmt: skip
 
 
 def figures(found: ladder.Ladder) -> list[Any]:
@@ -92,6 +102,8 @@ def figures(found: ladder.Ladder) -> list[Any]:
     *ladder.set_figures(found, 0),
     *ladder.frame_figures(found, 0),
     ladder.motion_figures(found),
+    *ladder.digit_figures(found, 0),
+    *ladder.sharpness_figures(found, 0),
   ]
 
 
@@ -105,6 +117,26 @@ def test_parts_give_the_figures_of_the_whole(monkeypatch) -> None:
     np.testing.assert_array_equal(parts.shown[name], videos, err_msg=name)
     np.testing.assert_allclose(parts.features[name], whole.features[name], err_msg=name)
     assert len(np.unique(whole.features[name], axis=0)) == HELD_OUT  # no clip twice
+
+
+def test_generated_clips_that_were_told_nothing_have_no_digit_to_be_right_in(monkeypatch) -> None:
+  found = measured(4, monkeypatch, 4)
+  sets = {name: np.broadcast_to(np.uint8(100), (4, FRAMES, SIDE, SIDE, 1)) for name in found.shown}
+  found.readings.clear()
+  reading = ladder.Reading(Reader(), np.arange(4) % 3, told=False)
+  ladder._read(found, sets, reading, np.arange(4))
+  scores, spread = ladder.digit_figures(found, 0)
+  assert scores["generated"] == {"agreement": 1.0}
+  assert scores["real"] == {"agreement": 1.0, "frames_right": 0.5, "clip_right": 0.5}
+  assert spread["real"].keys() == scores["real"].keys()
+
+
+def test_sharpness_is_of_the_real_clips_edges(monkeypatch) -> None:
+  scores, spread = ladder.sharpness_figures(measured(4, monkeypatch, 4), 0)
+  assert scores["real"] == pytest.approx(1)
+  assert scores["shuffled"] == pytest.approx(1)
+  assert scores["blurred"] < 0.5
+  assert spread["blurred"][0] <= scores["blurred"] <= spread["blurred"][1]
 
 
 def assert_equal(a: Any, b: Any) -> None:

@@ -368,7 +368,7 @@ def test_videos_spaced_evenly(judge, workdir) -> None:
   pipeline = lgcvd.Pipeline.from_workdir(workdir)
   store = train.open_store(pipeline.config, "test")
   spaced = dataclasses.replace(TINY, choice="spaced", num_videos=2)
-  ends = score_prediction.held_out(pipeline, store, spaced)
+  ends = score_prediction.held_out(pipeline, store, spaced)[0]
   for clip, video in zip(ends, (0, store.num_videos - 1), strict=True):
     whole = store.read(video, np.arange(store.videos[video]["frames"]))
     starts = range(len(whole) - len(clip) + 1)
@@ -378,8 +378,9 @@ def test_videos_spaced_evenly(judge, workdir) -> None:
 def test_mirrored_test_videos(judge, workdir) -> None:
   pipeline = lgcvd.Pipeline.from_workdir(workdir)
   store = train.open_store(pipeline.config, "test")
-  plain = score_prediction.held_out(pipeline, store, TINY)
-  flipped = score_prediction.held_out(pipeline, store, dataclasses.replace(TINY, flip=True, seed=0))
+  plain = score_prediction.held_out(pipeline, store, TINY)[0]
+  mirroring = dataclasses.replace(TINY, flip=True, seed=0)
+  flipped, _ = score_prediction.held_out(pipeline, store, mirroring)
   same = [np.array_equal(a, b) for a, b in zip(plain, flipped)]
   mirrored = [np.array_equal(a[:, :, ::-1], b) for a, b in zip(plain, flipped)]
   assert np.logical_xor(same, mirrored).all() and any(same) and any(mirrored)

@@ -11,6 +11,7 @@ from experiments import trajectories
 from experiments.trajectories import Judge, Kept, Measured, measure
 from videodiff_jax.lgcvd.pipeline import Chunks
 from videodiff_jax.metrics import prediction
+from videodiff_jax.metrics.digit_reader import Readings
 from videodiff_jax.metrics.protocols import Protocol
 
 N, SIDE = 3, 12  # trajectories a video; SSIM's window is 11 pixels wide
@@ -141,3 +142,25 @@ def test_memory_does_not_grow_with_trajectories() -> None:
   few, many = peak(4), peak(32)
   videos = len(real) * (32 - 4) * real[0].nbytes
   assert many - few < videos / 10, (few, many, videos)
+
+
+class Reader:
+  """Reads a frame's first pixel, modulo 2."""
+
+  def read(self, clips: np.ndarray) -> Readings:
+    digits = clips[:, :, 0, 0, 0].astype(int) % 2
+    return Readings(digits, digits[:, 0])
+
+
+def test_digits_are_read_in_the_scored_frames() -> None:
+  labels = np.arange(len(REAL)) % 2
+  reading = dataclasses.replace(judge(4), reader=Reader(), labels=labels)
+  found = measure(chunks(4), reading)
+  many = np.stack([[drawn(video, number) for number in range(N)] for video in range(len(REAL))])
+  digits = many[:, :, PROTOCOL.first_scored :, 0, 0, 0] % 2
+  right = digits == labels[:, None, None]
+  np.testing.assert_array_equal(found.frames["digit_right"], right)
+  np.testing.assert_allclose(found.scores["digit_right"], right.mean(axis=-1))
+  np.testing.assert_array_equal(found.scores["digit_right_last"], right[..., -1])
+  agree = (digits == digits[..., :1]).mean(axis=-1)
+  np.testing.assert_allclose(found.scores["digit_agreement"], agree)

@@ -37,7 +37,8 @@ def frame_scores(
 
   Returns:
     name -> (n, N, f - first_scored) float64: 'psnr' in dB (at most 60), 'ssim', 'lpips',
-    'brightness' (the mean over pixels, 0..255), 'position_error' in pixels.
+    'brightness' (the mean over pixels, 0..255), 'edges' (`images.gradient_energy`),
+    'position_error' in pixels.
   """
   first = protocol.first_scored
   rows = []
@@ -48,6 +49,7 @@ def frame_scores(
       "psnr": np.minimum(images.psnr(many, same), _MOST),
       "ssim": images.ssim(_grey(many, protocol), _grey(same, protocol), protocol.ssim_window),
       "brightness": many.mean(axis=(-3, -2, -1)),
+      "edges": images.gradient_energy(many),
     }
     if lpips_params is not None:
       row["lpips"] = _lpips(many, same, protocol, lpips_params)
@@ -72,11 +74,14 @@ def trajectory_scores(
   Returns:
     name -> (n, N): the means over frames, and in place of 'brightness' how far it is off, in
     levels of 255: 'brightness_shift' (drawn minus true, signed, mean over frames), the same of
-    the last frame alone, and 'brightness_error', the mean of its absolute value.
+    the last frame alone, and 'brightness_error', the mean of its absolute value; in place of
+    'edges' 'sharpness', their mean over the true video's: 1 is right, less is blurred.
   """
   first = protocol.first_scored
+  absolute = ("brightness", "edges")
   shift = frames["brightness"] - true[:, None, first:].mean(axis=(-3, -2, -1))
-  scores = {name: values.mean(axis=-1) for name, values in frames.items() if name != "brightness"}
+  scores = {name: values.mean(axis=-1) for name, values in frames.items() if name not in absolute}
+  edges = images.gradient_energy(true[:, first:]).mean(axis=-1)
   if protocol.psnr == "video":
     pairs = zip(drawn[:, :, first:], true[:, first:])
     rows = [images.video_psnr(many, np.broadcast_to(one, many.shape)) for many, one in pairs]
@@ -85,6 +90,8 @@ def trajectory_scores(
     "brightness_shift": shift.mean(axis=-1),
     "brightness_shift_last": shift[..., -1],
     "brightness_error": np.abs(shift).mean(axis=-1),
+    # Of a video of even frames there is nothing to blur.
+    "sharpness": frames["edges"].mean(axis=-1) / np.where(edges > 0, edges, np.inf)[:, None],
   }
 
 

@@ -35,6 +35,24 @@ def intervals(
           for name, value in scores.items()}  # fmt: skip
 
 
+def of_means(
+  values: Mapping[Name, np.ndarray], seed: int
+) -> tuple[dict[Name, float], dict[Name, list[float]]]:
+  """Means over the same n videos, and their intervals.
+
+  Args:
+    values: name -> (n,), NaN where a video does not count.
+    seed: as of `intervals`.
+  """
+  count = len(next(iter(values.values())))
+
+  def means(chosen: np.ndarray) -> dict[Name, float]:
+    return {name: float(np.nanmean(each[chosen])) for name, each in values.items()}
+
+  scores = means(np.arange(count))
+  return scores, intervals(scores, lambda rng: means(with_replacement(rng, count)), seed)
+
+
 def with_replacement(rng: np.random.Generator, count: int) -> np.ndarray:
   """(count,) indices of videos."""
   return rng.integers(0, count, count)

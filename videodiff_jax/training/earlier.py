@@ -67,6 +67,7 @@ ADDED: dict[str, tuple[tuple[str, dict[str, Any]], ...]] = {
       "Nothing was validated, or compared with another run.",
       {f"train.{name}.validate_every": 0 for name in _GLOBER_STAGES} | {"expected": ""},
     ),
+    ("Nothing read digits.", {"evaluate.digits": False}),
   ),
   "lgcvd": (
     ("Clips had the one stride.", {"data.stride_multiples": (1,)}),
@@ -88,6 +89,7 @@ ADDED: dict[str, tuple[tuple[str, dict[str, Any]], ...]] = {
       "Nothing was validated, or compared with another run.",
       {"train.lgcvd.validate_every": 0, "expected": ""},
     ),
+    ("Nothing read digits.", {"evaluate.digits": False}),
   ),
 }
 
