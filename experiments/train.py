@@ -80,6 +80,7 @@ def open_store(
   if not data.dir:
     with checks.told():
       hosts.decide(lambda: str(prepare.ensure(data.name, folder, **options)))
+  hosts.everywhere(lambda: checks.check_removed(data.name, folder))
   return hosts.everywhere(lambda: FrameStore.open(folder, split, in_memory))
 
 

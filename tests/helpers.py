@@ -25,16 +25,16 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 # What installs a module that some tests need.
 _EXTRAS = {
   "apache_beam": "beam", "av": "demo", "diffusers": "parity", "ftfy": "text", "h5py": "hdf5",
-  "mlxtend": "demo", "nbclient": "test", "nbformat": "test", "pybullet": "robot", "regex": "text",
+  "mlxtend": "demo", "nbclient": "test", "nbformat": "test", "regex": "text",
   "skimage": "parity", "skvideo": "demo", "torch": "parity", "transformers": "parity",
+  "vizdoom": "doom",
 }  # fmt: skip
 
 
 def needs(module: str) -> types.ModuleType:
   """The module; where it is missing the test is skipped, and told what would run it."""
   extra = _EXTRAS[module.partition(".")[0]]
-  where = ", on Python 3.11 of Linux x86-64" if extra == "robot" else ""
-  where = ", in an environment of its own" if extra == "beam" else where
+  where = ", in an environment of its own" if extra == "beam" else ""
   reason = f'{module} is missing: pip install -e ".[{extra}]"{where}'
   return pytest.importorskip(module, reason=reason)
 

@@ -205,3 +205,8 @@ def test_command_prints_a_summary_or_one_line(reference, tmp_path) -> None:
   bad = run("--dataset=moving_digit", f"--out={tmp_path / 'b'}")
   assert bad.returncode != 0 and "Traceback" not in bad.stderr
   assert "Unknown dataset 'moving_digit'; choose" in bad.stderr
+
+
+def test_a_set_that_is_no_longer_made_tells_what_became_of_it(tmp_path) -> None:
+  with pytest.raises(ValueError, match=r"Python 3.11 alone. doom stands in its place: pip install"):
+    prepare.ensure("robot_push", tmp_path / "store")

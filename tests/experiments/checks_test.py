@@ -124,6 +124,13 @@ def test_store_refused(store: dict[str, Any], message: str) -> None:
     checks.check_store(changed(), types.SimpleNamespace(**right | store))
 
 
+def test_a_run_whose_data_set_is_no_longer_made_is_told_unless_its_store_is_there(tmp_path) -> None:
+  checks.check_removed("robot_push", str(tmp_path))
+  checks.check_removed("bair", str(tmp_path / "missing"))
+  with pytest.raises(checks.UserError, match="doom stands in its place"):
+    checks.check_removed("robot_push", str(tmp_path / "missing"))
+
+
 WORKDIR = pathlib.Path("runs/digits")
 
 

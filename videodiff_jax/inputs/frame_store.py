@@ -22,8 +22,8 @@ from tensorflow_datasets.core.example_serializer import ExampleSerializer
 CODECS = ("raw", "jpeg", "png")
 MANIFEST = "manifest.json"
 MEMORY_LIMIT = 1_000_000_000  # Bytes of decoded frames that `in_memory='auto'` keeps.
-# Huffman tables made for the frame change no pixel, and take a quarter off the bytes of a frame of
-# robot_push. Pillow's buffer is too small to make them for a large noisy frame.
+# Huffman tables made for the frame change no pixel, and take an eighth off the bytes of a frame of
+# doom at 64 pixels. Pillow's buffer is too small to make them for a large noisy frame.
 _OPTIMIZED_SIDE = 128
 _SKIP_DECODING = tfds.decode.SkipDecoding()
 

@@ -1,0 +1,94 @@
+"""Doom: first-person walks through Freedoom's levels, drawn by ViZDoom."""
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+
+from data import doom_world
+from data.builder import Options, Video, VideoBuilder
+
+_UNSEEN = 12  # frames that a walker walks before a video begins
+_TEST_LEVELS = 6  # of the 32
+_LEAST_WALKED = 4.0  # map units a frame in the mean; a walker that is stuck is no video
+_LONGEST_STEP = 64.0  # of a frame: what is longer is a teleporter, and a cut
+
+
+@dataclasses.dataclass(frozen=True)
+class DoomOptions(Options):
+  """Options of `doom`; others as in `Options`.
+
+  Attributes:
+    size: 64 or 128, though any goes: pictures of 240 x 240 are made smaller.
+    num_frames: frames of every video, 11.7 a second.
+    codec: as in `Options`; 'jpeg' unless told otherwise, at any size.
+    num_videos: one in five is for testing, of other levels than those of training.
+    seed: every video is a pure function of (seed, its split, its index).
+  """
+
+  num_frames: int = 30
+  codec: str = "jpeg"
+  num_videos: int = 1280
+  seed: int = 0
+
+  def __post_init__(self) -> None:
+    super().__post_init__()
+    if self.num_videos < 2:
+      raise ValueError(f"num_videos is {self.num_videos}; two splits need at least 2.")
+    doom_world.import_vizdoom()  # Where it is missing, nothing is begun.
+
+
+class Doom(VideoBuilder):
+  """A scripted walker goes through levels without monsters: a stand-in for real egocentric video.
+
+  It begins at a random thing of a random level of Freedoom: Phase 2, walks, turns, and opens the
+  doors that it meets. The first 26 levels are for training, the last 6 for testing.
+  `FrameStore.extra` gives `actions` (f, 3): whether the walker walks, by how many degrees it turns
+  to the left and whether it pushes, until the next frame (nobody sees what the last one does);
+  `poses` (f, 3): x, y in map units and the angle in degrees; and `level`, its name.
+  """
+
+  OPTIONS = DoomOptions
+  VIDEOS_PER_PART = 8
+
+  options: DoomOptions
+
+  def candidates(self) -> Mapping[str, int]:
+    test = max(1, self.options.num_videos // 5)
+    counts = {"train": self.options.num_videos - test, "test": test}
+    return {f"{split}/{i:06d}": 0 for split, n in counts.items() for i in range(n)}
+
+  def load(self, name: str) -> Video:
+    split, index = name.split("/")
+    rng = np.random.default_rng([self.options.seed, split == "test", int(index)])
+    test = doom_world.LEVELS[-_TEST_LEVELS:]
+    levels = test if split == "test" else doom_world.LEVELS[:-_TEST_LEVELS]
+    while (video := self._walk(rng, str(rng.choice(levels)))) is None:
+      pass  # One begins elsewhere; about every second walk is a video.
+    return video
+
+  def _walk(self, rng: np.random.Generator, level: str) -> Video | None:
+    """One walk, or None where it ends early, is stuck or has a cut."""
+    start = rng.choice(doom_world.places(level))
+    frames, actions, poses = [], [], []
+    with doom_world.open_world(level, start, int(rng.integers(2**31))) as world:
+      walker = doom_world.Walker(rng)
+      world.act(doom_world.Action(forward=False, turn=rng.uniform(-180, 180), use=False))
+      for frame in range(-_UNSEEN, self.options.num_frames):
+        if world.left:
+          return None
+        action = walker.act(world.depth)
+        if frame >= 0:
+          frames.append(world.frame)
+          poses.append(world.pose)
+          actions.append(dataclasses.astuple(action))
+        world.act(action)
+    steps = np.linalg.norm(np.diff(np.array(poses)[:, :2], axis=0), axis=-1)
+    if len(steps) and (steps.mean() < _LEAST_WALKED or steps.max() > _LONGEST_STEP):
+      return None
+    extra = {
+      "actions": np.round(np.array(actions, float), 2).tolist(),
+      "poses": np.round(poses, 2).tolist(),
+      "level": level,
+    }
+    return Video(frames, fps=1 / doom_world.FRAME_SECONDS, extra=extra)
