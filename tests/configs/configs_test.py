@@ -143,6 +143,14 @@ def test_kl_vae_is_trained_as_rombach_et_al_do(name: str) -> None:
   assert (loss.adversary, loss.adversary_start) == (0.5, 50_000)
 
 
+def test_the_demo_samples() -> None:
+  """Two steps would draw conditional means; and v is as fine as the latents."""
+  config = load("glober_digits")
+  assert (config.data.name, config.sample.decoder.num_steps >= 10) == ("marching_digits", True)
+  built = networks.build(config)
+  assert built.feature_shape[:2] == built.latent_shape[:2]
+
+
 # ---- variants
 
 
