@@ -10,6 +10,18 @@ from ml_collections import ConfigDict
 
 Variant = Callable[[ConfigDict], None]
 
+# What --mode=ablation compares (GLOBER Table 3) and, beside the paper's loss, what may be why it
+# does or does not help.
+_ABLATIONS = {
+  "no_cra": {"loss": {"lambda_cra": 0.0}},
+  "cra": {},
+  "cra_frames": {"loss": {"cra": {"real": "frames"}}},
+  "cra_min_snr": {"loss": {"cra": {"weighting": "min_snr"}}},
+  "cra_late": {"loss": {"cra": {"max_timestep": 500}}},
+  "cra_weak": {"loss": {"lambda_cra": 0.01}},
+  "cra_strong": {"loss": {"lambda_cra": 1.0}},
+}
+
 
 def base() -> ConfigDict:
   """The values of GLOBER Table 8, Sec. 4.1; a dataset's config sets what differs there."""
@@ -185,6 +197,8 @@ def base() -> ConfigDict:
   sample.noise = "individual"  # starting noise of a clip's frames (Sec. 2); "shared", "mixed"
   sample.frames_per_chunk = 32  # frames a device draws in one compiled call; bounds memory
 
+  config.sweep = sweep(("uniform", "log_snr"))
+
   config.evaluate = evaluate = ConfigDict()
   evaluate.num_real = 2048  # clips of the training split that sets are compared with
   evaluate.num_fake = 2048  # clips a set
@@ -193,6 +207,14 @@ def base() -> ConfigDict:
     False  # are digits read, see metrics/digit_reader.py? for labelled ones on black
   )
   evaluate.directions = False  # do clips move as told? for captions as captioned_digits has them
+
+  config.ablation = ConfigDict()
+  config.ablation.variants = ConfigDict(_ABLATIONS)
+  config.ablation.compared = "no_cra,cra"  # which of them, in this order
+  config.ablation.reference = "no_cra"  # that the others differ from
+  config.ablation.scored_by = "ladder"  # or "drift", of long videos frame by frame
+  config.ablation.seeds = (0, 1, 2)  # each trains every variant
+  config.ablation.shared = ("kl_vae",)  # stages that do not differ: trained once a seed
   return config
 
 
@@ -231,6 +253,15 @@ def sampler(num_steps: int) -> ConfigDict:
   settings.grid = "uniform"  # in t; "leading" with final "abar0" is the release's
   settings.final = "x0"  # where the last step ends; or "abar0"
   settings.eta = 0.0  # noise of DDIM
+  return settings
+
+
+def sweep(grids: tuple[str, ...]) -> ConfigDict:
+  """What --mode=sweep draws by: every kind on every grid in every number of steps; ours."""
+  settings = ConfigDict()
+  settings.kinds = ("ddim", "ddpm", "dpmpp_2m", "unipc")
+  settings.grids = grids
+  settings.steps = (2, 5, 10, 20, 50, 100)  # of each stage
   return settings
 
 

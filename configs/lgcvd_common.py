@@ -119,6 +119,9 @@ def base() -> ConfigDict:
   sample.average_features = False  # release: each context averaged with the one before
   sample.videos_per_chunk = 32  # trajectories a device draws in one call; bounds memory
 
+  # A cosine schedule's log-SNR begins too low for steps uniform in it.
+  config.sweep = common.sweep(("uniform", "spaced"))
+
   config.evaluate = evaluate = ConfigDict()
   evaluate.protocol = "standard"  # by name, see videodiff_jax/metrics/protocols.py; ours
   evaluate.motion = False  # centroid metrics, for one bright object on black
@@ -129,7 +132,10 @@ def base() -> ConfigDict:
   config.ablation = ConfigDict()
   config.ablation.variants = ConfigDict(_ABLATIONS)
   config.ablation.compared = ",".join(_ABLATIONS)  # which of them, in this order
+  config.ablation.reference = "full"  # that the others differ from
+  config.ablation.scored_by = "prediction"  # or "drift", of long videos frame by frame
   config.ablation.seeds = (0, 1, 2)  # each trains every variant
+  config.ablation.shared = ()  # stages that do not differ: trained once a seed
   return config
 
 

@@ -1,18 +1,19 @@
-"""--mode=ablation: LGC-VD Table 5, Sec. 4.2 (that epsilon shifts the brightness).
+"""--mode=ablation: what a part of a system is worth: a paper's claim, measured in small.
 
   python -m experiments.main --mode=ablation --config=configs/lgcvd_digits.py \
     --workdir=runs/lgcvd_ablation
 
-Every variant of config.ablation is trained with every seed, for equally many iterations, in an
-ordinary workdir of its own, WORKDIR/VARIANT/seed_N; then scored there on the same videos, drawn by
-config.sample.sampler: the paper's unless another is asked for, as a claim on samples wants. It may
-take several sittings: what is finished is skipped, what was interrupted goes on. After every run
-WORKDIR/ablation.md and ablation.json are written anew from all scores there are.
+GLOBER Table 3; LGC-VD Table 5, Sec. 4.2 (that epsilon shifts the brightness). Every variant of
+config.ablation is trained with every seed, for equally many iterations, in an ordinary workdir of
+its own, WORKDIR/VARIANT/seed_N; then scored there on the same videos, drawn by config.sample. It
+may take several sittings: what is finished is skipped, what was interrupted goes on. After every
+run WORKDIR/ablation.md and ablation.json are written anew from all scores there are.
 """
 
 import dataclasses
 import json
 import pathlib
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -21,30 +22,17 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-from experiments import checks, score_files, score_prediction, train
-from videodiff_jax.lgcvd import networks
-from videodiff_jax.metrics.paired import paired_difference
-from videodiff_jax.metrics.protocols import Protocol
+from experiments import checks, claim_scores, rivals, score_files, train
+from experiments.claim_scores import Figures, Scorer
+from videodiff_jax.metrics.paired import paired_difference, paired_interval
 from videodiff_jax.training.workdir import steps_done
 from videodiff_jax.training.writers import format_table
 
-_REFERENCE = "full"
 _TITLES = {
   "no_encoder": "baseline + two-stage training",
   "no_two_stage": "baseline + sequence encoder",
   "eps": "full, epsilon",
   "one_update": "full, one update",
-}
-# Name in the records -> (heading, digits after the point).
-_COLUMNS = {
-  "psnr": ("PSNR, dB", 2),
-  "ssim": ("SSIM", 3),
-  "lpips": ("LPIPS", 3),
-  "fvd": ("FVD", 1),
-  "position_error": ("position error, px", 2),
-  "brightness_shift": ("brightness shift", 2),
-  "brightness_shift_last": ("at the last frame", 2),
-  "brightness_error": ("brightness error", 2),
 }
 
 
@@ -65,7 +53,7 @@ def run(
 
   Args:
     workdir: of all runs.
-    config: of the full model; `ablation` says what varies.
+    config: of the whole model; `ablation` says what varies.
     protocol_name: how to score; None takes config.evaluate.protocol.
 
   Returns:
@@ -73,23 +61,24 @@ def run(
   """
   if (workdir / "config.json").is_file():
     raise checks.UserError(f"{workdir} is the workdir of a single run. Choose another --workdir.")
-  protocol = score_prediction.find_protocol(protocol_name or config.evaluate.protocol)
   runs = list(plan(workdir, config))
   for one in runs:
     checks.check_config(one.config)
   checks.check_training(config)
-  score_prediction.check(protocol, train.open_store(config, protocol.split))
+  scored_by = config.ablation.scored_by
+  checks.choice("ablation.scored_by", scored_by, claim_scores.OF[config.system])
+  scorer = claim_scores.SCORERS[scored_by](config, protocol_name)
 
-  features = score_prediction.features_of(protocol)
-  records: dict[str, dict[int, dict[str, Any]]] = {}
+  figures: dict[str, dict[int, Figures]] = {}
   result = None
   for number, one in enumerate(runs, 1):
     logging.info("Run %d of %d: %s, seed %d.", number, len(runs), one.variant, one.seed)
-    if not _trained(one) and not train.train(one.config, one.workdir, None):
-      return None
-    record = score_prediction.evaluate(one.workdir, one.config, protocol.name, features, reuse=True)
-    records.setdefault(one.variant, {})[one.seed] = record
-    result = compare(records, protocol, runs)
+    if not _trained(one):
+      _share(workdir, one)
+      if not train.train(one.config, one.workdir, None):
+        return None
+    figures.setdefault(one.variant, {})[one.seed] = scorer.score(one.workdir, one.config)
+    result = compare(figures, scorer, runs)
     _write(workdir, result)
     jax.clear_caches()  # or the programs of all runs would stay in memory
   logging.info("%s", report(result))
@@ -110,8 +99,12 @@ def plan(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> Iterator[R
     raise checks.UserError("config.ablation.seeds is empty; give at least one.")
   for seed in ablation.seeds:
     for name in names:
-      variant = config.copy_and_resolve_references()
-      variant.update(ablation.variants[name])
+      overrides = ablation.variants[name]
+      if "from" in overrides:
+        variant = rivals.other_system(config, overrides)
+      else:
+        variant = config.copy_and_resolve_references()
+        variant.update(overrides)
       variant.seed = seed
       yield Run(name, seed, variant, workdir / name / f"seed_{seed}")
 
@@ -121,107 +114,113 @@ def _trained(one: Run) -> bool:
   if not (one.workdir / "config.json").is_file():
     return False
   train.claim_workdir(one.config, one.workdir)
-  (name,) = one.config.stages
-  return (steps_done(one.workdir, name) or 0) >= one.config.train[name].steps
+  return all(
+    (steps_done(one.workdir, name) or 0) >= one.config.train[name].steps
+    for name in one.config.stages
+  )
+
+
+def _share(workdir: pathlib.Path, one: Run) -> None:
+  """Gives a new run the stages of config.ablation.shared that another variant's has finished.
+
+  They are the same for every variant of a seed, bit for bit, so that training them once will do.
+  """
+  for name in one.config.ablation.shared:
+    target, steps = one.workdir / name, one.config.train[name].steps
+    for source in sorted(workdir.glob(f"*/seed_{one.seed}/{name}")):
+      if target.exists() or (steps_done(source.parent, name) or 0) != steps:
+        continue
+      train.claim_workdir(one.config, one.workdir)
+      half = target.with_name(f".{name}")
+      shutil.rmtree(half, ignore_errors=True)
+      shutil.copytree(source, half)
+      half.replace(target)
+      logging.info("Stage %s is that of %s.", name, source.parent)
 
 
 def compare(
-  records: Mapping[str, Mapping[int, Mapping[str, Any]]], protocol: Protocol, runs: Sequence[Run]
+  figures: Mapping[str, Mapping[int, Figures]], scorer: Scorer, runs: Sequence[Run]
 ) -> dict[str, Any]:
-  """Means of every variant, and paired differences to the full model.
+  """Means of every variant, and paired differences to the reference.
 
   Args:
-    records: variant -> seed -> record of `score_prediction.evaluate`.
-    protocol: of all of them.
+    figures: variant -> seed -> what `scorer` made of it.
+    scorer: of all of them.
     runs: all that are planned.
   """
   configs = {run.variant: run.config for run in runs}
-  figures = {name: {seed: _figures(r) for seed, r in of.items()} for name, of in records.items()}
-  sample = next(record["settings"]["sample"] for of in records.values() for record in of.values())
+  reference = runs[0].config.ablation.reference
   rows: dict[str, Any] = {}
   for name, seeds in figures.items():
-    common = sorted(seeds.keys() & figures.get(_REFERENCE, {}).keys())
-    columns = next(iter(seeds.values()))
-    updates = _updates(configs[name])
-    row: dict[str, Any] = {"seeds": sorted(seeds), "updates": updates, "mean": {}, "by_seed": {}}
-    row["difference"] = {}
-    for column in columns:
+    common = sorted(seeds.keys() & figures.get(reference, {}).keys())
+    row: dict[str, Any] = {"seeds": sorted(seeds), "mean": {}, "by_seed": {}, "difference": {}}
+    row["updates"] = claim_scores.updates(configs[name])
+    row["steps"] = {stage: configs[name].train[stage].steps for stage in configs[name].stages}
+    row["sample"] = configs[name].sample.to_dict()
+    for column in next(iter(seeds.values())):
       means = {seed: float(of[column].mean()) for seed, of in seeds.items()}
       row["by_seed"][column] = means
       row["mean"][column] = float(np.mean(list(means.values())))
-      if name != _REFERENCE and common:
-        ours, full = (
-          np.stack([figures[which][seed][column] for seed in common])
-          for which in (name, _REFERENCE)
+      if name != reference and common:
+        ours, theirs = (
+          np.stack([figures[which][seed][column] for seed in common]) for which in (name, reference)
         )
-        mean, error = paired_difference(ours, full)
-        row["difference"][column] = {"mean": mean, "standard_error": error, "seeds": common}
+        mean, error = paired_difference(ours, theirs)
+        interval = paired_interval(mean, error, len(common))
+        row["difference"][column] = {
+          "mean": mean, "standard_error": error, "interval": interval, "seeds": common
+        }  # fmt: skip
     rows[name] = row
   return {
-    "protocol": dataclasses.asdict(protocol),
-    "iterations": runs[0].config.train.lgcvd.steps,
-    "sample": sample,
+    "reference": reference,
+    "scored": scorer.settings,
+    "about": scorer.about,
+    "columns": {name: list(column) for name, column in scorer.columns.items()},
     "variants": rows,
     "code": train.code_version(),
   }
 
 
-def _updates(config: ml_collections.ConfigDict) -> int:
-  """Optimiser steps of the whole training."""
-  objective = networks.make_objective(config, networks.build(config))
-  return objective.num_updates * config.train.lgcvd.steps
-
-
-def _figures(record: Mapping[str, Any]) -> dict[str, np.ndarray]:
-  """column -> (v,) of the videos, or (1,) where a run has one figure in all."""
-  videos, scores = record["videos"]["predicted"], record["scores"]["prediction"]["predicted"]
-  figures = {}
-  for column in _COLUMNS:
-    if column in videos:
-      figures[column] = np.array(videos[column])
-    elif column in scores:
-      figures[column] = np.array([scores[column]])
-  return figures
-
-
 def tables(result: dict[str, Any]) -> dict[str, list[tuple[str, ...]]]:
   """Title -> rows, the heading first."""
   rows = result["variants"]
-  columns = [column for column in _COLUMNS if column in next(iter(rows.values()))["mean"]]
-  heading = ("variant", "seeds", "updates", *(_COLUMNS[column][0] for column in columns))
+  measured = next(iter(rows.values()))["mean"]
+  columns = {name: column for name, column in result["columns"].items() if name in measured}
+  heading = ("variant", "seeds", "updates", *(title for title, _ in columns.values()))
   means, differences = [heading], [heading]
   for name, row in rows.items():
-    start = (_TITLES.get(name, name), str(len(row["seeds"])), str(row["updates"]))
-    digits = [_COLUMNS[column][1] for column in columns]
-    means.append((*start, *(f"{row['mean'][c]:.{d}f}" for c, d in zip(columns, digits))))
-    if row["difference"]:
-      cells = (_cell(row["difference"][c], d) for c, d in zip(columns, digits))
-      count = len(row["difference"][columns[0]]["seeds"])
-      differences.append((start[0], str(count), start[2], *cells))
+    title, updates = _TITLES.get(name, name), str(row["updates"])
+    cells = (f"{row['mean'][c]:.{digits}f}" for c, (_, digits) in columns.items())
+    means.append((title, str(len(row["seeds"])), updates, *cells))
+    if found := row["difference"]:
+      cells = (_cell(found[c], digits) for c, (_, digits) in columns.items())
+      count = len(next(iter(found.values()))["seeds"])
+      differences.append((title, str(count), updates, *cells))
   found = {"Means": means}
   if len(differences) > 1:
-    found["Differences to the full model"] = differences
+    reference = result["reference"]
+    found[f"Differences to {_TITLES.get(reference, reference)!r}"] = differences
   return found
 
 
 def _cell(difference: dict[str, Any], digits: int) -> str:
-  error = difference["standard_error"]
-  spread = "" if error is None else f" ± {error:.{digits}f}"
-  return f"{difference['mean']:+.{digits}f}{spread}"
+  mean, ends = f"{difference['mean']:+.{digits}f}", difference["interval"]
+  return mean if ends is None else f"{mean} [{ends[0]:+.{digits}f}, {ends[1]:+.{digits}f}]"
 
 
 def notes(result: dict[str, Any]) -> str:
   """How the tables are to be read."""
-  protocol = result["protocol"]
+  trained: dict[str, list[str]] = {}
+  for name, row in result["variants"].items():
+    steps = ", ".join(f"{count} of {stage}" for stage, count in row["steps"].items())
+    as_told = f"{steps}. {score_files.drawn_by(row['sample'])}"
+    trained.setdefault(as_told, []).append(_TITLES.get(name, name))
+  each = " ".join(f"{', '.join(names)}: {as_told}" for as_told, names in trained.items())
   return (
-    f"{result['iterations']} iterations each; {protocol['num_frames']} frames predicted from "
-    f"{protocol['past']} of {protocol['num_videos']} test videos, protocol {protocol['name']!r}. "
-    f"{score_files.drawn_by(result['sample'])} Updates: optimiser steps; where they differ, so may "
-    "all figures for that reason alone. Brightness: drawn minus true mean, in levels of 255, over "
-    "the horizon and at its last frame; its error is the mean absolute value. Differences are "
-    "paired over seeds and videos, ± one standard error over both (videos and seeds as crossed "
-    "random factors; FVD: over seeds alone). With so few seeds twice that is less than a 95 % "
-    "interval."
+    f"Iterations of {each} {result['about']} Updates: "
+    "optimiser steps; where they differ, so may all figures for that reason alone. Differences are "
+    "paired over seeds and, where a figure is of each video, over videos; [low, high]: 95 %, by "
+    "Student's t with a degree of freedom fewer than seeds, over both as crossed random factors."
   )
 
 

@@ -17,7 +17,7 @@ from videodiff_jax.pretrained import restricted_pickle
 from videodiff_jax.training.workdir import steps_done, unused
 from videodiff_jax.training.writers import format_table
 
-_PROTOCOL = "ladder"
+PROTOCOL = "ladder"
 _SEED = 0
 _NEIGHBOUR_BANK = 2000  # training clips searched for the nearest
 
@@ -72,7 +72,7 @@ def evaluate(workdir: pathlib.Path, config: ml_collections.ConfigDict | None) ->
   out.mkdir(exist_ok=True)
   scores_file, sets_file, clips_file, nearest_file, directions_file = unused(
     out,
-    f"{_PROTOCOL}.json",
+    f"{PROTOCOL}.json",
     "sets.png",
     "sets.gif",
     "nearest_training_clips.png",
@@ -84,7 +84,7 @@ def evaluate(workdir: pathlib.Path, config: ml_collections.ConfigDict | None) ->
   video_io.write_strip(sets_file, {name: videos[0] for name, videos in found.shown.items()})
   video_io.write_gif(clips_file, video_io.mosaic(found.shown.values()))
   record = {
-    "protocol": _PROTOCOL,
+    "protocol": PROTOCOL,
     "scores": scores,
     "intervals": intervals,
     "curves": curves,

@@ -40,9 +40,9 @@ def clip_settings(config: ml_collections.ConfigDict) -> dict[str, Any]:
 
 
 def store_options(config: ml_collections.ConfigDict) -> dict[str, Any]:
-  """The sets' own length of videos."""
-  del config
-  return {}
+  """The sets' own length of videos, 20 frames or more, or a longer clip's."""
+  longer = config.data.num_frames > 20
+  return {"num_frames": config.data.num_frames} if longer else {}
 
 
 def check(config: ml_collections.ConfigDict) -> None:

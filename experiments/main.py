@@ -19,7 +19,7 @@ from videodiff_jax.training import config_flag
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 _MODES = (
   "train", "sample", "redraw", "reconstruct", "evaluate", "predict", "interpolate", "ablation",
-  "cache", "report", "compare", "plan", "benchmark", "doctor"
+  "sweep", "cache", "report", "compare", "plan", "benchmark", "doctor"
 )  # fmt: skip
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "configs/NAME.py[:variant,variant]")
@@ -37,9 +37,10 @@ _MODE = flags.DEFINE_enum(
   "GLOBER's redraw: a saved sample's global features at other times; reconstruct: a video file or "
   "the test split. LGC-VD's predict: what follows a video file or the first frames of the test "
   "split; interpolate: frames between given ones; ablation: trains and compares the variants of "
-  "config.ablation in folders of --workdir. cache: computes once what a workdir's frozen networks "
-  "make of the training split, which its later stages then read. report: report.html, the run as "
-  "one page. "
+  "config.ablation in folders of --workdir. sweep: quality against seconds, by every sampler, grid "
+  "and number of steps of config.sweep. cache: computes once what a workdir's frozen networks make "
+  "of the training split, which its later stages then read. report: report.html, the run as one "
+  "page. "
   "compare A.json B.json ...: score files side by side. plan: parameters, FLOPs and bytes. "
   "benchmark: speed. doctor: versions, devices, optional parts.",
 )  # fmt: skip
@@ -85,8 +86,8 @@ flags.DEFINE_integer("gap", None, "LGC-VD: frames to interpolate.", lower_bound=
 flags.DEFINE_string(
   "protocol",
   None,
-  "evaluate, ablation: how to score. By default LGC-VD takes config.evaluate.protocol, and GLOBER "
-  "scores its ladder.",
+  "evaluate, ablation, sweep: how to score. By default LGC-VD takes config.evaluate.protocol, and "
+  "GLOBER scores its ladder.",
 )
 _TABLE = flags.DEFINE_string(
   "table",
@@ -250,10 +251,15 @@ def mode_function(system: str, mode: str) -> Callable[..., None]:
     score_clips,
     score_generation,
     score_prediction,
+    sweep,
   )
   from videodiff_jax.metrics.clip_protocols import GENERATED_VIDEOS
 
-  of_both = {"report": lambda workdir, config, _: report.write(workdir)}
+  of_both = {
+    "ablation": lambda workdir, config, options: ablation.run(workdir, config, options.protocol),
+    "report": lambda workdir, config, _: report.write(workdir),
+    "sweep": lambda workdir, config, options: sweep.run(workdir, config, options.protocol),
+  }
   functions = {
     "glober": {
       "sample": sample.sample,
@@ -273,7 +279,6 @@ def mode_function(system: str, mode: str) -> Callable[..., None]:
       "evaluate": lambda workdir, config, options: (
         score_generation if options.protocol in GENERATED_VIDEOS else score_prediction
       ).evaluate(workdir, config, options.protocol),
-      "ablation": lambda workdir, config, options: ablation.run(workdir, config, options.protocol),
     },
   }[system] | of_both
   if mode not in functions:

@@ -121,10 +121,12 @@ def save(file: pathlib.Path, record: dict[str, Any]) -> None:
 
 
 def find(
-  folder: pathlib.Path, protocol: Protocol | ClipProtocol, settings: dict[str, Any]
+  folder: pathlib.Path, protocol: Protocol | ClipProtocol | str, settings: dict[str, Any]
 ) -> dict[str, Any] | None:
   """The newest record of the same protocol and settings; another version of the code may differ."""
-  as_written = with_defaults(dataclasses.asdict(protocol))
+  as_written = with_defaults(
+    protocol if isinstance(protocol, str) else dataclasses.asdict(protocol)
+  )
   wanted, same = json.loads(json.dumps([as_written, settings | {"code": None}]))
   files = sorted(folder.glob("*.json"), key=lambda file: file.stat().st_mtime, reverse=True)
   for file in files:

@@ -24,7 +24,7 @@ LGCVD_VARIANTS = (
 )  # fmt: skip
 VARIANTS = {
   "glober_clips": ("kl_f8", "smoke"),
-  "glober_digits": ("64", "smoke", "text"),
+  "glober_digits": ("64", "cra", "frames64", "smoke", "text"),
   "glober_sky": ("frames128", "no_cra", "smoke"),
   "glober_taichi": ("kl_f4", "no_cra", "smoke"),
   "glober_ucf101": (

@@ -7,8 +7,18 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from configs import lgcvd_digits
-from experiments import ablation, checks, score_prediction, train
+from configs import glober_digits, lgcvd_digits
+from experiments import (
+  ablation,
+  checks,
+  claim_scores,
+  evaluate,
+  plan,
+  score_files,
+  score_prediction,
+  set_scores,
+  train,
+)
 from videodiff_jax.metrics.protocols import PROTOCOLS
 
 VARIANTS = ["baseline", "no_encoder", "no_two_stage", "full", "eps", "one_update"]
@@ -76,7 +86,6 @@ class Bench:
     return {
       "videos": {"predicted": {"psnr": psnr.tolist(), "brightness_shift": [0.5] * VIDEOS}},
       "scores": {"prediction": {"predicted": {"fvd": 100.0 + VARIANTS.index(folder.parent.name)}}},
-      "settings": {"sample": config.sample.to_dict()},
     }
 
 
@@ -123,11 +132,12 @@ def test_tables(bench, tmp_path) -> None:
   text = (tmp_path / "ablation.md").read_text()
   assert text.count("| full, epsilon | 2 | 8 |") == 2
   assert text.count("| full | 2 | 8 |") == 1
-  assert "| baseline + two-stage training | 2 | 8 | -2.00 ± 0.00 | -2.0 ± 0.0 |" in text
+  ends = "-2.00 [-2.00, -2.00] | -2.0 [-2.0, -2.0]"
+  assert f"| baseline + two-stage training | 2 | 8 | {ends} |" in text
   assert "LPIPS" not in text  # nobody had its weights
-  assert "standard error" in text and "4 iterations each" in text
+  assert "95 %, by Student's t" in text and "full, one update: 4 of lgcvd. Drawn by" in text
   said = ablation.report(result)
-  assert "Differences to the full model" in said and "8 frames predicted from 2" in said
+  assert "Differences to 'full'" in said and "8 frames predicted from 2" in said
 
 
 def test_variants_without_two_stages_have_as_many_updates(bench, tmp_path) -> None:
@@ -163,3 +173,92 @@ def test_every_run_is_checked_before_the_first(bench, tmp_path) -> None:
   with pytest.raises(checks.UserError, match=rf"'big'\. Choose one of: {', '.join(PROTOCOLS)}"):
     ablation.run(tmp_path, config(), "big")
   assert not bench.trained
+
+
+# ---- GLOBER Table 3
+
+
+@pytest.fixture
+def ladders(bench, monkeypatch) -> list[str]:
+  """The ladder in place of predictions; gives the runs it has scored."""
+  scored = []
+
+  def ladder(folder, config) -> dict:
+    scored.append(f"{folder.parent.name}/{folder.name}")
+    worse = 7.0 if config.loss.lambda_cra else 0.0
+    record = {
+      "protocol": "ladder",
+      "scores": {"fvd": {"generated": 100.0 + config.seed + worse}, "frames": {}},
+      "settings": {
+        "sample": config.sample.to_dict(),
+        "steps": dict.fromkeys(config.stages, 4),
+        **{name: config.evaluate[name] for name in ("num_real", "num_fake")},
+      },
+    }
+    (folder / "evaluations").mkdir()
+    score_files.save(folder / "evaluations" / "ladder.json", record)
+    return record
+
+  def train_stages(config, folder, only) -> bool:
+    train.claim_workdir(config, folder)
+    for name in config.stages:
+      if not (folder / name).is_dir():
+        bench.trained.append(f"{folder.parent.name}/{folder.name}/{name}")
+        (folder / name).mkdir()
+        (folder / name / "weights").write_text(f"of seed {config.seed}")
+    (folder / "steps").write_text("4")
+    return True
+
+  monkeypatch.setattr(train, "train", train_stages)
+  monkeypatch.setattr(evaluate, "evaluate", ladder)
+  monkeypatch.setattr(set_scores, "locate", lambda: None)
+  monkeypatch.setattr(claim_scores, "steps_done", lambda *_: 4)
+  return scored
+
+
+def test_cra_on_and_off_from_the_same_kl_vae(bench, ladders, tmp_path) -> None:
+  claim = glober_digits.get_config("cra,smoke")
+  claim.ablation.seeds = (0, 1)
+  result = ablation.run(tmp_path, claim)
+  first = ["no_cra/seed_{}/kl_vae", "no_cra/seed_{}/autoencoder", "no_cra/seed_{}/generator"]
+  second = ["cra/seed_{}/autoencoder", "cra/seed_{}/generator"]
+  assert bench.trained == [name.format(seed) for seed in (0, 1) for name in first + second]
+  assert (tmp_path / "cra" / "seed_1" / "kl_vae" / "weights").read_text() == "of seed 1"
+  difference = result["variants"]["cra"]["difference"]["fvd.generated"]
+  assert (difference["mean"], difference["interval"]) == (7.0, (7.0, 7.0))
+  assert "| cra | 2 | 12 | +7.0 [+7.0, +7.0] |" in (tmp_path / "ablation.md").read_text()
+  assert "Differences to 'no_cra'" in ablation.report(result)
+  # What was scored is not scored again.
+  assert ablation.run(tmp_path, claim) == result and len(ladders) == 4
+
+
+# ---- all frames at once against fragment by fragment
+
+
+def test_another_system_has_the_same_videos_and_as_many_flops(monkeypatch) -> None:
+  flops = {"kl_vae": 2, "autoencoder": 5, "generator": 3, "lgcvd": 4}
+
+  def flops_between(config, name, begin, end) -> int:
+    return flops[name] * (end - begin)
+
+  monkeypatch.setattr(plan, "flops_between", flops_between)
+  claim = glober_digits.get_config("frames64,smoke")
+  claim.data.dir = "there"
+  claim.ablation.seeds = (3,)
+  one, other = ablation.plan(pathlib.Path("claim"), claim)
+  assert one.config.data.num_frames == other.config.data.video_frames == 64
+  assert (other.config.system, other.config.seed, other.config.data.dir) == ("lgcvd", 3, "there")
+  assert other.config.data.name == "moving_digits" and other.config.tasks.shares.generation == 0.4
+  assert other.config.train.lgcvd.steps == 4 * (2 + 5 + 3) / 4
+  for run in (one, other):
+    checks.check_config(run.config)
+    assert run.config.ablation.scored_by in claim_scores.OF[run.config.system]
+
+
+def test_every_variant_of_the_claims_is_a_configuration() -> None:
+  for config in (glober_digits.get_config("cra,smoke"), lgcvd_digits.get_config("smoke")):
+    config.ablation.compared = ",".join(config.ablation.variants)
+    runs = list(ablation.plan(pathlib.Path("claim"), config))
+    assert len({run.config.to_json() for run in runs}) == len(runs)
+    for run in runs:
+      checks.check_config(run.config)

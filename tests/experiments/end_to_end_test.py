@@ -13,13 +13,13 @@ import pytest
 from PIL import Image
 
 from data import prepare
-from experiments import caches, checks, evaluate, sample, score_clips, set_scores, train
+from experiments import caches, checks, evaluate, sample, score_clips, set_scores, sweep, train
 from tests.glober import tiny
 from tests.helpers import assert_same_pixels, needs
 from tests.inputs.make import make_store, noise_video
 from tests.weights import require
 from videodiff_jax import glober
-from videodiff_jax.inputs.clips import ClipSampler
+from videodiff_jax.inputs.clips import ClipSampler, evaluation_places
 from videodiff_jax.inputs.frame_store import FrameStore
 from videodiff_jax.metrics import frame_frechet, frechet, i3d, images
 from videodiff_jax.metrics.clip_protocols import ClipProtocol
@@ -279,6 +279,28 @@ def judge(monkeypatch) -> list[np.ndarray]:
   monkeypatch.setattr(set_scores, "features", features)
   monkeypatch.setattr(score_clips, "CHUNK", 2)
   return seen
+
+
+def test_a_sweep_draws_the_held_out_clips_conditions(workdir, config, monkeypatch) -> None:
+  seen = []
+  monkeypatch.setattr(set_scores, "locate", lambda: None)
+  monkeypatch.setattr(
+    set_scores, "features", lambda clips: [seen.append(clips), features_of(clips)][1]
+  )
+  wanted = config.copy_and_resolve_references()
+  wanted.evaluate.update(num_real=6, num_fake=3)
+  wanted.sweep.update(kinds=("ddim",), grids=("uniform",), steps=(2,))
+  (point,) = sweep.run(workdir, wanted)["points"]
+  reference, drawn = seen
+  store = train.open_store(config, "test")
+  held_out = evaluation_places(store, train.clip_sampler(config, "clip"), 3, 0)
+  labels = np.array([store.videos[video]["label"] for video in held_out.videos])
+  expected = glober.Pipeline.from_workdir(workdir).generate(3, labels=labels).videos
+  assert_same_pixels(drawn, expected)
+  fvd = frechet.fvd(projection(reference), projection(drawn))
+  assert len(reference) == 6 and point["scores"]["fvd"] == pytest.approx(fvd)
+  with pytest.raises(checks.UserError, match="--protocol means nothing to GLOBER's sweep"):
+    sweep.run(workdir, wanted, "quick")
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from experiments import (
   score_generation,
   score_prediction,
   set_scores,
+  sweep,
   train,
 )
 from tests.helpers import assert_same_pixels, needs
@@ -245,6 +246,26 @@ def test_trivial_predictions_are_what_they_say(record, workdir) -> None:
   mean = rows["predicted"]["psnr"]
   assert np.mean(curves["predicted"]["psnr"]) == pytest.approx(mean, abs=1e-3)
   assert np.mean(record["videos"]["predicted"]["psnr"]) == pytest.approx(mean, abs=1e-3)
+
+
+def test_a_sweep_goes_on_from_held_out_videos(judge, workdir, config, monkeypatch) -> None:
+  seen = []
+
+  def features(clips: np.ndarray) -> set_scores.Features:
+    seen.append(clips)
+    return set_scores.Features(projection(clips, "torch"), projection(clips, "torch")[:, None])
+
+  monkeypatch.setattr(set_scores, "locate", lambda: None)
+  monkeypatch.setattr(set_scores, "features", features)
+  wanted = config.copy_and_resolve_references()
+  wanted.sweep.update(kinds=("ddim",), grids=("uniform",), steps=(2,))
+  (point,) = sweep.run(workdir, wanted, "tiny")["points"]
+  real, drawn = seen
+  pipeline = lgcvd.Pipeline.from_workdir(workdir)
+  pipeline = pipeline.with_settings(sampler={"kind": "ddim", "grid": "uniform", "num_steps": 2})
+  assert_same_pixels(drawn, pipeline.predict(real[:, :2], 8).videos[:, 0])
+  fvd = frechet.fvd(projection(real, "torch"), projection(drawn, "torch"))
+  assert point["scores"]["fvd"] == pytest.approx(fvd) and point["seconds_a_clip"] > 0
 
 
 def test_no_evaluation_is_lost_and_an_equal_one_can_be_used_again(

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from videodiff_jax.metrics.paired import paired_difference
+from videodiff_jax.metrics.paired import paired_difference, paired_interval
 
 
 def test_mean_and_error_of_crossed_factors() -> None:
@@ -25,6 +25,12 @@ def test_one_seed_or_one_figure_a_seed() -> None:
     mean, error = paired_difference(x, np.zeros_like(x))
     assert (mean, error) == (3.0, pytest.approx(np.std([1, 2, 6], ddof=1) / np.sqrt(3)))
   assert paired_difference(a[:, :1], a[:, 1:2]) == (-1.0, None)
+
+
+def test_intervals_are_as_wide_as_so_few_seeds_ask() -> None:
+  """Student's t at 97.5 % with two degrees of freedom is 4.303."""
+  assert paired_interval(1.0, 0.5, 3) == pytest.approx((1 - 2.1513, 1 + 2.1513), abs=1e-4)
+  assert paired_interval(1.0, None, 1) is None and paired_interval(1.0, 0.5, 1) is None
 
 
 def test_no_pairs() -> None:

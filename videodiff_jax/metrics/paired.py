@@ -1,6 +1,7 @@
 """Comparing two runs on the same seeds and the same videos."""
 
 import numpy as np
+from scipy import stats
 
 
 def paired_difference(a: np.ndarray, b: np.ndarray) -> tuple[float, float | None]:
@@ -33,3 +34,21 @@ def paired_difference(a: np.ndarray, b: np.ndarray) -> tuple[float, float | None
   var_seed = max(of_seeds.var(ddof=1) - var_rest / v, 0.0)
   var_video = max(of_videos.var(ddof=1) - var_rest / s, 0.0)
   return mean, float(np.sqrt(var_seed / s + var_video / v + var_rest / (s * v)))
+
+
+def paired_interval(mean: float, error: float | None, seeds: int) -> tuple[float, float] | None:
+  """The 95 % interval of a `paired_difference`, by Student's t.
+
+  Args:
+    mean: of the difference.
+    error: its standard error; None of a single pair.
+    seeds: s. Of its two factors the one with fewer levels limits what is known of the error: t has
+      s - 1 degrees of freedom.
+
+  Returns:
+    (low, high), or None where one seed tells nothing of another.
+  """
+  if error is None or seeds < 2:
+    return None
+  half = float(stats.t.ppf(0.975, seeds - 1)) * error
+  return mean - half, mean + half

@@ -10,6 +10,10 @@ from typing import Any
 _GLOBER_STAGES = ("kl_vae", "autoencoder", "generator")
 _GLOBER_NETWORKS = ("kl_vae", "video_encoder", "frame_control", "unet", "discriminator")
 _MOMENTS = {"b1": 0.9, "b2": 0.999}
+_SWEEP = {
+  "sweep.kinds": ("ddim", "ddpm", "dpmpp_2m", "unipc"),
+  "sweep.steps": (2, 5, 10, 20, 50, 100),
+}
 # System -> (why the values change nothing, {key: value}), in the order they came in.
 ADDED: dict[str, tuple[tuple[str, dict[str, Any]], ...]] = {
   "glober": (
@@ -68,6 +72,7 @@ ADDED: dict[str, tuple[tuple[str, dict[str, Any]], ...]] = {
       {f"train.{name}.validate_every": 0 for name in _GLOBER_STAGES} | {"expected": ""},
     ),
     ("Nothing read digits.", {"evaluate.digits": False}),
+    ("There were no sweeps.", {**_SWEEP, "sweep.grids": ("uniform", "log_snr")}),
   ),
   "lgcvd": (
     ("Clips had the one stride.", {"data.stride_multiples": (1,)}),
@@ -90,6 +95,7 @@ ADDED: dict[str, tuple[tuple[str, dict[str, Any]], ...]] = {
       {"train.lgcvd.validate_every": 0, "expected": ""},
     ),
     ("Nothing read digits.", {"evaluate.digits": False}),
+    ("There were no sweeps.", {**_SWEEP, "sweep.grids": ("uniform", "spaced")}),
   ),
 }
 

@@ -164,6 +164,32 @@ def plot_lines(
   pyplot.close(figure)
 
 
+def plot_points(
+  panels: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]],
+  xlabel: str,
+  out: pathlib.Path,
+) -> None:
+  """Draws a panel a title, with a line a label through its points (x, y), into a PNG.
+
+  x is on a logarithmic axis: all are positive.
+  """
+  pyplot = load_pyplot()
+  if pyplot is None:
+    return
+  figure, axes = pyplot.subplots(
+    1, len(panels), figsize=(5 * len(panels), 4), squeeze=False, layout="tight"
+  )
+  for panel, (title, lines) in zip(axes.flat, panels.items()):
+    for label, points in lines.items():
+      panel.plot(*zip(*points), linewidth=1, marker="o", markersize=3, label=label)
+    panel.set_xscale("log")
+    panel.set_title(title, fontsize=9)
+    panel.set_xlabel(xlabel, fontsize=8)
+    panel.legend(fontsize=7)
+  figure.savefig(out, dpi=90)
+  pyplot.close(figure)
+
+
 def load_pyplot() -> types.ModuleType | None:
   """matplotlib.pyplot, drawing into files; None, and a warning, where it is not installed."""
   try:
