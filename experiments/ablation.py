@@ -1,6 +1,6 @@
 """--mode=ablation: what a part of a system is worth: a paper's claim, measured in small.
 
-  python -m experiments.main --mode=ablation --config=configs/lgcvd_digits.py \
+  python -m experiments.main --mode=ablation --config=configs/lgcvd_digits.py:occluded \
     --workdir=runs/lgcvd_ablation
 
 GLOBER Table 3; LGC-VD Table 5, Sec. 4.2 (that epsilon shifts the brightness). Every variant of

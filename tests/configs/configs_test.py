@@ -32,7 +32,7 @@ VARIANTS = {
   ),
   "lgcvd_bair": LGCVD_VARIANTS,
   "lgcvd_cityscapes": LGCVD_VARIANTS,
-  "lgcvd_digits": tuple(sorted((*LGCVD_VARIANTS, "gpu", "long", "mean"))),
+  "lgcvd_digits": tuple(sorted((*LGCVD_VARIANTS, "gpu", "long", "mean", "occluded"))),
 }  # fmt: skip
 PAPER = ("glober_ucf101", "glober_ucf101:128px", "glober_sky", "glober_taichi")
 GPUS = 8

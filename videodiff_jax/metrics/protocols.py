@@ -177,6 +177,13 @@ _PROTOCOLS = (
   ),
   dataclasses.replace(
     _STANDARD,
+    name="quick_prediction",
+    about="'quick' without interpolation.",
+    num_videos=32,
+    tasks=("prediction",),
+  ),
+  dataclasses.replace(
+    _STANDARD,
     name="smoke",
     about="Shows that the code runs. Its figures mean nothing.",
     num_videos=2,
