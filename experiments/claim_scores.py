@@ -16,6 +16,9 @@ Figures = dict[str, np.ndarray]  # column -> (v,) of the videos, or (1,)
 
 # Name in the records -> (heading, digits after the point).
 _PREDICTION = {
+  "digit_right": ("frames read right", 3),
+  "digit_right_back": ("since it came back", 3),
+  "sharpness": ("sharpness", 2),
   "psnr": ("PSNR, dB", 2),
   "ssim": ("SSIM", 3),
   "lpips": ("LPIPS", 3),
@@ -28,6 +31,14 @@ _PREDICTION = {
 _LADDER = {
   "fvd.reconstruction": ("FVD, reconstructed", 1),
   "fvd.generated": ("FVD, generated", 1),
+  "i3d_kernel_distance.reconstruction": ("KID, reconstructed", 3),
+  "i3d_kernel_distance.generated": ("KID, generated", 3),
+  "digits.reconstruction.frames_right": ("frames read right, reconstructed", 3),
+  "digits.reconstruction.agreement": ("agreement, reconstructed", 3),
+  "digits.generated.clip_right": ("clips read right, generated", 3),
+  "digits.generated.agreement": ("agreement, generated", 3),
+  "sharpness.reconstruction": ("sharpness, reconstructed", 2),
+  "sharpness.generated": ("sharpness, generated", 2),
   "frames.reconstruction.psnr": ("PSNR, dB", 2),
   "motion.sets.reconstruction.position_error": ("position error, px", 2),
   "motion.sets.reconstruction.identity_flicker": ("flicker, reconstructed", 3),
@@ -38,6 +49,8 @@ _LADDER = {
 
 _DRIFT = {
   **{f"fvd_{part}": (f"FVD of quarter {part}", 1) for part in range(1, drift.PARTS + 1)},
+  "agreement_first": ("read alike, first quarter", 3),
+  "agreement_last": ("last quarter as the first", 3),
   "sharpness_first": ("sharpness, first quarter", 2),
   "sharpness_last": ("last quarter", 2),
   "step_last": ("step in the last, px", 2),
@@ -121,9 +134,10 @@ def _drift(config: ml_collections.ConfigDict, protocol_name: str | None) -> Scor
 
   about = (
     f"{counts['num_drawn']} new videos of {drift.length(config)} frames against "
-    f"{counts['num_real']} held-out ones, each quarter of the frames by itself. Sharpness: energy "
-    "of the gradients to that of held-out videos. Step: pixels that the light's centre moves a "
-    "frame."
+    f"{counts['num_real']} held-out ones, each quarter of the frames by itself. Read alike: share "
+    "of the frames that a reader of digits takes for what most of the first quarter read as. "
+    "Sharpness: energy of the gradients to that of held-out videos. Step: pixels that the light's "
+    "centre moves a frame."
   )
   return Scorer(_DRIFT, counts, about, score)
 

@@ -10,10 +10,11 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-from experiments import checks, score_files, train
+from experiments import checks, digits, score_files, train
 from videodiff_jax import glober, lgcvd
 from videodiff_jax.inputs import clips
-from videodiff_jax.metrics import frechet, i3d, motion
+from videodiff_jax.metrics import frechet, i3d, images, motion
+from videodiff_jax.metrics.digit_reader import DigitReader
 
 PROTOCOL = "drift"
 PARTS = 4  # of a video's frames, each with a Frechet distance of its own
@@ -52,8 +53,9 @@ def score(
   sampler = train.clip_sampler(config, "clip", num_frames=frames)
   with checks.told():
     real, _, _ = clips.evaluation_clips(store, sampler, num_real, _SEED)
+  reader = digits.reader(train.open_store(config, "train"))
   drawn = _draw(workdir, config, frames, num_drawn)
-  curves = {"drawn": curve(drawn, real), "real": curve(real, real)}
+  curves = {"drawn": curve(drawn, real, reader), "real": curve(real, real, reader)}
   record = {
     "protocol": PROTOCOL,
     "scores": {**distances(real, drawn), **ends(curves["drawn"])},
@@ -84,25 +86,22 @@ def _draw(
   return pipeline.generate(count, seed=_SEED).videos
 
 
-def curve(videos: np.ndarray, real: np.ndarray) -> dict[str, np.ndarray]:
+def curve(videos: np.ndarray, real: np.ndarray, reader: DigitReader) -> dict[str, np.ndarray]:
   """Means over videos (n, f, h, w, c) of each frame: name -> (f,).
 
+  'agreement': share of the videos whose frame reads as most frames of its first quarter.
   'sharpness': the energy of the gradients to that of the real videos'. 'brightness': in levels of
   255. 'step': pixels that the light's centre moves to the next frame; the last frame repeats it.
   """
+  begun = reader.read(videos[:, : videos.shape[1] // PARTS]).clips
+  read = reader.read(videos).digits
   step = np.linalg.norm(np.diff(motion.centroid(videos), axis=1), axis=-1).mean(axis=0)
   return {
-    "sharpness": _gradient_energy(videos).mean(axis=0) / _gradient_energy(real).mean(),
+    "agreement": ((read == begun[:, None]) & (read >= 0)).mean(axis=0),
+    "sharpness": images.gradient_energy(videos).mean(axis=0) / images.gradient_energy(real).mean(),
     "brightness": videos.mean(axis=(0, 2, 3, 4)),
     "step": np.append(step, step[-1:]),
   }
-
-
-def _gradient_energy(videos: np.ndarray) -> np.ndarray:
-  """(n, f): mean squared differences of neighbouring pixels."""
-  x = videos.astype(np.float32)
-  down, across = np.diff(x, axis=2), np.diff(x, axis=3)
-  return np.square(down).mean(axis=(2, 3, 4)) + np.square(across).mean(axis=(2, 3, 4))
 
 
 def distances(real: np.ndarray, drawn: np.ndarray) -> dict[str, float]:

@@ -18,19 +18,23 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-from experiments import checks, score_files, set_scores, sweep_sets, train
+from experiments import checks, digits, score_files, set_scores, sweep_sets, train
 from experiments.sweep_sets import Bench
-from videodiff_jax.metrics import resampling
+from videodiff_jax.metrics import images, resampling
 from videodiff_jax.training.workdir import read_config
 from videodiff_jax.training.writers import format_table, plot_points
 
 _SEED = 0
-# Figure -> (heading, digits after the point); those that are plotted come first.
+# Figure -> (heading, digits after the point).
 _FIGURES = {
   "fvd": ("FVD", 1),
+  "frames_right": ("frames that read as their digit", 3),
+  "agreement": ("agreement of a clip's frames", 3),
+  "sharpness": ("sharpness", 2),
+  "i3d_kernel_distance": ("KID", 3),
   "alexnet_frame_frechet": ("Frechet distance of frames", 2),
-  "i3d_inception_score": ("inception score, I3D", 2),
 }
+_PLOTTED = ("fvd", "frames_right", "sharpness")
 
 
 class Point(NamedTuple):
@@ -65,10 +69,10 @@ def run(
   record = _begun(workdir / "sweep.json", bench)
   done = {_point(row) for row in record["points"]}
   missing = [point for point in points if point not in done]
-  reference = set_scores.features(bench.reference()) if missing else None
+  judge = Judge(bench) if missing else None
   for number, point in enumerate(missing, 1):
     logging.info("Point %d of %d: %s, grid %r, %d steps.", number, len(missing), *point)
-    record["points"].append(measure(bench, reference, point))
+    record["points"].append(measure(bench, judge, point))
     _write(workdir, record)
   logging.info("%s\n\nWritten to %s.", report(record), workdir / "sweep.json")
   return record
@@ -87,7 +91,38 @@ def plan(wanted: ml_collections.ConfigDict) -> list[Point]:
   return points
 
 
-def measure(bench: Bench, reference: set_scores.Features, point: Point) -> dict[str, Any]:
+class Judge:
+  """What every point is scored by."""
+
+  def __init__(self, bench: Bench):
+    real = bench.reference()
+    self._reference = set_scores.features(real)
+    self._edges = images.gradient_energy(real).mean()
+    self._labels = bench.labels
+    if bench.labels is not None:
+      self._reader = digits.reader(train.open_store(bench.pipeline.config, "train"))
+
+  def __call__(self, drawn: np.ndarray) -> tuple[dict[str, float], dict[str, list[float]]]:
+    """Figures of drawn clips (n, f, h, w, c) uint8, and their intervals over clips."""
+    real, features = self._reference, set_scores.features(drawn)
+    each = {"sharpness": images.gradient_energy(drawn).mean(axis=1) / self._edges}
+    if self._labels is not None:
+      readings = self._reader.read(drawn).figures(self._labels[: len(drawn)])
+      each |= {name: np.nan_to_num(readings[name]) for name in ("frames_right", "agreement")}
+
+    def figures(of_real: np.ndarray, of_drawn: np.ndarray) -> dict[str, float]:
+      means = {name: float(values[of_drawn].mean()) for name, values in each.items()}
+      return means | set_scores.figures(real.take(of_real), features.take(of_drawn))
+
+    def again(rng: np.random.Generator) -> dict[str, float]:
+      sets = (real, features)
+      return figures(*(resampling.with_replacement(rng, len(of)) for of in sets))
+
+    scores = figures(np.arange(len(real)), np.arange(len(features)))
+    return scores, resampling.intervals(scores, again, _SEED)
+
+
+def measure(bench: Bench, judge: Judge, point: Point) -> dict[str, Any]:
   """A row of sweep.json: the point, its seconds a clip, its figures and their intervals.
 
   The first part is drawn twice: its program is compiled the first time.
@@ -99,21 +134,12 @@ def measure(bench: Bench, reference: set_scores.Features, point: Point) -> dict[
     began = time.monotonic()
     drawn.append(bench.draw(pipeline, start))
     seconds.append(time.monotonic() - began)
-  features = set_scores.features(np.concatenate(drawn))
-
-  def figures(of_reference: np.ndarray, of_drawn: np.ndarray) -> dict[str, float]:
-    return set_scores.figures(reference.take(of_reference), features.take(of_drawn))
-
-  def again(rng: np.random.Generator) -> dict[str, float]:
-    sets = (reference, features)
-    return figures(*(resampling.with_replacement(rng, len(of)) for of in sets))
-
-  scores = figures(np.arange(len(reference)), np.arange(len(features)))
+  scores, intervals = judge(np.concatenate(drawn))
   return {
     **point._asdict(),
     "seconds_a_clip": statistics.median(seconds) / bench.starts.step,
     "scores": scores,
-    "intervals": resampling.intervals(scores, again, _SEED),
+    "intervals": intervals,
     "code": train.code_version(),
   }
 
@@ -188,7 +214,8 @@ def _write(workdir: pathlib.Path, record: dict[str, Any]) -> None:
   table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
   (workdir / "sweep.md").write_text(f"# Quality against seconds\n\n{notes(record)}\n\n{table}\n")
   panels: dict[str, dict[str, list[tuple[float, float]]]] = {}
-  for name in _measured(record["points"]):
+  there = _measured(record["points"])
+  for name in (name for name in _PLOTTED if name in there):
     lines_of = panels.setdefault(_FIGURES[name][0], {})
     for row in sorted(record["points"], key=lambda row: row["steps"]):
       point = row["seconds_a_clip"], row["scores"][name]

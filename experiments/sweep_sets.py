@@ -12,7 +12,7 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from experiments import checks, sample, score_files, score_prediction, train
+from experiments import checks, digits, sample, score_files, score_prediction, train
 from videodiff_jax import glober, lgcvd
 from videodiff_jax.inputs import clips
 from videodiff_jax.metrics import prediction
@@ -34,6 +34,8 @@ class Bench:
     stages: settings of the pipeline that are samplers.
     starts: number of each part's first clip.
     draw: (pipeline, start) -> the clips of that part (p, f, h, w, c) uint8; all parts take as long.
+    labels: (n,), the digits of the drawn clips where they are to be read (config.evaluate.digits);
+      or None.
   """
 
   pipeline: Any
@@ -42,6 +44,7 @@ class Bench:
   stages: tuple[str, ...]
   starts: range
   draw: Callable[[Any, int], np.ndarray]
+  labels: np.ndarray | None
 
   def drawing(self, kind: str, grid: str, steps: int) -> Any:
     """The pipeline that draws by this sampler.
@@ -72,6 +75,7 @@ def _glober(
     reference = clips.evaluation_places(stores["train"], sampler, counts.num_real, _SEED)
     held_out = clips.evaluation_places(stores["test"], sampler, part * _PARTS, _SEED)
     labels, prompts = sample.told_of(pipeline, stores["test"], held_out.videos)
+  told = labels is not None or prompts is not None
 
   def draw(pipeline: glober.Pipeline, first: int) -> np.ndarray:
     of_labels, of_prompts = (
@@ -91,6 +95,8 @@ def _glober(
     ("decoder", "generator"),
     range(0, len(held_out), part),
     draw,
+    # Of clips that are told nothing no digit is the right one.
+    digits.labels_of(stores["test"], held_out.videos) if counts.digits and told else None,
   )
 
 
@@ -98,13 +104,14 @@ def _lgcvd(
   workdir: pathlib.Path, config: ml_collections.ConfigDict | None, protocol: str | None
 ) -> Bench:
   pipeline = lgcvd.Pipeline.from_workdir(workdir, **_sample(config))
-  wanted = score_prediction.find_protocol(protocol or (config or pipeline.config).evaluate.protocol)
+  chosen = (config or pipeline.config).evaluate
+  wanted = score_prediction.find_protocol(protocol or chosen.protocol)
   # One trajectory a video; the sampler is the point's.
   wanted = dataclasses.replace(wanted, trajectories=1, sampler=None, fvd_given="true")
   store = train.open_store(pipeline.config, wanted.split)
   score_prediction.check(wanted, store)
   pipeline = score_prediction.follow(pipeline, wanted)
-  real = score_prediction.held_out(pipeline, store, wanted)
+  real, videos = score_prediction.held_out(pipeline, store, wanted)
   pipeline = pipeline.with_settings(
     videos_per_chunk=max(len(real) // _PARTS // pipeline.mesh.devices.size, 1)
   )
@@ -129,6 +136,7 @@ def _lgcvd(
     ("sampler",),
     range(0, len(real), part),
     draw,
+    digits.labels_of(store, videos) if chosen.digits else None,
   )
 
 

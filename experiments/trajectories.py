@@ -6,6 +6,7 @@ killed goes on where it was.
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 import pathlib
@@ -19,7 +20,7 @@ from absl import logging
 
 from videodiff_jax.lgcvd.pipeline import Chunks
 from videodiff_jax.metrics import prediction
-from videodiff_jax.metrics.digit_reader import DigitReader
+from videodiff_jax.metrics.digit_reader import DigitReader, since_it_came_back
 from videodiff_jax.metrics.protocols import Protocol
 
 SHOWN = 4  # videos whose first trajectory is kept whole, to look at
@@ -62,7 +63,8 @@ class Judge:
       'which'; 'frames/NAME' (b, f - first_scored) and 'scores/NAME' (b,), of
       `prediction.frame_scores` and `.trajectory_scores`, and of digits that are read
       'digit_right', 1 in a frame that reads as the true digit, 'digit_right_last' of the last
-      frame and 'digit_agreement', see `digit_reader.Readings`; 'features' (m, d) of the m
+      frame, 'digit_right_back' of those since it came back where each video's digit is hidden for
+      a while, and 'digit_agreement', see `digit_reader.Readings`; 'features' (m, d) of the m
       trajectories that count in FVD; 'shown', the videos to look at.
     """
     true, first = self.real[which[:, 0]], which[:, 1] == 0
@@ -76,6 +78,9 @@ class Judge:
     scores = prediction.trajectory_scores(frames, videos[:, None], true, self.protocol)
     if self.reader is not None:
       scores["digit_right_last"] = frames["digit_right"][..., -1]
+      if self._back.any(axis=1).all():
+        back = self._back[which[:, 0]]
+        scores["digit_right_back"] = ((right & back).sum(axis=1) / back.sum(axis=1))[:, None]
       scores["digit_agreement"] = np.nan_to_num(readings.figures()["agreement"])[:, None]
     kept = {f"frames/{name}": values[:, 0] for name, values in frames.items()}
     kept |= {f"scores/{name}": values[:, 0] for name, values in scores.items()}
@@ -84,6 +89,11 @@ class Judge:
       if counted.any():
         kept["features"] = self._features(videos[counted], true[counted])
     return kept | {"which": which, "shown": videos[first & (which[:, 0] < SHOWN)]}
+
+  @functools.cached_property
+  def _back(self) -> np.ndarray:
+    """(n, f - first_scored), see `since_it_came_back`."""
+    return since_it_came_back(self.real[:, self.protocol.first_scored :])
 
   def _features(self, videos: np.ndarray, true: np.ndarray) -> np.ndarray:
     clips = prediction.compared(videos, true, self.protocol)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from configs import lgcvd_common
-from experiments import checks, drift, score_files, train
+from experiments import checks, digits, drift, score_files, train
 from videodiff_jax.inputs import clips
-from videodiff_jax.metrics import i3d
+from videodiff_jax.metrics import digit_reader, i3d
 
 
 def videos(count: int, frames: int = 40) -> np.ndarray:
@@ -28,14 +28,24 @@ def fading(true: np.ndarray) -> np.ndarray:
   return faded
 
 
+class Reader:
+  """Reads how bright a frame is: 2, 1 or, where it is black, nothing."""
+
+  def read(self, clips: np.ndarray) -> digit_reader.Readings:
+    read = clips.max(axis=(2, 3, 4)).astype(int) // 100
+    return digit_reader.Readings(np.where(read, read, -1), read[:, 0])
+
+
 def test_curves_tell_what_becomes_of_frames() -> None:
   true = videos(20)
-  of_real, found = drift.curve(true, true), drift.curve(fading(true), true)
+  of_real, found = (drift.curve(x, true, Reader()) for x in (true, fading(true)))
   assert of_real["sharpness"].mean() == pytest.approx(1)
   np.testing.assert_allclose(of_real["step"], 1)
   np.testing.assert_allclose(found["step"], 1, atol=1e-6)
   np.testing.assert_allclose(found["sharpness"][:20], of_real["sharpness"][:20])
   np.testing.assert_allclose(found["sharpness"][20:], of_real["sharpness"][20:] / 4)
+  assert of_real["agreement"].mean() == 1
+  np.testing.assert_array_equal(found["agreement"], [1] * 20 + [0] * 20)
   ends = drift.ends(found)
   assert ends["brightness_last"] == pytest.approx(ends["brightness_first"] / 2)
   assert ends["sharpness_last"] == pytest.approx(ends["sharpness_first"] / 4, rel=0.2)
@@ -64,6 +74,7 @@ def test_a_score_is_written_and_found_again(monkeypatch, tmp_path) -> None:
     return fading(videos(count))
 
   monkeypatch.setattr(drift, "_draw", draw)
+  monkeypatch.setattr(digits, "reader", lambda _: Reader())
   monkeypatch.setattr(score_files, "settings", lambda *_: {"sample": of_sample(config)})
   monkeypatch.setattr(i3d, "features", lambda clips: clips.mean(axis=(2, 3, 4))[:, :3] + _NOISE[:6])
   monkeypatch.setattr(train, "open_store", lambda *_: None)

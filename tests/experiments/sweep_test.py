@@ -43,7 +43,7 @@ def bench(monkeypatch) -> Pipeline:
   def build(*_):
     return sweep_sets.Bench(
       pipeline, settings, lambda: np.zeros((4, 10, 16, 16, 1), np.uint8), ("decoder",), PARTS,
-      lambda of, first: of.draw(first),
+      lambda of, first: of.draw(first), None,
     )  # fmt: skip
 
   def features(videos: np.ndarray) -> set_scores.Features:

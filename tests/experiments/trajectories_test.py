@@ -164,3 +164,22 @@ def test_digits_are_read_in_the_scored_frames() -> None:
   np.testing.assert_array_equal(found.scores["digit_right_last"], right[..., -1])
   agree = (digits == digits[..., :1]).mean(axis=-1)
   np.testing.assert_allclose(found.scores["digit_agreement"], agree)
+
+
+def test_frames_since_the_digit_came_back_have_a_share_of_their_own() -> None:
+  real = REAL.copy()
+  real[:] = 100
+  real[:, 3] = 0  # of the scored frames 2 to 5 the last two count
+
+  class Halves:
+    """Reads a 1 in the last frame alone."""
+
+    def read(self, clips: np.ndarray) -> Readings:
+      digits = np.zeros(clips.shape[:2], int)
+      digits[:, -1] = 1
+      return Readings(digits, digits[:, 0])
+
+  judged = dataclasses.replace(judge(4), real=real, reader=Halves(), labels=np.ones(len(real)))
+  assert (measure(chunks(4), judged).scores["digit_right_back"] == 0.5).all()
+  judged = dataclasses.replace(judged, real=np.full_like(real, 100))
+  assert "digit_right_back" not in measure(chunks(4), judged).scores

@@ -82,3 +82,12 @@ def test_what_cannot_be_fitted_says_so():
     digit_reader.fit(frames, np.zeros(4, int))
   with pytest.raises(ValueError, match="32 pixels or a multiple"):
     digit_reader.fit(frames[:, :20, :20], np.arange(4))
+
+
+def test_a_digit_is_back_since_the_first_whole_frame_after_a_black_one():
+  clips = np.zeros((2, 7, 32, 32, 1), np.uint8)
+  for frame, light in enumerate([200, 60, 0, 0, 100, 195, 200]):
+    clips[0, frame, 4:8, 4:8] = light
+  clips[1, :, 4:8, 4:8] = 200  # always seen
+  found = digit_reader.since_it_came_back(clips)
+  np.testing.assert_array_equal(found, [[0, 0, 0, 0, 0, 1, 1], [0] * 7])

@@ -20,6 +20,8 @@ _PENALTY = 5.0
 # A frame with less light than this share of a training frame's mean has no digit to read: it is
 # hidden, or past the side of the frame.
 _VISIBLE = 0.25
+# Of the most light in any frame of a clip.
+_GONE, _WHOLE = 0.05, 0.9
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +81,21 @@ class DigitReader:
     digits = digits.reshape(clips.shape[:2])
     most = [np.bincount(row[row >= 0]).argmax() if (row >= 0).any() else -1 for row in digits]
     return Readings(digits, np.array(most))
+
+
+def since_it_came_back(clips: np.ndarray) -> np.ndarray:
+  """Of clips in which the digit is out of sight for a while, the frames that show it whole again.
+
+  Args:
+    clips: uint8 (n, f, h, w, c).
+
+  Returns:
+    bool (n, f): since the first frame that is all but black, those with nearly as much light as
+    the clip's brightest; none in a clip whose digit is always seen.
+  """
+  light = clips.sum(axis=(2, 3, 4), dtype=np.float64)
+  light /= np.maximum(light.max(axis=1, keepdims=True), 1)
+  return np.logical_or.accumulate(light < _GONE, axis=1) & (light > _WHOLE)
 
 
 def fit(frames: np.ndarray, labels: np.ndarray) -> DigitReader:
