@@ -10,6 +10,7 @@ from configs import common, lgcvd_common
 from experiments import checks, set_scores, sweep, sweep_sets
 
 PARTS = range(0, 6, 2)
+REAL = np.random.default_rng(9).integers(0, 256, (4, 10, 16, 16, 1), np.uint8)
 
 
 class Pipeline:
@@ -42,7 +43,7 @@ def bench(monkeypatch) -> Pipeline:
 
   def build(*_):
     return sweep_sets.Bench(
-      pipeline, settings, lambda: np.zeros((4, 10, 16, 16, 1), np.uint8), ("decoder",), PARTS,
+      pipeline, settings, lambda: REAL, ("decoder",), PARTS,
       lambda of, first: of.draw(first), None,
     )  # fmt: skip
 
