@@ -133,13 +133,17 @@ def _text(config: ConfigDict) -> None:
 def _frames64(config: ConfigDict) -> None:
   """`:frames64`, for --mode=ablation: all frames at once against LGC-VD's fragments."""
   config.condition = "none"
-  config.data.update(num_frames=64, num_keyframes=8)
+  config.data.update(name="moving_digits", num_frames=64, num_keyframes=8)
+  config.train.autoencoder.steps = 6000
+  config.train.generator.steps = 3000
+  config.sample.decoder.num_steps = 50  # Sec. 4.1
   config.ablation.variants = ConfigDict(
     {
       "glober": {},
       "lgcvd": {
         "from": "lgcvd_digits",
         "tasks": {"shares": {"prediction": 0.6, "generation": 0.4, "interpolation": 0.0}},
+        "sample": {"sampler": {"num_steps": 100}},  # LGC-VD, Sec. 4.2
       },
     }
   )
