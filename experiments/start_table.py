@@ -54,7 +54,8 @@ def show(
   data = config.data.dir or config.data.name
   logging.info(
     "%s\ndevices: %s, mesh %s\ndata: %s, %d training videos\nworkdir: %s, %.1f GB free\n%s\n"
-    "The minutes are an estimate, from %.3g GFLOP/s in all; compiling and previews not counted.",
+    "The minutes are an estimate, from %.3g GFLOP/s in all; compiling, previews and validation are "
+    "not counted.",
     "videodiff_jax", checks.local_devices(), dict(mesh.shape), data, store.num_videos,
     workdir, free / 1e9, format_table(rows, heading), speed / 1e9,
   )  # fmt: skip

@@ -246,19 +246,23 @@ def test_eight_devices_equal_one(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["autoencoder", "generator"])
 def test_validation_is_the_step_s_loss_of_the_average(name: str) -> None:
-  """With a step's draws, and without what CRA adds to the autoencoder's."""
+  """On eight devices, with the draws of a step on one; the autoencoder's is without CRA."""
   stage, state = stages.make_stage(settings(), name), tiny.state(name)
+  mesh = partitioning.make_mesh(2, 4)
 
   @jax.jit
   def validate(average: Any, frozen: Any, batch: dict) -> Any:
     # The parameters themselves, here of nothing, are not looked at.
-    train = state.replace(params=None, ema_params=average)
+    train = state.replace(params=None, ema_params=average, key=None)
     return optimizers.accumulate(
       lambda part, key: stage.validate(train, frozen, part, key),
-      batch, jax.random.fold_in(state.key, 0), settings().train[name].accumulate,
+      batch, jax.random.fold_in(jax.random.key(0), 0), settings().train[name].accumulate,
     )  # fmt: skip
 
-  losses = validate(state.params, tiny.frozen(name), batch())
+  given = (state.params, tiny.frozen(name))
+  with jax.set_mesh(mesh):
+    placed = jax.device_put(given, partitioning.shardings(given, mesh))
+    losses = validate(*placed, partitioning.put_batch(batch(), mesh))
   trained = stepped_on(name, 1, 1).metrics
   compared = losses.keys() - ({"loss"} if name == "autoencoder" else set())
   assert compared == ({"reconstruction", "kl"} if name == "autoencoder" else {"loss"})

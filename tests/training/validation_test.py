@@ -11,6 +11,7 @@ import pytest
 
 from tests.training import toy
 from videodiff_jax.training import loop, partitioning
+from videodiff_jax.training.curves import Expected
 from videodiff_jax.training.state import TrainState
 from videodiff_jax.training.validation import CLIPS, Losses, Validation, sizes
 from videodiff_jax.training.workdir import load_state
@@ -55,6 +56,20 @@ def test_it_changes_nothing_and_a_resumed_run_has_the_same_numbers(tmp_path) -> 
   assert once == resumed
   assert len({loss for _, loss in once}) == 5
   assert not points(read_metrics(without / "toy" / "metrics.jsonl"), "validation_loss")
+
+
+def test_a_worse_run_is_warned_of_and_the_best_step_told(tmp_path, caplog) -> None:
+  caplog.set_level("INFO")
+  run = toy.run(tmp_path, STEPS)
+  expected = Expected(tmp_path / "curves.json", "toy", [2, 9], [1e3, 1e-3], 0.15)
+  validation = Validation(2, lambda: toy.held_out(run.mesh), expected)
+  assert loop.train(toy.make_stage(), run, toy.FROZEN, toy.batches, {}, lambda *_: None, validation)
+  found = points(read_metrics(tmp_path / "metrics.jsonl"), "validation_loss")
+  warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+  assert len(warnings) == 1 and "Stage toy at step 9" in warnings[0]
+  best_loss, best_step = min((loss, step) for step, loss in found)
+  said = [record.getMessage() for record in caplog.records]
+  assert f"Stage toy: lowest validation loss {best_loss:.4g}, at step {best_step}." in said
 
 
 def a_state(mesh: jax.sharding.Mesh) -> TrainState:

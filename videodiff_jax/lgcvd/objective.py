@@ -251,9 +251,16 @@ class Objective:
   def losses(self, params: Any, frames: jax.Array, key: jax.Array) -> Metrics:
     """Both windows' losses on frames (b, f, h, w, c), as `draw` has them; nothing is trained."""
     draws = self.draw(key, frames)
-    loss_1, estimate = self.loss(params, self.first_inputs(frames, draws))
-    loss_2, _ = self.loss(params, self.second_inputs(frames, estimate, draws))
-    return _of_both(loss_1, loss_2)
+    first = self.first_inputs(frames, draws)
+
+    def window(estimate: jax.Array, number: jax.Array) -> tuple[jax.Array, jax.Array]:
+      second = self.second_inputs(frames, estimate, draws)
+      inputs = jax.tree.map(lambda a, b: jnp.where(number == 0, a, b), first, second)
+      loss, estimate = self.loss(params, inputs)
+      return estimate, loss
+
+    # A scan, so that the networks are compiled once.
+    return _of_both(*jax.lax.scan(window, jnp.zeros_like(first.x_0), jnp.arange(2))[1])
 
   def train_step(
     self,
