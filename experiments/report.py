@@ -9,7 +9,7 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-from experiments import checks, commands, score_files
+from experiments import checks, commands, score_files, use_of_condition
 from experiments.page import GENERATOR, Element, Media, bars, chart, document, element, table
 from videodiff_jax.training import writers
 from videodiff_jax.training.workdir import read_config
@@ -173,6 +173,8 @@ def _scores(record: dict[str, Any]) -> Iterator[Element]:
       yield element("p", _LADDER, class_="note")
     else:
       yield from _tables(scores, intervals)
+    if name == use_of_condition.GROUP:
+      yield element("p", use_of_condition.ABOUT, class_="note")
   if curves := record.get("curves"):
     yield element("h3", "Frame by frame")
     first = protocol["first_scored"] if isinstance(protocol, dict) else 0

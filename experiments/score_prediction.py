@@ -14,7 +14,7 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-from experiments import checks, digits, errors, score_files, train
+from experiments import checks, digits, errors, score_files, train, use_of_condition
 from experiments.trajectories import SHOWN, Judge, Kept, Measured, measure, one_of_each
 from videodiff_jax.inputs import clips
 from videodiff_jax.inputs.frame_store import FrameStore
@@ -34,6 +34,7 @@ _CURVES = {
   "brightness": "mean brightness, 0..255",
   "edges": "gradient energy",
   "position_error": "position error, px",
+  "rms": "rms pixel difference, 0..255",
   "digit_right": "frames that read as their digit",
 }
 
@@ -79,6 +80,7 @@ def evaluate(
     return record
 
   real, videos = held_out(pipeline, store, protocol)
+  used = use_of_condition.of_lgcvd(pipeline, store) if "prediction" in protocol.tasks else None
   count = len(real) * protocol.trajectories
   size = min(pipeline.chunk_size(count), count)
   features = features or features_of(protocol)
@@ -105,6 +107,8 @@ def evaluate(
     for i in range(3)
   )
   predicted = sets.get("prediction", {})
+  if used is not None:
+    scores[use_of_condition.GROUP], intervals[use_of_condition.GROUP] = used
   record = {
     "protocol": dataclasses.asdict(protocol),
     "scores": scores,
@@ -193,7 +197,8 @@ def held_out(
 def report(record: dict[str, Any]) -> str:
   """The scores as tables."""
   protocol, tables = record["protocol"], []
-  for task, rows in record["scores"].items():
+  for task in protocol["tasks"]:
+    rows = record["scores"][task]
     columns = list(next(iter(rows.values())))
     lines = [
       (name, *(f"{row[key]:.3f}" if key in row else "" for key in columns))
@@ -203,6 +208,8 @@ def report(record: dict[str, Any]) -> str:
     tables.append(format_table(lines, (heading, *map(_short, columns))))
   best = f"_best: the best of {protocol['trajectories']} trajectories, as best={protocol['best']!r}"
   drawn_by = score_files.drawn_by(record["settings"]["sample"])
+  if used := record["scores"].get(use_of_condition.GROUP):
+    tables.append(use_of_condition.report(used))
   return "\n\n".join([*tables, f"protocol {protocol['name']!r}; {best}. {drawn_by}"])
 
 
@@ -322,6 +329,7 @@ def _row(
   def row(videos: np.ndarray) -> dict[str, float]:
     chosen = {name: values[videos] for name, values in measured.scores.items()}
     figures = prediction.summary(chosen, protocol)
+    figures |= prediction.spread(measured.apart[videos], measured.error[videos])
     if reals is not None:
       figures["fvd"] = prediction.fvd(reals[videos], measured.features[:, videos], protocol)
     return figures
@@ -341,10 +349,14 @@ def _curves(sets: Sets, real: np.ndarray, protocol: Protocol) -> dict[str, predi
   """Means over videos and trajectories of each frame; none where nothing was predicted."""
   if not sets:
     return {}
-  curves = {
-    what: {key: values.mean(axis=(0, 1)) for key, values in sets[what][0].frames.items()}
-    for what in ("predicted", "repeat last")
-  }
+  curves = {}
+  for what in ("predicted", "repeat last"):
+    measured = sets[what][0]
+    curves[what] = {key: values.mean(axis=(0, 1)) for key, values in measured.frames.items()}
+    curves[what]["rms"] = np.sqrt(measured.error.mean(axis=(0, 1)))
+  apart = sets["predicted"][0].apart
+  if apart.size:  # as far from each other as from the truth where a sampler is right
+    curves["between trajectories"] = {"rms": np.sqrt(apart.mean(axis=(0, 1)))}
   scored = real[:, protocol.first_scored :]
   of_real = {
     "brightness": scored.mean(axis=(0, 2, 3, 4)),

@@ -52,20 +52,23 @@ class Judge:
   reader: DigitReader | None = None
   labels: np.ndarray | None = None
 
-  def __call__(self, which: np.ndarray, videos: np.ndarray) -> Arrays:
+  def __call__(self, which: np.ndarray, videos: np.ndarray, before: np.ndarray | None) -> Arrays:
     """What is kept of a chunk.
 
     Args:
       which: (b, 2), of each trajectory its video and its number there.
       videos: (b, f, h, w, c) uint8.
+      before: (1, f, h, w, c) uint8, the last trajectory of the chunk before; None in the first.
 
     Returns:
       'which'; 'frames/NAME' (b, f - first_scored) and 'scores/NAME' (b,), of
       `prediction.frame_scores` and `.trajectory_scores`, and of digits that are read
       'digit_right', 1 in a frame that reads as the true digit, 'digit_right_last' of the last
       frame, 'digit_right_back' of those since it came back where each video's digit is hidden for
-      a while, and 'digit_agreement', see `digit_reader.Readings`; 'features' (m, d) of the m
-      trajectories that count in FVD; 'shown', the videos to look at.
+      a while, and 'digit_agreement', see `digit_reader.Readings`; 'apart' and 'error'
+      (b, f - first_scored), `prediction.square_difference` to the trajectory before it and to the
+      true video; 'features' (m, d) of the m trajectories that count in FVD; 'shown', the videos to
+      look at; 'last', what is `before` of the next chunk.
     """
     true, first = self.real[which[:, 0]], which[:, 1] == 0
     frames = prediction.frame_scores(
@@ -88,7 +91,12 @@ class Judge:
       counted = first | (self.protocol.fvd_trajectories != "first")
       if counted.any():
         kept["features"] = self._features(videos[counted], true[counted])
-    return kept | {"which": which, "shown": videos[first & (which[:, 0] < SHOWN)]}
+    previous = np.concatenate([videos[:1] if before is None else before, videos[:-1]])
+    begin = self.protocol.first_scored
+    kept["apart"] = prediction.square_difference(videos[:, begin:], previous[:, begin:])
+    kept["error"] = prediction.square_difference(videos[:, begin:], true[:, begin:])
+    shown = videos[first & (which[:, 0] < SHOWN)]
+    return kept | {"which": which, "shown": shown, "last": videos[-1:]}
 
   @functools.cached_property
   def _back(self) -> np.ndarray:
@@ -148,12 +156,17 @@ class Measured:
   Attributes:
     frames: name -> (n, N, f - first_scored), of `prediction.frame_scores`.
     scores: name -> (n, N), of `prediction.trajectory_scores`.
+    apart: (n, N - 1, f - first_scored), `prediction.square_difference` of a video's successive
+      trajectories.
+    error: (n, N, f - first_scored), the same of each and the true video.
     features: (T, n, d), of the T trajectories that count in FVD; None where there is none.
     shown: (m, f, h, w, c) uint8, the first trajectory of the first m videos.
   """
 
   frames: prediction.Scores
   scores: prediction.Scores
+  apart: np.ndarray
+  error: np.ndarray
   features: np.ndarray | None
   shown: np.ndarray
 
@@ -166,14 +179,18 @@ def measure(draw: Callable[[int], Chunks], judge: Judge, kept: Kept | None = Non
     judge: of them.
     kept: where chunks are kept, and those of an earlier, unfinished run are found.
   """
-  chunks = list(kept.read()) if kept else []
+  chunks, last = [], None
+  for chunk in kept.read() if kept else ():
+    last = chunk.pop("last")  # of all chunks together they would fill the memory
+    chunks.append(chunk)
   begin = sum(len(chunk["which"]) for chunk in chunks)
   if begin:
     logging.info("%d trajectories were measured before (%s): going on.", begin, kept.folder)
   for which, videos in draw(begin):
-    chunk = judge(which, videos)
+    chunk = judge(which, videos, last)
     if kept:
       kept.write(begin, chunk)
+    last = chunk.pop("last")
     chunks.append(chunk)
     begin += len(which)
   return _whole(chunks, len(judge.real))
@@ -203,4 +220,7 @@ def _whole(chunks: Sequence[Arrays], num_videos: int) -> Measured:
   features = found.get("features")
   if features is not None:
     features = features.reshape(num_videos, -1, features.shape[-1]).swapaxes(0, 1)
-  return Measured(group("frames/"), group("scores/"), features, found["shown"])
+  # No trajectory is before a video's first.
+  apart, error = (found[n].reshape(num_videos, -1, found[n].shape[-1]) for n in ("apart", "error"))
+  shown = found["shown"]
+  return Measured(group("frames/"), group("scores/"), apart[:, 1:], error, features, shown)

@@ -207,14 +207,20 @@ def test_scores_stand_beside_trivial_predictions(record, workdir) -> None:
   assert list(rows) == ["predicted", "repeat last", "black", "mean frame"]
   assert rows["predicted"]["psnr_best"] > rows["predicted"]["psnr"]
   for row in rows.values():
-    assert {"psnr", "ssim", "position_error", "fvd", "brightness_shift"} <= row.keys()
+    assert {"psnr", "ssim", "position_error", "fvd", "brightness_shift", "rms_error"} <= row.keys()
+    assert ("spread" in row) == (row is rows["predicted"])
     assert row["fvd"] > 0
   assert rows["repeat last"]["position_error"] > 0
   filled = record["scores"]["interpolation"]
   assert list(filled) == ["interpolated", "linear blend"]
+  used = record["scores"]["use_of_condition"]
+  assert used["frames of another video"]["change"] > 0 and len(used) == 4
+  assert "fragment of another video" in score_prediction.report(record)
   assert record["settings"]["steps"] == {"lgcvd": 2}
   assert record["protocol"] == dataclasses.asdict(TINY)
-  assert record["deviations"]["prediction"]["predicted"].keys() == {"psnr_best", "ssim_best"}
+  assert record["deviations"]["prediction"]["predicted"].keys() == {
+    "psnr_best", "ssim_best", "position_error_best"
+  }  # fmt: skip
   sample = record["settings"]["sample"]
   assert (sample["past"], sample["num_frames"], sample["trajectories"]) == (2, 8, 2)
 
@@ -241,6 +247,8 @@ def test_trivial_predictions_are_what_they_say(record, workdir) -> None:
   assert rows["black"]["brightness_shift"] == pytest.approx(-true.mean(), rel=1e-5)
   curves = record["curves"]
   assert {len(curve) for lines in curves.values() for curve in lines.values()} == {8}
+  assert {"position_error", "rms"} <= curves["predicted"].keys()
+  assert curves["between trajectories"].keys() == {"rms"}
   brightness = true.mean(axis=(0, 2, 3, 4))
   np.testing.assert_allclose(curves["real"]["brightness"], brightness, atol=1e-3)
   mean = rows["predicted"]["psnr"]

@@ -136,7 +136,16 @@ def test_training_and_validation_share_a_plot_and_the_best_is_marked(tmp_path) -
 
 
 def test_what_lgcvd_s_page_shows(tmp_path) -> None:
-  page = Page(report.write(make_lgcvd(tmp_path)))
+  folder = make_lgcvd(tmp_path)
+  file = folder / "evaluations" / "quick.json"
+  record = json.loads(file.read_text())
+  row = {"change": 0.0049, "loss_change": 0.0, "loss": 0.25}
+  record["scores"]["use_of_condition"] = {"fragment of another video": row}
+  record["intervals"]["use_of_condition"] = {"fragment of another video": {"change": [0, 0.0625]}}
+  file.write_text(json.dumps(record))
+  page = Page(report.write(folder))
+  assert "0.0049 [0, 0.0625]" in page.text["td"]
+  assert any("does not use" in text for text in page.text["p"])
   assert "Frame by frame" in page.text["h3"]
   assert len(page.text["polyline"]) == 2 + 2 + 3 + 2 + 2  # psnr, ssim, brightness, lpips, position
   assert "linear blend" in page.all_text()

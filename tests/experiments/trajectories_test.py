@@ -53,6 +53,8 @@ def close(a: Measured, b: Measured) -> None:
     assert one.keys() == other.keys()
     for name in one:
       np.testing.assert_array_equal(one[name], other[name])
+  np.testing.assert_array_equal(a.apart, b.apart)
+  np.testing.assert_array_equal(a.error, b.error)
   np.testing.assert_allclose(a.features, b.features, rtol=1e-12)
   np.testing.assert_array_equal(a.shown, b.shown)
 
@@ -69,6 +71,11 @@ def test_chunks_measure_what_the_whole_set_would(which: str) -> None:
     np.testing.assert_allclose(found.scores[name], scores[name], rtol=1e-12)
   for name in frames:
     np.testing.assert_allclose(found.frames[name], frames[name], rtol=1e-12)
+  scored = many[:, :, PROTOCOL.first_scored :].astype(float)
+  apart = np.square(np.diff(scored, axis=1)).mean(axis=(-3, -2, -1))
+  error = np.square(scored - REAL[:, None, PROTOCOL.first_scored :]).mean(axis=(-3, -2, -1))
+  np.testing.assert_allclose(found.apart, apart, rtol=1e-6)  # whatever chunks cut in two
+  np.testing.assert_allclose(found.error, error, rtol=1e-6)
   count = 1 if which == "first" else N
   expected = [features(prediction.compared(many[:, j], REAL, PROTOCOL)) for j in range(count)]
   np.testing.assert_allclose(found.features, expected, rtol=1e-12)

@@ -131,6 +131,27 @@ def test_lpips_of_resized_frames_is_pillow_s(stand_in) -> None:
 # ---- the best of N
 
 
+def test_a_sampler_s_spread_is_its_error_and_a_regression_has_none() -> None:
+  """Trajectories and truth from one distribution; then the same trajectory again and again."""
+  rng = np.random.default_rng(0)
+  truth, *many = rng.integers(0, 256, (6, 40, 3, 8, 8, 1), np.uint8)  # 5 of 40 videos
+
+  def found(trajectories: list[np.ndarray]) -> dict[str, float]:
+    pairs = zip(trajectories[1:], trajectories)
+    apart = np.stack([prediction.square_difference(*pair) for pair in pairs], axis=1)
+    error = [prediction.square_difference(one, truth) for one in trajectories]
+    return prediction.spread(apart, np.stack(error, axis=1))
+
+  sampler, regression = found(many), found(many[:1] * 5)
+  deviation = np.sqrt((256**2 - 1) / 12)  # of a uniform pixel
+  assert sampler["spread"] == pytest.approx(deviation, rel=0.01)
+  assert sampler["rms_error"] == pytest.approx(np.sqrt(2) * deviation, rel=0.01)
+  assert sampler["spread_share"] == pytest.approx(1.0, rel=0.01)
+  assert (regression["spread"], regression["spread_share"]) == (0.0, 0.0)
+  alone = prediction.spread(np.zeros((40, 0, 3)), np.ones((40, 1, 3)))
+  assert alone == {"rms_error": 1.0}
+
+
 def test_best_of_each_video() -> None:
   values = np.array([[1.0, 3.0], [5.0, 4.0]])
   np.testing.assert_array_equal(prediction.best(values, protocol(), lower=False), [3, 5])

@@ -10,7 +10,8 @@ from videodiff_jax.metrics.protocols import PROTOCOLS, Protocol
 
 def test_names() -> None:
   assert set(PROTOCOLS) == {
-    "standard", "quick", "quick_prediction", "smoke", "lgcvd_paper_bair", "lgcvd_paper_cityscapes",
+    "standard", "quick", "quick_prediction", "best_of_10", "smoke", "lgcvd_paper_bair",
+    "lgcvd_paper_cityscapes",
     "mcvd_bair", "mcvd_cityscapes", "lgcvd_paper_cityscapes_p1", "lgcvd_paper_bair_n14",
     "lgcvd_paper_bair_p1_n15", "lgcvd_paper_bair_interpolation", "mcvd_bair_n14",
     "mcvd_bair_p1_n15",

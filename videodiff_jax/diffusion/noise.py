@@ -68,3 +68,9 @@ def starting_noise(
   if sharing == "shared":
     return shared
   return jnp.sqrt(0.5) * (shared + draw(individual))
+
+
+def numbered_noise(numbers: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+  """Standard normal (n, *shape) that always is the same: each of its number (n,) alone."""
+  keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(0), numbers)
+  return jax.vmap(lambda key: jax.random.normal(key, shape))(keys)

@@ -101,13 +101,47 @@ def summary(scores: Scores, protocol: Protocol) -> dict[str, float]:
   return means | {name: float(values.mean()) for name, values in bests(scores, protocol).items()}
 
 
+def square_difference(drawn: np.ndarray, other: np.ndarray) -> np.ndarray:
+  """Mean squared difference of uint8 frames (b, f, h, w, c): (b, f) float64, in levels of 255."""
+  # Video by video: float copies of a whole chunk would take a multiple of its memory.
+  rows = [
+    np.square(one.astype(np.float32) - two).mean(axis=(-3, -2, -1), dtype=np.float64)
+    for one, two in zip(drawn, other)
+  ]
+  return np.stack(rows)
+
+
+def spread(apart: np.ndarray, error: np.ndarray) -> dict[str, float]:
+  """How unlike a video's trajectories are, beside how far they are from the true video.
+
+  The true video is one draw from what may follow the given frames. Those of a sampler that is
+  right are then as far from each other as from it; a network that regresses draws one and the same.
+
+  Args:
+    apart: (n, N - 1, f), `square_difference` of a video's trajectories; N = 1 has no spread.
+    error: (n, N, f), of each trajectory and the true video.
+
+  Returns:
+    'rms_error', the root mean square of trajectory minus truth, in levels of 255; for several
+    trajectories 'spread', the standard deviation of a pixel over them, alike, and 'spread_share',
+    the distance of two trajectories (sqrt(2) times the spread) in units of the error: 1 where
+    they are as far from each other as from the truth, 0 for a regression.
+  """
+  rms_error = float(np.sqrt(error.mean()))
+  if not apart.size:
+    return {"rms_error": rms_error}
+  distance = float(np.sqrt(apart.mean()))
+  share = distance / rms_error if rms_error else 0.0  # without an error all are the true video
+  return {"rms_error": rms_error, "spread": distance / np.sqrt(2.0), "spread_share": share}
+
+
 def bests(scores: Scores, protocol: Protocol) -> Scores:
-  """'<name>_best' -> `best` of PSNR, SSIM and LPIPS, where a video has several trajectories."""
+  """'<name>_best' -> `best` of those that have one, where a video has several trajectories."""
   if next(iter(scores.values())).shape[1] == 1:
     return {}
   return {
-    f"{name}_best": best(scores[name], protocol, lower=name == "lpips")
-    for name in ("psnr", "ssim", "lpips")
+    f"{name}_best": best(scores[name], protocol, lower=name in ("lpips", "position_error"))
+    for name in ("psnr", "ssim", "lpips", "position_error")
     if name in scores
   }
 

@@ -184,6 +184,14 @@ _PROTOCOLS = (
   ),
   dataclasses.replace(
     _STANDARD,
+    name="best_of_10",
+    about="'quick' with ten trajectories a video: the best of them, and how unlike they are.",
+    num_videos=32,
+    trajectories=10,
+    tasks=("prediction",),
+  ),
+  dataclasses.replace(
+    _STANDARD,
     name="smoke",
     about="Shows that the code runs. Its figures mean nothing.",
     num_videos=2,

@@ -1,0 +1,67 @@
+"""What LGC-VD predicts of a later fragment under its own and other conditions (Sec. 3.2)."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from videodiff_jax.diffusion.noise import numbered_noise
+from videodiff_jax.lgcvd.conditioning import (
+  EMPTY_FRAGMENT,
+  local_condition,
+  stack_frames,
+  task_positions,
+)
+from videodiff_jax.lgcvd.networks import Networks
+from videodiff_jax.training.pixels import to_float
+
+Rows = dict[str, Any]
+
+
+def predict(networks: Networks, params: Any, rows: dict[str, jax.Array]) -> tuple[Any, Any]:
+  """The denoiser's prediction (b, h, w, F c) and its loss (b,).
+
+  Args:
+    networks: of the system.
+    params: of its model.
+    rows: 'window' (b, F, h, w, c) uint8, the fragment that is denoised; 'given' (b, k, h, w, c)
+      uint8, its first frames; 'last' (b, F, h, w, c) float in [-1, 1], the fragment before; 't'
+      (b,) timesteps; 'number' (b,) of the noise.
+  """
+  process, num_frames, slots = networks.process, networks.num_frames, networks.slots
+  x_0 = stack_frames(to_float(rows["window"]))
+  positions = jnp.array(task_positions("prediction", num_frames, slots))
+  positions = jnp.broadcast_to(positions, (len(x_0), slots))
+  condition = local_condition(to_float(rows["given"]), positions, num_frames)
+  noise = numbered_noise(rows["number"], x_0.shape[1:])
+  x_t = process.q_sample(x_0, rows["t"], noise)
+  last = stack_frames(rows["last"])
+  prediction = networks.model.apply(params, x_t, rows["t"], condition, last)
+  return prediction, process.loss(prediction, x_0, rows["t"], noise)
+
+
+def conditions(
+  networks: Networks, clips: np.ndarray, with_encoder: bool
+) -> tuple[Rows, dict[str, Rows]]:
+  """The rows of `predict` that are of clips, and what takes their place in each swap.
+
+  Args:
+    networks: of the system.
+    clips: (n, 2 F - k, h, w, c) uint8 of different videos: the true fragment before, and the one
+      that goes on from its last k frames.
+    with_encoder: whether there is a sequence encoder; else frames alone are swapped.
+  """
+  length, slots = networks.num_frames, networks.slots
+  given = clips[:, length - slots : length]
+  last = clips[:, :length].astype(np.float32) / 127.5 - 1.0
+  rows = {"window": clips[:, length - slots :], "given": given, "last": last}
+  swaps = {"frames of another video": {"given": np.roll(given, 1, axis=0)}}
+  if with_encoder:
+    noise = np.random.default_rng(0).standard_normal(last.shape, np.float32)
+    swaps |= {
+      "fragment of another video": {"last": np.roll(last, 1, axis=0)},
+      "no fragment, U": {"last": np.full_like(last, EMPTY_FRAGMENT)},
+      "noise for a fragment": {"last": noise},
+    }
+  return rows, swaps
