@@ -79,8 +79,12 @@ def evaluate(workdir: pathlib.Path, config: ml_collections.ConfigDict | None) ->
     "directions.png",
   )
   if counts.directions:
-    scores["directions"] = directions.score(pipeline, directions_file, _SEED)
-  write_neighbours(nearest_file, found.shown["generated"], bank)
+    scores["directions"] = directions.score(
+      pipeline, directions_file, _SEED, reading and reading.reader
+    )
+  scores["nearest_training_clip"] = write_neighbours(
+    nearest_file, found.shown["generated"], found.shown["real"], bank
+  )
   video_io.write_strip(sets_file, {name: videos[0] for name, videos in found.shown.items()})
   video_io.write_gif(clips_file, video_io.mosaic(found.shown.values()))
   record = {
@@ -157,14 +161,24 @@ def report(scores: dict[str, Any], num_real: int, num_fake: int) -> str:
     heading = ("digits read", "frames right", "clips right", "agreement of frames")
     tables.append(format_table(rows, heading))
   if "directions" in scores:
-    rows = [
-      (name, f"{row['scale']:g}", row["as_told"], row["same_side"])
-      for name, row in scores["directions"].items()
-      if name != "prompts"
+    columns = {
+      "as_told": "move as told",
+      "same_side": "within 90 degrees",
+      "digit_read": "read as told",
+      "both": "move and read as told",
+    }
+    rows = {name: row for name, row in scores["directions"].items() if name != "prompts"}
+    shown = {key: title for key, title in columns.items() if key in next(iter(rows.values()))}
+    lines = [
+      (name, f"{row['scale']:g}", *(row[key] for key in shown)) for name, row in rows.items()
     ]
-    asked = scores["directions"]["prompts"]
-    heading = (f"{asked} prompts", "scale", "move as told", "within 90 degrees")
-    tables.append(format_table(rows, heading))
+    heading = (f"{scores['directions']['prompts']} prompts", "scale", *shown.values())
+    tables.append(format_table(lines, heading))
+  near = scores["nearest_training_clip"]
+  tables.append(
+    "root mean square difference to the nearest training clip, of 255: "
+    + ", ".join(f"{name} {value:.1f}" for name, value in near.items())
+  )
   return "\n\n".join(tables)
 
 
@@ -174,10 +188,23 @@ def neighbour_bank(store: FrameStore, sampler: clips.ClipSampler) -> clips.Place
   return clips.evaluation_places(store, sampler, min(_NEIGHBOUR_BANK, usable), _SEED)
 
 
-def write_neighbours(path: pathlib.Path, generated: np.ndarray, bank: clips.Places) -> None:
-  """A strip with each generated clip above the training clip nearest to it in pixels."""
-  nearest = baselines.nearest_neighbours(generated, (bank.read([i])[0] for i in range(len(bank))))
+def write_neighbours(
+  path: pathlib.Path, generated: np.ndarray, real: np.ndarray, bank: clips.Places
+) -> dict[str, float]:
+  """A strip with each generated clip above the training clip nearest to it in pixels.
+
+  Returns:
+    By set, 'generated' and 'real' (held out): the root mean square of its clips' differences to
+    their nearest training clips, in levels of 255. Copies of training clips are far below real's.
+  """
+  shown = np.concatenate([generated, real])
+  nearest = bank.read(
+    baselines.nearest_neighbours(shown, (bank.read([i])[0] for i in range(len(bank))))
+  )
   rows = {}
-  for i, (clip, near) in enumerate(zip(generated, bank.read(nearest))):
+  for i, (clip, near) in enumerate(zip(generated, nearest)):
     rows |= {f"generated {i}": clip, f"nearest {i}": near}
   video_io.write_strip(path, rows)
+  squares = np.square(shown.astype(np.float64) - nearest).mean(axis=(1, 2, 3, 4))
+  of_sets = np.split(squares, [len(generated)])
+  return {name: float(np.sqrt(x.mean())) for name, x in zip(("generated", "real"), of_sets)}

@@ -249,7 +249,8 @@ def test_scores_stand_beside_trivial_predictions(judged) -> None:
 
 def test_figures_have_intervals_and_decoders_curves(judged) -> None:
   record = judged.record
-  for group in ("fvd", "i3d_inception_score", "frames"):
+  groups = ("fvd", "i3d_kernel_distance", "i3d_inception_score", "sharpness", "frames")
+  for group in groups:
     assert record["intervals"][group].keys() == record["scores"][group].keys()
   low, high = record["intervals"]["fvd"]["generated"]
   assert low < record["scores"]["fvd"]["generated"] < high
@@ -391,6 +392,17 @@ def test_the_nearest_are_searched_among_videos_long_enough(tmp_path) -> None:
   assert 0 < len(long_enough) < store.num_videos
   bank = evaluate.neighbour_bank(store, ClipSampler(8, content="clip"))
   assert bank.read().shape == (len(long_enough), 8, 8, 8, 3)
+
+
+def test_a_copied_training_clip_is_seen(tmp_path) -> None:
+  store = FrameStore.open(make_store(tmp_path, {f"{i}": noise_video(8, seed=i) for i in range(6)}))
+  bank = evaluate.neighbour_bank(store, ClipSampler(8, content="clip"))
+  copy, unseen = bank.read([2]), np.stack([noise_video(8, seed=99)])
+  distances = evaluate.write_neighbours(tmp_path / "nearest.png", copy, unseen, bank)
+  assert distances["generated"] == 0
+  rows = np.square(bank.read().astype(float) - unseen).mean(axis=(1, 2, 3, 4))
+  assert distances["real"] == pytest.approx(np.sqrt(rows.min()))
+  assert (tmp_path / "nearest.png").stat().st_size > 500
 
 
 def test_clips_too_short_for_fvd_are_told(workdir, config) -> None:

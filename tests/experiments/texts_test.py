@@ -170,6 +170,22 @@ def test_guided_and_unguided_clips_are_counted(tmp_path) -> None:
   assert (tmp_path / "strip.png").stat().st_size > 500
 
 
+def test_a_prompt_is_met_where_digit_and_direction_are_right(tmp_path) -> None:
+  class Reader:
+    """Reads every clip as a three."""
+
+    def read(self, clips: np.ndarray) -> types.SimpleNamespace:
+      return types.SimpleNamespace(clips=np.full(len(clips), 3))
+
+  scores = directions.score(Drawing(), tmp_path / "strip.png", 7, Reader())
+  threes = [i for i, prompt in enumerate(directions.prompts()) if "three" in prompt]
+  right = sum(i % 8 == 0 for i in threes)
+  assert scores["guided"]["digit_read"] == scores["guided"]["both"] == len(threes) > 0
+  assert scores["unguided"] == {
+    "scale": 1.0, "as_told": 8, "same_side": 32, "digit_read": len(threes), "both": right,
+  }  # fmt: skip
+
+
 def test_as_told_means_nearer_to_that_direction_than_to_another() -> None:
   quarter = np.pi / 4
   told = np.arange(8)
