@@ -72,12 +72,12 @@ def get_config(arg: str | None = None) -> ConfigDict:
   config.loss.lambda_kl = 2e-5
   config.loss.drop_video = 0.0  # sampling compares with no null video
   train.kl_vae = common.stage(550, 16, 3e-3, ema=0.99)
-  train.autoencoder = common.stage(2200, 6, 1.5e-3, ema=0.99)
-  train.generator = common.stage(1300, 8, 1e-3, ema=0.99)
+  train.autoencoder = common.stage(2000, 6, 1.5e-3, ema=0.99)
+  train.generator = common.stage(1800, 8, 1e-3, ema=0.99)
   train.generator.draws_per_clip = 4
   for stage in (train.kl_vae, train.autoencoder, train.generator):
     stage.optimizer.update(decay="cosine", warmup_steps=50)
-    stage.update(checkpoint_every=500, preview_every=1000, validate_every=250)
+    stage.update(checkpoint_every=1000, preview_every=1000, validate_every=500)
   config.sample.guidance_decoder = 1.0
   config.sample.guidance_generator = 2.0
   config.sample.decoder.num_steps = 12
@@ -123,9 +123,8 @@ def _text(config: ConfigDict) -> None:
   config.condition = "text"
   config.text.update(source="captions", encoder="minilm", length=16)
   config.model.unet.context_dim = config.model.dit.context_dim = 384
-  # The class alone is learned from a label in 480 steps; ten digits in eight directions at three
-  # paces are more to tell apart.
-  config.train.generator.steps = 1500
+  # Ten digits in eight directions at three paces are more to tell apart than ten labels.
+  config.train.generator.steps = 4000
   config.sample.guidance_generator = 3.0
   config.evaluate.directions = True
 
