@@ -113,9 +113,8 @@ def open_world(level: str, start: np.ndarray, seed: int) -> Iterator[World]:
       yield World(game)
     finally:
       game.close()
-      with contextlib.suppress(
-        OSError
-      ):  # The engine makes it where one works, and leaves it empty.
+      # The engine makes this folder wherever one works, and leaves it empty.
+      with contextlib.suppress(OSError):
         pathlib.Path("_vizdoom").rmdir()
 
 

@@ -32,7 +32,7 @@ class MovingMnistOptions(Options):
 
   size: int = _SIZE
   num_frames: int = 20
-  num_videos: int = 10000
+  num_videos: int = 8000
   seed: int = 0
 
   def __post_init__(self) -> None:

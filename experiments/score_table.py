@@ -32,7 +32,8 @@ _IDENTITY = {
     "model.video_encoder.out_channels",
   ),
   "lgcvd": (
-    "data.name", "data.image_size", "model.sequence_encoder", "objective.two_stage",
+    "data.name", "data.image_size", "fragment.num_frames", "fragment.slots",
+    "model.sequence_encoder", "objective.two_stage",
     "diffusion.process.prediction_type",
   ),
 }  # fmt: skip

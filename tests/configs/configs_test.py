@@ -33,6 +33,8 @@ VARIANTS = {
   "lgcvd_bair": LGCVD_VARIANTS,
   "lgcvd_cityscapes": LGCVD_VARIANTS,
   "lgcvd_digits": tuple(sorted((*LGCVD_VARIANTS, "gpu", "long", "mean", "occluded"))),
+  "lgcvd_doom": tuple(sorted((*LGCVD_VARIANTS, "128px", "small"))),
+  "lgcvd_moving_mnist": tuple(sorted((*LGCVD_VARIANTS, "p2", "p5", "small"))),
 }  # fmt: skip
 PAPER = ("glober_ucf101", "glober_ucf101:128px", "glober_sky", "glober_taichi")
 GPUS = 8

@@ -2,9 +2,10 @@
 
 import pytest
 
-from configs import lgcvd_bair, lgcvd_cityscapes, lgcvd_digits
+from configs import lgcvd_bair, lgcvd_cityscapes, lgcvd_digits, lgcvd_moving_mnist
 from experiments import checks, score_files
 from videodiff_jax.lgcvd import networks
+from videodiff_jax.metrics.protocols import PROTOCOLS
 
 PAPER = {"bair": (lgcvd_bair, 64, 192), "cityscapes": (lgcvd_cityscapes, 128, 32)}
 
@@ -102,3 +103,28 @@ def test_the_long_run_of_digits_samples_as_the_paper_does_and_a_gpu_s_is_the_sam
 def test_digits_are_long_enough_to_be_predicted() -> None:
   config = lgcvd_digits.get_config()
   assert config.sample.past + config.sample.num_frames == 30 == config.data.video_frames
+
+
+@pytest.mark.parametrize(
+  ("variant", "dataset", "past", "ahead", "protocol"),
+  [
+    ("", "moving_mnist", 10, 10, "moving_mnist"),
+    ("p5", "stochastic_mnist", 5, 10, "mcvd_smmnist"),
+    ("p2", "moving_mnist", 2, 28, "moving_mnist_p2"),
+  ],
+)
+@pytest.mark.parametrize("size", ["", "small"])
+def test_moving_mnist_is_predicted_as_published_work_does(
+  variant: str, dataset: str, past: int, ahead: int, protocol: str, size: str
+) -> None:
+  config = lgcvd_moving_mnist.get_config(",".join(filter(None, (variant, size))))
+  checks.check_config(config)
+  assert (config.data.name, config.data.image_size, config.data.channels) == (dataset, 64, 1)
+  assert (config.sample.past, config.sample.num_frames) == (past, ahead)
+  scored = PROTOCOLS[config.evaluate.protocol]
+  assert (scored.name, scored.past, scored.num_frames) == (protocol, past, ahead)
+  # All given frames are the first fragment's, two fragments are trained, and videos hold both.
+  fragment = config.fragment
+  assert fragment.slots == past
+  assert config.data.num_frames == 2 * fragment.num_frames - fragment.slots
+  assert config.data.video_frames >= max(config.data.num_frames, past + ahead)

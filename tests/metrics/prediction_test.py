@@ -220,11 +220,19 @@ def test_fvd_of_which_given_frames(sets) -> None:
 
 def test_every_protocol_scores_two_videos() -> None:
   """Nothing in a named one is left undone."""
-  same = videos(2, 1, side=12)[:, :, :4]
+  twice = np.tile(videos(2, 1, side=12), (1, 1, 2, 1, 1, 1))
   for ours in PROTOCOLS.values():
+    same = twice[:, :, : ours.first_scored + 2]
     drawn = np.broadcast_to(same, (2, 10 if ours.trajectories > 1 else 1, *same.shape[2:]))
     frames = prediction.frame_scores(drawn, same[:, 0], ours)
     scores = prediction.trajectory_scores(frames, drawn, same[:, 0], ours)
     summary = prediction.summary(scores, ours)
     assert summary["psnr"] == 60.0
     assert ("psnr_best" in summary) == (ours.trajectories > 1)
+
+
+def test_mse_is_summed_over_a_frame_s_pixels_in_0_to_1_where_it_is_asked_for() -> None:
+  frames = prediction.frame_scores(DRAWN, REAL, protocol(mse=True))
+  apart = (DRAWN[:, :, P:].astype(float) - REAL[:, None, P:]) / 255
+  np.testing.assert_allclose(frames["mse"], (apart**2).sum((-3, -2, -1)))
+  assert "mse" not in prediction.frame_scores(DRAWN, REAL, protocol())

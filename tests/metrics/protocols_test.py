@@ -14,7 +14,7 @@ def test_names() -> None:
     "lgcvd_paper_cityscapes",
     "mcvd_bair", "mcvd_cityscapes", "lgcvd_paper_cityscapes_p1", "lgcvd_paper_bair_n14",
     "lgcvd_paper_bair_p1_n15", "lgcvd_paper_bair_interpolation", "mcvd_bair_n14",
-    "mcvd_bair_p1_n15",
+    "mcvd_bair_p1_n15", "moving_mnist", "moving_mnist_p2", "mcvd_smmnist",
   }  # fmt: skip
   for name, protocol in PROTOCOLS.items():
     assert protocol.name == name and protocol.about
@@ -57,6 +57,24 @@ def test_mcvd_s_other_horizons() -> None:
   ):
     ours = PROTOCOLS[name]
     assert ours == dataclasses.replace(base, name=name, about=ours.about, **changes)
+
+
+def test_moving_mnist() -> None:
+  ours = PROTOCOLS["moving_mnist"]
+  assert (ours.past, ours.num_frames, ours.first_scored, ours.trajectories) == (10, 10, 10, 1)
+  assert (ours.mse, ours.ssim_window, ours.tasks, ours.num_videos) == (
+    True, "uniform", ("prediction",), 256
+  )  # fmt: skip
+  longer, base = PROTOCOLS["moving_mnist_p2"], PROTOCOLS["standard"]
+  changes = {"mse": True, "tasks": ("prediction",)}
+  assert longer == dataclasses.replace(base, name=longer.name, about=longer.about, **changes)
+  assert [p.name for p in PROTOCOLS.values() if p.mse] == ["moving_mnist", "moving_mnist_p2"]
+
+
+def test_mcvd_on_sm_mnist() -> None:
+  ours, base = PROTOCOLS["mcvd_smmnist"], PROTOCOLS["mcvd_bair"]
+  changes = {"past": 5, "num_frames": 10, "first_scored": 5, "tasks": ("prediction",)}
+  assert ours == dataclasses.replace(base, name=ours.name, about=ours.about, **changes)
 
 
 def test_what_mcvd_s_frames_are_is_told_whole() -> None:

@@ -38,7 +38,7 @@ def frame_scores(
   Returns:
     name -> (n, N, f - first_scored) float64: 'psnr' in dB (at most 60), 'ssim', 'lpips',
     'brightness' (the mean over pixels, 0..255), 'edges' (`images.gradient_energy`),
-    'position_error' in pixels.
+    'position_error' in pixels, 'mse' summed over pixels in [0, 1], where the protocol has it.
   """
   first = protocol.first_scored
   rows = []
@@ -51,6 +51,8 @@ def frame_scores(
       "brightness": many.mean(axis=(-3, -2, -1)),
       "edges": images.gradient_energy(many),
     }
+    if protocol.mse:
+      row["mse"] = np.square((many.astype(np.float64) - one) / 255).sum(axis=(-3, -2, -1))
     if lpips_params is not None:
       row["lpips"] = _lpips(many, same, protocol, lpips_params)
     if with_motion:
