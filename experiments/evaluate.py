@@ -7,7 +7,17 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-from experiments import checks, digits, directions, ladder, sample, score_files, set_scores, train
+from experiments import (
+  checks,
+  digits,
+  directions,
+  ladder,
+  sample,
+  score_files,
+  set_scores,
+  train,
+  use_of_condition,
+)
 from videodiff_jax.glober.pipeline import Pipeline
 from videodiff_jax.inputs import clips, video_io
 from videodiff_jax.inputs.frame_store import FrameStore
@@ -52,6 +62,7 @@ def evaluate(workdir: pathlib.Path, config: ml_collections.ConfigDict | None) ->
     if prompts is not None:
       pipeline.encode_prompts(prompts[:1])  # what is missing is told now, too
 
+  used, spread_of_use = use_of_condition.of_glober(pipeline, stores["test"])
   held_out = ladder.HeldOut(real, labels, prompts)
   reading = None
   if counts.digits:
@@ -68,6 +79,7 @@ def evaluate(workdir: pathlib.Path, config: ml_collections.ConfigDict | None) ->
     scores["motion"] = ladder.motion_figures(found)
   if counts.digits:
     scores["digits"], intervals["digits"] = ladder.digit_figures(found, _SEED)
+  scores[use_of_condition.GROUP], intervals[use_of_condition.GROUP] = used, spread_of_use
   out = workdir / "evaluations"
   out.mkdir(exist_ok=True)
   scores_file, sets_file, clips_file, nearest_file, directions_file = unused(
@@ -160,6 +172,8 @@ def report(scores: dict[str, Any], num_real: int, num_fake: int) -> str:
     ]
     heading = ("digits read", "frames right", "clips right", "agreement of frames")
     tables.append(format_table(rows, heading))
+  if used := scores.get(use_of_condition.GROUP):
+    tables.append(use_of_condition.report(used))
   if "directions" in scores:
     columns = {
       "as_told": "move as told",

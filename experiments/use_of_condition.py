@@ -1,7 +1,7 @@
 """'Use of condition' in score files: what a trained network does when a condition is swapped."""
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
@@ -9,8 +9,9 @@ import numpy as np
 from absl import logging
 from jax.sharding import Mesh
 
-from experiments import checks, train
-from videodiff_jax import lgcvd
+from experiments import checks, sample, train
+from videodiff_jax import glober, lgcvd
+from videodiff_jax.glober import condition_use as of_clips
 from videodiff_jax.inputs import clips
 from videodiff_jax.inputs.frame_store import FrameStore
 from videodiff_jax.lgcvd import condition_use as of_fragments
@@ -53,6 +54,45 @@ def of_lgcvd(pipeline: lgcvd.Pipeline, store: FrameStore) -> Figures:
   draws = [(rows | drawn, swaps) for drawn in _timesteps(len(found), networks.process)]
   predict = functools.partial(of_fragments.predict, networks)
   return condition_use.figures(measure(predict, pipeline.params, pipeline.mesh, draws), _SEED)
+
+
+def of_glober(pipeline: glober.Pipeline, store: FrameStore) -> Figures:
+  """Figures and intervals: the decoder's and the generator's conditions swapped.
+
+  Global features are means of posteriors. Without a condition the generator has nothing to swap.
+
+  Args:
+    pipeline: its networks and weights.
+    store: held-out videos, as in `of_lgcvd`.
+  """
+  networks, times = pipeline.networks, pipeline.frame_times.astype(np.float32)
+  found = _held_out(store, train.clip_sampler(pipeline.config, "clip"))
+  if found is None:
+    return {}, {}
+  n, real = len(found), found.read()
+  v = pipeline.encode(real)
+  condition = pipeline.conditions(n, *sample.told_of(pipeline, store, found.videos))
+  told = {"v": v, "condition": condition}
+  by_condition = of_clips.condition_swaps(networks, pipeline.params, condition)
+  rng = np.random.default_rng(_SEED)
+
+  def of_frames() -> Iterator[tuple[Rows, dict[str, Rows]]]:
+    for drawn in _timesteps(n, networks.decoder_process):
+      at = rng.integers(0, len(times), n)
+      frame = {"frame": real[np.arange(n), at], "time": times[at]}
+      other_times = times[(at + len(times) // 2) % len(times)]
+      yield told | frame | drawn, of_clips.frame_swaps(v, other_times) | by_condition
+
+  measured = {"decoder": (of_clips.predict_frame, of_frames())}
+  if by_condition:
+    features = [(told | drawn, by_condition) for drawn in _timesteps(n, networks.generator_process)]
+    measured["generator"] = of_clips.predict_feature, features
+  stats: dict[str, condition_use.Stats] = {}
+  for name, (predict, draws) in measured.items():
+    predict = functools.partial(predict, networks)
+    swapped = measure(predict, pipeline.params, pipeline.mesh, draws)
+    stats |= {f"{name}: {swap}": values for swap, values in swapped.items()}
+  return condition_use.figures(stats, _SEED)
 
 
 def _held_out(store: FrameStore, sampler: clips.ClipSampler) -> clips.Places | None:

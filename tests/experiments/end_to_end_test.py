@@ -245,6 +245,12 @@ def test_scores_stand_beside_trivial_predictions(judged) -> None:
   motion = judged.record["scores"]["motion"]["sets"]
   assert motion["real"]["position_error"] == 0 < motion["frozen"]["position_error"]
   assert motion["frozen"]["jitter"] == 0 < motion["real"]["jitter"]
+  used = judged.record["scores"]["use_of_condition"]
+  of_class = [f"{n}: {of}" for n in ("decoder", "generator")
+              for of in ("class of another clip", "no class")]  # fmt: skip
+  of_frames = ["global feature of another clip", "time of another frame"]
+  assert list(used) == [*(f"decoder: {of}" for of in of_frames), *of_class]
+  assert judged.record["intervals"]["use_of_condition"].keys() == used.keys()
 
 
 def test_figures_have_intervals_and_decoders_curves(judged) -> None:

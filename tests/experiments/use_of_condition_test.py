@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from experiments import use_of_condition
+from tests.glober import tiny as tiny_glober
 from tests.lgcvd import tiny as tiny_lgcvd
+from videodiff_jax.glober import condition_use as of_clips
 from videodiff_jax.lgcvd import condition_use as of_fragments
 from videodiff_jax.metrics import condition_use
 from videodiff_jax.training import partitioning
@@ -92,3 +94,36 @@ def test_without_an_encoder_frames_alone_are_swapped() -> None:
   np.testing.assert_array_equal(rows["given"], rows["window"][:, :2])
   np.testing.assert_array_equal(swaps["frames of another video"]["given"], clips[[2, 0, 1], 6:8])
   np.testing.assert_allclose(rows["last"] * 127.5 + 127.5, clips[:, :8], atol=1e-3)
+
+
+def test_a_class_that_glober_s_decoder_cannot_see() -> None:
+  """All classes have one embedding there; the generator has its own."""
+  networks, params = tiny_glober.networks(), dict(tiny_glober.sampling_params())
+  params["autoencoder"] = jax.tree.map_with_path(
+    lambda path, x: x * 0 if "class_embedding" in jax.tree_util.keystr(path) else x,
+    params["autoencoder"],
+  )
+  rng = np.random.default_rng(0)
+  v = rng.standard_normal((COUNT, *tiny_glober.FEATURE), np.float32)
+  condition = np.array([0, 0, 1] * COUNT, np.int32)[:COUNT]
+  by_class = of_clips.condition_swaps(networks, params, condition)
+  assert list(by_class) == ["class of another clip", "no class"]
+  assert (by_class["class of another clip"]["condition"] == 1 - condition).all()
+  assert (by_class["no class"]["condition"] == 2).all()
+  rows = {"v": v, "condition": condition}
+  frames = {"frame": tiny_glober.clips(COUNT)[:, 2], "time": np.full(COUNT, 0.25, np.float32)}
+  swaps = of_clips.frame_swaps(v, frames["time"] + 0.5) | by_class | {"itself": {"v": v.copy()}}
+  predict = functools.partial(of_clips.predict_frame, networks)
+  found = measured(predict, params, rows | frames, swaps, draws=1)
+  for name, row in found.items():
+    seen = name in ("global feature of another clip", "time of another frame")
+    assert (row["change"] > 0, row["loss_change"] != 0) == (seen, seen), name
+  predict = functools.partial(of_clips.predict_feature, networks)
+  found = measured(predict, params, rows, by_class, draws=1)
+  assert min(row["change"] for row in found.values()) > 0
+
+
+def test_clips_that_are_told_the_same_have_no_other_class() -> None:
+  networks = tiny_glober.networks()
+  alike = of_clips.condition_swaps(networks, {}, np.ones(3, np.int32))
+  assert list(alike) == ["no class"]

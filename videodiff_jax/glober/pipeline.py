@@ -203,6 +203,15 @@ class Pipeline:
     videos = frames.reshape(n, f, *frames.shape[1:])
     return Samples(videos, np.asarray(global_features), times, labels, prompts, seed)
 
+  def conditions(
+    self,
+    num_videos: int,
+    labels: np.ndarray | None = None,
+    prompts: Sequence[str] | None = None,
+  ) -> np.ndarray:
+    """What the networks are given, (n, ...) as in conditions.py; arguments as of `redraw`."""
+    return self._condition(self._labels(labels, num_videos), prompts, num_videos)[0]
+
   def _labels(self, labels: np.ndarray | None, num_videos: int) -> np.ndarray:
     classes = self.networks.num_classes
     if labels is None:
