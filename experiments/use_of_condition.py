@@ -28,7 +28,7 @@ ABOUT = (
 )
 
 _CLIPS = 64
-_DRAWS = 4  # timesteps, each with its noise, of a clip
+_DRAWS = 2  # timesteps, each with its noise, of a clip
 _CHUNK = 16  # examples a device has in one call
 _SEED = 0
 
