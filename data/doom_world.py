@@ -19,9 +19,11 @@ TICS_A_FRAME = 3
 FRAME_SECONDS = TICS_A_FRAME / 35
 _GAME = "freedoom2.wad"
 _HORIZON = slice(100, 140)  # of 240 rows: what is in front, not floor or ceiling
-_NEAR = 14  # of 255, the depth of what is near enough to be pushed
+_DAZED_TICS = 12  # more than a walker cannot move for where it has just been put
+_NEAR = 6  # of 255, the depth of what is 50 units away: near enough to be pushed
 _FASTEST = 12.0  # degrees that a walker turns in a frame
-_WAITS = 14  # frames that a door has to open
+_DOORS = (1, 31, 117, 118)  # kinds of lines: doors that open where they are pushed, without a key
+_WAITS = 16  # frames that a door has to open
 
 
 def import_vizdoom() -> Any:
@@ -83,7 +85,7 @@ class World:
 
 @contextlib.contextmanager
 def open_world(level: str, start: np.ndarray, seed: int) -> Iterator[World]:
-  """A level without monsters, in a process of its own, with the walker at `start` (2,)."""
+  """A level without monsters, in a process of its own, with the walker at `start` (2,), x and y."""
   vizdoom = import_vizdoom()
   game = vizdoom.DoomGame()
   with tempfile.TemporaryDirectory() as folder:
@@ -109,7 +111,7 @@ def open_world(level: str, start: np.ndarray, seed: int) -> Iterator[World]:
       game.init()
       game.send_game_command("god")  # nothing hurts, so that no walk ends
       game.send_game_command(f"warp {start[0]} {start[1]}")
-      game.make_action([0.0, 0.0, 0.0], TICS_A_FRAME)
+      game.make_action([0.0, 0.0, 0.0], _DAZED_TICS)
       yield World(game)
     finally:
       game.close()
@@ -121,12 +123,37 @@ def open_world(level: str, start: np.ndarray, seed: int) -> Iterator[World]:
 @functools.cache
 def places(level: str) -> np.ndarray:
   """(n, 2) x and y of everything that stands in a level: there, one can stand."""
-  data = (_folder() / _GAME).read_bytes()
+  return _lump(level, "THINGS", 5)[:, :2].astype(int)
+
+
+@functools.cache
+def approaches(level: str) -> np.ndarray:
+  """(n, 4): x and y of a place, and of the middle of a door that is near, and opens from there."""
+  lines, corners = _lump(level, "LINEDEFS", 7), _lump(level, "VERTEXES", 2).astype(int)
+  doors = lines[np.isin(lines[:, 3], _DOORS)]
+  begin, end = corners[doors[:, 0]], corners[doors[:, 1]]
+  middle, along = (begin + end) / 2, end - begin
+  inwards = np.stack([along[:, 1], -along[:, 0]], -1)  # of a line, its right side is its front
+  offset = places(level)[:, None] - middle  # (places, doors, 2)
+  distance = np.linalg.norm(offset, axis=-1)
+  in_front = (offset * inwards).sum(-1) > 0.8 * distance * np.linalg.norm(inwards, axis=-1)
+  place, door = np.nonzero(in_front & (distance > 80) & (distance < 320))
+  return np.concatenate([places(level)[place], middle[door]], axis=-1)
+
+
+def _lump(level: str, name: str, columns: int) -> np.ndarray:
+  """(n, columns) int16: one table of a level of the game's file."""
+  data = _game()
   count, directory = struct.unpack_from("<ii", data, 4)
   lumps = [struct.unpack_from("<ii8s", data, directory + 16 * i) for i in range(count)]
   names = [name.rstrip(b"\0").decode() for *_, name in lumps]
-  offset, size, _ = lumps[names.index("THINGS", names.index(level))]
-  return np.frombuffer(data[offset : offset + size], "<i2").reshape(-1, 5)[:, :2].astype(int)
+  offset, size, _ = lumps[names.index(name, names.index(level))]
+  return np.frombuffer(data[offset : offset + size], "<i2").reshape(-1, columns)
+
+
+@functools.cache
+def _game() -> bytes:
+  return (_folder() / _GAME).read_bytes()
 
 
 def _folder() -> pathlib.Path:
@@ -136,11 +163,14 @@ def _folder() -> pathlib.Path:
 class Walker:
   """Walks where there is room, turns as it likes, and pushes what stands in its way."""
 
-  def __init__(self, rng: np.random.Generator):
+  def __init__(self, rng: np.random.Generator, straight: bool = False):
+    """`straight`: on to a door, for which it waits longer than for what else it pushes."""
     self._rng = rng
+    self._straight = straight
+    self._patience = 0  # frames that it waits for a sign that something opens
     self._swing = 0.0  # of the turn, in degrees a frame
     self._away = 0.0  # degrees that it still turns from a wall
-    self._waits = 0  # frames for what it pushed to open
+    self._waits = 0  # frames since it pushed
     self._pushed: np.ndarray | None = None  # the depth as it was then
 
   def act(self, depth: np.ndarray) -> Action:
@@ -153,17 +183,20 @@ class Walker:
       return Action(forward=False, turn=turn, use=False)
     if ahead > _NEAR:
       self._pushed = None
+      if self._straight:
+        return Action(forward=True, turn=0.0, use=False)
       # The swing is a slow random walk that tends to 0, and to where there is more room.
       room = (left - right) / (left + right + 1)
       self._swing = 0.8 * self._swing + self._rng.normal(0, 1.5) + 2 * room
       turn = float(np.clip(self._swing, -_FASTEST, _FASTEST))
       return Action(forward=True, turn=turn, use=False)
     if self._pushed is None:
-      self._pushed, self._waits = depth.copy(), _WAITS
+      self._pushed, self._waits = depth.copy(), 0
+      self._patience, self._straight = 8 if self._straight else 2, False
       return Action(forward=False, turn=0.0, use=True)
-    self._waits -= 1
-    opens = (depth != self._pushed).mean() > 0.05
-    if self._waits >= (0 if opens else _WAITS - 2):
+    self._waits += 1
+    opens = (depth > self._pushed).mean() > 0.05  # a wall comes nearer, as the walker glides on
+    if self._waits <= (_WAITS if opens else self._patience):
       return Action(forward=False, turn=0.0, use=False)
     # A wall: away from it, to the side where there is more room.
     self._pushed = None

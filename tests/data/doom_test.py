@@ -5,7 +5,8 @@ import sys
 import numpy as np
 import pytest
 
-from data.doom import Doom, DoomOptions
+from data import doom_world
+from data.doom import TEST_LEVELS, TRAIN_LEVELS, Doom, DoomOptions
 from data.doom_world import LEVELS, Action, Walker
 from data.prepare import ensure
 from tests.helpers import ROOT, needs
@@ -21,7 +22,7 @@ def store_dir(tmp_path_factory) -> pathlib.Path:
 
 
 def test_store(store_dir) -> None:
-  for split, count, levels in (("train", 2, LEVELS[:26]), ("test", 1, LEVELS[26:])):
+  for split, count, levels in (("train", 2, TRAIN_LEVELS), ("test", 1, TEST_LEVELS)):
     store = FrameStore.open(store_dir, split)
     assert (store.num_videos, store.channels, store.image_size) == (count, 3, 64)
     assert (store.codec, store.videos[0]["frames"]) == ("jpeg", 12)
@@ -73,6 +74,11 @@ def test_a_video_is_the_same_among_others_and_another_by_seed_or_split(store_dir
   assert all((frames[0] != other).any() for other in frames[1:])
 
 
+def test_levels_are_for_training_or_for_testing() -> None:
+  assert TEST_LEVELS == ("MAP05", "MAP10", "MAP15", "MAP20", "MAP25", "MAP30")
+  assert sorted(TRAIN_LEVELS + TEST_LEVELS) == sorted(LEVELS)
+
+
 def test_whole_set_keeps_its_counts() -> None:
   needs("vizdoom")
   names = [*Doom(data_dir="unused").candidates()]
@@ -103,13 +109,31 @@ def test_walker_pushes_a_wall_once_and_turns_away_from_it() -> None:
 
 
 def test_walker_waits_for_a_door_and_goes_through() -> None:
-  walker = Walker(np.random.default_rng(0))
+  walker = Walker(np.random.default_rng(0), straight=True)
+  assert walker.act(FAR) == Action(forward=True, turn=0.0, use=False)
   assert walker.act(WALL).use
   opening = WALL.copy()
-  for row in range(8):  # from below; the horizon is the last to be seen
+  for _ in range(6):  # nothing is seen of it at first
+    assert walker.act(WALL) == Action(forward=False, turn=0.0, use=False)
+  for row in range(1, 9):  # from below; the horizon is the last to be seen
     opening[240 - 12 * row :] = 80
     assert walker.act(opening) == Action(forward=False, turn=0.0, use=False)
   assert walker.act(FAR).forward
+
+
+def test_a_door_is_opened_and_gone_through() -> None:
+  needs("vizdoom")
+  x, y, *door = doom_world.approaches("MAP23")[90]
+  walker, way = Walker(np.random.default_rng(0), straight=True), []
+  towards = np.array(door) - (x, y)
+  with doom_world.open_world("MAP23", np.array([x, y]), 0) as world:
+    heading = np.degrees(np.arctan2(towards[1], towards[0]))
+    world.act(Action(forward=False, turn=(heading - world.pose[2] + 180) % 360 - 180, use=False))
+    for _ in range(32):
+      world.act(walker.act(world.depth))
+      way.append((world.pose[:2] - door) @ towards / np.linalg.norm(towards))
+  # It stood before the door, a player's radius away, and then was behind it.
+  assert np.count_nonzero(np.abs(np.array(way) + 16) < 4) >= 5 and way[-1] > 16
 
 
 def test_without_vizdoom_nothing_is_begun(tmp_path, monkeypatch) -> None:
