@@ -1,10 +1,12 @@
-"""The reader of a store's digits, for score files: see videodiff_jax/metrics/digit_reader.py."""
+"""A store's digits read, for score files: see videodiff_jax/metrics/digit_reader.py."""
+
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from experiments.errors import UserError
 from videodiff_jax.inputs.frame_store import FrameStore
-from videodiff_jax.metrics import digit_reader
+from videodiff_jax.metrics import digit_reader, resampling
 
 _FRAMES = 4500  # one of as many training videos: fitted in seconds
 _SEED = 0
@@ -29,3 +31,19 @@ def reader(store: FrameStore) -> digit_reader.DigitReader:
 def labels_of(store: FrameStore, videos: np.ndarray) -> np.ndarray:
   """(n,) classes of videos."""
   return np.array([store.videos[video]["label"] for video in videos])
+
+
+def summary(
+  parts: Mapping[str, Sequence[Mapping[str, np.ndarray]]], seed: int
+) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, list[float]]]]:
+  """Means over the clips of each set, and their intervals.
+
+  Args:
+    parts: by set: of each part of it what `digit_reader.Readings.figures` says.
+    seed: as of `resampling.intervals`.
+  """
+  scores, spread = {}, {}
+  for name, rows in parts.items():
+    each = {key: np.concatenate([row[key] for row in rows]) for key in rows[0]}  # (n,)
+    scores[name], spread[name] = resampling.of_means(each, seed)
+  return scores, spread

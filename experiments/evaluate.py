@@ -12,6 +12,7 @@ from experiments import (
   digits,
   directions,
   ladder,
+  nearest,
   sample,
   score_files,
   set_scores,
@@ -20,8 +21,7 @@ from experiments import (
 )
 from videodiff_jax.glober.pipeline import Pipeline
 from videodiff_jax.inputs import clips, video_io
-from videodiff_jax.inputs.frame_store import FrameStore
-from videodiff_jax.metrics import baselines, i3d
+from videodiff_jax.metrics import i3d
 from videodiff_jax.pretrained import i3d as i3d_weights
 from videodiff_jax.pretrained import restricted_pickle
 from videodiff_jax.training.workdir import steps_done, unused
@@ -29,7 +29,6 @@ from videodiff_jax.training.writers import format_table
 
 PROTOCOL = "ladder"
 _SEED = 0
-_NEIGHBOUR_BANK = 2000  # training clips searched for the nearest
 
 
 def evaluate(workdir: pathlib.Path, config: ml_collections.ConfigDict | None) -> dict[str, Any]:
@@ -57,7 +56,7 @@ def evaluate(workdir: pathlib.Path, config: ml_collections.ConfigDict | None) ->
   with checks.told():
     reference = clips.evaluation_places(stores["train"], whole, counts.num_real, _SEED)
     real = clips.evaluation_places(stores["test"], whole, counts.num_fake, _SEED)
-    bank = neighbour_bank(stores["train"], whole)
+    bank = nearest.one_of_each(stores["train"], whole)
     labels, prompts = sample.told_of(pipeline, stores["test"], real.videos)
     if prompts is not None:
       pipeline.encode_prompts(prompts[:1])  # what is missing is told now, too
@@ -78,7 +77,7 @@ def evaluate(workdir: pathlib.Path, config: ml_collections.ConfigDict | None) ->
   if counts.motion:
     scores["motion"] = ladder.motion_figures(found)
   if counts.digits:
-    scores["digits"], intervals["digits"] = ladder.digit_figures(found, _SEED)
+    scores["digits"], intervals["digits"] = digits.summary(found.readings, _SEED)
   scores[use_of_condition.GROUP], intervals[use_of_condition.GROUP] = used, spread_of_use
   out = workdir / "evaluations"
   out.mkdir(exist_ok=True)
@@ -94,9 +93,9 @@ def evaluate(workdir: pathlib.Path, config: ml_collections.ConfigDict | None) ->
     scores["directions"] = directions.score(
       pipeline, directions_file, _SEED, reading and reading.reader
     )
-  scores["nearest_training_clip"] = write_neighbours(
-    nearest_file, found.shown["generated"], found.shown["real"], bank
-  )
+  near, distances, spread = nearest.search(found.searched, bank)
+  scores["nearest_training_clip"], intervals["nearest_training_clip"] = distances, spread
+  write_neighbours(nearest_file, found.shown["generated"], near["generated"])
   video_io.write_strip(sets_file, {name: videos[0] for name, videos in found.shown.items()})
   video_io.write_gif(clips_file, video_io.mosaic(found.shown.values()))
   record = {
@@ -165,12 +164,18 @@ def report(scores: dict[str, Any], num_real: int, num_fake: int) -> str:
     tables.append(format_table(rows, ("motion", "position error, px", "jitter, px", "flicker")))
     tables.append(f"half-index slope {scores['motion']['half_index_slope']:.3f} (1 is right)")
   if "digits" in scores:
-    keys = ("frames_right", "clip_right", "agreement")
+    keys = ("frames_right", "clip_right", "agreement", "visible")
     rows = [
       (name, *(f"{row[key]:.3f}" if key in row else "" for key in keys))
       for name, row in scores["digits"].items()
     ]
-    heading = ("digits read", "frames right", "clips right", "agreement of frames")
+    heading = (
+      "digits read",
+      "frames right",
+      "clips right",
+      "agreement of frames",
+      "frames with a digit",
+    )
     tables.append(format_table(rows, heading))
   if used := scores.get(use_of_condition.GROUP):
     tables.append(use_of_condition.report(used))
@@ -188,37 +193,14 @@ def report(scores: dict[str, Any], num_real: int, num_fake: int) -> str:
     ]
     heading = (f"{scores['directions']['prompts']} prompts", "scale", *shown.values())
     tables.append(format_table(lines, heading))
-  near = scores["nearest_training_clip"]
-  tables.append(
-    "root mean square difference to the nearest training clip, of 255: "
-    + ", ".join(f"{name} {value:.1f}" for name, value in near.items())
-  )
+  rows = [(name, f"{value:.2f}") for name, value in scores["nearest_training_clip"].items()]
+  tables.append(format_table(rows, ("nearest training clip", "levels of 255 away")))
   return "\n\n".join(tables)
 
 
-def neighbour_bank(store: FrameStore, sampler: clips.ClipSampler) -> clips.Places:
-  """A clip of every video long enough for one, or of some of very many."""
-  usable = int(np.count_nonzero(clips.count_starts(store, sampler)))
-  return clips.evaluation_places(store, sampler, min(_NEIGHBOUR_BANK, usable), _SEED)
-
-
-def write_neighbours(
-  path: pathlib.Path, generated: np.ndarray, real: np.ndarray, bank: clips.Places
-) -> dict[str, float]:
-  """A strip with each generated clip above the training clip nearest to it in pixels.
-
-  Returns:
-    By set, 'generated' and 'real' (held out): the root mean square of its clips' differences to
-    their nearest training clips, in levels of 255. Copies of training clips are far below real's.
-  """
-  shown = np.concatenate([generated, real])
-  nearest = bank.read(
-    baselines.nearest_neighbours(shown, (bank.read([i])[0] for i in range(len(bank))))
-  )
+def write_neighbours(path: pathlib.Path, generated: np.ndarray, near: np.ndarray) -> None:
+  """A strip with each generated clip above the training clip nearest to it in pixels."""
   rows = {}
-  for i, (clip, near) in enumerate(zip(generated, nearest)):
-    rows |= {f"generated {i}": clip, f"nearest {i}": near}
+  for i, (clip, neighbour) in enumerate(zip(generated, near)):
+    rows |= {f"generated {i}": clip, f"nearest {i}": neighbour}
   video_io.write_strip(path, rows)
-  squares = np.square(shown.astype(np.float64) - nearest).mean(axis=(1, 2, 3, 4))
-  of_sets = np.split(squares, [len(generated)])
-  return {name: float(np.sqrt(x.mean())) for name, x in zip(("generated", "real"), of_sets)}

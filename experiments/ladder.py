@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments import set_scores
+from experiments import nearest, set_scores
 from videodiff_jax.glober.pipeline import Pipeline
 from videodiff_jax.inputs import clips
 from videodiff_jax.inputs.clips import Places
@@ -22,6 +22,7 @@ _PART_BYTES = 2**26  # of one set
 _DECODERS = ("kl_vae", "reconstruction")
 _OF_MOTION = ("real", "kl_vae", "reconstruction", "generated", "frozen")
 _OF_DIGITS = ("real", "kl_vae", "reconstruction", "generated", "blurred")
+_SEARCHED = ("generated", "real")
 
 Figures = dict[str, Any]
 
@@ -68,8 +69,9 @@ class Ladder:
     paths: `motion.centroid` of each clip, of 'real', 'reconstruction' and what is drawn 'half' a
       frame later.
     edges: by set: `images.gradient_energy` of each clip.
-    readings: by set: of each clip what `digit_reader.Readings.figures` says.
+    readings: by set: of each part what `digit_reader.Readings.figures` says.
     shown: by set: the first clips.
+    searched: of 'real' and 'generated' the first clips whose nearest training clips are sought.
   """
 
   reference: np.ndarray | None = None
@@ -80,6 +82,7 @@ class Ladder:
   edges: dict[str, list[float]] = dataclasses.field(default_factory=dict)
   readings: dict[str, list[Figures]] = dataclasses.field(default_factory=dict)
   shown: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+  searched: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
 
 def measure(
@@ -174,8 +177,9 @@ def _keep(
   """Adds what is kept of a part, clip by clip."""
   keys = clips.keyframe_indices(data.num_frames, data.num_keyframes)
   for name, videos in sets.items():
-    before = found.shown.get(name, videos[:0])
-    found.shown[name] = np.concatenate([before, videos[: SHOWN - len(before)]])
+    _add_first(found.shown, name, videos, SHOWN)
+    if name in _SEARCHED:
+      _add_first(found.searched, name, videos, nearest.searched(videos[0].nbytes, SHOWN))
     found.edges.setdefault(name, []).extend(images.gradient_energy(videos).mean(axis=-1))
   for i, true in enumerate(sets["real"]):
     predictions = {name: sets[name][i] for name in _DECODERS} | {
@@ -202,13 +206,17 @@ def _keep(
       found.paths.setdefault(name, []).append(motion.centroid(clip))
 
 
+def _add_first(kept: dict[str, np.ndarray], name: str, videos: np.ndarray, most: int) -> None:
+  before = kept.get(name, videos[:0])
+  kept[name] = np.concatenate([before, videos[: most - len(before)]])
+
+
 def _read(found: Ladder, sets: dict[str, np.ndarray], reading: Reading, rows: np.ndarray) -> None:
   """Adds what the clips of a part read as."""
   for name in _OF_DIGITS:
     labels = reading.digits[rows] if name != "generated" or reading.told else None
     figures = reading.reader.read(sets[name]).figures(labels)
-    of_clips = (dict(zip(figures, values)) for values in zip(*figures.values()))
-    found.readings.setdefault(name, []).extend(of_clips)
+    found.readings.setdefault(name, []).append(figures)
 
 
 def set_figures(found: Ladder, seed: int) -> tuple[dict[str, Figures], dict[str, Figures]]:
@@ -268,15 +276,6 @@ def motion_figures(found: Ladder) -> Figures:
   paths = {name: np.stack(of_clips) for name, of_clips in found.paths.items()}
   slope = motion.half_index_slope(paths["reconstruction"], paths["half"], paths["real"])
   return {"sets": sets, "half_index_slope": slope}
-
-
-def digit_figures(found: Ladder, seed: int) -> tuple[Figures, Figures]:
-  """Means over clips of what `Readings.figures` says, by set, and their intervals."""
-  scores, spread = {}, {}
-  for name, rows in found.readings.items():
-    each = {key: np.array([row[key] for row in rows]) for key in rows[0]}  # (n,)
-    scores[name], spread[name] = resampling.of_means(each, seed)
-  return scores, spread
 
 
 def sharpness_figures(found: Ladder, seed: int) -> tuple[Figures, Figures]:

@@ -154,7 +154,8 @@ def _rows_shown(record: dict[str, Any]) -> str:
   scores = record["scores"]
   if "fvd" in scores:
     return ", ".join(scores["fvd"])
-  return ", ".join(["real", "predicted" if "prediction" in scores else next(iter(scores))])
+  rows = ["real", "predicted" if "prediction" in scores else next(iter(scores))]
+  return ", ".join(rows + ["nearest training clip"] * ("nearest_training_clip" in scores))
 
 
 def _scores(record: dict[str, Any]) -> Iterator[Element]:
@@ -205,7 +206,11 @@ def _tables(scores: dict[str, Any], intervals: dict[str, Any]) -> Iterator[Eleme
     yield table(("", *columns), [(name, *(cell(name, key) for key in columns)) for name in rows])
   singles = {name: value for name, value in scores.items() if not isinstance(value, dict)}
   if singles:
-    yield table(("", ""), [(name, f"{value:.4g}") for name, value in singles.items()])
+    rows_of_singles = [
+      (name, f"{value:.4g} {_interval(intervals.get(name))}".rstrip())
+      for name, value in singles.items()
+    ]
+    yield table(("", ""), rows_of_singles)
   for name in scores.keys() - rows.keys() - singles.keys():
     yield from _tables(scores[name], intervals.get(name, {}))
 

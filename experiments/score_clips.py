@@ -16,7 +16,8 @@ import numpy as np
 from absl import logging
 from PIL import Image
 
-from experiments import checks, errors, sample, score_files, set_scores, train
+from experiments import checks, digits, errors, nearest, sample, score_files, set_scores, train
+from experiments.looks import Looks
 from videodiff_jax.glober.pipeline import Pipeline
 from videodiff_jax.inputs import clips
 from videodiff_jax.inputs.frame_store import FrameStore
@@ -25,10 +26,12 @@ from videodiff_jax.metrics.clip_protocols import CLIP_PROTOCOLS, ClipProtocol
 
 CHUNK = 64  # clips drawn and held in memory at once; a chunk's number is added to the seed
 _SHOWN = 6
+_NEAREST = "nearest_training_clip"
 
 Place = tuple[FrameStore, int, int]  # a store, a video of it, the clip's first frame
-# (n, f, h, w, c) uint8, and what is scored beside FVD: name -> (n, f).
-Chunks = Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]
+# (n, f, h, w, c) uint8; what is scored beside FVD: name -> (n, f); and the (n,) classes of the
+# videos that the clips were told of, None where they were told of none.
+Chunks = Iterator[tuple[np.ndarray, dict[str, np.ndarray], np.ndarray | None]]
 Draw = Callable[[list[FrameStore], list[Place]], Chunks]
 
 
@@ -61,7 +64,8 @@ def evaluate(
     )
   sampler = train.clip_sampler(pipeline.config, "clip")
   draw = functools.partial(_draw, pipeline, protocol)
-  return against_real(workdir, pipeline.config, protocol, sampler, draw, reuse)
+  read_digits = (config or pipeline.config).evaluate.digits
+  return against_real(workdir, pipeline.config, protocol, sampler, draw, read_digits, reuse)
 
 
 def against_real(
@@ -70,6 +74,7 @@ def against_real(
   protocol: ClipProtocol,
   sampler: clips.ClipSampler,
   draw: Draw,
+  read_digits: bool,
   reuse: bool,
 ) -> dict[str, Any]:
   """Scores what a system draws against real clips, and writes it down.
@@ -80,6 +85,7 @@ def against_real(
     protocol: which clips, how many, and how they are compared.
     sampler: the length and stride of the real ones.
     draw: starts drawing, after what would be missing is told.
+    read_digits: adds 'digits', of both sets what `digit_reader.Readings.figures` says.
     reuse: as in `evaluate`.
   """
   set_scores.locate()  # told now, not after the drawing
@@ -89,26 +95,50 @@ def against_real(
   if reuse and (record := score_files.find(out, protocol, made_with)):
     return record
   places = choose(stores, sampler, protocol)
+  training = train.open_store(config, "train")
+  reader = digits.reader(training) if read_digits else None
+  clip = protocol.num_frames * training.image_size**2 * training.channels
+  most = nearest.searched(clip, _SHOWN)
   with checks.told():
+    bank = nearest.one_of_each(training, sampler)
+    # Real clips that the model has not seen, which the protocol's own need not be.
+    unseen = nearest.one_of_each(train.open_store(config, "test"), sampler, most)
     chunks = draw(stores, places)
+  looks = {"real": Looks(reader, most), protocol.drawn: Looks(reader, most)}
   frames: dict[str, list[np.ndarray]] = {}
-  shown: list[np.ndarray] = []
+
+  def real() -> Iterator[np.ndarray]:
+    labels = np.array([store.videos[video]["label"] for store, video, _ in places])
+    for videos in read(places, stride, protocol):
+      of_chunk, labels = labels[: len(videos)], labels[len(videos) :]
+      looks["real"].add(videos, of_chunk)
+      yield videos
 
   def drawn() -> Iterator[np.ndarray]:
-    for videos, of_frames in chunks:
+    for videos, of_frames, told in chunks:
       for name, values in of_frames.items():
         frames.setdefault(name, []).append(values)
-      shown.extend(videos[: _SHOWN - len(shown)])
+      looks[protocol.drawn].add(videos, told)
       yield videos
 
   stride = config.data.stride
-  reals = set_scores.features(read(places, stride, protocol), protocol.i3d_resize)
+  reals = set_scores.features(real(), protocol.i3d_resize)
   fakes = set_scores.features(drawn(), protocol.i3d_resize)
-  scores, spread = score(reals, fakes, frames, protocol)
+  edges = np.array(looks["real"].edges), np.array(looks[protocol.drawn].edges)
+  scores, spread = score(reals, fakes, frames, edges, protocol)
+  groups, spreads = {protocol.drawn: scores}, {protocol.drawn: spread}
+  if reader is not None:
+    parts = {name: look.readings for name, look in looks.items()}
+    groups["digits"], spreads["digits"] = digits.summary(parts, protocol.seed)
+  shown = {name: look.first for name, look in looks.items()}
+  if protocol.drawn == "generated":
+    searched = {"generated": shown["generated"], "real": unseen.read()}
+    near, groups[_NEAREST], spreads[_NEAREST] = nearest.search(searched, bank)
+    shown["nearest training clip"] = near["generated"]
   record = {
     "protocol": dataclasses.asdict(protocol),
-    "scores": {protocol.drawn: scores},
-    "intervals": {protocol.drawn: spread},
+    "scores": groups,
+    "intervals": spreads,
     "settings": {
       **made_with,
       **set_scores.SETTINGS,
@@ -118,8 +148,7 @@ def against_real(
     },
     **score_files.provenance(config),
   }
-  real = next(read(places[:_SHOWN], stride, protocol))
-  file = score_files.write(out, record, {"real": real, protocol.drawn: np.stack(shown)})
+  file = score_files.write(out, record, {what: videos[:_SHOWN] for what, videos in shown.items()})
   logging.info(
     "%s of %d clips against %d real ones: %s. Written to %s.",
     protocol.drawn, len(fakes), len(reals),
@@ -191,6 +220,7 @@ def _draw(
   if prompts:
     pipeline.encode_prompts(prompts[:1])  # what is missing is told now
   counts = [store.num_videos for store in stores]
+  classes = [digits.labels_of(store, np.arange(store.num_videos)) for store in stores]
   first = dict(zip(map(id, stores), np.cumsum([0, *counts[:-1]]).tolist()))
 
   def condition(videos: np.ndarray) -> dict[str, Any]:
@@ -204,7 +234,8 @@ def _draw(
     for seed, count in chunks_of(protocol, protocol.num_drawn):
       random = np.random.default_rng(seed).integers(0, sum(counts), count)
       drawn = pipeline.generate(count, seed=seed, **condition(random)).videos
-      yield _coded(drawn, protocol), {}
+      told = np.concatenate(classes)[random] if labels is not None or prompts else None
+      yield _coded(drawn, protocol), {}, told
 
   def reconstructed() -> Chunks:
     chosen = places[: protocol.num_drawn]
@@ -215,7 +246,8 @@ def _draw(
       drawn = pipeline.reconstruct(true, seed=seed, **condition(of_chunk)).videos
       drawn = _coded(drawn, protocol)
       psnr = np.minimum(images.psnr(drawn, true), 60.0)  # an exact copy would be infinite
-      yield drawn, {"psnr": psnr, "ssim": images.ssim(drawn, true)}
+      of_frames = {"psnr": psnr, "ssim": images.ssim(drawn, true)}
+      yield drawn, of_frames, np.concatenate(classes)[of_chunk]
 
   return generated() if protocol.drawn == "generated" else reconstructed()
 
@@ -234,9 +266,13 @@ def score(
   reals: set_scores.Features,
   fakes: set_scores.Features,
   frames: dict[str, list[np.ndarray]],
+  edges: tuple[np.ndarray, np.ndarray],
   protocol: ClipProtocol,
 ) -> tuple[dict[str, float], dict[str, list[float]]]:
-  """Figures of the drawn set and means over frames, and their intervals over clips."""
+  """Figures of the drawn set and means over frames, and their intervals over clips.
+
+  'sharpness' is the drawn clips' `edges` over the real ones'.
+  """
   each = {name: np.concatenate(chunks).mean(axis=1) for name, chunks in frames.items()}
   inside = set_scores.Manifolds(reals.logits, fakes.logits)
 
@@ -245,6 +281,7 @@ def score(
     figures = set_scores.figures(real, fakes.take(of_drawn), protocol.covariance)
     figures["i3d_inception_score_of_real"] = set_scores.inception_score(real.logits)
     figures |= inside.figures(of_real, of_drawn)
+    figures["sharpness"] = float(edges[1][of_drawn].mean() / edges[0][of_real].mean())
     return figures | {name: float(values[of_drawn].mean()) for name, values in each.items()}
 
   def again(rng: np.random.Generator) -> dict[str, float]:

@@ -33,6 +33,9 @@ def evaluate(
 
   def draw(*_: Any) -> score_clips.Chunks:
     for seed, count in score_clips.chunks_of(protocol, protocol.num_drawn):
-      yield pipeline.generate(protocol.num_frames, count, seed).videos[:, 0], {}
+      yield pipeline.generate(protocol.num_frames, count, seed).videos[:, 0], {}, None
 
-  return score_clips.against_real(workdir, pipeline.config, protocol, sampler, draw, reuse)
+  read_digits = (config or pipeline.config).evaluate.digits
+  return score_clips.against_real(
+    workdir, pipeline.config, protocol, sampler, draw, read_digits, reuse
+  )

@@ -108,7 +108,7 @@ class Judge:
     each = {"sharpness": images.gradient_energy(drawn).mean(axis=1) / self._edges}
     if self._labels is not None:
       readings = self._reader.read(drawn).figures(self._labels[: len(drawn)])
-      each |= {name: np.nan_to_num(readings[name]) for name in ("frames_right", "agreement")}
+      each |= {name: readings[name] for name in ("frames_right", "agreement")}
 
     def figures(of_real: np.ndarray, of_drawn: np.ndarray) -> dict[str, float]:
       means = {name: float(values[of_drawn].mean()) for name, values in each.items()}

@@ -63,7 +63,8 @@ class Judge:
     Returns:
       'which'; 'frames/NAME' (b, f - first_scored) and 'scores/NAME' (b,), of
       `prediction.frame_scores` and `.trajectory_scores`, and of digits that are read
-      'digit_right', 1 in a frame that reads as the true digit, 'digit_right_last' of the last
+      'digit_right', 1 in a frame that reads as the true digit (its score is of the frames in which
+      the true video shows a digit: a drawn one without is wrong), 'digit_right_last' of the last
       frame, 'digit_right_back' of those since it came back where each video's digit is hidden for
       a while, and 'digit_agreement', see `digit_reader.Readings`; 'apart' and 'error'
       (b, f - first_scored), `prediction.square_difference` to the trajectory before it and to the
@@ -80,11 +81,14 @@ class Judge:
       frames["digit_right"] = right[:, None].astype(np.float64)
     scores = prediction.trajectory_scores(frames, videos[:, None], true, self.protocol)
     if self.reader is not None:
+      shown = self.reader.sees(true[:, self.protocol.first_scored :])
+      of_shown = (right & shown).sum(axis=1) / np.maximum(shown.sum(axis=1), 1)
+      scores["digit_right"] = of_shown[:, None]
       scores["digit_right_last"] = frames["digit_right"][..., -1]
       if self._back.any(axis=1).all():
         back = self._back[which[:, 0]]
         scores["digit_right_back"] = ((right & back).sum(axis=1) / back.sum(axis=1))[:, None]
-      scores["digit_agreement"] = np.nan_to_num(readings.figures()["agreement"])[:, None]
+      scores["digit_agreement"] = readings.figures()["agreement"][:, None]
     kept = {f"frames/{name}": values[:, 0] for name, values in frames.items()}
     kept |= {f"scores/{name}": values[:, 0] for name, values in scores.items()}
     if self.features is not None:

@@ -13,7 +13,18 @@ import pytest
 from PIL import Image
 
 from data import prepare
-from experiments import caches, checks, evaluate, sample, score_clips, set_scores, sweep, train
+from experiments import (
+  caches,
+  checks,
+  digits,
+  evaluate,
+  nearest,
+  sample,
+  score_clips,
+  set_scores,
+  sweep,
+  train,
+)
 from tests.glober import tiny
 from tests.helpers import assert_same_pixels, needs
 from tests.inputs.make import make_store, noise_video
@@ -23,6 +34,7 @@ from videodiff_jax.inputs.clips import ClipSampler, evaluation_places
 from videodiff_jax.inputs.frame_store import FrameStore
 from videodiff_jax.metrics import frame_frechet, frechet, i3d, images
 from videodiff_jax.metrics.clip_protocols import ClipProtocol
+from videodiff_jax.metrics.digit_reader import Readings
 from videodiff_jax.pretrained import i3d as i3d_weights
 from videodiff_jax.training.checkpoints import CheckpointError
 from videodiff_jax.training.workdir import newest_meta
@@ -251,6 +263,7 @@ def test_scores_stand_beside_trivial_predictions(judged) -> None:
   of_frames = ["global feature of another clip", "time of another frame"]
   assert list(used) == [*(f"decoder: {of}" for of in of_frames), *of_class]
   assert judged.record["intervals"]["use_of_condition"].keys() == used.keys()
+  assert list(judged.record["scores"]["nearest_training_clip"]) == ["real", "generated"]
 
 
 def test_figures_have_intervals_and_decoders_curves(judged) -> None:
@@ -310,13 +323,23 @@ def test_a_sweep_draws_the_held_out_clips_conditions(workdir, config, monkeypatc
     sweep.run(workdir, wanted, "quick")
 
 
+class Reader:
+  """Reads a three in every frame."""
+
+  def read(self, videos: np.ndarray) -> Readings:
+    return Readings(np.full(videos.shape[:2], 3), np.full(len(videos), 3))
+
+
 @pytest.mark.parametrize(
   "changes", [{}, {"drawn": "reconstruction", "jpeg_quality": 75, "covariance": "population"}]
 )
-def test_a_named_protocol(judge, monkeypatch, workdir, changes) -> None:
+def test_a_named_protocol(judge, monkeypatch, workdir, config, changes) -> None:
   protocol = dataclasses.replace(TINY, name="_".join(["tiny", *changes]), **changes)
   monkeypatch.setattr(score_clips, "CLIP_PROTOCOLS", {protocol.name: protocol})
-  record = score_clips.evaluate(workdir, None, protocol.name)
+  monkeypatch.setattr(digits, "reader", lambda store: Reader())
+  reads = config.copy_and_resolve_references()
+  reads.evaluate.digits = True
+  record = score_clips.evaluate(workdir, reads, protocol.name)
   file = workdir / "evaluations" / f"{protocol.name}.json"
   assert json.loads(file.read_text()) == json.loads(json.dumps(record))
   assert file.with_suffix(".png").is_file() and file.with_suffix(".gif").is_file()
@@ -341,22 +364,38 @@ def test_a_named_protocol(judge, monkeypatch, workdir, changes) -> None:
     inception = i3d.inception_score(projection(clips), splits=1)
     assert scores[f"i3d_inception_score{name}"] == pytest.approx(inception)
   assert record["intervals"][protocol.drawn].keys() == scores.keys()
+  edges = [images.gradient_energy(clips).mean() for clips in (drawn, real)]
+  assert scores["sharpness"] == pytest.approx(edges[0] / edges[1])
+  stores = [train.open_store(config, split) for split in protocol.splits]
+  places = score_clips.choose(stores, train.clip_sampler(config, "clip"), protocol)
+  labels = np.array([store.videos[video]["label"] for store, video, _ in places])
+  read = record["scores"]["digits"]
+  assert read["real"]["clip_right"] == pytest.approx(np.mean(labels == 3))
   pipeline = glober.Pipeline.from_workdir(workdir)
   if changes:
     psnr = images.psnr(drawn, real[:3]).mean()
     assert scores["psnr"] == pytest.approx(psnr)
+    assert read["reconstruction"]["clip_right"] == pytest.approx(np.mean(labels[:3] == 3))
+    assert "nearest_training_clip" not in record["scores"]
     assert len({scores["fvd"], frechet.fvd(projection(real), projection(drawn))}) == 2
   else:
     inception = {"i3d_inception_score", "i3d_inception_score_of_real"}
-    assert set(scores) == {"fvd", "alexnet_frame_frechet"} | inception
+    others = {"alexnet_frame_frechet", "i3d_kernel_distance", "sharpness"}
+    assert set(scores) == {"fvd"} | others | inception
     # Classes are those of random videos, as StyleGAN-V draws them.
-    stores = [train.open_store(pipeline.config, split) for split in protocol.splits]
     labels = np.array([video["label"] for store in stores for video in store.videos])
-    chunks = []
+    chunks, classes = [], []
     for seed, count in enumerate((2, 1)):
       told = labels[np.random.default_rng(seed).integers(0, len(labels), count)]
       chunks.append(pipeline.generate(count, labels=told, seed=seed).videos)
+      classes.extend(told)
     assert_same_pixels(drawn, np.concatenate(chunks))
+    assert read["generated"]["clip_right"] == pytest.approx(np.mean(np.array(classes) == 3))
+    bank = nearest.one_of_each(stores[0], train.clip_sampler(config, "clip")).read()
+    apart = np.square(drawn[:, None].astype(float) - bank).mean(axis=(2, 3, 4, 5))
+    distance = np.sqrt(apart.min(axis=1)).mean()
+    near = record["scores"]["nearest_training_clip"]
+    assert near["generated"] == pytest.approx(distance) and near["real"] > 0
 
 
 def test_real_clips_are_of_all_splits_one_of_each_video(workdir, config) -> None:
@@ -396,19 +435,19 @@ def test_the_nearest_are_searched_among_videos_long_enough(tmp_path) -> None:
   store = FrameStore.open(make_store(tmp_path, videos))
   long_enough = [video for video in store.videos if video["frames"] == 8]
   assert 0 < len(long_enough) < store.num_videos
-  bank = evaluate.neighbour_bank(store, ClipSampler(8, content="clip"))
+  bank = nearest.one_of_each(store, ClipSampler(8, content="clip"))
   assert bank.read().shape == (len(long_enough), 8, 8, 8, 3)
 
 
 def test_a_copied_training_clip_is_seen(tmp_path) -> None:
   store = FrameStore.open(make_store(tmp_path, {f"{i}": noise_video(8, seed=i) for i in range(6)}))
-  bank = evaluate.neighbour_bank(store, ClipSampler(8, content="clip"))
+  bank = nearest.one_of_each(store, ClipSampler(8, content="clip"))
   copy, unseen = bank.read([2]), np.stack([noise_video(8, seed=99)])
-  distances = evaluate.write_neighbours(tmp_path / "nearest.png", copy, unseen, bank)
-  assert distances["generated"] == 0
+  near, distances, spread = nearest.search({"generated": copy, "real": unseen}, bank)
+  np.testing.assert_array_equal(near["generated"], copy)
+  assert distances["generated"] == 0 and spread.keys() == distances.keys()
   rows = np.square(bank.read().astype(float) - unseen).mean(axis=(1, 2, 3, 4))
   assert distances["real"] == pytest.approx(np.sqrt(rows.min()))
-  assert (tmp_path / "nearest.png").stat().st_size > 500
 
 
 def test_clips_too_short_for_fvd_are_told(workdir, config) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from experiments import ladder
+from experiments import digits, ladder, nearest
 from videodiff_jax.inputs.clips import ClipSampler, Places
 from videodiff_jax.metrics import i3d
 from videodiff_jax.metrics.digit_reader import Readings
@@ -90,6 +90,7 @@ def measured(held_out: int, monkeypatch, clips_a_part: int) -> ladder.Ladder:
   labels = np.arange(held_out) % 3
   prompts = [f"prompt {label}" for label in labels]
   monkeypatch.setattr(ladder, "_PART_BYTES", clips_a_part * CLIP)
+  monkeypatch.setattr(nearest, "_MOST_BYTES", 7 * CLIP)
   monkeypatch.setattr(i3d, "features", features)
   return ladder.measure(
     Pipeline(), reference, ladder.HeldOut(real, labels, prompts), seed=3, with_motion=True,
@@ -102,7 +103,7 @@ def figures(found: ladder.Ladder) -> list[Any]:
     *ladder.set_figures(found, 0),
     *ladder.frame_figures(found, 0),
     ladder.motion_figures(found),
-    *ladder.digit_figures(found, 0),
+    *digits.summary(found.readings, 0),
     *ladder.sharpness_figures(found, 0),
   ]
 
@@ -117,6 +118,10 @@ def test_parts_give_the_figures_of_the_whole(monkeypatch) -> None:
     np.testing.assert_array_equal(parts.shown[name], videos, err_msg=name)
     np.testing.assert_allclose(parts.features[name], whole.features[name], err_msg=name)
     assert len(np.unique(whole.features[name], axis=0)) == HELD_OUT  # no clip twice
+  for name in ("generated", "real"):
+    assert len(whole.searched[name]) == 7
+    np.testing.assert_array_equal(parts.searched[name], whole.searched[name])
+    np.testing.assert_array_equal(whole.searched[name][: ladder.SHOWN], whole.shown[name])
 
 
 def test_generated_clips_that_were_told_nothing_have_no_digit_to_be_right_in(monkeypatch) -> None:
@@ -125,9 +130,10 @@ def test_generated_clips_that_were_told_nothing_have_no_digit_to_be_right_in(mon
   found.readings.clear()
   reading = ladder.Reading(Reader(), np.arange(4) % 3, told=False)
   ladder._read(found, sets, reading, np.arange(4))
-  scores, spread = ladder.digit_figures(found, 0)
-  assert scores["generated"] == {"agreement": 1.0}
-  assert scores["real"] == {"agreement": 1.0, "frames_right": 0.5, "clip_right": 0.5}
+  scores, spread = digits.summary(found.readings, 0)
+  assert scores["generated"] == {"visible": 1.0, "agreement": 1.0}
+  right = {"frames_right": 0.5, "clip_right": 0.5}
+  assert scores["real"] == {"visible": 1.0, "agreement": 1.0} | right
   assert spread["real"].keys() == scores["real"].keys()
 
 

@@ -383,7 +383,9 @@ def test_generated_videos_are_scored_against_the_test_split(monkeypatch, workdir
   assert_same_pixels(drawn[2:], pipeline.generate(10, 1, seed=1).videos[:, 0])
   expected = frechet.fvd(*(projection(clips, "torch") for clips in (real, drawn)))
   assert record["scores"]["generated"]["fvd"] == pytest.approx(expected)
-  assert {"alexnet_frame_frechet", "i3d_inception_score"} <= record["scores"]["generated"].keys()
+  figures = {"alexnet_frame_frechet", "i3d_inception_score", "i3d_kernel_distance", "sharpness"}
+  assert figures <= record["scores"]["generated"].keys()
+  assert list(record["scores"]["nearest_training_clip"]) == ["generated", "real"]
   assert (
     json.loads((workdir / "evaluations" / "drawn.json").read_text())["protocol"]["num_real"] == 4
   )

@@ -74,10 +74,11 @@ def test_nearest_neighbours_equal_brute_force():
   queries = rng.integers(0, 256, (3, 4, 5, 5, 3), dtype=np.uint8)
   queries[1] = bank[5]
   difference = queries[:, None].astype(float) - bank
-  expected = (difference**2).reshape(3, 7, -1).sum(axis=-1).argmin(axis=1)
-  found = baselines.nearest_neighbours(queries, iter(bank))
-  np.testing.assert_array_equal(found, expected)
-  assert found[1] == 5
+  expected = np.sqrt((difference**2).reshape(3, 7, -1).mean(axis=-1))
+  found, distances = baselines.nearest_neighbours(queries, iter(bank))
+  np.testing.assert_array_equal(found, expected.argmin(axis=1))
+  np.testing.assert_allclose(distances, expected.min(axis=1), rtol=1e-12)
+  assert found[1] == 5 and distances[1] == 0
 
 
 def test_nearest_neighbours_need_equal_clips():

@@ -56,14 +56,15 @@ def test_frames_without_a_digit_do_not_count_and_clips_without_one_are_wrong(rea
   assert (readings.digits[:, 1:3] == -1).all()
   assert readings.clips[0] == -1
   figures = readings.figures(labels)
-  assert np.isnan(figures["agreement"][0]) and not np.isnan(figures["agreement"][1:]).any()
-  assert figures["clip_right"][0] == figures["frames_right"][0] == 0
+  assert all(values[0] == 0 for values in figures.values())
+  np.testing.assert_array_equal(figures["visible"][1:], 0.5)
   assert figures["frames_right"][1:].mean() > 0.8
 
 
 def test_the_shares_of_known_readings():
   digits = np.array([[3, 3, 5, -1], [1, 2, 2, 2]])
   figures = digit_reader.Readings(digits, np.array([3, 2])).figures(np.array([3, 1]))
+  np.testing.assert_allclose(figures["visible"], [3 / 4, 1])
   np.testing.assert_allclose(figures["agreement"], [2 / 3, 3 / 4])
   np.testing.assert_allclose(figures["frames_right"], [2 / 3, 1 / 4])
   np.testing.assert_allclose(figures["clip_right"], [1, 0])

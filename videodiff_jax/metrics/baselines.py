@@ -59,7 +59,9 @@ def crossfaded_keyframes(video: np.ndarray, keyframe_indices: Sequence[int]) -> 
   return _to_uint8((1 - weight) * _frames(video, left) + weight * _frames(video, right))
 
 
-def nearest_neighbours(queries: np.ndarray, bank: Iterable[np.ndarray]) -> np.ndarray:
+def nearest_neighbours(
+  queries: np.ndarray, bank: Iterable[np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
   """The training clip nearest to each query in mean squared pixel distance.
 
   Args:
@@ -67,7 +69,8 @@ def nearest_neighbours(queries: np.ndarray, bank: Iterable[np.ndarray]) -> np.nd
     bank: m training clips, uint8 (f, h, w, c) each; held one at a time.
 
   Returns:
-    (n,) indices into `bank`, the first one of equals.
+    (n,) indices into `bank`, the first one of equals; (n,) float64, how far these are: the root of
+    the mean squared difference, in levels of 255.
   """
   flat = queries.reshape(len(queries), -1).astype(np.float64)
   distances = []
@@ -81,7 +84,8 @@ def nearest_neighbours(queries: np.ndarray, bank: Iterable[np.ndarray]) -> np.nd
     distances.append(one @ one - 2 * flat @ one)
   if not distances:
     raise ValueError("There is no training clip to search.")
-  return np.argmin(distances, axis=0)
+  squares = np.min(distances, axis=0) + np.square(flat).sum(axis=1)
+  return np.argmin(distances, axis=0), np.sqrt(squares / flat.shape[1])
 
 
 def _frames(video: np.ndarray, indices: np.ndarray) -> np.ndarray:

@@ -43,15 +43,14 @@ class Readings:
       labels: (n,), what the clips should be; None leaves 'frames_right' and 'clip_right' out.
 
     Returns:
-      By name (n,) float64, NaN where a clip has no digit in any frame:
-      'agreement', share of the frames with a digit that read as most of them do;
-      'frames_right', share of them that read as the label; 'clip_right', 1 where most do, else 0
-      (a clip without a digit is wrong in both).
+      By name (n,) float64: 'visible', share of the frames that show a digit at all; 'agreement',
+      share of these that read as most of them do; 'frames_right', share of them that read as the
+      label; 'clip_right', 1 where most do, else 0. A clip without a digit is 0 in all.
     """
     seen = self.digits >= 0
     count = seen.sum(axis=1)
     agree = ((self.digits == self.clips[:, None]) & seen).sum(axis=1)
-    shares = {"agreement": np.where(count > 0, agree / np.maximum(count, 1), np.nan)}
+    shares = {"visible": seen.mean(axis=1), "agreement": agree / np.maximum(count, 1)}
     if labels is not None:
       right = ((self.digits == labels[:, None]) & seen).sum(axis=1)
       shares["frames_right"] = right / np.maximum(count, 1)
@@ -71,11 +70,16 @@ class DigitReader:
   classifier: Any
   least_light: float
 
+  def sees(self, clips: np.ndarray) -> np.ndarray:
+    """Which frames of uint8 clips (n, f, h, w, c) have light enough for a digit: bool (n, f)."""
+    light = _light(clips.reshape(-1, *clips.shape[2:]))
+    return (light >= self.least_light).reshape(clips.shape[:2])
+
   def read(self, clips: np.ndarray) -> Readings:
     """Reads uint8 clips (n, f, h, w, c) of one bright digit each, of the size it was fitted to."""
     frames = clips.reshape(-1, *clips.shape[2:])
     digits = np.full(len(frames), -1)
-    seen = _light(frames) >= self.least_light
+    seen = self.sees(clips).ravel()
     if seen.any():
       digits[seen] = self.classifier.predict(_describe(frames[seen]))
     digits = digits.reshape(clips.shape[:2])
@@ -113,7 +117,7 @@ def fit(frames: np.ndarray, labels: np.ndarray) -> DigitReader:
     from sklearn import svm
   except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
-      'Digits are read by scikit-learn, which is not installed: pip install -e ".[demo]".'
+      'Digits are read by scikit-learn, which is not installed: pip install -e ".[metrics]".'
     ) from error
   if len(np.unique(labels)) < 2:
     raise ValueError("A digit reader needs frames of two classes or more.")

@@ -41,13 +41,13 @@ def of_means(
   """Means over the same n videos, and their intervals.
 
   Args:
-    values: name -> (n,), NaN where a video does not count.
+    values: name -> (n,).
     seed: as of `intervals`.
   """
   count = len(next(iter(values.values())))
 
   def means(chosen: np.ndarray) -> dict[Name, float]:
-    return {name: float(np.nanmean(each[chosen])) for name, each in values.items()}
+    return {name: float(each[chosen].mean()) for name, each in values.items()}
 
   scores = means(np.arange(count))
   return scores, intervals(scores, lambda rng: means(with_replacement(rng, count)), seed)

@@ -1,0 +1,52 @@
+"""Drawn clips beside the training clips nearest to them: has a model learned its data by heart?"""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from videodiff_jax.inputs import clips
+from videodiff_jax.inputs.frame_store import FrameStore
+from videodiff_jax.metrics import baselines, resampling
+
+BANK = 2000  # training clips that are searched, at most
+_MOST_BYTES = 2**21  # of clips whose nearest one is searched: memory holds them as float64
+_SEED = 0
+
+
+def one_of_each(store: FrameStore, sampler: clips.ClipSampler, most: int = BANK) -> clips.Places:
+  """A clip of every video long enough for one, or of `most` of them; ValueError without any."""
+  usable = int(np.count_nonzero(clips.count_starts(store, sampler)))
+  if not usable:
+    raise ValueError(
+      f"No video of the {store.split} split has the {sampler.span} frames of a clip."
+    )
+  return clips.evaluation_places(store, sampler, min(most, usable), _SEED)
+
+
+def searched(clip_bytes: int, least: int) -> int:
+  """How many clips of a set are searched for: of small ones more than the `least`."""
+  return max(least, _MOST_BYTES // clip_bytes)
+
+
+def search(
+  sets: Mapping[str, np.ndarray], places: clips.Places
+) -> tuple[dict[str, np.ndarray], dict[str, float], dict[str, list[float]]]:
+  """The training clips nearest to those of each set.
+
+  Args:
+    sets: by name uint8 (n, f, h, w, c).
+    places: training clips of `one_of_each`.
+
+  Returns:
+    By set: they, like the set; how far they are, in levels of 255, the mean over clips of
+    `baselines.nearest_neighbours`; and its interval.
+  """
+  near, scores, spread = {}, {}, {}
+  for name, queries in sets.items():
+    each = (places.read([i])[0] for i in range(len(places)))
+    chosen, distances = baselines.nearest_neighbours(queries, each)
+    near[name] = places.read(chosen)
+    mean, ends = resampling.of_means({name: distances}, _SEED)
+    scores |= mean
+    spread |= ends
+  return near, scores, spread
