@@ -9,7 +9,7 @@ import numpy as np
 from absl import logging
 from jax.sharding import Mesh
 
-from experiments import checks, sample, train
+from experiments import sample, train
 from videodiff_jax import glober, lgcvd
 from videodiff_jax.glober import condition_use as of_clips
 from videodiff_jax.inputs import clips
@@ -97,12 +97,14 @@ def of_glober(pipeline: glober.Pipeline, store: FrameStore) -> Figures:
 
 def _held_out(store: FrameStore, sampler: clips.ClipSampler) -> clips.Places | None:
   """A clip each of up to 64 videos; None, told in a warning, where there is nothing to swap."""
-  with checks.told():
-    usable = int(np.count_nonzero(clips.count_starts(store, sampler)))
-    if usable < 2:
-      logging.warning("'Use of condition' is left out: it takes two held-out videos.")
-      return None
-    return clips.evaluation_places(store, sampler, min(_CLIPS, usable), _SEED)
+  frames = np.array([video["frames"] for video in store.videos])
+  usable = int(np.count_nonzero(frames >= sampler.span))
+  if usable < 2:
+    logging.warning(
+      "'Use of condition' is left out: it takes two held-out videos of %d frames.", sampler.span
+    )
+    return None
+  return clips.evaluation_places(store, sampler, min(_CLIPS, usable), _SEED)
 
 
 def _timesteps(count: int, process: Any) -> Iterable[Rows]:

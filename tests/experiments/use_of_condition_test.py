@@ -1,6 +1,7 @@
 """'Use of condition': nothing for what is ignored or not changed, something for what is used."""
 
 import functools
+import types
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ from experiments import use_of_condition
 from tests.glober import tiny as tiny_glober
 from tests.lgcvd import tiny as tiny_lgcvd
 from videodiff_jax.glober import condition_use as of_clips
+from videodiff_jax.inputs.clips import ClipSampler
 from videodiff_jax.lgcvd import condition_use as of_fragments
 from videodiff_jax.metrics import condition_use
 from videodiff_jax.training import partitioning
@@ -127,3 +129,12 @@ def test_clips_that_are_told_the_same_have_no_other_class() -> None:
   networks = tiny_glober.networks()
   alike = of_clips.condition_swaps(networks, {}, np.ones(3, np.int32))
   assert list(alike) == ["no class"]
+
+
+def test_too_few_long_videos_are_told(caplog) -> None:
+  """An evaluation goes on without the figures."""
+  store = types.SimpleNamespace(split="test", videos=[{"frames": 8}, {"frames": 13}])
+  assert use_of_condition._held_out(store, ClipSampler(num_frames=10, content="clip")) is None
+  assert "two held-out videos of 10 frames" in caplog.text
+  found = use_of_condition._held_out(store, ClipSampler(num_frames=8, content="clip"))
+  assert sorted(found.videos) == [0, 1]
