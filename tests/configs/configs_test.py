@@ -24,7 +24,7 @@ LGCVD_VARIANTS = (
 )  # fmt: skip
 VARIANTS = {
   "glober_clips": ("kl_f8", "smoke"),
-  "glober_digits": ("64", "cra", "frames64", "smoke", "text"),
+  "glober_digits": ("64", "cra", "frames64", "long", "smoke", "text"),
   "glober_sky": ("frames128", "no_cra", "smoke"),
   "glober_taichi": ("kl_f4", "no_cra", "smoke"),
   "glober_ucf101": (
@@ -277,3 +277,12 @@ def test_comment_tells_the_release_s_value(key: str) -> None:
 )  # fmt: skip
 def test_comment_marks_what_is_ours(key: str) -> None:
   assert "ours" in comments()[key]
+
+
+def test_the_long_run_of_digits_draws_as_the_paper_does() -> None:
+  config = load("glober_digits:long")
+  assert config.data.name == "moving_digits"
+  assert config.sample.noise == "individual"
+  for name in ("decoder", "generator"):
+    sampler = config.sample[name]
+    assert (sampler.kind, sampler.num_steps, sampler.grid) == ("ddim", 50, "uniform")
