@@ -58,6 +58,8 @@ def base() -> ConfigDict:
   config.init.unet = ""  # Stable Diffusion's (Sec. 3.1); the rest of the autoencoder is drawn
   config.init.generator = ""  # a DiT: what fits is taken, what does not is listed (ours)
   config.init.text_encoder = ""  # CLIP's
+  # A workdir or an exported folder: every stage begins with its average and statistics. Ours.
+  config.init.run = ""
   config.init.allow = ""  # comma-joined patterns of tensors that may be missing or left over
 
   config.data = data = ConfigDict()

@@ -32,6 +32,10 @@ def base() -> ConfigDict:
   config.precision = "bfloat16"  # of computation; ours (release: float16, its loss scaled)
   config.remat = "none"  # "none" or "blocks": recompute blocks in the backward pass; ours
 
+  config.init = ConfigDict()
+  # A workdir or an exported folder: training begins with its average; '': as drawn. Ours.
+  config.init.run = ""
+
   config.mesh = ConfigDict()
   config.mesh.data = -1  # devices along 'data'; -1: all that fsdp leaves
   config.mesh.fsdp = 1  # devices that share one copy of the parameters

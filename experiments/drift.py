@@ -10,7 +10,7 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-from experiments import checks, digits, score_files, train
+from experiments import checks, digits, outputs, score_files, train
 from videodiff_jax import glober, lgcvd
 from videodiff_jax.inputs import clips
 from videodiff_jax.metrics import frechet, i3d, images, motion
@@ -47,7 +47,7 @@ def score(
     "num_real": num_real,
     "num_drawn": num_drawn,
   }
-  out = workdir / "evaluations"
+  out = outputs.folder(workdir) / "evaluations"
   if record := score_files.find(out, PROTOCOL, made_with):
     return record
   sampler = train.clip_sampler(config, "clip", num_frames=frames)

@@ -13,6 +13,7 @@ from experiments import (
   directions,
   ladder,
   nearest,
+  outputs,
   sample,
   score_files,
   set_scores,
@@ -79,8 +80,8 @@ def evaluate(workdir: pathlib.Path, config: ml_collections.ConfigDict | None) ->
   if counts.digits:
     scores["digits"], intervals["digits"] = digits.summary(found.readings, _SEED)
   scores[use_of_condition.GROUP], intervals[use_of_condition.GROUP] = used, spread_of_use
-  out = workdir / "evaluations"
-  out.mkdir(exist_ok=True)
+  out = outputs.folder(workdir) / "evaluations"
+  out.mkdir(parents=True, exist_ok=True)
   scores_file, sets_file, clips_file, nearest_file, directions_file = unused(
     out,
     f"{PROTOCOL}.json",

@@ -15,7 +15,7 @@ from videodiff_jax.diffusion import guidance, noise, samplers
 from videodiff_jax.glober import adversarial, frame_stage, initial, networks, sampling, stages
 from videodiff_jax.glober.networks import Networks, build
 from videodiff_jax.models import attention
-from videodiff_jax.training import flops
+from videodiff_jax.training import flops, warm_start
 
 __all__ = ["Networks", "base", "build", "stages"]
 
@@ -28,6 +28,14 @@ CONTENTS: dict[str, tuple[str, dict[str, int]]] = {
 
 # Condition tokens the released UNet sees, at which its figure was published (here it sees one).
 _TOKENS = 64
+
+
+# What weights of another run must be trained with, to begin with them.
+_ALIKE = (
+  "condition", "data.frame_time", "diffusion.decoder.prediction_type",
+  "diffusion.generator.prediction_type", "diffusion.schedule", "model.dit", "model.frame_control",
+  "model.kl_vae", "model.latent_scale", "model.unet", "model.video_encoder", "text.encoder",
+)  # fmt: skip
 
 
 def clip_settings(config: ml_collections.ConfigDict) -> dict[str, Any]:
@@ -98,9 +106,10 @@ def check(config: ml_collections.ConfigDict) -> None:
       raise UserError(f"config.sample.{name}: {error}") from error
 
 
-def check_pretrained(config: ml_collections.ConfigDict, stages: Sequence[str]) -> None:
+def check_pretrained(config: ml_collections.ConfigDict, names: Sequence[str]) -> None:
   """Raises UserError's causes for a file of config.init that is not what the stages begin with."""
-  initial.check(config, build(config), stages)
+  initial.check(config, build(config), names)
+  warm_start.check(config, names, stages.make_stage, _ALIKE)
 
 
 def _check_sizes(config: ml_collections.ConfigDict) -> None:

@@ -14,11 +14,15 @@ from videodiff_jax.lgcvd.conditioning import given_positions
 from videodiff_jax.lgcvd.networks import Networks, build
 from videodiff_jax.metrics.protocols import PROTOCOLS
 from videodiff_jax.models.lgc_unet import DECODER_ATTENTION
-from videodiff_jax.training import flops
+from videodiff_jax.training import flops, warm_start
 
 __all__ = ["Networks", "base", "build", "stages"]
 
 CONTENTS: dict[str, tuple[str, dict[str, int]]] = {"lgcvd": ("clip", {})}
+
+
+# What weights of another run must be trained with, to begin with them.
+_ALIKE = ("model", "fragment", "diffusion.schedule", "diffusion.process.prediction_type")
 
 
 def clip_settings(config: ml_collections.ConfigDict) -> dict[str, Any]:
@@ -30,9 +34,12 @@ def store_options(config: ml_collections.ConfigDict) -> dict[str, Any]:
   return {"num_frames": config.data.video_frames}
 
 
-def check_pretrained(config: ml_collections.ConfigDict, stages: Sequence[str]) -> None:
-  """Nothing is given: published weights become a workdir, see pretrained/convert.py."""
-  del config, stages
+def check_pretrained(config: ml_collections.ConfigDict, names: Sequence[str]) -> None:
+  """Raises ValueError for a config.init.run of other networks.
+
+  Published weights become a workdir instead, see pretrained/convert.py.
+  """
+  warm_start.check(config, names, stages.make_stage, _ALIKE)
 
 
 def given(config: ml_collections.ConfigDict) -> dict[str, Any]:

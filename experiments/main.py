@@ -19,7 +19,7 @@ from videodiff_jax.training import config_flag
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 _MODES = (
   "train", "sample", "redraw", "reconstruct", "evaluate", "predict", "interpolate", "ablation",
-  "sweep", "cache", "report", "compare", "plan", "benchmark", "doctor"
+  "sweep", "cache", "export", "report", "compare", "plan", "benchmark", "doctor"
 )  # fmt: skip
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "configs/NAME.py[:variant,variant]")
@@ -39,8 +39,9 @@ _MODE = flags.DEFINE_enum(
   "split; interpolate: frames between given ones; ablation: trains and compares the variants of "
   "config.ablation in folders of --workdir. sweep: quality against seconds, by every sampler, grid "
   "and number of steps of config.sweep. cache: computes once what a workdir's frozen networks make "
-  "of the training split, which its later stages then read. report: report.html, the run as one "
-  "page. "
+  "of the training split, which its later stages then read. export: a workdir's averaged weights, "
+  "scores and samples as the folder --out, with a model card; other modes then take that as their "
+  "--workdir. report: report.html, the run as one page. "
   "compare A.json B.json ...: score files side by side. plan: parameters, FLOPs and bytes. "
   "benchmark: speed. doctor: versions, devices, optional parts.",
 )  # fmt: skip
@@ -138,6 +139,8 @@ def run(files: Sequence[str] = ()) -> None:
   config = _CONFIG.value
   if _TABLE.value is not None and mode not in ("evaluate", "benchmark"):
     raise checks.UserError(f"--table belongs to --mode=evaluate or benchmark, not {mode}.")
+  if config is None and mode == "plan" and _WORKDIR.value is not None:
+    config = saved_config(pathlib.Path(_WORKDIR.value), None)
   if config is None and mode in ("train", "ablation", "plan"):
     there_are = ", ".join(config_flag.config_files(_ROOT))
     raise checks.UserError(f"--mode={mode} needs --config. There are: {there_are}.")
@@ -169,9 +172,11 @@ def run(files: Sequence[str] = ()) -> None:
     hosts.join()
   if _WORKDIR.value is None:
     raise checks.UserError(f"--mode={mode} needs --workdir.")
-  workdir = pathlib.Path(_WORKDIR.value).absolute()
-  from experiments import train
+  workdir = pathlib.Path(_WORKDIR.value).expanduser().absolute()
+  from experiments import outputs, train
 
+  if mode != "export":
+    outputs.check(workdir, mode)
   makes_workdir = mode in ("train", "ablation")
   saved = config if makes_workdir else saved_config(workdir, config)
   system = saved.system
@@ -194,7 +199,7 @@ def run(files: Sequence[str] = ()) -> None:
     return
   for step in after:
     mode_function(system, step)(workdir, config, flags.FLAGS)
-  if mode not in ("ablation", "report"):
+  if mode not in ("ablation", "export", "report"):
     commands.record(workdir)
   if "evaluate" in after:
     report.write(workdir)
@@ -245,6 +250,7 @@ def mode_function(system: str, mode: str) -> Callable[..., None]:
     cache,
     checks,
     evaluate,
+    export,
     predict,
     report,
     sample,
@@ -257,6 +263,7 @@ def mode_function(system: str, mode: str) -> Callable[..., None]:
 
   of_both = {
     "ablation": lambda workdir, config, options: ablation.run(workdir, config, options.protocol),
+    "export": export.export,
     "report": lambda workdir, config, _: report.write(workdir),
     "sweep": lambda workdir, config, options: sweep.run(workdir, config, options.protocol),
   }

@@ -6,6 +6,7 @@ Nothing runs in it and nothing is fetched: its policy forbids both.
 
 import base64
 import math
+import os
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from xml.etree import ElementTree
@@ -162,7 +163,7 @@ class Media:
       return None
     size = file.stat().st_size
     if size > min(self._left, self._most_each):
-      self.left_out.append(f"{file.relative_to(self._root)} ({size / 1e6:.1f} MB)")
+      self.left_out.append(f"{os.path.relpath(file, self._root)} ({size / 1e6:.1f} MB)")
       return None
     self._left -= size
     kind = _TYPES[file.suffix]

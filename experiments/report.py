@@ -9,7 +9,7 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-from experiments import checks, commands, score_files, use_of_condition
+from experiments import checks, commands, outputs, score_files, use_of_condition
 from experiments.page import GENERATOR, Element, Media, bars, chart, document, element, table
 from videodiff_jax.training import writers
 from videodiff_jax.training.workdir import read_config
@@ -37,23 +37,26 @@ def write(workdir: pathlib.Path) -> pathlib.Path:
     UserError: report.html is there and no page of ours.
   """
   config = read_config(workdir)
-  out = workdir / _NAME
+  place = outputs.folder(workdir)
+  out = place / _NAME
   if out.exists() and GENERATOR not in out.read_text(errors="replace")[:1000]:
     raise checks.UserError(f"{out} was not written by --mode=report: move it, then run this again.")
   media = Media(workdir, _MOST_BYTES, _MOST_EACH)
+  folders = dict.fromkeys((workdir, place))
   body = [
     *_summary(workdir, config),
-    *_commands(workdir),
+    *_commands(place),
     *_training(workdir, config, media),
-    *_evaluations(workdir, media),
-    *_samples(workdir, config, media),
+    *(part for folder in folders for part in _evaluations(folder, media)),
+    *(part for folder in folders for part in _samples(folder, config, media)),
   ]
   if media.left_out:
     body.append(element("h2", "Left out"))
     body.append(element("p", "Too large for this page: ", ", ".join(media.left_out), "."))
   body += [element("h2", "Configuration"), _details(config.to_json(indent=2), "config.json")]
   # Whole or not at all.
-  half = workdir / f".{_NAME}"
+  place.mkdir(parents=True, exist_ok=True)
+  half = place / f".{_NAME}"
   half.write_text(document(f"{config.system}: {workdir.resolve().name}", body))
   half.replace(out)
   logging.info("The report: %s (%.1f MB)", out, out.stat().st_size / 1e6)

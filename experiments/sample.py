@@ -15,7 +15,7 @@ from absl import flags, logging
 
 from data.builder import VideoBuilder
 from data.prepare import DATASETS
-from experiments import checks, texts, train
+from experiments import checks, outputs, texts, train
 from videodiff_jax.glober.pipeline import Pipeline
 from videodiff_jax.inputs import clips, video_io
 from videodiff_jax.inputs.frame_store import FrameStore
@@ -221,7 +221,7 @@ def save(
     real: (n, f, h, w, c) what stands above each clip on the strip.
     fps: frames a second of the clips, or of each; the GIF of all has the first one's.
   """
-  samples = workdir / "samples"
+  samples = outputs.folder(workdir) / "samples"
   number = len(list(samples.glob("*"))) if samples.is_dir() else 0
   folder = samples / f"{number:03d}_{mode}_seed{drawn.seed}"
   folder.mkdir(parents=True)
@@ -267,7 +267,7 @@ def write_grid(path: pathlib.Path, videos: np.ndarray, fps: float = FPS) -> None
 
 def newest_samples(workdir: pathlib.Path) -> pathlib.Path:
   """The samples.npz of the workdir's last sample."""
-  files = sorted((workdir / "samples").glob("*_sample_*/samples.npz"))
+  files = sorted((outputs.folder(workdir) / "samples").glob("*_sample_*/samples.npz"))
   if not files:
     raise checks.UserError(f"{workdir} has no samples yet: run --mode=sample first.")
   return files[-1]

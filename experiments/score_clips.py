@@ -16,7 +16,17 @@ import numpy as np
 from absl import logging
 from PIL import Image
 
-from experiments import checks, digits, errors, nearest, sample, score_files, set_scores, train
+from experiments import (
+  checks,
+  digits,
+  errors,
+  nearest,
+  outputs,
+  sample,
+  score_files,
+  set_scores,
+  train,
+)
 from experiments.looks import Looks
 from videodiff_jax.glober.pipeline import Pipeline
 from videodiff_jax.inputs import clips
@@ -91,7 +101,7 @@ def against_real(
   set_scores.locate()  # told now, not after the drawing
   stores = [train.open_store(config, split) for split in protocol.splits]
   made_with = score_files.settings(workdir, config, stores[0])
-  out = workdir / "evaluations"
+  out = outputs.folder(workdir) / "evaluations"
   if reuse and (record := score_files.find(out, protocol, made_with)):
     return record
   places = choose(stores, sampler, protocol)

@@ -98,8 +98,8 @@ def write(
   Returns:
     The JSON file.
   """
-  folder.mkdir(exist_ok=True)
-  name = _name(record["protocol"])
+  folder.mkdir(parents=True, exist_ok=True)
+  name = name_of(record["protocol"])
   file, strip, gif, plot = unused(
     folder, f"{name}.json", f"{name}.png", f"{name}.gif", f"{name}_curves.png"
   )
@@ -163,7 +163,7 @@ def compare(files: Sequence[str]) -> str:
     f"{letter}: {file} (steps {_steps(record)}, code {record['settings'].get('code')})"
     for letter, file, record in zip(letters, files, records)
   ]
-  heading = f"protocol {_name(records[0]['protocol'])!r}"
+  heading = f"protocol {name_of(records[0]['protocol'])!r}"
   parts = [*legend, "", format_table(rows, (heading, *letters))]
   if any(intervals):
     parts += ["", "[low, high]: 95 % over the choice of videos, not over training."]
@@ -177,7 +177,7 @@ def read(file: pathlib.Path) -> dict[str, Any]:
     for key, kinds in (("protocol", (str, dict)), ("scores", dict), ("settings", dict)):
       if not isinstance(record[key], kinds):
         raise TypeError(f"{key!r} is of the wrong kind")
-    _name(record["protocol"])
+    name_of(record["protocol"])
   except (OSError, ValueError, KeyError, TypeError) as error:
     raise checks.UserError(f"{file} is no score file ({error!r}).") from error
   return record
@@ -235,7 +235,8 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
   return flat
 
 
-def _name(protocol: str | dict[str, Any]) -> str:
+def name_of(protocol: str | dict[str, Any]) -> str:
+  """A protocol's name as a score file has it: alone, or among its settings."""
   return protocol if isinstance(protocol, str) else protocol["name"]
 
 

@@ -14,7 +14,7 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-from experiments import checks, digits, errors, score_files, train, use_of_condition
+from experiments import checks, digits, errors, outputs, score_files, train, use_of_condition
 from experiments.trajectories import SHOWN, Judge, Kept, Measured, measure, one_of_each
 from videodiff_jax.inputs import clips
 from videodiff_jax.inputs.frame_store import FrameStore
@@ -75,7 +75,7 @@ def evaluate(
   check(protocol, store)
   params = _lpips_params(protocol, pipeline.networks.frame_shape)
   made_with = _settings(workdir, pipeline, store, protocol, params is not None)
-  out = workdir / "evaluations"
+  out = outputs.folder(workdir) / "evaluations"
   if reuse and (record := score_files.find(out, protocol, made_with)):
     return record
 

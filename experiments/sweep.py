@@ -18,7 +18,7 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-from experiments import checks, digits, score_files, set_scores, sweep_sets, train
+from experiments import checks, digits, outputs, score_files, set_scores, sweep_sets, train
 from experiments.sweep_sets import Bench
 from videodiff_jax.metrics import images, resampling
 from videodiff_jax.training.workdir import read_config
@@ -66,15 +66,17 @@ def run(
   points = plan((config or bench.pipeline.config).sweep)
   for point in points:
     bench.drawing(*point)  # one that cannot be drawn is told now
-  record = _begun(workdir / "sweep.json", bench)
+  out = outputs.folder(workdir)
+  out.mkdir(parents=True, exist_ok=True)
+  record = _begun(out / "sweep.json", bench)
   done = {_point(row) for row in record["points"]}
   missing = [point for point in points if point not in done]
   judge = Judge(bench) if missing else None
   for number, point in enumerate(missing, 1):
     logging.info("Point %d of %d: %s, grid %r, %d steps.", number, len(missing), *point)
     record["points"].append(measure(bench, judge, point))
-    _write(workdir, record)
-  logging.info("%s\n\nWritten to %s.", report(record), workdir / "sweep.json")
+    _write(out, record)
+  logging.info("%s\n\nWritten to %s.", report(record), out / "sweep.json")
   return record
 
 
@@ -208,11 +210,11 @@ def report(record: dict[str, Any]) -> str:
   return f"{format_table(rows, heading)}\n\n{notes(record)}"
 
 
-def _write(workdir: pathlib.Path, record: dict[str, Any]) -> None:
+def _write(out: pathlib.Path, record: dict[str, Any]) -> None:
   heading, *rows = tables(record)
   lines = [heading, ("---",) * len(heading), *rows]
   table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-  (workdir / "sweep.md").write_text(f"# Quality against seconds\n\n{notes(record)}\n\n{table}\n")
+  (out / "sweep.md").write_text(f"# Quality against seconds\n\n{notes(record)}\n\n{table}\n")
   panels: dict[str, dict[str, list[tuple[float, float]]]] = {}
   there = _measured(record["points"])
   for name in (name for name in _PLOTTED if name in there):
@@ -220,5 +222,5 @@ def _write(workdir: pathlib.Path, record: dict[str, Any]) -> None:
     for row in sorted(record["points"], key=lambda row: row["steps"]):
       point = row["seconds_a_clip"], row["scores"][name]
       lines_of.setdefault(f"{row['kind']}, {row['grid']}", []).append(point)
-  plot_points(panels, "seconds a clip", workdir / "sweep.png")
-  score_files.save(workdir / "sweep.json", record)
+  plot_points(panels, "seconds a clip", out / "sweep.png")
+  score_files.save(out / "sweep.json", record)

@@ -154,6 +154,7 @@ def _train_stage(
     meta={
       "config": json.loads(config.to_json()),
       "code": code_version(),
+      "devices": checks.local_devices(),
       caches.READ: moments and moments.file.name,
     },
   )

@@ -68,7 +68,7 @@ def check(config: ml_collections.ConfigDict, networks: Networks, stages: Collect
 
 def _check_latent_scale(config: ml_collections.ConfigDict, networks: Networks) -> None:
   scale = config.model.latent_scale
-  if scale and not path_of(config, "kl_vae"):
+  if scale and not path_of(config, "kl_vae") and not path_of(config, "run"):
     raise ValueError(
       f"config.model.latent_scale is {scale}, but the latents of a KL-VAE that the run trains "
       "itself have a scale of their own: set the key to 0 (in config.json, where the workdir has "

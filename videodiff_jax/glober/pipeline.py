@@ -79,7 +79,7 @@ class Pipeline:
     """Loads the newest complete checkpoints of a workdir, in `config.precision` where that counts.
 
     Args:
-      workdir: as given to training.
+      workdir: as given to training, or an exported folder.
       **settings: replace entries of `config.sample`, as in `with_settings`.
 
     Raises:

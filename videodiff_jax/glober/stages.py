@@ -13,7 +13,7 @@ from videodiff_jax.glober import adversarial, conditions, generator, initial, po
 from videodiff_jax.glober.autoencoder import Statistics, decode_frames, reconstruction
 from videodiff_jax.glober.frame_stage import kl_vae_stage
 from videodiff_jax.glober.networks import Networks, build
-from videodiff_jax.training import optimizers, partitioning, state
+from videodiff_jax.training import optimizers, partitioning, state, warm_start
 from videodiff_jax.training.pixels import to_float
 from videodiff_jax.training.stage import Batch, Metrics, Stage
 from videodiff_jax.training.state import Adversary, TrainState
@@ -31,7 +31,8 @@ def make_stage(config: ml_collections.ConfigDict, name: str) -> Stage:
   networks = build(config)
   if name == "kl_vae" and initial.path_of(config, name):
     return initial.given_kl_vae_stage(config, networks)
-  return initial.with_pretrained(config, networks, makers[name](config, networks))
+  stage = initial.with_pretrained(config, networks, makers[name](config, networks))
+  return warm_start.with_run(config, stage)
 
 
 def frozen_networks(name: str, ema: dict[str, dict[str, Any]]) -> dict[str, Any]:

@@ -18,9 +18,9 @@ from videodiff_jax.lgcvd import gaps, stages
 from videodiff_jax.lgcvd.conditioning import EMPTY, given_positions
 from videodiff_jax.lgcvd.networks import Networks, build, make_objective, make_rollout, strides
 from videodiff_jax.lgcvd.rollout import Rollout, sampling_params
-from videodiff_jax.training import partitioning
+from videodiff_jax.training import exported, partitioning
 from videodiff_jax.training.pixels import to_float, to_uint8
-from videodiff_jax.training.workdir import load_state, read_config, with_settings
+from videodiff_jax.training.workdir import load_ema, load_state, read_config, with_settings
 
 # Of (which (b, 2), each trajectory's video and its number there; videos (b, f, h, w, c) uint8).
 Chunks = Iterator[tuple[np.ndarray, np.ndarray]]
@@ -53,22 +53,22 @@ class Pipeline:
   """
 
   def __init__(self, config: ml_collections.ConfigDict, weights: dict[str, Any], mesh: Mesh):
-    """`weights` has the parameters as trained, 'raw', and their average, 'ema'."""
+    """`weights` has the parameters' average, 'ema', and where they are at hand the 'raw' ones."""
     self.config = ml_collections.FrozenConfigDict(config)
     sampled = ml_collections.ConfigDict(self.config.to_dict())
     sampled.precision = config.sample.precision or config.precision
     self.networks: Networks = build(sampled)
     self.rollout: Rollout = make_rollout(config, self.networks)
-    self.params = sampling_params(weights["raw"], weights["ema"], config.sample.encoder_weights)
+    self.params = sampling_params(weights.get("raw"), weights["ema"], config.sample.encoder_weights)
     self.mesh = mesh
     self._weights = weights
 
   @classmethod
   def from_workdir(cls, workdir: str | pathlib.Path, **settings: Any) -> "Pipeline":
-    """Loads the newest complete checkpoint of a workdir.
+    """Loads the newest complete checkpoint of a workdir, or what was exported of one.
 
     Args:
-      workdir: as given to training.
+      workdir: as given to training, or an exported folder.
       **settings: replace entries of `config.sample`, as in `with_settings`.
 
     Raises:
@@ -78,8 +78,12 @@ class Pipeline:
     config = read_config(workdir)
     mesh = partitioning.make_mesh()
     (name,) = stages.NAMES
-    state = load_state(config, workdir, stages.make_stage(config, name), mesh)
-    weights = {"raw": state.params, "ema": state.ema_params}
+    stage = stages.make_stage(config, name)
+    if exported.is_one(workdir):
+      weights = {"ema": load_ema(config, workdir, stage, mesh)["ema_params"]}
+    else:
+      state = load_state(config, workdir, stage, mesh)
+      weights = {"raw": state.params, "ema": state.ema_params}
     return cls(config, weights, mesh).with_settings(**settings)
 
   def with_settings(self, **settings: Any) -> "Pipeline":

@@ -36,6 +36,11 @@ def sampling_params(params: Any, ema_params: Any, encoder_weights: str = "ema") 
     raise ValueError(
       f"Unknown encoder_weights {encoder_weights!r}. Choose one of: {', '.join(ENCODER_WEIGHTS)}."
     )
+  if encoder_weights == "raw" and params is None:
+    raise ValueError(
+      "config.sample.encoder_weights is 'raw', but an exported run holds averaged weights alone: "
+      "choose 'ema'."
+    )
   source = params if encoder_weights == "raw" else ema_params
   # Without an encoder there is nothing to choose.
   chosen = {k: v for k, v in source["params"].items() if k == "encoder"}

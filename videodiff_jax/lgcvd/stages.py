@@ -17,7 +17,7 @@ from videodiff_jax.lgcvd.conditioning import (
 )
 from videodiff_jax.lgcvd.networks import Networks, build, make_objective, make_rollout
 from videodiff_jax.lgcvd.objective import Objective
-from videodiff_jax.training import optimizers, state
+from videodiff_jax.training import optimizers, state, warm_start
 from videodiff_jax.training.pixels import to_float
 from videodiff_jax.training.stage import Batch, Metrics, Stage
 from videodiff_jax.training.state import TrainState
@@ -32,7 +32,7 @@ def make_stage(config: ml_collections.ConfigDict, name: str) -> Stage:
   """The stage of a name; see `NAMES`."""
   if name not in NAMES:
     raise ValueError(f"Unknown stage {name!r}. Choose one of: {', '.join(NAMES)}.")
-  return lgcvd_stage(config, build(config))
+  return warm_start.with_run(config, lgcvd_stage(config, build(config)))
 
 
 def frozen_networks(name: str, ema: dict[str, dict[str, Any]]) -> dict[str, Any]:

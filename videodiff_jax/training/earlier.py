@@ -73,6 +73,7 @@ ADDED: dict[str, tuple[tuple[str, dict[str, Any]], ...]] = {
     ),
     ("Nothing read digits.", {"evaluate.digits": False}),
     ("There were no sweeps.", {**_SWEEP, "sweep.grids": ("uniform", "log_snr")}),
+    ("No run began with another's weights.", {"init.run": ""}),
   ),
   "lgcvd": (
     ("Clips had the one stride.", {"data.stride_multiples": (1,)}),
@@ -96,6 +97,7 @@ ADDED: dict[str, tuple[tuple[str, dict[str, Any]], ...]] = {
     ),
     ("Nothing read digits.", {"evaluate.digits": False}),
     ("There were no sweeps.", {**_SWEEP, "sweep.grids": ("uniform", "spaced")}),
+    ("No run began with another's weights.", {"init.run": ""}),
   ),
 }
 

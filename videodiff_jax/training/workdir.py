@@ -1,4 +1,7 @@
-"""What a run leaves in its folder: config.json, and a folder of checkpoints a stage."""
+"""What a run leaves in its folder: config.json, and a folder of checkpoints a stage.
+
+An exported folder (exported.py) is read in a workdir's place wherever averaged weights are enough.
+"""
 
 import itertools
 import json
@@ -10,7 +13,7 @@ from typing import Any
 import ml_collections
 from jax.sharding import Mesh
 
-from videodiff_jax.training import earlier, hosts
+from videodiff_jax.training import earlier, exported, hosts
 from videodiff_jax.training.checkpoints import CheckpointError, Checkpoints
 from videodiff_jax.training.loop import abstract_state
 from videodiff_jax.training.stage import Stage
@@ -88,8 +91,16 @@ def load_ema(
   Raises:
     CheckpointError: there is none.
   """
-  checkpoints, step = _newest(workdir, stage.name)
-  ema = checkpoints.restore_ema(step, abstract_state(stage, config.seed, mesh))
+  return load_ema_as(workdir, stage.name, abstract_state(stage, config.seed, mesh))
+
+
+def load_ema_as(workdir: pathlib.Path, name: str, target: TrainState) -> dict[str, Any]:
+  """`load_ema` onto the devices that `target`, a state or its shapes with shardings, lies on."""
+  if exported.is_one(workdir):
+    wanted = {"ema_params": target.ema_params, "statistics": target.statistics}
+    return exported.read(workdir, name, wanted)
+  checkpoints, step = _newest(workdir, name)
+  ema = checkpoints.restore_ema(step, target)
   checkpoints.close()
   return ema
 
@@ -105,7 +116,9 @@ def load_state(
 
 
 def steps_done(workdir: pathlib.Path, name: str) -> int | None:
-  """The step of a stage's newest complete checkpoint; None where there is none."""
+  """The step of a stage's newest complete checkpoint, or of what was exported; None without one."""
+  if hosts.decide(lambda: exported.is_one(workdir)):
+    return hosts.decide(lambda: exported.manifest(workdir)["stages"].get(name, {}).get("step"))
   folder = workdir / name / "checkpoints"
   if not hosts.decide(folder.is_dir):
     return None

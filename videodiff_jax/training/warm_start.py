@@ -1,0 +1,100 @@
+"""config.init.run: a run whose stages begin with another run's averaged weights."""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+from flax import traverse_util
+
+from videodiff_jax.training.stage import Stage
+from videodiff_jax.training.state import TrainState
+from videodiff_jax.training.workdir import load_ema_as, read_config, steps_done
+
+_MOST_NAMED = 8
+
+
+def with_run(config: ml_collections.ConfigDict, stage: Stage) -> Stage:
+  """The stage, beginning with the average and the statistics of config.init.run, if it is given.
+
+  Steps, the optimiser's moments and an adversary begin anew.
+  """
+  if not config.init.run:
+    return stage
+
+  def pretrained(state: TrainState) -> TrainState:
+    begun = load_ema_as(pathlib.Path(config.init.run).expanduser(), stage.name, state)
+    params = jax.tree.map(jnp.copy, begun["ema_params"])
+    return state.replace(params=params, **begun)
+
+  return dataclasses.replace(stage, pretrained=pretrained, measure=None)
+
+
+def check(
+  config: ml_collections.ConfigDict,
+  names: Sequence[str],
+  make_stage: Callable[[ml_collections.ConfigDict, str], Stage],
+  alike: Sequence[str],
+) -> None:
+  """Compares config.init.run with the run that is to begin, by keys and shapes alone.
+
+  Args:
+    config: of the run that is to begin.
+    names: its stages that begin.
+    make_stage: of its system.
+    alike: keys or groups of keys, such as 'diffusion.schedule', without which weights mean nothing.
+
+  Raises:
+    ValueError: weights from two places, another system, other networks, or a stage without any.
+    CheckpointError: config.init.run is no run's folder.
+  """
+  if not config.init.run:
+    return
+  if others := [
+    key for key in config.init if key not in ("run", "text_encoder") and config.init[key]
+  ]:
+    raise ValueError(f"config.init.run and config.init.{others[0]} give weights both: choose one.")
+  run = pathlib.Path(config.init.run).expanduser()
+  saved = read_config(run)
+  if saved.system != config.system:
+    raise ValueError(
+      f"config.init.run: {run} holds a run of system {saved.system!r}, not {config.system!r}."
+    )
+  there, here = (_chosen(settings, alike) for settings in (saved, config))
+  differ = [
+    f"config.{key}: {there.get(key, 'absent')} there, {here.get(key, 'absent')} now"
+    for key in sorted(there.keys() | here.keys())
+    if there.get(key) != here.get(key)
+  ]
+  for name in () if differ else names:
+    if steps_done(run, name) is None:
+      raise ValueError(f"config.init.run: {run} has no weights of stage {name!r}.")
+    there, here = (_shapes(make_stage(settings, name)) for settings in (saved, config))
+    differ += [
+      f"{name}, {path}: {there.get(path, 'absent')} there, {here.get(path, 'absent')} now"
+      for path in sorted(there.keys() | here.keys())
+      if there.get(path) != here.get(path)
+    ]
+  if differ:
+    more = f"\n  and {len(differ) - _MOST_NAMED} more" if differ[_MOST_NAMED:] else ""
+    raise ValueError(
+      f"config.init.run: the networks of {run} are not those of this configuration:\n  "
+      + "\n  ".join(differ[:_MOST_NAMED]) + more
+      + "\nGive the same values, or leave config.init.run away."
+    )  # fmt: skip
+
+
+def _chosen(config: ml_collections.ConfigDict, alike: Sequence[str]) -> dict[str, Any]:
+  """'a.b.c' -> value, of the keys and groups that are to be alike."""
+  flat = traverse_util.flatten_dict(json.loads(config.to_json()), sep=".")
+  return {key: flat[key] for key in flat if any(f"{key}.".startswith(f"{a}.") for a in alike)}
+
+
+def _shapes(stage: Stage) -> dict[str, tuple[int, ...]]:
+  state = jax.eval_shape(stage.init, jax.random.key(0))
+  kept = {"ema_params": state.ema_params, "statistics": state.statistics}
+  return {path: x.shape for path, x in traverse_util.flatten_dict(kept, sep="/").items()}
