@@ -161,7 +161,7 @@ def compare(
       means = {seed: float(of[column].mean()) for seed, of in seeds.items()}
       row["by_seed"][column] = means
       row["mean"][column] = float(np.mean(list(means.values())))
-      if name != reference and common:
+      if name != reference and common and column in figures[reference][common[0]]:
         ours, theirs = (
           np.stack([figures[which][seed][column] for seed in common]) for which in (name, reference)
         )
@@ -184,16 +184,22 @@ def compare(
 def tables(result: dict[str, Any]) -> dict[str, list[tuple[str, ...]]]:
   """Title -> rows, the heading first."""
   rows = result["variants"]
-  measured = next(iter(rows.values()))["mean"]
-  columns = {name: column for name, column in result["columns"].items() if name in measured}
+  columns = {
+    name: column
+    for name, column in result["columns"].items()
+    if any(name in row["mean"] for row in rows.values())
+  }
   heading = ("variant", "seeds", "updates", *(title for title, _ in columns.values()))
   means, differences = [heading], [heading]
   for name, row in rows.items():
     title, updates = _TITLES.get(name, name), str(row["updates"])
-    cells = (f"{row['mean'][c]:.{digits}f}" for c, (_, digits) in columns.items())
+    cells = (
+      f"{row['mean'][c]:.{digits}f}" if c in row["mean"] else ""
+      for c, (_, digits) in columns.items()
+    )
     means.append((title, str(len(row["seeds"])), updates, *cells))
     if found := row["difference"]:
-      cells = (_cell(found[c], digits) for c, (_, digits) in columns.items())
+      cells = (_cell(found[c], digits) if c in found else "" for c, (_, digits) in columns.items())
       count = len(next(iter(found.values()))["seeds"])
       differences.append((title, str(count), updates, *cells))
   found = {"Means": means}

@@ -8,16 +8,28 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from experiments import checks, drift, evaluate, score_files, score_prediction, set_scores, train
+from experiments import (
+  checks,
+  drift,
+  evaluate,
+  score_files,
+  score_prediction,
+  set_scores,
+  train,
+  use_of_condition,
+)
 from videodiff_jax.lgcvd import networks
 from videodiff_jax.training.workdir import steps_done
 
 Figures = dict[str, np.ndarray]  # column -> (v,) of the videos, or (1,)
 
+# How much the loss of the next fragment rises where the encoder is given another video's.
+_USE = "use_of_fragment"
 # Name in the records -> (heading, digits after the point).
 _PREDICTION = {
   "digit_right": ("frames read right", 3),
   "digit_right_back": ("since it came back", 3),
+  _USE: ("use of the fragment before", 3),
   "sharpness": ("sharpness", 2),
   "psnr": ("PSNR, dB", 2),
   "ssim": ("SSIM", 3),
@@ -83,6 +95,9 @@ def _lgcvd(config: ml_collections.ConfigDict, protocol_name: str | None) -> Scor
   def score(workdir: pathlib.Path, of_run: ml_collections.ConfigDict) -> Figures:
     record = score_prediction.evaluate(workdir, of_run, protocol.name, features, reuse=True)
     videos, scores = record["videos"]["predicted"], record["scores"]["prediction"]["predicted"]
+    used = record["scores"].get(use_of_condition.GROUP, {}).get("fragment of another video")
+    if used:  # with an encoder
+      scores = scores | {_USE: used["loss_change"]}
     # What no video has of its own, such as FVD, is one figure.
     return {
       name: np.array(videos[name] if name in videos else [scores[name]])
@@ -93,7 +108,9 @@ def _lgcvd(config: ml_collections.ConfigDict, protocol_name: str | None) -> Scor
   about = (
     f"{protocol.num_frames} frames predicted from {protocol.past} of {protocol.num_videos} "
     f"{protocol.split} videos, protocol {protocol.name!r}. Brightness: drawn minus true mean, in "
-    "levels of 255, over the horizon and at its last frame; its error is the mean absolute value."
+    "levels of 255, over the horizon and at its last frame; its error is the mean absolute value. "
+    "Use of the fragment before: how much the loss rises where the sequence encoder is given "
+    "another video's, in units of the loss; 0 where it is dead."
   )
   return Scorer(_PREDICTION, dataclasses.asdict(protocol), about, score)
 

@@ -52,7 +52,7 @@ def of_lgcvd(pipeline: lgcvd.Pipeline, store: FrameStore) -> Figures:
   with_encoder = pipeline.config.model.sequence_encoder
   rows, swaps = of_fragments.conditions(networks, found.read(), with_encoder)
   draws = [(rows | drawn, swaps) for drawn in _timesteps(len(found), networks.process)]
-  predict = functools.partial(of_fragments.predict, networks)
+  predict = functools.partial(of_fragments.predict, networks, pipeline.config.objective.saturate)
   return condition_use.figures(measure(predict, pipeline.params, pipeline.mesh, draws), _SEED)
 
 

@@ -85,7 +85,12 @@ class Bench:
     psnr = rng.normal(20, 3, VIDEOS) + VARIANTS.index(folder.parent.name)
     return {
       "videos": {"predicted": {"psnr": psnr.tolist(), "brightness_shift": [0.5] * VIDEOS}},
-      "scores": {"prediction": {"predicted": {"fvd": 100.0 + VARIANTS.index(folder.parent.name)}}},
+      "scores": {
+        "prediction": {"predicted": {"fvd": 100.0 + VARIANTS.index(folder.parent.name)}},
+        "use_of_condition": {"fragment of another video": {"loss_change": 0.25}}
+        if config.model.sequence_encoder
+        else {},
+      },
     }
 
 
@@ -133,7 +138,9 @@ def test_tables(bench, tmp_path) -> None:
   assert text.count("| full, epsilon | 2 | 8 |") == 2
   assert text.count("| full | 2 | 8 |") == 1
   ends = "-2.00 [-2.00, -2.00] | -2.0 [-2.0, -2.0]"
-  assert f"| baseline + two-stage training | 2 | 8 | {ends} |" in text
+  # A variant without an encoder has no use of it.
+  assert f"| baseline + two-stage training | 2 | 8 |  | {ends} |" in text
+  assert "| full | 2 | 8 | 0.250 |" in text
   assert "LPIPS" not in text  # nobody had its weights
   assert "95 %, by Student's t" in text and "full, one update: 4 of lgcvd. Drawn by" in text
   said = ablation.report(result)

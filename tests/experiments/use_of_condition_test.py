@@ -74,7 +74,7 @@ def test_a_dead_module_of_lgcvd_is_seen(unet: int | None, used: str) -> None:
     weights[unet] = 0.4
   params = {"params": {"unet": weights, "encoder": np.float32(0.7)}}
   rows, swaps = of_fragments.conditions(networks, tiny_lgcvd.clips(COUNT), True)
-  found = measured(functools.partial(of_fragments.predict, networks), params, rows, swaps)
+  found = measured(functools.partial(of_fragments.predict, networks, False), params, rows, swaps)
   assert list(found) == [
     "frames of another video", "fragment of another video", "no fragment, U",
     "noise for a fragment",
@@ -138,3 +138,13 @@ def test_too_few_long_videos_are_told(caplog) -> None:
   assert "two held-out videos of 10 frames" in caplog.text
   found = use_of_condition._held_out(store, ClipSampler(num_frames=8, content="clip"))
   assert sorted(found.videos) == [0, 1]
+
+
+def test_black_drawn_blacker_than_black_is_no_loss_where_it_was_none_in_training() -> None:
+  """All black, of which the stand-in says -0.1 x_t, whose estimate lies on either side of black."""
+  networks = tiny_lgcvd.build(tiny_lgcvd.config())
+  params = {"params": {"unet": np.array([-0.1, 0, 0, 0, 0], np.float32), "encoder": np.float32(0)}}
+  rows, _ = of_fragments.conditions(networks, np.zeros_like(tiny_lgcvd.clips(4)), True)
+  rows |= {"t": np.full(4, 500, np.int32), "number": np.arange(4, dtype=np.uint32)}
+  losses = [of_fragments.predict(networks, saturate, params, rows)[1] for saturate in (False, True)]
+  assert (0 < losses[1]).all() and (losses[1] < losses[0]).all()

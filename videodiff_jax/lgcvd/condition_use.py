@@ -14,16 +14,21 @@ from videodiff_jax.lgcvd.conditioning import (
   task_positions,
 )
 from videodiff_jax.lgcvd.networks import Networks
+from videodiff_jax.lgcvd.objective import saturated
 from videodiff_jax.training.pixels import to_float
 
 Rows = dict[str, Any]
 
 
-def predict(networks: Networks, params: Any, rows: dict[str, jax.Array]) -> tuple[Any, Any]:
+def predict(
+  networks: Networks, saturate: bool, params: Any, rows: dict[str, jax.Array]
+) -> tuple[Any, Any]:
   """The denoiser's prediction (b, h, w, F c) and its loss (b,).
 
   Args:
     networks: of the system.
+    saturate: as of the `Objective` it was trained by. Black drawn blacker than black would
+      otherwise be most of the loss, and hide what a condition is worth.
     params: of its model.
     rows: 'window' (b, F, h, w, c) uint8, the fragment that is denoised; 'given' (b, k, h, w, c)
       uint8, its first frames; 'last' (b, F, h, w, c) float in [-1, 1], the fragment before; 't'
@@ -38,7 +43,11 @@ def predict(networks: Networks, params: Any, rows: dict[str, jax.Array]) -> tupl
   x_t = process.q_sample(x_0, rows["t"], noise)
   last = stack_frames(rows["last"])
   prediction = networks.model.apply(params, x_t, rows["t"], condition, last)
-  return prediction, process.loss(prediction, x_0, rows["t"], noise)
+  judged = prediction
+  if saturate:
+    estimate = process.to_x0(x_t, rows["t"], prediction)
+    judged = saturated(prediction, process.target(x_0, rows["t"], noise), estimate, x_0)
+  return prediction, process.loss(judged, x_0, rows["t"], noise)
 
 
 def conditions(

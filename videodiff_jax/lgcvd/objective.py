@@ -200,9 +200,8 @@ class Objective:
     prediction = self.model.apply(params, x_t, inputs.t, inputs.condition, inputs.last_fragment)
     estimate = jax.lax.stop_gradient(self.process.to_x0(x_t, inputs.t, prediction))
     if self.saturate:
-      beyond = (jnp.abs(inputs.x_0) >= 1.0) & (estimate * inputs.x_0 > 1.0)
       target = self.process.target(inputs.x_0, inputs.t, inputs.noise)
-      prediction = jnp.where(beyond, target, prediction)
+      prediction = saturated(prediction, target, estimate, inputs.x_0)
     loss = self.process.loss(prediction, inputs.x_0, inputs.t, inputs.noise).mean()
     return loss, jnp.clip(estimate, -1.0, 1.0) if self.clip_estimate else estimate
 
@@ -276,6 +275,17 @@ class Objective:
 
 def _of_both(first: jax.Array, second: jax.Array) -> Metrics:
   return {"loss": 0.5 * (first + second), "loss_first": first, "loss_second": second}
+
+
+def saturated(
+  prediction: jax.Array, target: jax.Array, estimate: jax.Array, x_0: jax.Array
+) -> jax.Array:
+  """The prediction, made right where its estimate lies beyond an end at which x_0 is.
+
+  All are shaped alike. See `Objective.saturate`.
+  """
+  beyond = (jnp.abs(x_0) >= 1.0) & (estimate * x_0 > 1.0)
+  return jnp.where(beyond, target, prediction)
 
 
 def _largest_norms(*gradients: Any) -> Metrics:
