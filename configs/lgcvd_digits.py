@@ -82,6 +82,7 @@ def _occluded(config: ConfigDict) -> None:
   config.train.lgcvd.update(steps=4000, batch_size=8)
   config.sample.sampler.num_steps = 100  # Sec. 4.2
   config.evaluate.protocol = "quick_prediction"
+  config.ablation.compared = "baseline,no_encoder,no_two_stage,full,eps"
 
 
 def _mean(config: ConfigDict) -> None:
