@@ -108,8 +108,8 @@ def check(config: ml_collections.ConfigDict) -> None:
 
 def check_pretrained(config: ml_collections.ConfigDict, names: Sequence[str]) -> None:
   """Raises UserError's causes for a file of config.init that is not what the stages begin with."""
-  initial.check(config, build(config), names)
   warm_start.check(config, names, stages.make_stage, _ALIKE)
+  initial.check(config, build(config), names)
 
 
 def _check_sizes(config: ml_collections.ConfigDict) -> None:
