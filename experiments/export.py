@@ -27,13 +27,6 @@ from videodiff_jax.training.writers import read_metrics
 _MOST_MB = 20  # of a file of weights in the repository
 _KEPT = ("all.gif", "strip.png", "settings.json")  # of a folder of samples: what is small
 
-flags.DEFINE_string(
-  "notes",
-  None,
-  "export: a Markdown file with what a person adds to the card, under headings such as "
-  "'## What it cannot do' and '## Licence'.",
-)
-
 
 def export(
   workdir: pathlib.Path, config: ml_collections.ConfigDict | None, options: flags.FlagValues

@@ -90,6 +90,18 @@ flags.DEFINE_string(
   "evaluate, ablation, sweep: how to score. By default LGC-VD takes config.evaluate.protocol, and "
   "GLOBER scores its ladder.",
 )
+flags.DEFINE_string(
+  "out",
+  None,
+  "export: the folder to make. Other modes with an exported folder as --workdir: where they write, "
+  "as nothing is written into it; runs/pretrained/NAME by default.",
+)
+flags.DEFINE_string(
+  "notes",
+  None,
+  "export: a Markdown file with what a person adds to the card, under headings such as "
+  "'## What it cannot do' and '## Licence'.",
+)
 _TABLE = flags.DEFINE_string(
   "table",
   None,

@@ -7,13 +7,6 @@ from absl import flags, logging
 from experiments.errors import UserError
 from videodiff_jax.training import exported
 
-flags.DEFINE_string(
-  "out",
-  None,
-  "export: the folder to make. Other modes with an exported folder as --workdir: where they write, "
-  "as nothing is written into it; runs/pretrained/NAME by default.",
-)
-
 
 def check(workdir: pathlib.Path, mode: str) -> None:
   """Tells where a mode will write, if not into its workdir.
@@ -38,7 +31,7 @@ def folder(workdir: pathlib.Path) -> pathlib.Path:
   Raises:
     UserError: --out with a workdir, which takes them itself; or another run lies there.
   """
-  given = flags.FLAGS["out"].value
+  given = flags.FLAGS["out"].value if "out" in flags.FLAGS else None  # no command: none is given
   if not exported.is_one(workdir):
     if given is not None:
       raise UserError(

@@ -11,7 +11,7 @@ import pytest
 from absl.testing import flagsaver
 
 import videodiff_jax
-from experiments import card, export, outputs, sample, systems
+from experiments import card, export, main, outputs, sample, systems
 from experiments.errors import UserError
 from tests.glober import tiny as glober_tiny
 from tests.helpers import filled_state
@@ -149,6 +149,24 @@ def test_nothing_is_written_over_and_nothing_half_made_stays(
   monkeypatch.undo()
   export.export(workdirs["lgcvd"], None, options(tmp_path / "out"))
   assert [file.name for file in tmp_path.iterdir()] == ["out"]
+
+
+def test_the_command(workdirs, tmp_path, monkeypatch) -> None:
+  monkeypatch.setattr(main, "enable_compilation_cache", lambda: None)
+  monkeypatch.chdir(tmp_path)
+  export_it = [
+    "",
+    "--mode=export",
+    f"--workdir={workdirs['lgcvd']}",
+    f"--out={tmp_path / 'digits'}",
+  ]
+  report_it = ["", "--mode=report", f"--workdir={tmp_path / 'digits'}"]
+  for argv in (export_it, report_it):
+    with flagsaver.flagsaver():
+      main.parse_flags(argv)
+      main.run()
+  assert "Evaluation: new" in (tmp_path / "runs/pretrained/digits/report.html").read_text()
+  assert exported.is_one(tmp_path / "digits") and not (tmp_path / "digits/report.html").exists()
 
 
 def test_what_cannot_be_exported_is_told(workdirs, folders, tmp_path) -> None:
