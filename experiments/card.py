@@ -16,12 +16,13 @@ from experiments import score_files
 from experiments.errors import UserError
 
 OPEN = "**To be written:**"
+_TIME = "Time and hardware"
 # Section -> what a person is asked for where the run's files and the notes have nothing.
 _SECTIONS = {
   "Use": None,
   "Data": None,
   "Recipe": None,
-  "Time and hardware": "on what machine, and how long in all",
+  _TIME: "on what machine, and how long in all",
   "Scores": "figures of an evaluation (--mode=evaluate before the export)",
   "What it cannot do": "limits that were seen: lengths, classes, blur, drift, what it repeats",
   "Licence": "of the weights, and of the data they were trained on",
@@ -87,14 +88,16 @@ def write(
     "Use": _use(name, config, stages),
     "Data": _data(config, records),
     "Recipe": _recipe(name, config, stages, commands),
-    "Time and hardware": _time(stages),
+    _TIME: _time(stages),
     "Scores": "\n\n".join(_scores(records)),
   }
   lines = [f"# {name}", *(f"![{picture}]({picture})" for picture in pictures)]
   for section, wanted in _SECTIONS.items():
     parts = [part for part in (told.get(section), notes.get(section)) if part]
     lines += [f"## {section}", *parts]
-    if wanted and not parts:
+    # Checkpoints of earlier code do not tell their devices.
+    unknown = section == _TIME and not all(facts.devices for facts in stages.values())
+    if wanted and (not parts or (unknown and section not in notes)):
       lines.append(f"{OPEN} {wanted}.")
   return "\n\n".join(lines) + "\n"
 
@@ -158,10 +161,9 @@ def portable_path(value: str) -> str:
 
 
 def _time(stages: Mapping[str, StageFacts]) -> str:
-  if not all(facts.devices for facts in stages.values()):
-    return ""
   told = ", ".join(
-    f"{stage} {facts.seconds / 3600:.2f} h on {facts.devices}" for stage, facts in stages.items()
+    f"{stage} {facts.seconds / 3600:.2f} h" + (f" on {facts.devices}" if facts.devices else "")
+    for stage, facts in stages.items()
   )
   return f"Of steps alone, without compiling, previews and evaluation: {told}."
 
