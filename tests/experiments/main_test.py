@@ -55,7 +55,10 @@ ALL_FILES = "configs/glober_digits.py, configs/glober_sky.py"
     (["--config=configs/nope.py", "--config.data.dir=x"], ["'configs/nope.py'", ALL_FILES]),
     (["--config=configs/common.py"], ["'configs/common.py'", ALL_FILES]),
     (["--config.data.dir=x"], ["--config.data.dir needs --config=FILE", ALL_FILES]),
-    (["--config=configs/glober_digits.py:128"], ["variant '128'", "64, smoke"]),
+    (
+      ["--config=configs/glober_digits.py:128"],
+      ["variant '128'", "64, cra, frames64, long, smoke"],
+    ),
     ([DIGITS, "--config.data.dirr=x"], ["config.data.dirr", "dir, flip, frame_time"]),
     ([DIGITS, "--config.dat.dir=x"], ["config.dat", "condition, data, diffusion"]),
     ([DIGITS, "--config.seed.first=1"], ["config.seed is a value", "--config.seed=VALUE"]),

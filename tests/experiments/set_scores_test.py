@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from experiments import set_scores
-from videodiff_jax.metrics import clip_features, frame_frechet, frechet, i3d
+from videodiff_jax.metrics import clip_features, frame_frechet, frechet, i3d, kid
 from videodiff_jax.pretrained import restricted_pickle
 
 
@@ -21,6 +21,7 @@ def test_figures(covariance: str) -> None:
   expected = {
     "fvd": frechet.fvd(real.logits, drawn.logits, covariance),
     "alexnet_frame_frechet": frame_frechet.alexnet_frame_frechet(*pair),
+    "i3d_kernel_distance": kid.kernel_distance(real.logits, drawn.logits),
     "i3d_inception_score": i3d.inception_score(drawn.logits, splits=1),
   }
   assert set_scores.figures(real, drawn, covariance) == pytest.approx(expected)

@@ -67,8 +67,8 @@ def loaded(pipeline, monkeypatch) -> None:
 def test_batches_carry_their_videos_captions(config, tmp_path, monkeypatch) -> None:
   encoder, seen = tiny_encoder(), []
 
-  def loop(stage, run, frozen, batches, preview_batch, write) -> bool:
-    del run, write
+  def loop(stage, run, frozen, batches, preview_batch, write, validation) -> bool:
+    del run, write, validation
     seen.append((stage.name, next(batches(0)), preview_batch, frozen))
     return True
 

@@ -149,13 +149,15 @@ def test_round_trip_of_parts(tmp_path) -> None:
 
 def test_round_trip_of_a_dit(tmp_path) -> None:
   """In a folder by itself, as its config describes it: patches of 1, text, no classes."""
-  state = sd_names.filled(sd_names.dit(width=16, depth=2, patch=1, channels=32, side=4, classes=10))
+  state = sd_names.filled(sd_names.dit(width=16, depth=2, patch=1, channels=8, side=8, classes=10))
   state["c_embedder.weight"], state["c_embedder.bias"] = np.ones((16, 8)), np.ones(16)
-  state["final_layer.linear.weight"] = np.ones((32, 16), np.float32)
-  state["final_layer.linear.bias"] = np.ones(32, np.float32)
+  state["final_layer.linear.weight"] = np.ones((8, 16), np.float32)
+  state["final_layer.linear.bias"] = np.ones(8, np.float32)
   (tmp_path / "dit").mkdir()
   save_file(state, tmp_path / "dit" / "any.safetensors")
-  convert.convert("dit", tmp_path / "dit", config(), tmp_path / "out")
+  of_single_cells = config()
+  of_single_cells.model.dit.patch_size = 1
+  convert.convert("dit", tmp_path / "dit", of_single_cells, tmp_path / "out")
   convert.export(tmp_path / "out", tmp_path / "back.safetensors")
   assert_same(load_file(tmp_path / "back.safetensors"), state)
 
