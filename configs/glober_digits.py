@@ -77,7 +77,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
   config.loss.kl_vae.update(reconstruction="l2", saturate=True, lpips=0.0, adversary=0.0)
   # Off: on two cores, to compile its program and make 30 steps of it takes the time of 650 others.
   config.loss.lambda_cra = 0.0
-  config.loss.lambda_kl = 2e-5
+  config.loss.lambda_kl = 5e-6
   config.loss.drop_video = 0.0  # sampling compares with no null video
   train.kl_vae = common.stage(550, 16, 3e-3, ema=0.99)
   train.autoencoder = common.stage(2000, 6, 1.5e-3, ema=0.99)
@@ -102,7 +102,6 @@ def get_config(arg: str | None = None) -> ConfigDict:
 def _long(config: ConfigDict) -> None:
   """`:long`: bouncing digits, real sampling as in Sec. 4.1; hours on 2 cores, in any sittings."""
   config.data.name = "moving_digits"
-  config.loss.lambda_kl = 5e-6
   config.model.dit.update(depth=8, patch_size=1)
   train = config.train
   train.kl_vae.update(steps=2000)
@@ -138,7 +137,7 @@ def _at_64px(config: ConfigDict) -> None:
   train.kl_vae.update(steps=4000, batch_size=128)
   train.autoencoder.update(steps=12_000, batch_size=64)
   train.generator.update(steps=8000, batch_size=64)
-  config.loss.update(lambda_cra=0.1, lambda_kl=5e-6, drop_video=0.1)
+  config.loss.update(lambda_cra=0.1, drop_video=0.1)
   # A predicted v is not amplified, so that all pairs count.
   config.loss.cra.update(start_step=2000, weighting="uniform", real="reconstructions")
   config.sample.decoder.num_steps = 20
