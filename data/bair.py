@@ -11,7 +11,7 @@ from tensorflow_datasets.proto import tf_example_pb2
 
 from data import tfrecord
 from data.builder import SplitSourceOptions, Video, VideoBuilder
-from videodiff_jax.inputs import video_io
+from videodiff_jax.inputs.folders import entries
 from videodiff_jax.inputs.video_io import VideoError
 
 _FRAMES, _SIDE = 30, 64
@@ -52,14 +52,17 @@ class Bair(VideoBuilder):
     """By name; an error stands for the first record that a file's damage hides."""
     found: dict[str, tfrecord.Record | VideoError] = {}
     for split, folder in self.options.folders().items():
-      paths = sorted(folder.glob("*.tfrecords"), key=lambda path: video_io.natural_key(path.name))
-      for path in paths:
-        number = 0
+      for entry in entries(folder):
+        if entry.path.suffix != ".tfrecords":
+          continue
+        number, stem = 0, f"{split}/{entry.name.removesuffix('.tfrecords')}"
         try:
-          for number, record in enumerate(tfrecord.scan(path), 1):
-            found[f"{split}/{path.stem}/{number - 1}"] = record
+          if entry.fault:
+            raise VideoError(entry.path, entry.fault)
+          for number, record in enumerate(tfrecord.scan(entry.path), 1):
+            found[f"{stem}/{number - 1}"] = record
         except VideoError as error:
-          found[f"{split}/{path.stem}/{number}"] = error
+          found[f"{stem}/{number}"] = error
     return found
 
   def candidates(self) -> Mapping[str, int]:

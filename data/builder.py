@@ -31,6 +31,7 @@ from tensorflow_datasets.core.dataset_builder import FileReaderBuilder
 
 from data import parts
 from videodiff_jax.inputs import frame_store, video_io
+from videodiff_jax.inputs.folders import natural_key
 
 _RECORD_OPTIONS = "group_size:1"  # One record can then be read without its neighbours.
 _SHARD_BYTES = 256_000_000
@@ -52,12 +53,14 @@ class Video:
       may raise `VideoError`, and the video is skipped.
     fps: frames a second, 0 where unknown.
     label: class name.
+    unsure: why nobody can know whether all of it is there; '' where that is checked.
     extra: what `FrameStore.extra` returns: a caption, or ground truth as nested lists.
   """
 
   frames: Iterable[np.ndarray]
   fps: float = 0.0
   label: str | None = None
+  unsure: str = ""
   extra: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
@@ -151,7 +154,7 @@ class VideoBuilder(FileReaderBuilder, skip_registration=True):
 
   def class_names(self, labels: Iterable[str]) -> list[str]:
     """The classes in the order of their indices, given the labels that occur."""
-    return sorted(set(labels), key=video_io.natural_key)
+    return sorted(set(labels), key=natural_key)
 
   @classmethod
   def published(cls, options: Mapping[str, Any]) -> Mapping[str, int]:
@@ -224,7 +227,8 @@ class VideoBuilder(FileReaderBuilder, skip_registration=True):
         files += [pathlib.Path(path) for path in info.filepaths]
         self.info.metadata[split] = _index(chosen, classes)
         named[split] = [
-          {key: video[key] for key in ("name", "frames", "size", "fps")} for video in chosen
+          {key: video[key] for key in ("name", "frames", "size", "fps", "unsure") if key in video}
+          for video in chosen
         ]
     self.info.set_splits(tfds.core.splits.SplitDict(infos))
     self.info.metadata.update(
@@ -336,6 +340,7 @@ class VideoBuilder(FileReaderBuilder, skip_registration=True):
         part["skipped"].append({"name": name, "reason": error.reason})
         continue
       entry |= {"frames": count, "bytes": size, "fps": video.fps}
+      entry |= {"unsure": video.unsure} if video.unsure else {}
       part["videos"].append(entry | {"label": video.label, "extra": dict(video.extra)})
     writer.close()
     os.replace(unfinished, records)

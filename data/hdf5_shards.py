@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from data.builder import SplitSourceOptions, Video, VideoBuilder
-from videodiff_jax.inputs import video_io
+from videodiff_jax.inputs.folders import Entry, entries, natural_key
 from videodiff_jax.inputs.video_io import VideoError
 
 # What h5py raises of a damaged file: the kind depends on which byte is wrong.
@@ -53,33 +53,35 @@ class Hdf5Shards(VideoBuilder):
   options: Hdf5ShardsOptions
 
   @functools.cached_property
-  def _found(self) -> dict[str, pathlib.Path]:
+  def _found(self) -> dict[str, Entry]:
     """By the name 'SPLIT/SHARD', a shard's with '.h5' where it ends so."""
     return {
-      f"{split}/{path.name.removesuffix('.hdf5')}": path
+      f"{split}/{entry.name.removesuffix('.hdf5')}": entry
       for split, folder in self.options.folders().items()
-      for path in sorted(folder.iterdir(), key=lambda path: video_io.natural_key(path.name))
-      if path.suffix in (".hdf5", ".h5")
+      for entry in entries(folder)
+      if entry.path.suffix in (".hdf5", ".h5")
     }
 
   def candidates(self) -> Mapping[str, int]:
     h5py = _import_h5py()
     found: dict[str, int] = {}
-    for name, path in self._found.items():
-      size = path.stat().st_size
+    for name, entry in self._found.items():
       try:
-        with h5py.File(path) as file:
-          keys = sorted(file["len"], key=video_io.natural_key)
-        found |= {f"{name}/{key}": size for key in keys}
+        if entry.fault:
+          raise OSError(entry.fault)
+        with h5py.File(entry.path) as file:
+          keys = sorted(file["len"], key=natural_key)
+        found |= {f"{name}/{key}": entry.size for key in keys}
       except _DAMAGE:
-        found[name] = size  # `load` says what is wrong with it.
+        found[name] = entry.size  # `load` says what is wrong with it.
     return found
 
   def load(self, name: str) -> Video:
     if name in self._found:
-      raise VideoError(name, "no HDF5 file with a group 'len'")
+      fault = self._found[name].fault or "no HDF5 file with a group 'len'"
+      raise VideoError(name, fault)
     shard, key = name.rsplit("/", 1)
-    return Video(_frames(self._found[shard], key))
+    return Video(_frames(self._found[shard].path, key))
 
 
 def _frames(path: pathlib.Path, key: str) -> Iterator[np.ndarray]:

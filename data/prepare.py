@@ -246,6 +246,12 @@ def summarise(store: pathlib.Path) -> str:
     if (count := published.get(split, len(videos))) != len(videos):
       line += f"; the published data set has {count} videos"
     lines.append(line)
+  found = list(itertools.chain(*manifest["videos"].values()))
+  if len(found) == 1:
+    lines.append("  one video makes one split: training needs another, for train and test")
+  if unsure := [video for video in found if "unsure" in video]:
+    lines.append(f"  whole or cut short cannot be known: {len(unsure)}, marked in the manifest")
+    lines += [f"    {video['name']}: {video['unsure']}" for video in unsure[:10]]
   if skipped := manifest["skipped"]:
     lines.append(f"  skipped: {len(skipped)}, all listed in {store / MANIFEST}")
     lines += [f"    {entry['name']}: {entry['reason']}" for entry in skipped[:10]]

@@ -1,13 +1,14 @@
 """Sky Time-lapse (Xiong et al., 2018): folders of frames, as DTVNet and StyleGAN-V keep them."""
 
 import dataclasses
-import functools
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-from data.builder import SourceError, SourceOptions, Video, VideoBuilder
-from data.video_folder import find_videos, open_found, split_by_name
+from data.builder import SourceError, SourceOptions
+from data.video_folder import split_by_name
+from data.walk import FolderBuilder
+from videodiff_jax.inputs.folders import entries
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +26,7 @@ class SkyTimelapseOptions(SourceOptions):
 
   def __post_init__(self) -> None:
     super().__post_init__()
-    inner = [path for path in pathlib.Path(self.source).iterdir() if path.is_dir()]
+    inner = [entry.path for entry in entries(pathlib.Path(self.source)) if entry.is_folder]
     if not inner:
       raise SourceError(f"--source must hold folders of frames; {self.source} has none.")
     for path in inner:
@@ -44,7 +45,7 @@ class SkyTimelapseOptions(SourceOptions):
     return found or {"": root}
 
 
-class SkyTimelapse(VideoBuilder):
+class SkyTimelapse(FolderBuilder):
   """Time-lapse videos of the sky: 2,392 for training and 225 for testing.
 
   Get sky_timelapse.zip, 640x360 JPEG frames, from the link that DTVNet
@@ -64,21 +65,8 @@ class SkyTimelapse(VideoBuilder):
 
   options: SkyTimelapseOptions
 
-  @functools.cached_property
-  def _found(self) -> dict[str, tuple[pathlib.Path, int]]:
-    """Path and size by name."""
-    return {
-      f"{split}/{name}".lstrip("/"): (folder / name, size)
-      for split, folder in self.options.folders().items()
-      for name, size in find_videos(folder).items()
-    }
-
-  def candidates(self) -> Mapping[str, int]:
-    return {name: size for name, (_, size) in self._found.items()}
-
-  def load(self, name: str) -> Video:
-    fps, frames = open_found(self._found[name][0])
-    return Video(frames, fps)
+  def roots(self) -> Mapping[str, pathlib.Path]:
+    return self.options.folders()
 
   def assign_splits(self, names: Sequence[str]) -> Mapping[str, str]:
     held_out = "test" in self.options.folders()

@@ -1,11 +1,12 @@
 """TaiChi-HD (Siarohin et al., 2019): the folders that first-order-model's script writes."""
 
 import dataclasses
+import pathlib
 from collections.abc import Mapping
 from typing import ClassVar
 
-from data.builder import SplitSourceOptions, Video, VideoBuilder
-from data.video_folder import find_videos, open_found
+from data.builder import SplitSourceOptions
+from data.walk import FolderBuilder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +21,7 @@ class TaichiHdOptions(SplitSourceOptions):
   size: int = 128
 
 
-class TaichiHd(VideoBuilder):
+class TaichiHd(FolderBuilder):
   """People who practise tai chi: 3,049 videos for training and 285 for testing.
 
   The frames are on YouTube, and fewer are from year to year. The script load_videos.py of
@@ -38,14 +39,5 @@ class TaichiHd(VideoBuilder):
 
   options: TaichiHdOptions
 
-  def candidates(self) -> Mapping[str, int]:
-    return {
-      f"{split}/{name}": size
-      for split, folder in self.options.folders().items()
-      for name, size in find_videos(folder).items()
-    }
-
-  def load(self, name: str) -> Video:
-    split, path = name.split("/", 1)
-    fps, frames = open_found(self.options.folders()[split] / path)
-    return Video(frames, fps)
+  def roots(self) -> Mapping[str, pathlib.Path]:
+    return self.options.folders()

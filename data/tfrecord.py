@@ -31,11 +31,15 @@ def scan(path: pathlib.Path) -> Iterator[Record]:
   """The records of a file in order, found by their lengths alone: no payload is read.
 
   Raises:
-    VideoError: the file ends inside a record, or a length does not match its checksum, and what
-      follows cannot be found.
+    VideoError: the file cannot be opened or ends inside a record, or a length does not match its
+      checksum, and what follows cannot be found.
   """
-  start, size = 0, path.stat().st_size
-  with path.open("rb") as file:
+  start = 0
+  try:
+    size, opened = path.stat().st_size, path.open("rb")
+  except OSError as error:
+    raise VideoError(path, f"unreadable ({error.strerror})") from error
+  with opened as file:
     while start < size:
       header = file.read(_HEADER.size)
       if len(header) < _HEADER.size:

@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
-from data.builder import SourceError, SourceOptions, Video, VideoBuilder
-from data.video_folder import find_videos, open_found
+from data.builder import SourceError, SourceOptions, Video
+from data.walk import FolderBuilder
 from videodiff_jax.inputs.video_io import VideoError
 
 _VIDEOS, _LISTS, _CLASSES = "UCF-101", "ucfTrainTestlist", "classInd.txt"
@@ -51,7 +51,7 @@ class Ucf101Options(SourceOptions):
     return self.root / _LISTS / f"{split}list{self.fold:02d}.txt"
 
 
-class Ucf101(VideoBuilder):
+class Ucf101(FolderBuilder):
   """People in 101 actions: 13,320 videos, 9,537 of them for training in the first split.
 
   Get UCF101.rar (6.5 GB) and UCF101TrainTestSplits-RecognitionTask.zip from
@@ -93,21 +93,24 @@ class Ucf101(VideoBuilder):
     numbered = [line.split() for line in lines if line.strip()]
     return [name for _, name in sorted(numbered, key=lambda entry: int(entry[0]))]
 
+  def roots(self) -> Mapping[str, pathlib.Path]:
+    return {"": self.options.root / _VIDEOS}
+
   def candidates(self) -> Mapping[str, int]:
-    found = find_videos(self.options.root / _VIDEOS)
+    found = super().candidates()
     return found | {name: 0 for name in sorted(self._splits.keys() - found.keys())}
 
   def load(self, name: str) -> Video:
-    path = self.options.root / _VIDEOS / name
     if name not in self._splits:
       raise VideoError(name, f"in no list of split {self.options.fold}")
-    if not path.exists():
+    if name not in self._found:
       raise VideoError(name, f"listed for {self._splits[name]}, but not there")
     label = name.split("/")[0]
     if label not in self._classes:
       raise VideoError(name, f"{_CLASSES} does not name its class")
-    fps, frames = open_found(path)
-    return Video(frames, fps, label, {"caption": words(label).lower()})
+    video = super().load(name)
+    video.label, video.extra = label, {"caption": words(label).lower()}
+    return video
 
   def assign_splits(self, names: Sequence[str]) -> Mapping[str, str]:
     return {name: self._splits[name] for name in names}

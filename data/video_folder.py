@@ -4,13 +4,13 @@ import dataclasses
 import hashlib
 import json
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
-import numpy as np
 from absl import logging
 
-from data.builder import SourceOptions, Video, VideoBuilder
-from videodiff_jax.inputs import video_io
+from data.builder import SourceOptions, Video
+from data.walk import FolderBuilder
+from videodiff_jax.inputs.video_io import VideoError
 
 _CAPTIONS = "captions.jsonl"
 
@@ -28,7 +28,7 @@ class VideoFolderOptions(SourceOptions):
   class_folders: bool = False
 
 
-class VideoFolder(VideoBuilder):
+class VideoFolder(FolderBuilder):
   """Videos of a folder, each in the split that its name decides.
 
   One video in ten is for testing, by a hash of its name, so that it stays where it is as files
@@ -41,59 +41,34 @@ class VideoFolder(VideoBuilder):
 
   def __init__(self, **kwargs: object):
     super().__init__(**kwargs)
-    self._root = pathlib.Path(self.options.source)
-    self._captions = read_captions(self._root / _CAPTIONS)
+    self._captions = read_captions(self._captions_file)
+
+  @property
+  def _captions_file(self) -> pathlib.Path:
+    return pathlib.Path(self.options.source) / _CAPTIONS
+
+  def own_files(self) -> Collection[pathlib.Path]:
+    return *super().own_files(), self._captions_file
 
   def candidates(self) -> Mapping[str, int]:
-    found = find_videos(self._root)
+    found = super().candidates()
     unknown = self._captions.keys() - found.keys()
     if unknown:
       logging.warning("%d captions name no video of the folder, as %r.", len(unknown), min(unknown))
     return found
 
   def load(self, name: str) -> Video:
-    fps, frames = open_found(self._root / name)
-    label = None
+    video = super().load(name)
     if self.options.class_folders:
-      label, *rest = pathlib.PurePosixPath(name).parts
+      video.label, *rest = name.split("/")
       if not rest:
-        raise video_io.VideoError(name, "lies in no class folder")
-    caption = self._captions.get(name)
-    return Video(frames, fps, label, {} if caption is None else {"caption": caption})
+        raise VideoError(name, "lies in no class folder")
+    if name in self._captions:
+      video.extra = {"caption": self._captions[name]}
+    return video
 
   def assign_splits(self, names: Sequence[str]) -> Mapping[str, str]:
     return split_by_name(names)
-
-
-def find_videos(root: pathlib.Path) -> dict[str, int]:
-  """What may be videos below a folder, by path, in order, with the size of each in bytes.
-
-  These are files of any kind, folders that hold images and nothing else, and empty folders.
-  """
-  found: dict[str, int] = {}
-  _walk(root, root, found)
-  return dict(sorted(found.items(), key=lambda item: video_io.natural_key(item[0])))
-
-
-def open_found(path: pathlib.Path) -> tuple[float, Iterator[np.ndarray]]:
-  """`video_io.stream_video` of what `find_videos` found; `VideoError` where it is no video."""
-  if path.is_file() and path.suffix.lower() not in video_io.VIDEO_SUFFIXES:
-    raise video_io.VideoError(path, f"no video by its name ({path.suffix or 'no suffix'})")
-  return video_io.stream_video(path)
-
-
-def _walk(root: pathlib.Path, folder: pathlib.Path, found: dict[str, int]) -> None:
-  entries = sorted(p for p in folder.iterdir() if not p.name.startswith("."))
-  folders = [p for p in entries if p.is_dir()]
-  files = [p for p in entries if not p.is_dir() and p.name != _CAPTIONS]
-  images = [p for p in files if p.suffix.lower() in video_io.IMAGE_SUFFIXES]
-  if not entries or (images and len(images) == len(files) and not folders):
-    found[folder.relative_to(root).as_posix()] = sum(p.stat().st_size for p in images)
-    return
-  for path in files:
-    found[path.relative_to(root).as_posix()] = path.stat().st_size
-  for path in folders:
-    _walk(root, path, found)
 
 
 def read_captions(path: pathlib.Path) -> dict[str, str]:

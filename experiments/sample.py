@@ -178,10 +178,10 @@ def frames_of_file(
   """
   data = config.data
   crop = DATASETS.get(data.name, VideoBuilder).CROP
-  rate, stream = video_io.stream_video(file)
+  stream = video_io.stream_video(file)
 
   def frames() -> Iterator[np.ndarray]:
-    for frame in itertools.islice(stream, 0, None, data.stride):
+    for frame in itertools.islice(stream.frames, 0, None, data.stride):
       try:
         frame = video_io.square_crop_resize(frame, data.image_size, crop)
       except ValueError as error:
@@ -190,7 +190,7 @@ def frames_of_file(
         frame = np.rint(frame @ np.array([0.299, 0.587, 0.114])).astype(np.uint8)[..., None]
       yield frame
 
-  return rate / data.stride or FPS, frames()
+  return stream.fps / data.stride or FPS, frames()
 
 
 def rates_of(

@@ -193,7 +193,9 @@ def write_bomb(path) -> None:
 def test_a_picture_too_large_to_be_true_is_an_error(tmp_path) -> None:
   write_frames(tmp_path / "frames", noise_video(2))
   write_bomb(tmp_path / "frames" / "frame_9.bmp")
-  with pytest.raises(VideoError, match=r"frame frame_9\.bmp cannot be read"):
+  with pytest.raises(
+    VideoError, match=r"frame frame_9\.bmp cannot be read: it has more than 178,9"
+  ):
     read_video(tmp_path / "frames")
 
 
@@ -221,7 +223,7 @@ def test_one_damaged_file_is_skipped_listed_and_stops_nothing(tmp_path) -> None:
   store = ensure("video_folder", tmp_path / "store", source=str(source), size=8)
   manifest = json.loads((store / MANIFEST).read_text())
   assert {entry["name"]: entry["reason"] for entry in manifest["skipped"]} == {
-    "bomb": "frame frame_99.bmp cannot be read",
+    "bomb": "frame frame_99.bmp cannot be read: it has more than 178,956,970 pixels",
     "thin": "a frame of 8x1 pixels has no centre square",
   }
   assert "  skipped: 2, all listed in" in summarise(store)

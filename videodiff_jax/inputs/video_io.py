@@ -1,50 +1,27 @@
-"""Videos in and out of files: decoding and mp4 by PyAV, GIFs and PNG strips by Pillow.
+"""Videos in and out of files: video files by PyAV, pictures, GIFs and PNG strips by Pillow.
 
 Every video here is uint8 (f, h, w, c). Readers return c = 3; writers take c = 1 or 3. PyAV is
 imported on first use, so that GIFs, strips and the crop work without it.
 """
 
-import contextlib
 import fractions
+import os
 import pathlib
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-VIDEO_SUFFIXES = frozenset(
-  ".3gp .avi .flv .gif .m4v .mkv .mov .mp4 .mpeg .mpg .ogv .webm .wmv".split()
-)
-IMAGE_SUFFIXES = frozenset(".bmp .jpeg .jpg .pgm .png .ppm .tif .tiff .webp".split())
+from videodiff_jax.inputs import decoding, folders, pictures
+from videodiff_jax.inputs.decoding import Stream
+from videodiff_jax.inputs.video_error import VideoError
+
 _VIEW_SIZE = 128  # Smaller frames are enlarged for people to look at.
 # How a frame becomes a square: GLOBER's way, and MCVD's, which LGC-VD took over.
 CROPS = {
   "pillow_bicubic": Image.Resampling.BICUBIC,
   "integer_lanczos": Image.Resampling.LANCZOS,
 }
-
-
-class VideoError(ValueError):
-  """A video that cannot be used; `reason` is the message without the name."""
-
-  def __init__(self, path: str | pathlib.Path, reason: str):
-    super().__init__(f"{path}: {reason}")
-    self.path, self.reason = path, reason
-
-  def __reduce__(self) -> tuple[Any, ...]:
-    return VideoError, (self.path, self.reason)
-
-
-def _import_av() -> Any:
-  try:
-    import av
-  except ImportError as error:
-    raise ImportError(
-      'Reading and writing video files needs PyAV: pip install -e ".[demo]".'
-    ) from error
-  return av
 
 
 def square_crop_resize(frame: np.ndarray, size: int, crop: str = "pillow_bicubic") -> np.ndarray:
@@ -80,88 +57,47 @@ def square_crop_resize(frame: np.ndarray, size: int, crop: str = "pillow_bicubic
   return np.asarray(image).reshape(size, size, channels)
 
 
-def natural_key(name: str) -> list[Any]:
-  """Sorts by name with numbers by value, so that frame_2.png precedes frame_10.png."""
-  return [int(part) if part.isdigit() else part for part in re.split(r"([0-9]+)", name)]
-
-
-def stream_video(path: str | pathlib.Path) -> tuple[float, Iterator[np.ndarray]]:
+def stream_video(path: str | pathlib.Path) -> Stream:
   """Opens a video for one pass from start to end, so that length costs no memory.
 
-  Nothing seeks: positions found by time stamp are wrong on files of variable frame rate.
+  Nothing seeks: positions found by time stamp are wrong on files of variable frame rate. Frames
+  are as players show them: turned and mirrored as the file says, of square pixels, over white
+  where they are transparent.
 
   Args:
-    path: a video file, or a folder of images, which are its frames in the order of their names.
-
-  Returns:
-    (frames a second, or 0 where unknown; iterator over uint8 (h, w, 3) frames). Iterating
-    raises `VideoError` where a frame cannot be decoded or the file ends before its time.
+    path: a video file; a picture file, whose pages are the frames; or a folder of pictures, which
+      are the frames in the order of their names.
 
   Raises:
     VideoError: the file is no video, or the folder holds no image.
   """
   path = pathlib.Path(path)
-  if path.is_dir():
-    images = [p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES]
+  if os.path.isdir(path):  # pathlib's own raises where a folder above may not be entered.
+    images = [e for e in folders.entries(path) if is_picture(e.path) and not e.is_folder]
     if not images:
       raise VideoError(path, "a folder without images")
-    return 0.0, map(read_image, sorted(images, key=lambda p: natural_key(p.name)))
-  if not path.exists():
+    return Stream(0.0, map(_frame_of_folder, images))
+  if not os.path.isfile(path):
     raise VideoError(path, "no such file")
-  av = _import_av()
-  with contextlib.ExitStack() as stack:
-    try:
-      container = stack.enter_context(av.open(str(path), **_lenient(av)))
-    except (av.FFmpegError, ValueError) as error:
-      raise VideoError(path, f"not a video ({_told(error)})") from error
-    if not container.streams.video:
-      raise VideoError(path, "holds no video stream")
-    rate = container.streams.video[0].average_rate
-    return float(rate or 0), _decode(container, path, stack.pop_all())
+  if is_picture(path):
+    return Stream(*pictures.stream_pages(path))
+  return decoding.open_file(path)
 
 
-def _decode(
-  container: Any, path: pathlib.Path, stack: contextlib.ExitStack
-) -> Iterator[np.ndarray]:
-  av = _import_av()
-  stream = container.streams.video[0]
-  stream.thread_type = "AUTO"
-  decoded, end = 0, 0.0
-  with stack:
-    try:
-      for frame in container.decode(stream):
-        decoded += 1
-        if frame.pts is not None:
-          end = float((frame.pts - (stream.start_time or 0)) * frame.time_base)
-        yield np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
-    except (av.FFmpegError, ValueError) as error:
-      raise VideoError(path, f"cannot be decoded to its end ({_told(error)})") from error
-    # A file cut between two packets ends without an error. Frames outside an edit list are
-    # missing too, but not their time; a long last frame takes time, but is not missing.
-    expected = float((stream.duration or 0) * (stream.time_base or 0))
-    missing = expected - end - 2 / float(stream.average_rate or 10)
-    if decoded < (stream.frames or decoded + 1) and missing > 0.02 * expected:
-      raise VideoError(path, f"truncated, {end:.1f} of {expected:.1f} seconds are there")
+def is_picture(path: pathlib.Path) -> bool:
+  """Whether a file is a picture by its name."""
+  return path.suffix.lower() in pictures.SUFFIXES
 
 
-def _lenient(av: Any) -> dict[str, str]:
-  """A title in another code than UTF-8 is no reason to leave a video out."""
-  # From 19 on PyAV has no such argument, and takes every title.
-  return {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+def is_video(path: pathlib.Path) -> bool:
+  """Whether a file is a video by its name."""
+  return path.suffix.lower() in decoding.SUFFIXES
 
 
-def _told(error: Exception) -> str:
-  """FFmpeg's own words, without the path that PyAV adds; or the error's."""
-  return getattr(error, "strerror", None) or str(error)
-
-
-def read_image(path: pathlib.Path) -> np.ndarray:
-  """An image file as uint8 (h, w, 3); `VideoError`, of its folder, where it is damaged."""
-  try:
-    with Image.open(path) as image:
-      return np.asarray(image.convert("RGB"))
-  except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-    raise VideoError(path.parent, f"frame {path.name} cannot be read") from error
+def _frame_of_folder(entry: folders.Entry) -> np.ndarray:
+  if entry.fault:
+    raise VideoError(entry.path.parent, f"frame {entry.name} is {entry.fault}")
+  return pictures.read_image(entry.path)
 
 
 def read_video(path: str | pathlib.Path) -> tuple[np.ndarray, float]:
@@ -173,13 +109,13 @@ def read_video(path: str | pathlib.Path) -> tuple[np.ndarray, float]:
   Raises:
     VideoError: the reason why it cannot be read.
   """
-  rate, stream = stream_video(path)
-  frames = list(stream)
+  stream = stream_video(path)
+  frames = list(stream.frames)
   if not frames:
     raise VideoError(path, "holds no frame")
   if len(shapes := {frame.shape for frame in frames}) > 1:
     raise VideoError(path, f"its frames differ in size: {sorted(shapes)}")
-  return np.stack(frames), rate
+  return np.stack(frames), stream.fps
 
 
 def _viewable(video: np.ndarray, upscale: int | None) -> np.ndarray:
@@ -205,7 +141,7 @@ def write_mp4(
     fps: frames a second.
     upscale: nearest-neighbour factor. None enlarges small frames to 128 pixels.
   """
-  av = _import_av()
+  av = decoding.import_av()
   video = _viewable(video, upscale)
   height, width = video.shape[1:3]
   video = np.pad(video, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")

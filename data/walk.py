@@ -1,0 +1,136 @@
+"""The one walk over a source: what may be videos in a tree of folders, as users really have it."""
+
+import collections
+import functools
+import os
+import pathlib
+from collections.abc import Collection, Mapping
+from typing import NamedTuple
+
+from data.builder import Video, VideoBuilder
+from videodiff_jax.inputs import folders, pictures, video_io
+from videodiff_jax.inputs.folders import Entry, natural_key
+from videodiff_jax.inputs.frame_store import MANIFEST
+from videodiff_jax.inputs.video_io import VideoError
+
+
+class Found(NamedTuple):
+  """What may be a video.
+
+  Attributes:
+    path: a file, or a folder of pictures.
+    size: in bytes, of all its frames.
+    fault: why it cannot be one, where that is known already; else ''.
+  """
+
+  path: pathlib.Path
+  size: int = 0
+  fault: str = ""
+
+  def open(self) -> video_io.Stream:
+    """`video_io.stream_video` of it; `VideoError` where it is no video."""
+    if self.fault:
+      raise VideoError(self.path, self.fault)
+    of_pages = video_io.is_picture(self.path) and pictures.count_pages(self.path) > 1
+    if not (os.path.isdir(self.path) or video_io.is_video(self.path) or of_pages):
+      raise VideoError(self.path, f"no video by its name ({self.path.suffix or 'no suffix'})")
+    return video_io.stream_video(self.path)
+
+
+class FolderBuilder(VideoBuilder):
+  """A data set of video files, or folders of frames, in one or several trees."""
+
+  def roots(self) -> Mapping[str, pathlib.Path]:
+    """The trees, by what their videos' names begin with; '' where that is nothing."""
+    return {"": pathlib.Path(self.options.source)}
+
+  def own_files(self) -> Collection[pathlib.Path]:
+    """What may lie in the source and is no part of it."""
+    return pathlib.Path(self.data_dir), self.parts_path
+
+  @functools.cached_property
+  def _found(self) -> dict[str, Found]:
+    return {
+      f"{first}/{name}".lstrip("/"): found
+      for first, root in self.roots().items()
+      for name, found in find_videos(root, self.own_files()).items()
+    }
+
+  def candidates(self) -> Mapping[str, int]:
+    return {name: found.size for name, found in self._found.items()}
+
+  def load(self, name: str) -> Video:
+    stream = self._found[name].open()
+    return Video(stream.frames, stream.fps, unsure=stream.unsure)
+
+
+def find_videos(root: pathlib.Path, leave: Collection[pathlib.Path] = ()) -> dict[str, Found]:
+  """What may be videos below a folder, by path in natural order, and what cannot with its fault.
+
+  These are files of any kind, folders that hold pictures and no video file, and empty folders.
+  Hidden files and those that systems leave are passed over. A folder is entered once, under its
+  own name rather than a link's; folders around the root, and frame stores, are not.
+
+  Args:
+    root: the folder.
+    leave: files and folders that are passed over.
+  """
+  passed = {os.path.realpath(path) for path in leave}
+  found: dict[str, Found] = {}
+  entered: set[str] = set()
+  top = os.path.realpath(root)
+  waiting, links = collections.deque([("", root)]), collections.deque()
+  while waiting or links:
+    at, folder = (waiting or links).popleft()
+    real = os.path.realpath(folder)
+    if real in passed:
+      continue
+    if real in entered or top.startswith(os.path.join(real, "")):
+      found[at] = Found(folder, fault="a link to a folder that is read already, or is around it")
+      continue
+    entered.add(real)
+    try:
+      listed = folders.entries(folder)
+    except VideoError as error:
+      found[at or "."] = Found(folder, fault=error.reason)
+      continue
+    inside = [entry for entry in listed if os.path.join(real, entry.path.name) not in passed]
+    frames = _frames(inside)
+    if frames or not listed:
+      found[at or "."] = Found(folder, sum(entry.size for entry in frames))
+    elif _is_store(folder, inside):
+      found[at or "."] = Found(folder, fault="a frame store, or parts of one")
+      continue
+    taken = {entry.path.name for entry in frames}
+    for entry in inside:
+      name = f"{at}/{entry.name}".lstrip("/")
+      if entry.path.name in taken:
+        continue
+      if fault := entry.fault or _fault_of_name(entry):
+        found[name] = Found(entry.path, fault=fault)
+      elif entry.is_folder:
+        (links if entry.path.is_symlink() else waiting).append((name, entry.path))
+      else:
+        found[name] = Found(entry.path, entry.size)
+  return dict(sorted(found.items(), key=lambda item: natural_key(item[0])))
+
+
+def _frames(inside: list[Entry]) -> list[Entry]:
+  """The pictures of a folder where these are the frames of one video."""
+  files = [entry for entry in inside if not entry.is_folder]
+  images = [entry for entry in files if video_io.is_picture(entry.path)]
+  if any(video_io.is_video(entry.path) for entry in files):
+    return []
+  if images and pictures.count_pages(images[0].path) > 1:
+    return []  # Each is a video.
+  return images
+
+
+def _fault_of_name(entry: Entry) -> str:
+  return "" if entry.name == entry.path.name else "its name is no text in UTF-8"
+
+
+def _is_store(folder: pathlib.Path, inside: list[Entry]) -> bool:
+  names = {entry.name for entry in inside}
+  of_parts = folder.name.endswith(".parts") and "request.json" in names
+  return of_parts or {MANIFEST, "dataset_info.json"} <= names

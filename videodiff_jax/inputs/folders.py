@@ -1,0 +1,78 @@
+"""What lies in a folder of a user's: by one rule for every data set and for --input."""
+
+import errno
+import os
+import pathlib
+import re
+import stat
+from typing import Any, NamedTuple
+
+from videodiff_jax.inputs.video_error import VideoError
+
+# What systems leave in every folder that somebody looks at or packs; hidden files are left out too.
+_JUNK = frozenset((
+  "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir", "$recycle.bin",
+  "system volume information", "lost+found",
+))  # fmt: skip
+
+
+class Entry(NamedTuple):
+  """One entry of a folder.
+
+  Attributes:
+    path: where it lies.
+    name: its name as text: bytes that are no UTF-8 are escaped.
+    is_folder: whether it is a folder, or a link to one.
+    size: of a file, in bytes.
+    fault: why it cannot be used; '' where nothing is known against it.
+  """
+
+  path: pathlib.Path
+  name: str
+  is_folder: bool = False
+  size: int = 0
+  fault: str = ""
+
+
+def natural_key(name: str) -> tuple[list[Any], str]:
+  """Sorts by name with numbers by value, so that frame_2.png precedes frame_10.png."""
+  # Digits alone are at odd places; int() takes no others that are digits to str, such as a
+  # raised 2. The name itself decides between frame_1 and frame_01.
+  parts = re.split(r"([0-9]+)", name)
+  return [int(part) if i % 2 else part for i, part in enumerate(parts)], name
+
+
+def text_of(name: str) -> str:
+  """A file's name as text that can be written: bytes that are no UTF-8 become \\xNN."""
+  return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def entries(folder: pathlib.Path) -> list[Entry]:
+  """What lies in a folder, in natural order, without hidden files and those that systems leave.
+
+  A link to nothing, a link to itself and what is neither file nor folder are there with their
+  fault.
+
+  Raises:
+    VideoError: the folder itself cannot be read.
+  """
+  try:
+    names = os.listdir(folder)
+  except OSError as error:
+    raise VideoError(folder, f"unreadable ({error.strerror})") from error
+  kept = [name for name in names if name[0] != "." and name.lower() not in _JUNK]
+  return [_entry(folder / name) for name in sorted(kept, key=natural_key)]
+
+
+def _entry(path: pathlib.Path) -> Entry:
+  name = text_of(path.name)
+  try:
+    status = path.stat()
+  except OSError as error:
+    faults = {errno.ENOENT: "a link to nothing", errno.ELOOP: "a link to itself"}
+    return Entry(path, name, fault=faults.get(error.errno, f"unreadable ({error.strerror})"))
+  if stat.S_ISDIR(status.st_mode):
+    return Entry(path, name, is_folder=True)
+  if not stat.S_ISREG(status.st_mode):
+    return Entry(path, name, fault="neither a file nor a folder")
+  return Entry(path, name, size=status.st_size)
