@@ -35,6 +35,7 @@ def base() -> ConfigDict:
   config.after = ("sample", "evaluate")  # modes run when the last stage is finished; ours
   # A file of learning curves: training warns where its validation loss is worse than there; ours.
   config.expected = ""
+  config.checksums = True  # SHA-256 of checkpoints, compared when one is read (0.5 s a GB); ours
   config.seed = 0  # of parameters, data order, noise and previews
   config.condition = "none"  # "none", "class" (a learned table; ours) or "text" (Sec. 3.1)
   config.precision = "bfloat16"  # of computation; the paper: 16-bit. Parameters stay float32

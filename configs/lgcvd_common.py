@@ -28,6 +28,7 @@ def base() -> ConfigDict:
   config.after = ("predict", "interpolate", "evaluate")  # modes run when trained; ours
   # A file of learning curves: training warns where its validation loss is worse than there; ours.
   config.expected = ""
+  config.checksums = True  # SHA-256 of checkpoints, compared when one is read (0.5 s a GB); ours
   config.seed = 0  # of parameters, data order, noise and previews
   config.precision = "bfloat16"  # of computation; ours (release: float16, its loss scaled)
   config.remat = "none"  # "none" or "blocks": recompute blocks in the backward pass; ours

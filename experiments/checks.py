@@ -21,8 +21,8 @@ __all__ = ["UserError", "told"]  # where the other modes take them from
 
 # Keys that may differ between a workdir's config.json and the run that goes on in it.
 _MAY_CHANGE = (
-  "ablation", "after", "evaluate", "expected", "mesh", "precision", "remat", "sample", "stages",
-  "sweep"
+  "ablation", "after", "checksums", "evaluate", "expected", "mesh", "precision", "remat", "sample",
+  "stages", "sweep"
 )  # fmt: skip
 _MAY_CHANGE_DATA = ("cache", "dir", "threads")
 _MAY_CHANGE_TRAIN = (

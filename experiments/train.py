@@ -22,6 +22,7 @@ from videodiff_jax.training.workdir import (
   UNFINISHED_CONFIG,
   load_ema,
   read_config,
+  set_aside_damaged,
   steps_done,
   write_config,
 )
@@ -51,6 +52,9 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path, only: str | 
     hosts.everywhere(lambda: systems.of(config).check_pretrained(config, unborn))
   claim_workdir(config, workdir)
   text = texts.prepare(config, workdir, mesh, store, held_out)
+  for name in config.stages:
+    if only in (None, name):
+      set_aside_damaged(workdir, name)
   start_table.show(config, workdir, mesh, store, only)
   ema: dict[str, dict[str, Any]] = {} if text is None else {"text": {"null": text.null}}
   for name in config.stages:
@@ -151,6 +155,7 @@ def _train_stage(
     checkpoint_every=settings.checkpoint_every,
     preview_every=settings.preview_every,
     keep=settings.keep,
+    checksums=config.checksums,
     meta={
       "config": json.loads(config.to_json()),
       "code": code_version(),

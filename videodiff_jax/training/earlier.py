@@ -14,6 +14,7 @@ _SWEEP = {
   "sweep.kinds": ("ddim", "ddpm", "dpmpp_2m", "unipc"),
   "sweep.steps": (2, 5, 10, 20, 50, 100),
 }
+_CHECKSUMS = ("Checkpoints had no checksums.", {"checksums": False})
 # System -> (why the values change nothing, {key: value}), in the order they came in.
 ADDED: dict[str, tuple[tuple[str, dict[str, Any]], ...]] = {
   "glober": (
@@ -74,6 +75,7 @@ ADDED: dict[str, tuple[tuple[str, dict[str, Any]], ...]] = {
     ("Nothing read digits.", {"evaluate.digits": False}),
     ("There were no sweeps.", {**_SWEEP, "sweep.grids": ("uniform", "log_snr")}),
     ("No run began with another's weights.", {"init.run": ""}),
+    _CHECKSUMS,
   ),
   "lgcvd": (
     ("Clips had the one stride.", {"data.stride_multiples": (1,)}),
@@ -98,6 +100,7 @@ ADDED: dict[str, tuple[tuple[str, dict[str, Any]], ...]] = {
     ("Nothing read digits.", {"evaluate.digits": False}),
     ("There were no sweeps.", {**_SWEEP, "sweep.grids": ("uniform", "spaced")}),
     ("No run began with another's weights.", {"init.run": ""}),
+    _CHECKSUMS,
   ),
 }
 

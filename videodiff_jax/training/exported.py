@@ -8,7 +8,6 @@ FOLDER/
 Whatever else a workdir has (metrics, evaluations, samples) may lie there too, for people to see.
 """
 
-import hashlib
 import json
 import pathlib
 from typing import Any
@@ -19,7 +18,7 @@ import numpy as np
 from flax import traverse_util
 
 from videodiff_jax.pretrained import tensor_files
-from videodiff_jax.training import hosts
+from videodiff_jax.training import checksums, hosts
 from videodiff_jax.training.checkpoints import CheckpointError
 
 _MANIFEST = "export.json"
@@ -74,7 +73,7 @@ def write(folder: pathlib.Path, name: str, step: int, ema: dict[str, Any]) -> di
   file = folder / name / _WEIGHTS
   file.parent.mkdir(exist_ok=True)
   tensor_files.write(file, tensors)
-  return {"step": step, "bytes": file.stat().st_size, "sha256": _sha256(file)}
+  return {"step": step, "bytes": file.stat().st_size, "sha256": checksums.sha256(file)}
 
 
 def read(folder: pathlib.Path, name: str, target: dict[str, Any]) -> dict[str, Any]:
@@ -96,7 +95,7 @@ def _read(folder: pathlib.Path, name: str, target: dict[str, Any]) -> dict[str, 
   if name not in stages:
     raise CheckpointError(f"{folder} holds no stage {name!r}; it has {', '.join(stages)}.")
   file = folder / name / _WEIGHTS
-  if not file.is_file() or _sha256(file) != stages[name]["sha256"]:
+  if not file.is_file() or checksums.sha256(file) != stages[name]["sha256"]:
     raise CheckpointError(
       f"{file} is missing, or not as it was exported (its SHA-256 differs from export.json's). "
       "Fetch the folder again."
@@ -118,8 +117,3 @@ def _read(folder: pathlib.Path, name: str, target: dict[str, Any]) -> dict[str, 
 
 def _flat(tree: dict[str, Any]) -> dict[str, Any]:
   return traverse_util.flatten_dict(tree, sep="/")
-
-
-def _sha256(file: pathlib.Path) -> str:
-  with file.open("rb") as opened:
-    return hashlib.file_digest(opened, "sha256").hexdigest()

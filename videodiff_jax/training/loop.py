@@ -56,6 +56,7 @@ class Run:
     preview_every: steps between previews; one more is drawn at the end.
     keep: checkpoints kept.
     meta: JSON dict stored with each checkpoint (config, code version).
+    checksums: whether checkpoints get checksums.
   """
 
   folder: pathlib.Path
@@ -68,6 +69,7 @@ class Run:
   preview_every: int
   keep: int
   meta: dict[str, Any]
+  checksums: bool = True
 
 
 def train(
@@ -98,10 +100,10 @@ def train(
 
   Raises:
     NonFiniteLossError: names the step, its examples and the last good checkpoint.
-    CheckpointError: the checkpoint was trained with other frozen networks.
+    CheckpointError: the checkpoint is damaged, or was trained with other frozen networks.
   """
   first_host = jax.process_index() == 0
-  checkpoints = Checkpoints(run.folder / "checkpoints", run.keep)
+  checkpoints = Checkpoints(run.folder / "checkpoints", run.keep, run.checksums)
   writer = hosts.everywhere(lambda: MetricWriter(run.folder, first_host))
   meta = run.meta | {"frozen": fingerprint(frozen)}
   with jax.set_mesh(run.mesh), _stop_on_sigterm() as stop, contextlib.ExitStack() as stack:

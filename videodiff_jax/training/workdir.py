@@ -140,12 +140,23 @@ def newest_meta(workdir: pathlib.Path, name: str) -> dict[str, Any] | None:
   return meta
 
 
-def _newest(workdir: pathlib.Path, name: str) -> tuple[Checkpoints, int]:
-  checkpoints = Checkpoints(workdir / name / "checkpoints")
-  step = checkpoints.latest_step()
-  if step is None:
+def set_aside_damaged(workdir: pathlib.Path, name: str) -> None:
+  """Moves a stage's damaged newest checkpoints into its folder 'damaged', with a warning.
+
+  Raises:
+    CheckpointError: there are checkpoints, and none is whole.
+  """
+  folder = workdir / name / "checkpoints"
+  if hosts.decide(folder.is_dir):
+    checkpoints = Checkpoints(folder)
+    checkpoints.set_aside_damaged()
     checkpoints.close()
+
+
+def _newest(workdir: pathlib.Path, name: str) -> tuple[Checkpoints, int]:
+  step = steps_done(workdir, name)
+  if step is None:
     raise CheckpointError(
       f"Stage {name!r} has no checkpoint in {workdir}. Train it first: --stage={name}."
     )
-  return checkpoints, step
+  return Checkpoints(workdir / name / "checkpoints"), step
