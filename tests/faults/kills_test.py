@@ -1,0 +1,96 @@
+"""Nothing is lost by kills: bit for bit, whatever the moment.
+
+The default run has none of these: tests/training and tests/data kill where it matters most.
+"""
+
+import pathlib
+import random
+import shutil
+
+import pytest
+
+from tests.faults import commands, kills, runs
+from tests.faults.ledger import Ledger
+
+pytestmark = pytest.mark.faults
+
+SEED = 1
+PER_RUN = 5  # kills of one run, which then ends undisturbed
+
+
+@pytest.fixture(scope="module")
+def folder() -> pathlib.Path:
+  """Beside the ledger: undisturbed runs are made once."""
+  return Ledger().file.parent
+
+
+def undisturbed(command: kills.Command) -> tuple[pathlib.Path, float]:
+  """What a command makes that nobody kills, and how long it takes with a warm cache."""
+  noted = command.folder.with_name(f"{command.folder.name}.seconds")
+  if not noted.exists():
+    outcome = None
+    for _ in range(2):  # the first compiles
+      shutil.rmtree(command.folder, ignore_errors=True)
+      outcome = commands.run(command.module, command.argv, command.log, limit=1800)
+      assert outcome.verdict == "accepted", outcome.said
+    noted.write_text(str(outcome.seconds))
+  return command.folder, float(noted.read_text())
+
+
+@pytest.fixture(scope="module")
+def store(folder) -> pathlib.Path:
+  command = runs.preparation(folder / "prepared" / "store")
+  return undisturbed(command)[0] / "store"
+
+
+def campaign(part: str, command_of, compare, seconds: float, wanted: int, folder) -> None:
+  ledger = Ledger()
+  rows = [row for row in ledger.rows() if row["part"] == part and row["verdict"] == "kept"]
+  done, number = sum(row["attempts"] for row in rows), 0
+  known = {row["case"] for row in rows}
+  while done < wanted:
+    number += 1
+    case = f"seed {SEED}, run {number}"
+    if case in known:
+      continue
+    target = folder / f"killed_{part.split(': ')[1].replace(' ', '_')}_{number}"
+    shutil.rmtree(target, ignore_errors=True)
+    target.with_name(f"{target.name}.log").unlink(missing_ok=True)
+    command = command_of(target)
+    rng = random.Random(f"{part} {SEED} {number}")
+    went = kills.until_done(command, rng, seconds, min(PER_RUN, wanted - done))
+    if went.outcome.verdict == "accepted" and not went.problems:
+      found = compare(target)
+      lost = found.pop("lost")
+      verdict, told = ("lost", "; ".join(lost)[:300]) if lost else ("kept", "")
+    else:
+      found, verdict = {}, "traceback"
+      told = "; ".join([*went.problems, went.outcome.told])[:300]
+    attempts = max(len(went.told), 1)
+    ledger.add(part, case, verdict, told, attempts=attempts, kills=went.told, compared=found)
+    done += attempts
+    if verdict == "kept":
+      shutil.rmtree(target)
+    ledger.write_table()
+  assert not ledger.bad(part)
+
+
+@pytest.mark.parametrize("system", ["lgcvd", "glober"])
+def test_training(system, store, folder) -> None:
+  expected, seconds = undisturbed(runs.training(system, folder / f"undisturbed_{system}", store))
+  campaign(
+    f"kill: {runs.NAMES[system]} training",
+    lambda target: runs.training(system, target, store),
+    lambda target: kills.lost_of_run(expected, target, runs.STAGES[system]),
+    seconds, 25, folder,
+  )  # fmt: skip
+
+
+def test_preparation(store, folder) -> None:
+  _, seconds = undisturbed(runs.preparation(folder / "prepared" / "store"))
+  campaign(
+    "kill: preparation",
+    lambda target: runs.preparation(target / "store"),
+    lambda target: kills.lost_of_tree(store, target / "store"),
+    seconds, 20, folder,
+  )  # fmt: skip

@@ -1,0 +1,42 @@
+"""The commands that the kills and the faults of the disk are tried on."""
+
+import pathlib
+
+from tests.faults.kills import Command
+
+STAGES = {"glober": ("kl_vae", "autoencoder", "generator"), "lgcvd": ("lgcvd",)}
+NAMES = {"glober": "GLOBER", "lgcvd": "LGC-VD"}
+
+
+def options(system: str, store: pathlib.Path) -> list[str]:
+  """A configuration of few steps, with a checkpoint, a preview and a validation now and then."""
+  chosen = [
+    f"--config=configs/{system}_digits.py:smoke",
+    f"--config.data.dir={store}",
+    "--config.data.name=moving_digits",
+    "--config.data.image_size=16",
+  ]
+  if system == "glober":  # the second program begins in the middle
+    chosen += ["--config.loss.lambda_cra=0.1", "--config.loss.cra.start_step=3"]
+  settings = {
+    "steps": 8, "log_every": 1, "checkpoint_every": 2, "preview_every": 3, "validate_every": 4,
+    "batch_size": 4,
+  }  # fmt: skip
+  for stage in STAGES[system]:
+    chosen += [f"--config.train.{stage}.{key}={value}" for key, value in settings.items()]
+  return chosen
+
+
+def training(system: str, workdir: pathlib.Path, store: pathlib.Path) -> Command:
+  """`--mode=train`, which draws samples at its end."""
+  return Command("experiments.main", (*options(system, store), f"--workdir={workdir}"), workdir)
+
+
+def mode(name: str, workdir: pathlib.Path, *flags: str) -> Command:
+  return Command("experiments.main", (f"--mode={name}", f"--workdir={workdir}", *flags), workdir)
+
+
+def preparation(store: pathlib.Path, videos: int = 40) -> Command:
+  argv = ("--dataset=moving_digits", f"--out={store}", "--size=16", "--num_frames=20",
+          f"--num_videos={videos}", "--workers=1")  # fmt: skip
+  return Command("data.prepare", argv, store.parent)
