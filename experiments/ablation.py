@@ -24,6 +24,7 @@ from absl import logging
 
 from experiments import checks, claim_scores, rivals, score_files, train
 from experiments.claim_scores import Figures, Scorer
+from videodiff_jax import whole_files
 from videodiff_jax.metrics.paired import paired_difference, paired_interval
 from videodiff_jax.training.workdir import steps_done
 from videodiff_jax.training.writers import format_table
@@ -241,5 +242,5 @@ def _write(folder: pathlib.Path, result: dict[str, Any]) -> None:
   for title, rows in tables(result).items():
     lines = [rows[0], ("---",) * len(rows[0]), *rows[1:]]
     parts += [f"## {title}", "\n".join(f"| {' | '.join(line)} |" for line in lines)]
-  (folder / "ablation.md").write_text("\n\n".join(parts) + "\n")
-  (folder / "ablation.json").write_text(json.dumps(result, indent=2) + "\n")
+  whole_files.write_text(folder / "ablation.md", "\n\n".join(parts) + "\n")
+  whole_files.write_text(folder / "ablation.json", json.dumps(result, indent=2) + "\n")

@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 from experiments import outputs, train
+from videodiff_jax import text_files, whole_files
 
 _FILE = "commands.jsonl"
 
@@ -17,14 +18,25 @@ def record(workdir: pathlib.Path) -> None:
   line = json.dumps({"command": command, "code": train.code_version()})
   folder = outputs.folder(workdir)
   folder.mkdir(parents=True, exist_ok=True)
-  with (folder / _FILE).open("a") as file:
-    file.write(line + "\n")
+  whole_files.append_line(folder / _FILE, line)
 
 
 def read(workdir: pathlib.Path) -> list[dict[str, Any]]:
-  """[{'command', 'code'}], oldest first; none for a run made before they were recorded."""
+  """[{'command', 'code'}], oldest first; none for a run made before they were recorded.
+
+  Lines that are no command are passed over with a warning.
+  """
   file = workdir / _FILE
-  return [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
+  return text_files.read_log(file, _is_command) if file.is_file() else []
+
+
+def _is_command(entry: dict[str, Any]) -> bool:
+  if not all(isinstance(entry.get(key), str) for key in ("command", "code")):
+    return False
+  try:
+    return bool(shlex.split(entry["command"]))
+  except ValueError:  # a quotation that does not end
+    return False
 
 
 def mode_of(entry: dict[str, Any]) -> str:

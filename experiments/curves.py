@@ -12,6 +12,7 @@ from videodiff_jax.training.writers import (
   load_pyplot,
   points,
   read_metrics,
+  save_figure,
 )
 
 MARGIN = 0.15
@@ -32,8 +33,7 @@ def curves_of(workdir: pathlib.Path, margin: float = MARGIN) -> dict[str, Any]:
   """
   stages = {}
   for name in read_config(workdir).stages:
-    file = workdir / name / "metrics.jsonl"
-    rows = read_metrics(file) if file.is_file() else []
+    rows = read_metrics(workdir / name / "metrics.jsonl")
     if rows:
       stages[name] = {
         "training": points(rows, "loss"),
@@ -58,5 +58,4 @@ def plot(curves: dict[str, Any], out: pathlib.Path) -> None:
     lines = {label: of[label] for label in ("training", "validation") if of[label]}
     draw_metric(panel, f"{name}: loss", lines, of["best"])
     panel.set_xlabel("step", fontsize=8)
-  figure.savefig(out, dpi=90)
-  pyplot.close(figure)
+  save_figure(figure, out)

@@ -13,6 +13,7 @@ from experiments import (
   directions,
   ladder,
   nearest,
+  numbered,
   outputs,
   sample,
   score_files,
@@ -25,7 +26,7 @@ from videodiff_jax.inputs import clips, video_io
 from videodiff_jax.metrics import i3d
 from videodiff_jax.pretrained import i3d as i3d_weights
 from videodiff_jax.pretrained import restricted_pickle
-from videodiff_jax.training.workdir import steps_done, unused
+from videodiff_jax.training.workdir import steps_done
 from videodiff_jax.training.writers import format_table
 
 PROTOCOL = "ladder"
@@ -80,25 +81,8 @@ def evaluate(workdir: pathlib.Path, config: ml_collections.ConfigDict | None) ->
   if counts.digits:
     scores["digits"], intervals["digits"] = digits.summary(found.readings, _SEED)
   scores[use_of_condition.GROUP], intervals[use_of_condition.GROUP] = used, spread_of_use
-  out = outputs.folder(workdir) / "evaluations"
-  out.mkdir(parents=True, exist_ok=True)
-  scores_file, sets_file, clips_file, nearest_file, directions_file = unused(
-    out,
-    f"{PROTOCOL}.json",
-    "sets.png",
-    "sets.gif",
-    "nearest_training_clips.png",
-    "directions.png",
-  )
-  if counts.directions:
-    scores["directions"] = directions.score(
-      pipeline, directions_file, _SEED, reading and reading.reader
-    )
   near, distances, spread = nearest.search(found.searched, bank)
   scores["nearest_training_clip"], intervals["nearest_training_clip"] = distances, spread
-  write_neighbours(nearest_file, found.shown["generated"], near["generated"])
-  video_io.write_strip(sets_file, {name: videos[0] for name, videos in found.shown.items()})
-  video_io.write_gif(clips_file, video_io.mosaic(found.shown.values()))
   record = {
     "protocol": PROTOCOL,
     "scores": scores,
@@ -127,10 +111,20 @@ def evaluate(workdir: pathlib.Path, config: ml_collections.ConfigDict | None) ->
     },
     **score_files.provenance(pipeline.config),
   }
-  score_files.save(scores_file, record)
+  out = outputs.folder(workdir) / "evaluations"
+  names = ("sets.png", "sets.gif", "nearest_training_clips.png", "directions.png")
+  with numbered.files(out, f"{PROTOCOL}.json", *names) as files:
+    scores_file, sets_file, clips_file, nearest_file, directions_file = files
+    if counts.directions:
+      read_by = reading and reading.reader
+      scores["directions"] = directions.score(pipeline, directions_file, _SEED, read_by)
+    write_neighbours(nearest_file, found.shown["generated"], near["generated"])
+    video_io.write_strip(sets_file, {name: videos[0] for name, videos in found.shown.items()})
+    video_io.write_gif(clips_file, video_io.mosaic(found.shown.values()))
+    score_files.save(scores_file, record)
   tables = report(scores, len(reference), len(real))
   drawn_by = score_files.drawn_by(record["settings"]["sample"])
-  logging.info("%s\n\n%s\nWritten to %s.", tables, drawn_by, scores_file)
+  logging.info("%s\n\n%s\nWritten to %s.", tables, drawn_by, out / scores_file.name)
   return record
 
 

@@ -10,7 +10,7 @@ from absl import flags, logging
 from flax import traverse_util
 
 from data.prepare import EMBEDDED
-from experiments import card, commands, curves, score_files, systems, train
+from experiments import card, commands, curves, numbered, score_files, systems, train
 from experiments.errors import UserError
 from videodiff_jax import shipped
 from videodiff_jax.training import exported, partitioning
@@ -122,14 +122,12 @@ def _stage(
   ema = load_ema(config, workdir, stage, partitioning.make_mesh())
   entry = exported.write(half, name, steps_done(workdir, name), ema)
   meta = newest_meta(workdir, name)
-  seconds = 0.0
-  metrics = workdir / name / "metrics.jsonl"
-  if metrics.is_file():
-    rows = [row for row in read_metrics(metrics) if "steps_per_s" in row]
-    steps = [row["step"] for row in rows]
-    seconds = sum(
-      (step - before) / row["steps_per_s"] for row, step, before in zip(rows, steps, [0, *steps])
-    )
+  rows = read_metrics(workdir / name / "metrics.jsonl")
+  rows = [row for row in rows if row.get("steps_per_s", 0) > 0]
+  steps = [row["step"] for row in rows]
+  seconds = sum(
+    (step - before) / row["steps_per_s"] for row, step, before in zip(rows, steps, [0, *steps])
+  )
   return entry, card.StageFacts(
     parameters=count_parameters(ema["ema_params"]),
     megabytes=entry["bytes"] / 1e6,
@@ -146,16 +144,15 @@ def _scores(
 ) -> dict[str, dict[str, Any]]:
   """Copies the newest score file of each protocol, of the exported steps, with its pictures."""
   newest: dict[str, pathlib.Path] = {}
-  files = sorted((workdir / "evaluations").glob("*.json"), key=lambda file: file.stat().st_mtime)
-  for file in files:
-    record = score_files.read(file)
+  every = score_files.records_in(workdir / "evaluations")
+  for file, record in every.items():
     if record["settings"].get("steps") != steps:
       logging.warning("%s is of other steps than are exported: it is left out.", file)
     else:
       newest[score_files.name_of(record["protocol"])] = file
   records = {}
   for file in newest.values():
-    record = score_files.read(file)
+    record = every[file]
     if "config" in record:
       kept = portable(ml_collections.ConfigDict(record["config"]))
       record["config"] = json.loads(kept.to_json())
@@ -168,7 +165,7 @@ def _scores(
 def _samples(workdir: pathlib.Path, half: pathlib.Path) -> list[str]:
   """Copies what is small of the newest samples of each mode; the paths of their GIFs."""
   newest: dict[str, pathlib.Path] = {}
-  for folder in sorted((workdir / "samples").glob("*_*_seed*")):
+  for folder in numbered.sample_folders(workdir / "samples"):
     newest[folder.name.split("_")[1]] = folder
   pictures = []
   for folder in newest.values():
@@ -177,5 +174,6 @@ def _samples(workdir: pathlib.Path, half: pathlib.Path) -> list[str]:
     for name in _KEPT:
       if (folder / name).is_file():
         shutil.copy(folder / name, place)
-    pictures.append(f"samples/{folder.name}/all.gif")
+    if (place / "all.gif").is_file():
+      pictures.append(f"samples/{folder.name}/all.gif")
   return pictures

@@ -65,9 +65,11 @@ def document(title: str, body: Iterable[Element]) -> str:
 
 
 def _text(page: Element) -> str:
-  # Control characters are no HTML, whatever a file held.
+  # Control characters are no HTML, whatever a file held; nor is what stands for a byte of a file's
+  # name that is no text.
   text = ElementTree.tostring(page, encoding="unicode", method="html")
-  return "".join(c if c >= " " or c in "\t\n" else "\ufffd" for c in text)
+  text = "".join(c if c >= " " or c in "\t\n" else "\ufffd" for c in text)
+  return text.encode(errors="replace").decode()
 
 
 def table(heading: Sequence[str], rows: Iterable[Sequence[str | Element]]) -> Element:
@@ -151,23 +153,28 @@ def _range(values: Iterable[float]) -> tuple[float, float]:
 
 
 class Media:
-  """Embeds files until a budget of bytes is spent; `left_out` names those that found no room."""
+  """Embeds files until a budget of bytes is spent; `left_out` says which are not, and why."""
 
   def __init__(self, root: pathlib.Path, most: int, most_each: int):
     self._root, self._left, self._most_each = root, most, most_each
     self.left_out: list[str] = []
 
   def figure(self, file: pathlib.Path, caption: str) -> Element | None:
-    """A picture or a video that plays by itself; None where it is missing or too large."""
+    """A picture or a video that plays by itself; None where it is missing, or left out."""
     if not file.is_file():
       return None
-    size = file.stat().st_size
+    name, size = os.path.relpath(file, self._root), file.stat().st_size
     if size > min(self._left, self._most_each):
-      self.left_out.append(f"{os.path.relpath(file, self._root)} ({size / 1e6:.1f} MB)")
+      self.left_out.append(f"{name} ({size / 1e6:.1f} MB, too large)")
+      return None
+    try:
+      data = file.read_bytes()
+    except OSError as error:
+      self.left_out.append(f"{name} ({error.strerror})")
       return None
     self._left -= size
     kind = _TYPES[file.suffix]
-    source = f"data:{kind};base64,{base64.b64encode(file.read_bytes()).decode()}"
+    source = f"data:{kind};base64,{base64.b64encode(data).decode()}"
     if kind.startswith("video"):
       flags = dict.fromkeys(("autoplay", "controls", "loop", "muted", "playsinline"), "")
       shown = element("video", src=source, **flags)

@@ -7,13 +7,12 @@ from typing import Any
 
 import ml_collections
 import numpy as np
-from absl import flags
+from absl import flags, logging
 
-from experiments import checks, train
-from experiments.sample import FPS, frames_of_file, rates_of, save
+from experiments import checks, numbered, train
+from experiments.sample import FPS, bytes_of, frames_of_file, rates_of, save
 from videodiff_jax.inputs import clips, video_io
 from videodiff_jax.lgcvd.pipeline import Pipeline, Samples
-from videodiff_jax.training.workdir import unused
 
 
 def predict(
@@ -31,9 +30,11 @@ def predict(
     total = settings.past + settings.num_frames
     real, fps = held_out(pipeline, total, settings.num_videos)
     past = real[:, : settings.past]
-  with checks.told():
-    drawn = pipeline.predict(past, settings.num_frames, settings.trajectories, options.seed)
-  _save(workdir, "predict", pipeline, drawn, real, fps)
+  count = len(past) * settings.trajectories * (settings.past + settings.num_frames)
+  with _place(workdir, "predict", options.seed, pipeline, count) as place:
+    with checks.told():
+      drawn = pipeline.predict(past, settings.num_frames, settings.trajectories, options.seed)
+    _save(place, pipeline, drawn, real, fps)
   if options.input:
     _write_beside(file, "predict", drawn, fps)
 
@@ -60,11 +61,13 @@ def interpolate(
     real = np.stack(frames)[None]
   else:
     real, fps = held_out(pipeline, total, settings.num_videos)
-  with checks.told():
-    drawn = pipeline.interpolate(
-      real[:, :p], real[:, total - q :], settings.gap, settings.trajectories, options.seed
-    )
-  _save(workdir, "interpolate", pipeline, drawn, real, fps)
+  count = len(real) * settings.trajectories * total
+  with _place(workdir, "interpolate", options.seed, pipeline, count) as place:
+    with checks.told():
+      drawn = pipeline.interpolate(
+        real[:, :p], real[:, total - q :], settings.gap, settings.trajectories, options.seed
+      )
+    _save(place, pipeline, drawn, real, fps)
   if options.input:
     _write_beside(file, "interpolate", drawn, fps)
 
@@ -75,9 +78,11 @@ def sample(
   """Draws new videos from nothing."""
   pipeline = load(workdir, config, options)
   settings = pipeline.config.sample
-  with checks.told():
-    drawn = pipeline.generate(settings.num_frames, settings.num_videos, options.seed)
-  _save(workdir, "sample", pipeline, drawn)
+  count = settings.num_videos * settings.num_frames
+  with _place(workdir, "sample", options.seed, pipeline, count) as place:
+    with checks.told():
+      drawn = pipeline.generate(settings.num_frames, settings.num_videos, options.seed)
+    _save(place, pipeline, drawn)
 
 
 def load(
@@ -125,9 +130,14 @@ def _last_frames(pipeline: Pipeline, file: pathlib.Path, count: int) -> tuple[fl
   return fps, np.stack(frames)
 
 
+def _place(
+  workdir: pathlib.Path, mode: str, seed: int, pipeline: Pipeline, frames: int
+) -> numbered.SampleFolder:
+  return numbered.SampleFolder(workdir, mode, seed, bytes_of(pipeline.config, frames))
+
+
 def _save(
-  workdir: pathlib.Path,
-  mode: str,
+  place: numbered.SampleFolder,
   pipeline: Pipeline,
   drawn: Samples,
   real: np.ndarray | None = None,
@@ -138,13 +148,17 @@ def _save(
   if real is not None:
     real = np.repeat(real, trajectories, axis=0)
   rates = np.repeat(np.broadcast_to(fps, n), trajectories)
-  save(workdir, mode, pipeline.config, drawn, videos, real, rates)
+  save(place, pipeline.config, drawn, videos, real, rates)
 
 
 def _write_beside(file: pathlib.Path, mode: str, drawn: Samples, fps: float) -> None:
   """An mp4 a trajectory beside the file they came from, at its rate; earlier ones are kept."""
   count = len(drawn.videos[0])
-  numbers = [f"_{i}" for i in range(count)] if count > 1 else [""]
-  names = [f"{file.stem}_{mode}{number}.mp4" for number in numbers]
-  for path, video in zip(unused(file.parent, *names), drawn.videos[0]):
-    video_io.write_mp4(path, video, fps)
+  letters = [f"_{i}" for i in range(count)] if count > 1 else [""]
+  names = [f"{file.stem}_{mode}{letter}.mp4" for letter in letters]
+  try:
+    with numbered.files(file.parent, *names) as paths:
+      for path, video in zip(paths, drawn.videos[0]):
+        video_io.write_mp4(path, video, fps)
+  except OSError as error:  # the samples are safe
+    logging.warning("Nothing is written beside %s: %s", file, error)

@@ -1,16 +1,16 @@
 """--mode=report: a workdir as one page, report.html, that opens from disk without a network."""
 
-import json
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import ml_collections
 import numpy as np
 from absl import logging
 
-from experiments import checks, commands, outputs, score_files, use_of_condition
+from experiments import checks, commands, numbered, outputs, score_files, use_of_condition
 from experiments.page import GENERATOR, Element, Media, bars, chart, document, element, table
+from videodiff_jax import text_files, whole_files
 from videodiff_jax.training import writers
 from videodiff_jax.training.workdir import read_config
 
@@ -44,29 +44,41 @@ def write(workdir: pathlib.Path) -> pathlib.Path:
   media = Media(workdir, _MOST_BYTES, _MOST_EACH)
   folders = dict.fromkeys((workdir, place))
   body = [
-    *_summary(workdir, config),
-    *_commands(place),
-    *_training(workdir, config, media),
-    *(part for folder in folders for part in _evaluations(folder, media)),
-    *(part for folder in folders for part in _samples(folder, config, media)),
+    *_part("The summary", _summary, workdir, config),
+    element("h2", "Commands"),
+    *_part("commands.jsonl", _commands, place),
   ]
+  for name in config.stages:
+    body += _part(f"The training of {name}", _training, workdir / name, media)
+  for folder in folders:
+    for file in sorted((folder / "evaluations").glob("*.json")):
+      body.append(element("h2", f"Evaluation: {file.stem}"))
+      body += _part(f"{file.name} is no score file, or", _evaluation, file, media)
+  for folder in folders:
+    body += _samples(folder, config, media)
   if media.left_out:
     body.append(element("h2", "Left out"))
-    body.append(element("p", "Too large for this page: ", ", ".join(media.left_out), "."))
+    body.append(element("p", "Not on this page: ", ", ".join(media.left_out), "."))
   body += [element("h2", "Configuration"), _details(config.to_json(indent=2), "config.json")]
-  # Whole or not at all.
   place.mkdir(parents=True, exist_ok=True)
-  half = place / f".{_NAME}"
-  half.write_text(document(f"{config.system}: {workdir.resolve().name}", body))
-  half.replace(out)
+  whole_files.write_text(out, document(f"{config.system}: {workdir.resolve().name}", body))
   logging.info("The report: %s (%.1f MB)", out, out.stat().st_size / 1e6)
   return out
+
+
+def _part(what: str, make: Callable[..., Iterable[Element]], *arguments: Any) -> list[Element]:
+  """A part of the page or, where a file keeps it from being made, a note in its place."""
+  try:
+    return list(make(*arguments))
+  except Exception as error:  # nothing in a folder of any files is worth the whole page
+    logging.warning("%s cannot be shown in the report: %r", what, error)
+    return [_note(f"{what} cannot be shown: {error!r}")]
 
 
 def _summary(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> Iterator[Element]:
   table_rows = []
   for name in config.stages:
-    rows = _metrics(workdir / name)
+    rows = writers.read_metrics(workdir / name / "metrics.jsonl")
     last = (rows or [{}])[-1]
     best = writers.best_validation(rows)
     table_rows.append(
@@ -85,7 +97,6 @@ def _summary(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> Iterat
 
 
 def _commands(workdir: pathlib.Path) -> Iterator[Element]:
-  yield element("h2", "Commands")
   known = commands.read(workdir)
   if not known:
     yield element(
@@ -97,59 +108,43 @@ def _commands(workdir: pathlib.Path) -> Iterator[Element]:
   yield element("pre", "\n".join(f"{entry['command']}  # {entry['code']}" for entry in known))
 
 
-def _metrics(folder: pathlib.Path) -> list[dict[str, float]]:
-  """A stage's logged rows; none where there are none, or a line is only half written."""
-  file = folder / "metrics.jsonl"
-  try:
-    return writers.read_metrics(file) if file.is_file() else []
-  except (ValueError, KeyError, TypeError) as error:
-    logging.warning("%s cannot be read (%r): its curves are left out.", file, error)
-    return []
+def _training(folder: pathlib.Path, media: Media) -> Iterator[Element]:
+  rows = writers.read_metrics(folder / "metrics.jsonl")
+  if not rows:
+    return
+  yield element("h2", f"Training: {folder.name}")
+  best = {"loss": writers.best_validation(rows)}
+  charts = {
+    key: chart(key, writers.both_lines(rows, key), "step", best.get(key))
+    for key in writers.panel_names(rows)
+  }
+  yield element("div", *(drawn for key, drawn in charts.items() if key not in _SPEED))
+  speed = [drawn for key, drawn in charts.items() if key in _SPEED]
+  yield element("details", element("summary", "speed"), *speed)
+  previews = sorted((folder / "previews").glob("*.png"))
+  ours = [strip for strip in previews if strip.stem.isdecimal()]
+  for strip in ours[-1:]:
+    caption = f"preview at step {int(strip.stem)}, held-out clips: the rows of the strip"
+    yield from filter(None, [
+      media.figure(strip.with_suffix(".gif"), caption), media.figure(strip, "the same as a strip")
+    ])  # fmt: skip
+  if others := [strip.name for strip in previews if strip not in ours]:
+    yield _note(f"Beside the run's own previews: {', '.join(others)}.")
 
 
-def _training(
-  workdir: pathlib.Path, config: ml_collections.ConfigDict, media: Media
-) -> Iterator[Element]:
-  for name in config.stages:
-    rows = _metrics(workdir / name)
-    if not rows:
-      continue
-    yield element("h2", f"Training: {name}")
-    best = {"loss": writers.best_validation(rows)}
-    charts = {
-      key: chart(key, writers.both_lines(rows, key), "step", best.get(key))
-      for key in writers.panel_names(rows)
-    }
-    yield element("div", *(drawn for key, drawn in charts.items() if key not in _SPEED))
-    speed = [drawn for key, drawn in charts.items() if key in _SPEED]
-    yield element("details", element("summary", "speed"), *speed)
-    previews = sorted((workdir / name / "previews").glob("*.png"))
-    for strip in previews[-1:]:
-      caption = f"preview at step {int(strip.stem):g}, held-out clips: the rows of the strip"
-      yield from filter(None, [
-        media.figure(strip.with_suffix(".gif"), caption), media.figure(strip, "the same as a strip")
-      ])  # fmt: skip
-
-
-def _evaluations(workdir: pathlib.Path, media: Media) -> Iterator[Element]:
-  for file in sorted((workdir / "evaluations").glob("*.json")):
-    yield element("h2", f"Evaluation: {file.stem}")
-    try:
-      record = json.loads(file.read_text())
-      yield from list(_scores(record))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-      yield element("p", f"{file.name} is no score file: {error!r}", class_="note")
-      continue
-    pictures = [file.with_suffix(".gif"), file.with_suffix(".png")]
-    if file.stem.startswith("ladder"):
-      number = file.stem.removeprefix("ladder")
-      names = ("sets.gif", "sets.png", "nearest_training_clips.png", "directions.png")
-      pictures = [file.with_name(name.replace(".", f"{number}.")) for name in names]
-    rows = f"{_rows_shown(record)}: a row each"
-    for picture in pictures:
-      caption = rows if picture.suffix == ".gif" else picture.stem.replace("_", " ")
-      yield from filter(None, [media.figure(picture, caption)])
-    yield _details(file.read_text(), file.name)
+def _evaluation(file: pathlib.Path, media: Media) -> Iterator[Element]:
+  record = text_files.read_json(file)
+  yield from _scores(record)
+  pictures = [file.with_suffix(".gif"), file.with_suffix(".png")]
+  if file.stem.startswith("ladder"):
+    number = file.stem.removeprefix("ladder")
+    names = ("sets.gif", "sets.png", "nearest_training_clips.png", "directions.png")
+    pictures = [file.with_name(name.replace(".", f"{number}.")) for name in names]
+  rows = f"{_rows_shown(record)}: a row each"
+  for picture in pictures:
+    caption = rows if picture.suffix == ".gif" else picture.stem.replace("_", " ")
+    yield from filter(None, [media.figure(picture, caption)])
+  yield _details(text_files.read(file), file.name)
 
 
 def _rows_shown(record: dict[str, Any]) -> str:
@@ -157,7 +152,7 @@ def _rows_shown(record: dict[str, Any]) -> str:
   scores = record["scores"]
   if "fvd" in scores:
     return ", ".join(scores["fvd"])
-  rows = ["real", "predicted" if "prediction" in scores else next(iter(scores))]
+  rows = ["real", "predicted" if "prediction" in scores else next(iter(scores), "drawn")]
   return ", ".join(rows + ["nearest training clip"] * ("nearest_training_clip" in scores))
 
 
@@ -224,22 +219,34 @@ def _interval(ends: list[float] | None) -> str:
 
 def _samples(
   workdir: pathlib.Path, config: ml_collections.ConfigDict, media: Media
-) -> Iterator[Element]:
+) -> list[Element]:
   folders = sorted(path for path in (workdir / "samples").glob("*") if path.is_dir())
-  if folders:
-    yield element("h2", "Samples")
+  parts = [element("h2", "Samples")] if folders else []
   for folder in folders:
-    yield element("h3", folder.name)
-    caption = _captions(folder / "samples.npz", config)
-    videos = sorted(file for file in folder.glob("*.mp4") if file.stem[:3].isdigit())
-    shown = [media.figure(file, caption(int(file.stem[:3]))) for file in videos[:_VIDEOS_SHOWN]]
-    if not any(shown):
-      shown = [media.figure(folder / "all.gif", "all clips")]
-    yield element("div", *shown)
-    yield from filter(None, [media.figure(folder / "strip.png", "as strips")])
-    settings = folder / "settings.json"
-    if settings.is_file():
-      yield _details(settings.read_text(errors="replace"), settings.name)
+    parts.append(element("h3", folder.name))
+    parts += _part(folder.name, _sample, folder, config, media)
+  return parts
+
+
+def _sample(
+  folder: pathlib.Path, config: ml_collections.ConfigDict, media: Media
+) -> Iterator[Element]:
+  if folder.suffix == numbered.UNFINISHED:
+    yield _note("Being drawn, or left by a command that was killed: then it may be deleted.")
+  try:
+    caption = _captions(folder / numbered.SAMPLES, config)
+  except Exception as error:  # a torn zip has many
+    yield _note(f"{numbered.SAMPLES} cannot be read: {error!r}")
+    caption = str
+  videos = sorted(file for file in folder.glob("*.mp4") if file.stem[:3].isdecimal())
+  shown = [media.figure(file, caption(int(file.stem[:3]))) for file in videos[:_VIDEOS_SHOWN]]
+  if not any(shown):
+    shown = [media.figure(folder / "all.gif", "all clips")]
+  yield element("div", *shown)
+  yield from filter(None, [media.figure(folder / "strip.png", "as strips")])
+  settings = folder / "settings.json"
+  if settings.is_file():
+    yield _details(settings.read_text(errors="replace"), settings.name)
 
 
 def _captions(file: pathlib.Path, config: ml_collections.ConfigDict) -> Callable[[int], str]:
@@ -256,6 +263,10 @@ def _captions(file: pathlib.Path, config: ml_collections.ConfigDict) -> Callable
     return f"{number}: class {labels[number]}" if known else str(number)
 
   return caption
+
+
+def _note(text: str) -> Element:
+  return element("p", text, class_="note")
 
 
 def _details(text: str, name: str) -> Element:

@@ -6,6 +6,7 @@ import itertools
 import json
 import pathlib
 import re
+import zipfile
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -15,7 +16,8 @@ from absl import flags, logging
 
 from data.builder import VideoBuilder
 from data.prepare import DATASETS
-from experiments import checks, outputs, texts, train
+from experiments import checks, numbered, outputs, texts, train
+from videodiff_jax import whole_files
 from videodiff_jax.glober.pipeline import Pipeline
 from videodiff_jax.inputs import clips, video_io
 from videodiff_jax.inputs.frame_store import FrameStore
@@ -35,9 +37,11 @@ def sample(
   if options.class_label is not None:
     labels = np.array([options.class_label])
   prompts, count = prompts_of(pipeline, options)
-  with checks.told():
-    drawn = pipeline.generate(count, frame_times(pipeline, options), labels, options.seed, prompts)
-  save(workdir, "sample", pipeline.config, drawn, drawn.videos)
+  times = frame_times(pipeline, options)
+  with place_for(workdir, "sample", options.seed, pipeline, count, times) as place:
+    with checks.told():
+      drawn = pipeline.generate(count, times, labels, options.seed, prompts)
+    save(place, pipeline.config, drawn, drawn.videos)
 
 
 def redraw(
@@ -53,9 +57,11 @@ def redraw(
     features, labels, seed = saved["global_features"], saved["labels"], int(saved["seed"])
     prompts = saved["prompts"] if saved["prompts"].any() else None
   pipeline = load(workdir, config, options)
-  with checks.told():
-    drawn = pipeline.redraw(features, frame_times(pipeline, options), labels, seed, prompts)
-  save(workdir, "redraw", pipeline.config, drawn, drawn.videos)
+  times = frame_times(pipeline, options)
+  with place_for(workdir, "redraw", seed, pipeline, len(features), times) as place:
+    with checks.told():
+      drawn = pipeline.redraw(features, times, labels, seed, prompts)
+    save(place, pipeline.config, drawn, drawn.videos)
 
 
 def reconstruct(
@@ -78,12 +84,31 @@ def reconstruct(
   times = frame_times(pipeline, options)
   if times is not None and np.diff(times).any():  # moves as fast as the real clip
     fps = fps * np.diff(pipeline.frame_times).mean() / np.abs(np.diff(times)).mean()
-  with checks.told():
-    drawn = pipeline.reconstruct(real, labels, times, options.seed, prompts)
-  if times is None:
-    psnr = images.psnr(drawn.videos, real).mean()
-    logging.info("PSNR %.2f dB over %d clips", psnr, len(real))
-  save(workdir, "reconstruct", pipeline.config, drawn, drawn.videos, real, fps)
+  with place_for(workdir, "reconstruct", options.seed, pipeline, len(real), times) as place:
+    with checks.told():
+      drawn = pipeline.reconstruct(real, labels, times, options.seed, prompts)
+    if times is None:
+      psnr = images.psnr(drawn.videos, real).mean()
+      logging.info("PSNR %.2f dB over %d clips", psnr, len(real))
+    save(place, pipeline.config, drawn, drawn.videos, real, fps)
+
+
+def place_for(
+  workdir: pathlib.Path,
+  mode: str,
+  seed: int,
+  pipeline: Pipeline,
+  count: int,
+  times: np.ndarray | None,
+) -> numbered.SampleFolder:
+  """The folder of samples that `count` clips will be written to, to be entered before drawing."""
+  frames = count * len(pipeline.frame_times if times is None else times)
+  return numbered.SampleFolder(workdir, mode, seed, bytes_of(pipeline.config, frames))
+
+
+def bytes_of(config: ml_collections.ConfigDict, frames: int) -> int:
+  """What so many drawn frames take on disk: as numbers, and about as much as pictures."""
+  return 2 * frames * config.data.image_size**2 * config.data.channels + 2**18
 
 
 def prompts_of(pipeline: Pipeline, options: flags.FlagValues) -> tuple[list[str] | None, int]:
@@ -202,43 +227,39 @@ def rates_of(
 
 
 def save(
-  workdir: pathlib.Path,
-  mode: str,
+  place: numbered.SampleFolder,
   config: ml_collections.ConfigDict,
   drawn: Any,
   videos: np.ndarray,
   real: np.ndarray | None = None,
   fps: float | Sequence[float] | np.ndarray = FPS,
 ) -> pathlib.Path:
-  """Writes a new numbered folder: samples.npz, settings.json, strip.png, a gif and mp4 a clip.
+  """Writes a numbered folder: samples.npz, settings.json, strip.png, a gif and mp4 a clip.
 
   Args:
-    workdir: of the run.
-    mode: that drew them.
+    place: entered.
     config: `config.sample` says how.
     drawn: a pipeline's `Samples`, which the .npz holds field by field.
     videos: (n, f, h, w, c) uint8, all of it as clips.
     real: (n, f, h, w, c) what stands above each clip on the strip.
     fps: frames a second of the clips, or of each; the GIF of all has the first one's.
   """
-  samples = outputs.folder(workdir) / "samples"
-  number = len(list(samples.glob("*"))) if samples.is_dir() else 0
-  folder = samples / f"{number:03d}_{mode}_seed{drawn.seed}"
-  folder.mkdir(parents=True)
-  np.savez_compressed(folder / "samples.npz", **dataclasses.asdict(drawn))
+  folder = place.unfinished
+  with whole_files.written(folder / numbered.SAMPLES) as half:
+    np.savez_compressed(half, **dataclasses.asdict(drawn))
   settings = {
-    "mode": mode,
+    "mode": place.mode,
     "sample": config.sample.to_dict(),
     "code": train.code_version(),
   }
-  (folder / "settings.json").write_text(json.dumps(settings, indent=2) + "\n")
+  whole_files.write_text(folder / "settings.json", json.dumps(settings, indent=2) + "\n")
   prompts = getattr(drawn, "prompts", np.full(len(videos), ""))
   names = [f"{i:03d}_{_slug(prompt)}".rstrip("_") for i, prompt in enumerate(prompts)]
   rows = {}
   for i, video in enumerate(videos[:_MAX_ROWS]):
     if real is not None:
       rows[f"real {i}"] = real[i]
-    rows[f"{i} {prompts[i]}" if prompts[i] else f"{mode} {i}"] = video
+    rows[f"{i} {prompts[i]}" if prompts[i] else f"{place.mode} {i}"] = video
   rates = np.broadcast_to(np.asarray(fps, float), len(videos))
   video_io.write_strip(folder / "strip.png", rows)
   write_grid(folder / "all.gif", videos, rates[0])
@@ -247,6 +268,7 @@ def save(
       video_io.write_mp4(folder / f"{names[i]}.mp4", video, rates[i])
   else:
     logging.warning('No mp4 written: PyAV is missing (pip install -e ".[demo]").')
+  folder = place.finish()
   logging.info("%d clips of %d frames in %s", *videos.shape[:2], folder)
   return folder
 
@@ -266,8 +288,11 @@ def write_grid(path: pathlib.Path, videos: np.ndarray, fps: float = FPS) -> None
 
 
 def newest_samples(workdir: pathlib.Path) -> pathlib.Path:
-  """The samples.npz of the workdir's last sample."""
-  files = sorted((outputs.folder(workdir) / "samples").glob("*_sample_*/samples.npz"))
-  if not files:
-    raise checks.UserError(f"{workdir} has no samples yet: run --mode=sample first.")
-  return files[-1]
+  """The samples.npz of the workdir's last sample: by time, as numbers may come again."""
+  folders = numbered.sample_folders(outputs.folder(workdir) / "samples")
+  for folder in reversed([folder for folder in folders if "_sample_" in folder.name]):
+    file = folder / numbered.SAMPLES
+    if zipfile.is_zipfile(file):
+      return file
+    logging.warning("%s is torn: it is passed over.", file)
+  raise checks.UserError(f"{workdir} has no samples yet: run --mode=sample first.")

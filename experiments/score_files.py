@@ -21,14 +21,16 @@ from typing import Any
 
 import ml_collections
 import numpy as np
+from absl import logging
 
-from experiments import checks, set_scores, train
+from experiments import checks, numbered, set_scores, train
+from videodiff_jax import text_files, whole_files
 from videodiff_jax.inputs import video_io
 from videodiff_jax.inputs.frame_store import FrameStore
 from videodiff_jax.metrics.clip_protocols import ClipProtocol
 from videodiff_jax.metrics.protocols import Protocol
 from videodiff_jax.pretrained import i3d as i3d_weights
-from videodiff_jax.training.workdir import steps_done, unused
+from videodiff_jax.training.workdir import steps_done
 from videodiff_jax.training.writers import format_table
 
 _LIBRARIES = ("jax", "jaxlib", "flax", "numpy", "scipy", "pillow")
@@ -98,26 +100,22 @@ def write(
   Returns:
     The JSON file.
   """
-  folder.mkdir(parents=True, exist_ok=True)
   name = name_of(record["protocol"])
-  file, strip, gif, plot = unused(
-    folder, f"{name}.json", f"{name}.png", f"{name}.gif", f"{name}_curves.png"
-  )
   count = min(map(len, sets.values()))
   rows = {f"{what} {i}": clips[i] for i in range(count) for what, clips in sets.items()}
-  video_io.write_strip(strip, rows)
-  video_io.write_gif(gif, video_io.mosaic(clips[:count] for clips in sets.values()))
-  if curves is not None:
-    curves(plot)
-  save(file, record)
-  return file
+  names = (f"{name}.json", f"{name}.png", f"{name}.gif", f"{name}_curves.png")
+  with numbered.files(folder, *names) as (file, strip, gif, plot):
+    video_io.write_strip(strip, rows)
+    video_io.write_gif(gif, video_io.mosaic(clips[:count] for clips in sets.values()))
+    if curves is not None:
+      curves(plot)
+    save(file, record)
+  return folder / file.name
 
 
 def save(file: pathlib.Path, record: dict[str, Any]) -> None:
   """Whole or not at all: an evaluation that is there is one that was finished."""
-  half = file.with_name(f".{file.name}")
-  half.write_text(json.dumps(record, indent=2) + "\n")
-  half.replace(file)
+  whole_files.write_text(file, json.dumps(record, indent=2) + "\n")
 
 
 def find(
@@ -128,16 +126,22 @@ def find(
     protocol if isinstance(protocol, str) else dataclasses.asdict(protocol)
   )
   wanted, same = json.loads(json.dumps([as_written, settings | {"code": None}]))
-  files = sorted(folder.glob("*.json"), key=lambda file: file.stat().st_mtime, reverse=True)
-  for file in files:
-    try:
-      record = read(file)
-    except checks.UserError:  # something else that lies there
-      continue
+  for record in reversed(records_in(folder).values()):
     found = {name: record["settings"].get(name) for name in same} | {"code": None}
     if [with_defaults(record["protocol"]), found] == [wanted, same]:
       return record
   return None
+
+
+def records_in(folder: pathlib.Path) -> dict[pathlib.Path, dict[str, Any]]:
+  """The score files of a folder, oldest first; other JSON that lies there is named and left out."""
+  found = {}
+  for file in folder.glob("*.json"):
+    try:
+      found[file] = (file.stat().st_mtime_ns, read(file))
+    except (OSError, checks.UserError) as error:
+      logging.warning("%s is left out: %s", file, error)
+  return {file: record for file, (_, record) in sorted(found.items(), key=lambda one: one[1][0])}
 
 
 def compare(files: Sequence[str]) -> str:
@@ -173,12 +177,16 @@ def compare(files: Sequence[str]) -> str:
 def read(file: pathlib.Path) -> dict[str, Any]:
   """A score file; UserError where it is none."""
   try:
-    record = json.loads(file.read_text())
+    record = text_files.read_json(file)
     for key, kinds in (("protocol", (str, dict)), ("scores", dict), ("settings", dict)):
       if not isinstance(record[key], kinds):
         raise TypeError(f"{key!r} is of the wrong kind")
     name_of(record["protocol"])
-  except (OSError, ValueError, KeyError, TypeError) as error:
+    figures = [*_flat(record["scores"]).values(), *_flat(record.get("deviations", {})).values()]
+    figures += [x for low, high in _flat(record.get("intervals", {})).values() for x in (low, high)]
+    if not all(isinstance(x, int | float) for x in figures):
+      raise TypeError("a figure is no number")
+  except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
     raise checks.UserError(f"{file} is no score file ({error!r}).") from error
   return record
 

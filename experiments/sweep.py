@@ -20,6 +20,7 @@ from absl import logging
 
 from experiments import checks, digits, outputs, score_files, set_scores, sweep_sets, train
 from experiments.sweep_sets import Bench
+from videodiff_jax import whole_files
 from videodiff_jax.metrics import images, resampling
 from videodiff_jax.training.workdir import read_config
 from videodiff_jax.training.writers import format_table, plot_points
@@ -214,7 +215,8 @@ def _write(out: pathlib.Path, record: dict[str, Any]) -> None:
   heading, *rows = tables(record)
   lines = [heading, ("---",) * len(heading), *rows]
   table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-  (out / "sweep.md").write_text(f"# Quality against seconds\n\n{notes(record)}\n\n{table}\n")
+  text = f"# Quality against seconds\n\n{notes(record)}\n\n{table}\n"
+  whole_files.write_text(out / "sweep.md", text)
   panels: dict[str, dict[str, list[tuple[float, float]]]] = {}
   there = _measured(record["points"])
   for name in (name for name in _PLOTTED if name in there):

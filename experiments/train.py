@@ -4,7 +4,7 @@ import dataclasses
 import json
 import pathlib
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import ml_collections
@@ -201,16 +201,18 @@ def _train_stage(
   shown_batch = {"frames": frames, "label": labels}
   if text is not None:
     shown_batch = text.add_to(shown_batch | {"video": videos}, "test")
+  previews = _Previews(workdir / name / "previews")
   return loop.train(
     system.stages.make_stage(config, name),
     run,
     frozen,
     batches,
     shown_batch,
-    _preview_writer(workdir / name / "previews"),
+    previews.write,
     validation.Validation(settings.validate_every, read_held_out, expected)
     if settings.validate_every
     else None,
+    previews.has,
   )
 
 
@@ -233,15 +235,25 @@ def expected_curves(config: ml_collections.ConfigDict) -> dict[str, curves.Expec
   return found
 
 
-def _preview_writer(folder: pathlib.Path) -> Callable[[int, dict[str, np.ndarray]], None]:
-  def write(step: int, videos: dict[str, np.ndarray]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
+class _Previews:
+  """STEP.png, a strip, and STEP.gif of each preview."""
+
+  def __init__(self, folder: pathlib.Path):
+    self._folder = folder
+
+  def write(self, step: int, videos: dict[str, np.ndarray]) -> None:
+    self._folder.mkdir(parents=True, exist_ok=True)
     count = len(next(iter(videos.values())))
     rows = {f"{name} {i}": video[i] for i in range(count) for name, video in videos.items()}
-    video_io.write_strip(folder / f"{step:07d}.png", rows)
-    video_io.write_gif(folder / f"{step:07d}.gif", video_io.mosaic(videos.values()))
+    strip, gif = self._files(step)
+    video_io.write_strip(strip, rows)
+    video_io.write_gif(gif, video_io.mosaic(videos.values()))
 
-  return write
+  def has(self, step: int) -> bool:
+    return all(file.is_file() for file in self._files(step))
+
+  def _files(self, step: int) -> list[pathlib.Path]:
+    return [self._folder / f"{step:07d}.{kind}" for kind in ("png", "gif")]
 
 
 def code_version() -> str:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
+from videodiff_jax import whole_files
 from videodiff_jax.lgcvd.pipeline import Chunks
 from videodiff_jax.metrics import prediction
 from videodiff_jax.metrics.digit_reader import DigitReader, since_it_came_back
@@ -140,10 +141,8 @@ class Kept:
     """Keeps a chunk whose first trajectory is the `begin`th; whole or not at all."""
     file = self._file(begin)
     file.parent.mkdir(parents=True, exist_ok=True)
-    half = file.with_name(f".{file.name}")
-    with half.open("wb") as opened:
-      np.savez(opened, **chunk)
-    half.replace(file)
+    with whole_files.written(file) as half:
+      np.savez(half, **chunk)
 
   def remove(self) -> None:
     """Once the evaluation is whole."""

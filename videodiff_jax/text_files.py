@@ -7,6 +7,7 @@ other characters that str.splitlines breaks at, such as U+2028 and U+0085, are l
 import json
 import os
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 from absl import logging
@@ -59,11 +60,13 @@ def read_json_lines(file: Path) -> list[tuple[int, dict[str, Any]]]:
   return [(number, _parsed(file, number, line, dict)) for number, line in numbered if line.strip()]
 
 
-def read_log(file: Path) -> list[dict[str, Any]]:
-  """The objects of a JSON Lines file that our processes append to.
+def read_log(
+  file: Path, is_ours: Callable[[dict[str, Any]], bool] = lambda _: True
+) -> list[dict[str, Any]]:
+  """The objects of a JSON Lines file that our processes append to, and that `is_ours` is true of.
 
-  A killed process leaves half a line, and people write into such files: a line that is no object
-  is passed over, and one warning tells how many and the first of them.
+  A killed process leaves half a line, and people write into such files: any other line is passed
+  over, and one warning tells how many and the first of them.
 
   Raises:
     OSError: it cannot be read.
@@ -72,7 +75,10 @@ def read_log(file: Path) -> list[dict[str, Any]]:
   for number, line in enumerate(pathlib.Path(file).read_bytes().removeprefix(_BOM).split(b"\n"), 1):
     if line.strip():
       try:
-        found.append(_parsed(file, number, _decoded(file, number, line), dict))
+        entry = _parsed(file, number, _decoded(file, number, line), dict)
+        if not is_ours(entry):
+          raise TextError(f"{file}, line {number}: not what is written there.")
+        found.append(entry)
       except TextError as error:
         wrong.append(error)
   if wrong:

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -188,13 +189,62 @@ def test_a_file_that_is_no_score_file_is_told_and_the_rest_shown(tmp_path) -> No
   assert "linear blend" in page.all_text()
 
 
-def test_a_half_written_line_leaves_its_curves_out(tmp_path) -> None:
+def tear_samples(folder: pathlib.Path) -> None:
+  file = folder / "samples" / "000_sample_seed0" / "samples.npz"
+  file.write_bytes(file.read_bytes()[:100])
+
+
+def own_score_file(folder: pathlib.Path) -> None:
+  record = {"protocol": "x", "scores": {}, "settings": {}}
+  (folder / "evaluations" / "x.json").write_text(json.dumps(record))
+  video_io.write_gif(folder / "evaluations" / "x.gif", plain(RED))
+
+
+def add(name: str, data: bytes) -> Callable[[pathlib.Path], None]:
+  def into(folder: pathlib.Path) -> None:
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    with (folder / name).open("ab") as file:
+      file.write(data)
+
+  return into
+
+
+# What kills and people leave in a workdir, and what the page says of it.
+FOREIGN: dict[str, tuple[Callable[[pathlib.Path], None], str]] = {
+  "half a row": (add("kl_vae/metrics.jsonl", b'\n{"step": 6, "lo'), "Training: kl_vae"),
+  "other rows": (add("kl_vae/metrics.jsonl", b'\n[1]\n\n{"note": 1}\n\xff'), "Training: kl_vae"),
+  "no row": (add("autoencoder/metrics.jsonl", b"\0\xff"), "Training: kl_vae"),
+  "half a command": (add("commands.jsonl", b'{"command": "py'), "before its commands"),
+  "other commands": (add("commands.jsonl", b'\n[1]\n{"note": 1}\n'), "before its commands"),
+  "torn samples": (tear_samples, "samples.npz cannot be read"),
+  "empty samples": (add("samples/001_sample_seed0/samples.npz", b""), "samples.npz cannot be read"),
+  "killed while drawing": (add("samples/001.unfinished/.owner", b"1.1.h"), "left by a command"),
+  "own folder": (add("samples/holidays/a b.mp4", b"mine"), "holidays"),
+  "own video": (add("samples/000_sample_seed0/holiday.mp4", b"mine"), "Samples"),
+  "own digits": (add("samples/000_sample_seed0/\u00b3\u00b3\u00b3.mp4", b"mine"), "Samples"),
+  "own preview": (add("kl_vae/previews/best one.png", b"mine"), "own previews: best one.png"),
+  "half a score file": (add("evaluations/x.json", b'{"prot'), "x.json is no score file"),
+  "binary score file": (add("evaluations/x.json", b"\0\xff"), "x.json is no score file"),
+  "no scores": (own_score_file, "x.json"),
+  "own table": (add("evaluations/x.json", b'{"scores": {"a": "high"}}'), "x.json is no score file"),
+  "settings": (add("samples/000_sample_seed0/settings.json", b"\0\xff"), "settings.json"),
+  "notes": (add("notes.txt", b"mine"), "Samples"),
+  "name that is no text": (lambda folder: add(b"x\xff.json".decode(errors="surrogateescape"), b"")(
+    folder / "evaluations"
+  ), "Samples"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_no_file_in_a_workdir_costs_more_than_its_own_part(tmp_path, name) -> None:
   folder = make_glober(tmp_path)
-  with (folder / "kl_vae" / "metrics.jsonl").open("a") as file:
-    file.write('\n{"step": 6, "lo')
-  (folder / "samples" / "000_sample_seed0" / "holiday.mp4").write_bytes(b"mine")
-  headings = Page(report.write(folder)).text["h2"]
-  assert "Training: kl_vae" not in headings and "Samples" in headings
+  spoil, said = FOREIGN[name]
+  spoil(folder)
+  page = Page(report.write(folder))
+  assert said in page.all_text()
+  headings = {"Training: kl_vae", "Evaluation: ladder", "Samples", "Configuration", "Commands"}
+  assert headings <= {*page.text["h2"]}
+  assert "109.3" in page.all_text()
 
 
 def test_an_earlier_report_is_written_anew_and_another_s_file_kept(tmp_path) -> None:

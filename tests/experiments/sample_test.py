@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import checks, sample
+from experiments import checks, numbered, sample
 from tests.experiments.end_to_end_test import options
 from tests.glober import tiny
 from tests.helpers import needs
@@ -102,7 +102,8 @@ def test_each_clip_is_written_at_its_rate(tmp_path) -> None:
   videos = np.random.default_rng(0).integers(0, 256, (2, 3, 16, 16, 3), np.uint8)
   none = np.zeros(2)
   drawn = Samples(videos, none, none, none, np.full(2, ""), seed=0)
-  folder = sample.save(tmp_path, "reconstruct", tiny.config(), drawn, videos, None, [25, 10])
+  with numbered.SampleFolder(tmp_path, "reconstruct", 0, 1) as place:
+    folder = sample.save(place, tiny.config(), drawn, videos, None, [25, 10])
   rates = [video_io.read_video(folder / f"{i:03d}.mp4")[1] for i in range(2)]
   assert rates == [25, 10]
   with Image.open(folder / "all.gif") as gif:

@@ -157,6 +157,29 @@ def test_finished_stage_is_left_alone(tmp_path) -> None:
   assert (tmp_path / "metrics.jsonl").read_text() == lines
 
 
+@pytest.mark.parametrize("steps", [4, 6])
+def test_what_a_kill_left_undone_is_made_up_for_at_the_next_start(tmp_path, steps) -> None:
+  """Between a checkpoint and its preview, or before the curves; here of a finished stage, too."""
+  whole: list = []
+  train(tmp_path, 4, previews=whole, preview_every=4)
+  (tmp_path / "curves.png").unlink()
+  again: list = []
+  stage, run = toy.make_stage(), toy.run(tmp_path, steps, preview_every=4)
+
+  def again_to(step: int, videos: dict[str, np.ndarray]) -> None:
+    again.append((step, videos))
+
+  assert loop.train(
+    stage, run, FROZEN, toy.batches, {}, again_to, has_preview=lambda step: bool(again)
+  )
+  assert [step for step, _ in again] == ([4] if steps == 4 else [4, 6])
+  np.testing.assert_array_equal(again[0][1]["centre"], whole[0][1]["centre"])
+  assert (tmp_path / "curves.png").is_file()
+  drawn = (tmp_path / "curves.png").stat().st_mtime_ns
+  assert loop.train(stage, run, FROZEN, toy.batches, {}, again_to, has_preview=lambda step: True)
+  assert (tmp_path / "curves.png").stat().st_mtime_ns == drawn and len(again) == 1 + (steps > 4)
+
+
 def test_statistics_are_those_of_the_first_examples(tmp_path) -> None:
   train(tmp_path, 2)
   stream = toy.batches(0)

@@ -1,7 +1,11 @@
+"""Metrics: on the screen, in a file, as curves."""
+
 import json
 
+import pytest
 from PIL import Image
 
+from experiments import commands
 from videodiff_jax.training.writers import (
   MetricWriter,
   best_validation,
@@ -47,3 +51,37 @@ def test_validation_has_lines_of_its_own_and_no_panel(tmp_path, capsys) -> None:
   plot_curves(tmp_path / "metrics.jsonl", tmp_path / "curves.png")
   with Image.open(tmp_path / "curves.png") as image:
     assert image.width > 900  # three panels
+
+
+@pytest.mark.parametrize("name", ["commands.jsonl", "metrics.jsonl"])
+def test_lines_that_are_not_ours_are_passed_over(tmp_path, name, caplog) -> None:
+  """And what is written after them is not lost."""
+  file, writer = tmp_path / name, MetricWriter(tmp_path)
+
+  def write() -> None:
+    if name == "commands.jsonl":
+      commands.record(tmp_path)
+    else:
+      writer.write(3, {"loss": 1.0}, 0)
+
+  def read() -> list:
+    return commands.read(tmp_path) if name == "commands.jsonl" else read_metrics(file)
+
+  write()
+  (entry,) = read()
+  ours = file.read_bytes()
+  foreign = [
+    b"", b"[1]", b'{"note": 1}', b"\x00\xff\xfe", b"null", b'{"command": 3, "step": "four"}',
+    b'{"command": "\'", "code": "a", "step": 5, "loss": "low"}', b'{"step": 1' + b"0" * 400 + b"}",
+    b'{"step": 6, "lo',
+  ]  # fmt: skip
+  for line in foreign:
+    caplog.clear()
+    file.write_bytes(ours + line)
+    assert read() == [entry]
+    assert not line or f"{file}, line 2: " in caplog.text
+    write()
+    assert read() == ([entry] * 2 if name == "commands.jsonl" else [entry])
+  writer.close()
+  if name == "metrics.jsonl":
+    plot_curves(file, tmp_path / "curves.png")

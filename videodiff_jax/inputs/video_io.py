@@ -5,6 +5,7 @@ imported on first use, so that GIFs, strips and the crop work without it.
 """
 
 import fractions
+import io
 import os
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from videodiff_jax import whole_files
 from videodiff_jax.inputs import decoding, folders, pictures
 from videodiff_jax.inputs.decoding import Stream
 from videodiff_jax.inputs.video_error import VideoError
@@ -135,6 +137,8 @@ def write_mp4(
 ) -> None:
   """Writes H.264 in 4:2:0, which every player shows; odd sides gain one repeated pixel.
 
+  As `write_gif` and `write_strip` whole or not at all, see `whole_files.written`.
+
   Args:
     path: ends in .mp4.
     video: uint8 (f, h, w, 1 or 3).
@@ -146,7 +150,7 @@ def write_mp4(
   height, width = video.shape[1:3]
   video = np.pad(video, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
   rate = fractions.Fraction(fps).limit_denominator(1001)
-  with av.open(str(path), "w") as container:
+  with whole_files.written(path) as half, av.open(str(half), "w") as container:
     stream = container.add_stream("libx264", rate=rate, options={"crf": "17"})
     stream.height, stream.width, stream.pix_fmt = *video.shape[1:3], "yuv420p"
     for frame in video:
@@ -163,7 +167,9 @@ def write_gif(
   """
   first, *rest = [Image.fromarray(frame) for frame in _viewable(video, upscale)]
   duration = 10 * max(round(100 / fps), 2)
-  first.save(path, save_all=True, append_images=rest, duration=duration, loop=0)
+  data = io.BytesIO()  # into a file Pillow's errors do not say what is wrong
+  first.save(data, "GIF", save_all=True, append_images=rest, duration=duration, loop=0)
+  whole_files.write_bytes(path, data.getvalue())
 
 
 def mosaic(rows: Iterable[np.ndarray]) -> np.ndarray:
@@ -210,4 +216,6 @@ def write_strip(
     strip.paste(Image.fromarray(picture), (margin, top))
     draw.text((6, top + picture.shape[0] // 2), label, fill="black", font=font, anchor="lm")
     top += picture.shape[0]
-  strip.save(path)
+  data = io.BytesIO()
+  strip.save(data, "PNG")
+  whole_files.write_bytes(path, data.getvalue())

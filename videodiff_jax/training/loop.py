@@ -80,10 +80,12 @@ def train(
   preview_batch: HostBatch,
   write_preview: Callable[[int, dict[str, np.ndarray]], None],
   validation: Validation | None = None,
+  has_preview: Callable[[int], bool] = lambda step: True,
 ) -> bool:
   """Trains a stage to `run.steps`, from its newest checkpoint where there is one.
 
-  A stage without steps of its own becomes a checkpoint as it begins.
+  A stage without steps of its own becomes a checkpoint as it begins. A preview and curves that an
+  earlier call was killed before are drawn first.
 
   Args:
     stage: what to train.
@@ -93,6 +95,8 @@ def train(
     preview_batch: fixed examples for the previews, the same on every host.
     write_preview: (step, {name: uint8 videos (n, f, h, w, c)}), called on the first host.
     validation: held-out clips; None validates nothing.
+    has_preview: whether that of a step was written; asked on the first host, of the step that is
+      gone on from.
 
   Returns:
     True when the stage is finished, False when SIGTERM stopped it (after saving): after the step
@@ -114,7 +118,33 @@ def train(
     if not stage.train_steps and checkpoints.latest_step() is None:
       checkpoints.save(step, state, meta | {"examples": 0})
       checkpoints.wait()
-    if not stage.train_steps or step >= run.steps:
+    if not stage.train_steps:
+      return True
+
+    preview = jax.jit(
+      lambda *arguments: jax.tree.map(to_uint8, stage.preview(*arguments)),
+      out_shardings=NamedSharding(run.mesh, P()),
+    )
+    preview_key = jax.random.fold_in(jax.random.key(run.seed), _PREVIEWS)
+
+    def show() -> None:
+      drawn = preview(state, frozen, preview_batch, preview_key)
+
+      def write() -> None:
+        videos = {name: np.asarray(video.addressable_data(0)) for name, video in drawn.items()}
+        write_preview(step, videos)
+
+      hosts.decide(write)
+
+    def shows() -> bool:
+      return step % run.preview_every == 0 or step == run.steps
+
+    # Weights that were converted begin at a step that nothing was ever drawn of.
+    if step and shows() and "source" not in checkpoints.meta(step):
+      if not hosts.decide(lambda: has_preview(step)):
+        show()
+    if step >= run.steps:
+      hosts.decide(functools.partial(_make_up_curves, run.folder))
       return True
 
     stream = batches(step * run.batch_size)
@@ -123,17 +153,6 @@ def train(
     batch, ids, waited = _next_batch(stream, run)
     programs = Programs(stage, (state, frozen, batch), step, run.steps)
     stack.callback(programs.close)
-    preview = jax.jit(
-      lambda *arguments: jax.tree.map(to_uint8, stage.preview(*arguments)),
-      out_shardings=NamedSharding(run.mesh, P()),
-    )
-    preview_key = jax.random.fold_in(jax.random.key(run.seed), _PREVIEWS)
-
-    def show(step: int, drawn: dict[str, jax.Array]) -> None:
-      write_preview(
-        step, {name: np.asarray(video.addressable_data(0)) for name, video in drawn.items()}
-      )
-
     validation_losses = validation and Losses(stage, run.mesh, validation)
     pending = _Pending(run, checkpoints)
     program = programs.take(lambda: stop.requested(False))
@@ -176,10 +195,9 @@ def train(
           writer.write_validation(step, values)
           if first_host and validation.expected:
             validation.expected.compare(step, values["validation_loss"])
-        if step % run.preview_every == 0 or step == run.steps:
+        if shows():
           with clock.paused():
-            drawn = preview(state, frozen, preview_batch, preview_key)
-            hosts.decide(functools.partial(show, step, drawn))
+            show()
         program = following
     checkpoints.wait()
   hosts.decide(functools.partial(_tell_curves, stage.name, run.folder))
@@ -197,6 +215,15 @@ def _tell_curves(name: str, folder: pathlib.Path) -> None:
   plot_curves(folder / "metrics.jsonl", folder / "curves.png")
   if best := best_validation(read_metrics(folder / "metrics.jsonl")):
     logging.info("Stage %s: lowest validation loss %.4g, at step %d.", name, best[1], best[0])
+
+
+def _make_up_curves(folder: pathlib.Path) -> None:
+  """Draws the curves of a finished stage that was killed before they were drawn."""
+  metrics, curves = folder / "metrics.jsonl", folder / "curves.png"
+  if metrics.is_file() and not (
+    curves.is_file() and curves.stat().st_mtime_ns >= metrics.stat().st_mtime_ns
+  ):
+    plot_curves(metrics, curves)
 
 
 def _restore_or_init(

@@ -3,7 +3,6 @@
 An exported folder (exported.py) is read in a workdir's place wherever averaged weights are enough.
 """
 
-import itertools
 import json
 import os
 import pathlib
@@ -69,18 +68,6 @@ def with_settings(
     else:
       config.sample[name] = value
   return config
-
-
-def unused(folder: pathlib.Path, *names: str) -> list[pathlib.Path]:
-  """The files of those names in a folder or, where one is there already, of the first free number.
-
-  All get the same number: 'quick.json' and 'sets.png', then 'quick_2.json' and 'sets_2.png', ...
-  """
-  for number in itertools.count(1):
-    suffix = "" if number == 1 else f"_{number}"
-    files = [(folder / name).with_stem(pathlib.Path(name).stem + suffix) for name in names]
-    if not any(file.exists() for file in files):
-      return files
 
 
 def load_ema(

@@ -1,5 +1,6 @@
 """What a run leaves for people: a line in fixed columns, metrics.jsonl, TensorBoard, curves."""
 
+import io
 import json
 import math
 import pathlib
@@ -9,6 +10,8 @@ from typing import Any
 
 import tqdm
 from absl import logging
+
+from videodiff_jax import text_files, whole_files
 
 Points = Sequence[tuple[float, float]]
 
@@ -28,7 +31,7 @@ class MetricWriter:
     if not enabled:
       return
     folder.mkdir(parents=True, exist_ok=True)
-    self._file = (folder / "metrics.jsonl").open("a")
+    self._file = folder / "metrics.jsonl"
     import tensorboardX  # loads torch where that is installed: not at every import of ours
 
     self._board = tensorboardX.SummaryWriter(str(folder))
@@ -57,14 +60,12 @@ class MetricWriter:
     tqdm.tqdm.write(f"validation at step {step}: {told}")
 
   def _record(self, step: int, metrics: dict[str, float]) -> None:
-    self._file.write(json.dumps({"step": step, **metrics}) + "\n")
-    self._file.flush()
+    whole_files.append_line(self._file, json.dumps({"step": step, **metrics}))
     for name, value in metrics.items():
       self._board.add_scalar(name, value, step)
 
   def close(self) -> None:
     if self._enabled:
-      self._file.close()
       self._board.close()
 
 
@@ -75,12 +76,20 @@ def _short(name: str) -> str:
 
 
 def read_metrics(file: pathlib.Path) -> list[dict[str, float]]:
-  """A row a step of a metrics.jsonl, in order of steps; what is written twice, as written last."""
+  """A row a step of a metrics.jsonl, in order of steps; what is written twice, as written last.
+
+  None where there is no such file. Lines that are no row of ours are passed over with a warning.
+  """
   rows: dict[int, dict[str, float]] = {}
-  for line in file.read_text().splitlines():
-    row = json.loads(line)
+  for row in text_files.read_log(file, _is_row) if file.is_file() else ():
     rows.setdefault(row["step"], {}).update(row)
   return [row for _, row in sorted(rows.items())]
+
+
+def _is_row(row: dict[str, Any]) -> bool:
+  """Whether a line holds a step and numbers that can be drawn."""
+  drawn = (isinstance(x, float) or (isinstance(x, int) and abs(x) < 2**53) for x in row.values())
+  return isinstance(row.get("step"), int) and all(drawn)
 
 
 def points(rows: Iterable[dict[str, float]], name: str) -> Points:
@@ -113,8 +122,7 @@ def plot_curves(file: pathlib.Path, out: pathlib.Path) -> None:
   for panel in axes.flat[len(names) :]:
     panel.axis("off")
   figure.tight_layout()
-  figure.savefig(out, dpi=90)
-  pyplot.close(figure)
+  save_figure(figure, out)
 
 
 def draw_metric(
@@ -160,8 +168,7 @@ def plot_lines(
     panel.set_title(title, fontsize=9)
     panel.set_xlabel(xlabel, fontsize=8)
     panel.legend(fontsize=7)
-  figure.savefig(out, dpi=90)
-  pyplot.close(figure)
+  save_figure(figure, out)
 
 
 def plot_points(
@@ -186,8 +193,15 @@ def plot_points(
     panel.set_title(title, fontsize=9)
     panel.set_xlabel(xlabel, fontsize=8)
     panel.legend(fontsize=7)
-  figure.savefig(out, dpi=90)
-  pyplot.close(figure)
+  save_figure(figure, out)
+
+
+def save_figure(figure: Any, out: pathlib.Path) -> None:
+  """Writes a figure of matplotlib as a PNG, whole or not at all, and closes it."""
+  data = io.BytesIO()
+  figure.savefig(data, format="png", dpi=90)
+  load_pyplot().close(figure)
+  whole_files.write_bytes(out, data.getvalue())
 
 
 def load_pyplot() -> types.ModuleType | None:
