@@ -106,7 +106,8 @@ def test_a_full_disk_is_an_error_with_the_file_and_leaves_the_earlier_one(tmp_pa
 OTHERS = {
   "experiments/export.py", "experiments/results/kl_vae_f8/measure.py",
   "videodiff_jax/pretrained/convert.py", "videodiff_jax/pretrained/weights_folder.py",
-  "videodiff_jax/training/exported.py", "videodiff_jax/training/workdir.py",
+  "videodiff_jax/training/checksums.py", "videodiff_jax/training/exported.py",
+  "videodiff_jax/training/workdir.py",
   "videodiff_jax/inputs/text.py", "videodiff_jax/inputs/moments.py", "experiments/paper_map.py",
   "videodiff_jax/pretrained/tensor_files.py",
 }  # fmt: skip
