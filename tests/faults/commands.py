@@ -31,10 +31,11 @@ _BATCH = 40  # inputs a process
 _CONTEXT = multiprocessing.get_context("forkserver")
 # All that the commands import, but neither command itself, whose flags are defined where it runs.
 _CONTEXT.set_forkserver_preload(
-  ["jax", "numpy", "experiments.train", "experiments.sample", "experiments.predict",
-   "experiments.report", "experiments.cache", "experiments.evaluate", "experiments.plan",
-   "experiments.export", "data.prepare", "tests.faults.commands", "tensorboardX",
-   "matplotlib.pyplot", "av"]
+  ["jax", "numpy", "experiments.ablation", "experiments.cache", "experiments.evaluate",
+   "experiments.export", "experiments.plan", "experiments.predict", "experiments.report",
+   "experiments.sample", "experiments.score_clips", "experiments.score_generation",
+   "experiments.score_prediction", "experiments.sweep", "experiments.train", "data.prepare",
+   "tests.faults.doors", "tensorboardX", "matplotlib.pyplot", "av"]
 )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ The default run has none of these: tests/training and tests/data kill where it m
 import pathlib
 import random
 import shutil
+from collections.abc import Callable
 
 import pytest
 
@@ -16,6 +17,7 @@ pytestmark = pytest.mark.faults
 
 SEED = 1
 PER_RUN = 5  # kills of one run, which then ends undisturbed
+PART_OF_DRAWING = "kill: sampling and cache"
 
 
 @pytest.fixture(scope="module")
@@ -43,21 +45,33 @@ def store(folder) -> pathlib.Path:
   return undisturbed(command)[0] / "store"
 
 
-def campaign(part: str, command_of, compare, seconds: float, wanted: int, folder) -> None:
-  ledger = Ledger()
-  rows = [row for row in ledger.rows() if row["part"] == part and row["verdict"] == "kept"]
+def campaign(
+  part: str,
+  command_of: Callable[[pathlib.Path], kills.Command],
+  compare: Callable[[pathlib.Path], dict],
+  seconds: float,
+  wanted: int,
+  folder: pathlib.Path,
+  case: str = "train",
+) -> None:
+  """Kills runs of a command until so many kills have hit; every run ends, and is compared."""
+  ledger, what = Ledger(), case
+  rows = [
+    row for row in ledger.rows()
+    if row["part"] == part and row["verdict"] == "kept" and row["case"].startswith(what)
+  ]  # fmt: skip
   done, number = sum(row["attempts"] for row in rows), 0
   known = {row["case"] for row in rows}
   while done < wanted:
     number += 1
-    case = f"seed {SEED}, run {number}"
+    case = f"{what}, seed {SEED}, run {number}"
     if case in known:
       continue
-    target = folder / f"killed_{part.split(': ')[1].replace(' ', '_')}_{number}"
+    target = folder / f"killed {part.split(': ')[1]}, {what} {number}".replace(" ", "_")
     shutil.rmtree(target, ignore_errors=True)
     target.with_name(f"{target.name}.log").unlink(missing_ok=True)
     command = command_of(target)
-    rng = random.Random(f"{part} {SEED} {number}")
+    rng = random.Random(f"{part} {case}")
     went = kills.until_done(command, rng, seconds, min(PER_RUN, wanted - done))
     if went.outcome.verdict == "accepted" and not went.problems:
       found = compare(target)
@@ -86,11 +100,52 @@ def test_training(system, store, folder) -> None:
   )  # fmt: skip
 
 
+@pytest.mark.parametrize(("system", "mode"), [("glober", "sample"), ("lgcvd", "predict")])
+def test_sampling(system, mode, store, folder) -> None:
+  """What is killed leaves nothing torn, and the report is written."""
+  trained, seconds = undisturbed(runs.training(system, folder / f"undisturbed_{system}", store))
+
+  def begun(target: pathlib.Path) -> kills.Command:
+    shutil.copytree(trained, target)
+    return runs.mode(mode, target)
+
+  def compare(target: pathlib.Path) -> dict:
+    found = kills.lost_of_run(trained, target, runs.STAGES[system])
+    report = runs.mode("report", target)
+    outcome = commands.run(report.module, report.argv, report.log)
+    found["lost"] += [] if outcome.verdict == "accepted" else [f"report: {outcome.told}"]
+    return found
+
+  campaign(PART_OF_DRAWING, begun, compare, seconds / 2, 5, folder, case=f"{system} {mode}")
+
+
+def test_cache(store, folder) -> None:
+  trained, seconds = undisturbed(runs.training("glober", folder / "undisturbed_glober", store))
+
+  def caching(target: pathlib.Path) -> kills.Command:
+    shutil.copytree(trained, target)
+    shutil.copytree(store, target / "beside" / "store")
+    flags = ("--mode=cache", "--cache=global_features", f"--workdir={target}")
+    argv = (*runs.options("glober", target / "beside" / "store"), *flags)
+    return kills.Command("experiments.main", argv, target)
+
+  expected = folder / "undisturbed_cache"
+  if not expected.exists():
+    command = caching(expected)
+    assert commands.run(command.module, command.argv, command.log).verdict == "accepted"
+  of_cache = pathlib.Path("beside", "store.cache")
+  campaign(
+    PART_OF_DRAWING, caching,
+    lambda target: kills.lost_of_tree(expected / of_cache, target / of_cache),
+    seconds / 3, 5, folder, case="glober cache",
+  )  # fmt: skip
+
+
 def test_preparation(store, folder) -> None:
   _, seconds = undisturbed(runs.preparation(folder / "prepared" / "store"))
   campaign(
     "kill: preparation",
     lambda target: runs.preparation(target / "store"),
     lambda target: kills.lost_of_tree(store, target / "store"),
-    seconds, 20, folder,
+    seconds, 20, folder, case="moving_digits",
   )  # fmt: skip
