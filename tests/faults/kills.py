@@ -170,6 +170,11 @@ def _leaves(tree) -> list[tuple[str, np.ndarray]]:
   return [(jax.tree_util.keystr(path), leaf) for path, leaf in flat]
 
 
+def same_arrays(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> bool:
+  """Whether both hold the same arrays, bit for bit."""
+  return a.keys() == b.keys() and all(_same(a[name], b[name]) for name in a)
+
+
 def _same(a: np.ndarray, b: np.ndarray | None) -> bool:
   return b is not None and a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
 
