@@ -5,6 +5,7 @@ went wrong is tried again, and both verdicts are kept.
 """
 
 import datetime
+import functools
 import json
 import os
 import pathlib
@@ -56,7 +57,7 @@ class Ledger:
   def add(self, part: str, case: str, verdict: str, told: str = "", **figures: Any) -> None:
     assert part in PARTS and verdict in GOOD + BAD, (part, verdict)
     row = {"part": part, "case": case, "verdict": verdict, "told": told, **figures}
-    row |= {"code": code_version(), "date": f"{datetime.date.today()}"}
+    row |= {"code": _code(), "date": f"{datetime.date.today()}"}
     with self.file.open("a") as file:
       file.write(json.dumps(row) + "\n")
 
@@ -119,6 +120,11 @@ class Ledger:
       *_open(last.values()),
     ]
     return "\n".join(lines)
+
+
+@functools.cache
+def _code() -> str:
+  return code_version()
 
 
 def _compared(rows: Iterable[dict[str, Any]]) -> list[str]:
