@@ -72,12 +72,12 @@ class Outcome:
     return (errors or lines or [""])[-1][:300]
 
 
-def start(module: str, argv: Sequence[str], log: pathlib.Path) -> BaseProcess:
+def start(module: str, argv: Sequence[str], log: pathlib.Path, **environment: str) -> BaseProcess:
   """Runs `python -m module argv` in a process, which appends what it says to `log`.
 
-  Networks are those of toys.py.
+  Networks are those of toys.py; the environment is this process's and what is given.
   """
-  process = _CONTEXT.Process(target=_run, args=(module, list(argv), str(log)))
+  process = _CONTEXT.Process(target=_run, args=(module, list(argv), str(log), environment))
   process.start()
   return process
 
@@ -96,11 +96,12 @@ def run(module: str, argv: Sequence[str], log: pathlib.Path, limit: float = 10 *
   return Outcome(status, said, time.monotonic() - began)
 
 
-def _run(module: str, argv: Sequence[str], log: str) -> None:
+def _run(module: str, argv: Sequence[str], log: str, environment: dict[str, str]) -> None:
   file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
   for stream in (1, 2):
     os.dup2(file, stream)
   _as_if_started()
+  os.environ.update(environment)
   sys.argv = [module, *argv]
   with toys.installed():
     runpy.run_module(module, run_name="__main__", alter_sys=True)
