@@ -48,8 +48,7 @@ def record(part: str, function, wanted: list[str], accepted: str = "accepted") -
   for case, outcome in commands.each(function, ledger.left(part, wanted)):
     verdict = accepted if outcome.verdict == "accepted" else outcome.verdict
     ledger.add(part, case, verdict, outcome.told, seconds=round(outcome.seconds, 2))
-  ledger.write_table()
-  assert not ledger.bad(part)
+  ledger.check(part)
 
 
 @pytest.fixture(scope="module")
@@ -104,8 +103,7 @@ def test_pictures_and_videos(tmp_path) -> None:
       outcomes = dict.fromkeys(whole, outcomes)
     for name, outcome in outcomes.items():
       ledger.add(part, f"{number} {name}", outcome.verdict, outcome.told)
-  ledger.write_table()
-  assert not ledger.bad(part)
+  ledger.check(part)
 
 
 @pytest.mark.faults

@@ -62,10 +62,17 @@ class Ledger:
     with self.file.open("a") as file:
       file.write(json.dumps(row) + "\n")
 
-  def bad(self, part: str) -> list[dict[str, Any]]:
-    """The attempts of a part that are bad by now."""
+  def check(self, part: str, cases: str = "") -> None:
+    """Fails where attempts of a part, whose names begin so, are bad by now."""
     last = {row["case"]: row for row in self.rows() if row["part"] == part}
-    return [row for row in last.values() if row["verdict"] in BAD]
+    bad = [
+      f"{row['verdict']}: {case}: {row['told']}"
+      for case, row in last.items()
+      if case.startswith(cases) and row["verdict"] in BAD
+    ]
+    self.write_table()
+    shown = "\n".join(line[:200] for line in bad[:20])
+    assert not bad, f"{len(bad)} of {len(last)} attempts went wrong:\n{shown}"
 
   def write_table(self, file: pathlib.Path = TABLE) -> None:
     file.parent.mkdir(exist_ok=True)
