@@ -1,6 +1,7 @@
 """One malformed input each, tried in this process: what became of it."""
 
 import dataclasses
+import json
 import pathlib
 import random
 import shutil
@@ -10,6 +11,10 @@ import numpy as np
 
 from tests.faults import doors, mutate
 from tests.faults.commands import Outcome
+
+FRAMES = 6  # of a whole video
+VIDEOS = ("gif", "mp4", "avi", "mkv", "webm", "mov", "wmv")
+SHORT = "most frames are missing, and nothing says so"
 
 
 def configuration(case: str, store: pathlib.Path) -> Outcome:
@@ -46,25 +51,25 @@ def media(case: int, whole: dict[str, bytes], codec: str = "raw") -> dict[str, O
   """A folder of a mutant of each file, and of two whole videos, through `data.prepare`.
 
   Returns:
-    Mutant -> what became of it: refused where it is listed as skipped.
+    Mutant -> what became of it: refused where it is listed as skipped; said to be SHORT where the
+    end of a video's bytes is missing, most of its frames are, and the manifest says nothing.
   """
-  import json
-
   rng = random.Random(case)
   with tempfile.TemporaryDirectory() as name:
     folder = pathlib.Path(name)
     source, out = folder / "source", folder / "store"
-    mutants = {}
+    mutants, written = {}, {}
     for file, content in whole.items():
       stem, suffix = file.split(".", 1)
-      if suffix in ("mp4", "avi", "mkv", "webm", "mov", "gif", "wmv"):
+      if suffix in VIDEOS:
         place, mutant = source / f"{stem}.{suffix}", f"{stem}.{suffix}"
       else:  # a frame of a folder of frames
         place, mutant = source / stem / f"f_1.{suffix}", stem
         place.parent.mkdir(parents=True)
         (place.parent / f"f_0.{suffix}").write_bytes(content)
       place.parent.mkdir(parents=True, exist_ok=True)
-      place.write_bytes(mutate.of_bytes(rng, content))
+      written[file] = mutate.of_bytes(rng, content)
+      place.write_bytes(written[file])
       mutants[mutant] = file
     for number in (1, 2):
       (source / f"whole {number}").mkdir(parents=True)
@@ -76,17 +81,19 @@ def media(case: int, whole: dict[str, bytes], codec: str = "raw") -> dict[str, O
     if outcome.verdict != "accepted":
       return dict.fromkeys(mutants.values(), outcome)
     manifest = json.loads((out / "manifest.json").read_text())
-    kept = {video["name"] for videos in manifest["videos"].values() for video in videos}
+    kept = {video["name"]: video for videos in manifest["videos"].values() for video in videos}
     skipped = {entry["name"]: entry["reason"] for entry in manifest["skipped"]}
   results = {}
   for mutant, file in mutants.items():
     if mutant in kept:
-      results[file] = Outcome(0, "")
+      cut = whole[file].startswith(written[file]) and file.split(".", 1)[1] in VIDEOS
+      short = cut and kept[mutant]["frames"] < FRAMES - 2 and "unsure" not in kept[mutant]
+      results[file] = Outcome(0, SHORT if short else "")
     elif mutant in skipped:
       results[file] = Outcome(1, f"Error: {skipped[mutant]}")
     else:
       results[file] = Outcome(1, f"{mutant} is neither kept nor listed")
-  if not {"whole 1", "whole 2"} <= kept:
+  if not {"whole 1", "whole 2"} <= kept.keys():
     return dict.fromkeys(results, Outcome(1, "whole videos beside it are lost"))
   return results
 
@@ -156,7 +163,7 @@ def whole_media(folder: pathlib.Path) -> dict[str, bytes]:
 
   from tests.inputs.make import noise_video, write_video
 
-  frames = noise_video(6, 32)
+  frames = noise_video(FRAMES, 32)
   found = {}
   modes = {"png": "RGB", "pngp": "P", "pnga": "RGBA", "png1": "1", "jpg": "RGB", "jpgcmyk": "CMYK",
            "bmp": "RGB", "webp": "RGB", "tif": "RGB", "ppm": "RGB"}  # fmt: skip
@@ -177,8 +184,6 @@ def whole_media(folder: pathlib.Path) -> dict[str, bytes]:
 
 def captioned(folder: pathlib.Path) -> pathlib.Path:
   """A source of three videos of two frames, with captions."""
-  import json
-
   from PIL import Image
 
   for video in "abc":
