@@ -37,7 +37,7 @@ NONSENSE = {
   "lgcvd_digits": (
     "after=('nope',)", "after=('redraw',)", "train.lgcvd.steps=0", "train.lgcvd.keep=0",
     "train.lgcvd.ema.decay=2", "train.lgcvd.optimizer.clip_norm=nan", "tasks.shares.prediction=2",
-    "tasks.per=nope", "objective.weighting=nope", "diffusion.process.timestep_power=0",
+    "tasks.per=nope", "objective.two_stage=nope", "diffusion.process.timestep_power=0",
     "diffusion.process.prediction_type=nope", "sample.num_videos=0", "sample.num_frames=0",
     "sample.trajectories=0", "sample.past=0", "sample.sampler.kind=nope",
     "sample.sampler.num_steps=0", "sample.last_fragment=nope", "fragment.num_frames=0",

@@ -12,7 +12,7 @@ from tests.faults.kills_test import undisturbed
 from tests.faults.ledger import Ledger
 
 SEED = 1
-CONFIGURATIONS, FLAGS, MEDIA, TEXTS = 900, 450, 25, 400
+CONFIGURATIONS, FLAGS, MEDIA, TEXTS = 500, 350, 25, 300
 
 
 # ---- a few of each kind, by default
