@@ -30,6 +30,7 @@ from etils import epath
 from tensorflow_datasets.core.dataset_builder import FileReaderBuilder
 
 from data import parts
+from videodiff_jax import text_files
 from videodiff_jax.inputs import frame_store, video_io
 from videodiff_jax.inputs.folders import natural_key
 
@@ -303,7 +304,7 @@ class VideoBuilder(FileReaderBuilder, skip_registration=True):
     number, group = task
     sidecar = self._stem(number).with_suffix(".json")
     if sidecar.exists():
-      part = json.loads(sidecar.read_text())
+      part = text_files.read_json(sidecar)
       if part["candidates"] == group:
         return part
     return None

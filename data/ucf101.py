@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from data.builder import SourceError, SourceOptions, Video
 from data.walk import FolderBuilder
+from videodiff_jax import text_files
 from videodiff_jax.inputs.video_io import VideoError
 
 _VIDEOS, _LISTS, _CLASSES = "UCF-101", "ucfTrainTestlist", "classInd.txt"
@@ -82,16 +83,21 @@ class Ucf101(FolderBuilder):
     return {
       line.split()[0]: split
       for split in ("train", "test")
-      for line in self.options.list_of(split).read_text().splitlines()
+      for line in text_files.lines(self.options.list_of(split))
       if line.strip()
     }
 
   @functools.cached_property
   def _classes(self) -> list[str]:
     """All classes in the data set's own order, whether or not they have a video here."""
-    lines = self.options.classes.read_text().splitlines()
-    numbered = [line.split() for line in lines if line.strip()]
-    return [name for _, name in sorted(numbered, key=lambda entry: int(entry[0]))]
+    numbered: list[tuple[int, str]] = []
+    for number, line in enumerate(text_files.lines(self.options.classes), 1):
+      if line.strip():
+        entry = re.fullmatch(r"\s*([0-9]+)\s+(\S+)\s*", line)
+        if entry is None:
+          raise SourceError(f"{self.options.classes}, line {number}: expected is NUMBER CLASS.")
+        numbered.append((int(entry[1]), entry[2]))
+    return [name for _, name in sorted(numbered)]
 
   def roots(self) -> Mapping[str, pathlib.Path]:
     return {"": self.options.root / _VIDEOS}

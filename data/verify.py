@@ -2,7 +2,6 @@
 
 import concurrent.futures
 import hashlib
-import json
 import pathlib
 from collections.abc import Iterator
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import tqdm
 
 from data.builder import CHECKSUM, index_checksum
+from videodiff_jax import text_files
 from videodiff_jax.inputs.frame_store import MANIFEST, FrameStore, StoreError, load_metadata
 
 _CHUNK = 2**24  # Bytes hashed at once.
@@ -24,7 +24,7 @@ def verify(directory: pathlib.Path) -> list[str]:
   """
   try:
     metadata = load_metadata(directory)  # Of a complete store, whose files have their sizes.
-    manifest = json.loads((directory / MANIFEST).read_text())
+    manifest = text_files.read_json(directory / MANIFEST)
     stores = {split: FrameStore.open(directory, split, False) for split in manifest["videos"]}
     problems = list(_check_files(directory, manifest))
     if index_checksum(metadata) != metadata.get(CHECKSUM):

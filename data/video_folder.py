@@ -1,15 +1,16 @@
 """A folder of videos: files in any tree, or folders whose images are frames."""
 
 import dataclasses
+import functools
 import hashlib
-import json
 import pathlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from absl import logging
 
 from data.builder import SourceOptions, Video
 from data.walk import FolderBuilder
+from videodiff_jax import text_files
 from videodiff_jax.inputs.video_io import VideoError
 
 _CAPTIONS = "captions.jsonl"
@@ -32,26 +33,25 @@ class VideoFolder(FolderBuilder):
   """Videos of a folder, each in the split that its name decides.
 
   One video in ten is for testing, by a hash of its name, so that it stays where it is as files
-  are added (a split that would stay empty takes one video). `captions.jsonl` in the folder
-  holds lines `{"video": NAME, "caption": TEXT}`, NAME being the path below the folder.
+  are added (a split that would stay empty takes one video). A `captions.jsonl` holds lines
+  `{"video": NAME, "caption": TEXT}`, NAME being the path below the folder in which it lies: the
+  source, or any below it.
   """
 
   OPTIONS = VideoFolderOptions
   options: VideoFolderOptions
 
-  def __init__(self, **kwargs: object):
-    super().__init__(**kwargs)
-    self._captions = read_captions(self._captions_file)
-
-  @property
-  def _captions_file(self) -> pathlib.Path:
-    return pathlib.Path(self.options.source) / _CAPTIONS
-
-  def own_files(self) -> Collection[pathlib.Path]:
-    return *super().own_files(), self._captions_file
+  @functools.cached_property
+  def _captions(self) -> dict[str, str]:
+    captions: dict[str, str] = {}
+    for name, found in self._found.items():
+      if found.path.name == _CAPTIONS and not found.fault:
+        read_captions(found.path, pathlib.PurePosixPath(name).parent, captions)
+    return captions
 
   def candidates(self) -> Mapping[str, int]:
-    found = super().candidates()
+    every = super().candidates()
+    found = {name: size for name, size in every.items() if name.split("/")[-1] != _CAPTIONS}
     unknown = self._captions.keys() - found.keys()
     if unknown:
       logging.warning("%d captions name no video of the folder, as %r.", len(unknown), min(unknown))
@@ -71,29 +71,31 @@ class VideoFolder(FolderBuilder):
     return split_by_name(names)
 
 
-def read_captions(path: pathlib.Path) -> dict[str, str]:
-  """Captions by video name; none where the file is absent.
+def read_captions(
+  file: pathlib.Path, folder: pathlib.PurePosixPath, captions: dict[str, str]
+) -> None:
+  """Adds the captions of a file, whose videos are named from `folder` on, to those by video name.
 
   Raises:
-    ValueError: the line that is not `{"video": NAME, "caption": TEXT}`, or names one twice.
+    ValueError: a line that is not `{"video": NAME, "caption": TEXT}`, or names one twice.
   """
-  captions: dict[str, str] = {}
-  if not path.exists():
-    return captions
-  for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
-    if not line.strip():
-      continue
-    try:
-      entry = json.loads(line)
-      name, caption = entry["video"], entry["caption"]
-    except (ValueError, KeyError, TypeError) as error:
+  for number, entry in text_files.read_json_lines(file):
+    video, caption = (_text(entry.get(key)) for key in ("video", "caption"))
+    if video is None or caption is None:
       raise ValueError(
-        f'{path.name}, line {number}: expected {{"video": NAME, "caption": TEXT}}.'
-      ) from error
+        f'{file}, line {number}: expected is {{"video": NAME, "caption": TEXT}}, both text.'
+      )
+    name = (folder / video).as_posix()
     if name in captions:
-      raise ValueError(f"{path.name}, line {number}: {name} has a caption already.")
+      raise ValueError(f"{file}, line {number}: {name} has a caption already.")
     captions[name] = caption
-  return captions
+
+
+def _text(value: object) -> str | None:
+  """A string that can be written as UTF-8: JSON can hold half a character."""
+  if not isinstance(value, str) or any("\ud800" <= letter <= "\udfff" for letter in value):
+    return None
+  return value
 
 
 def split_by_name(names: Sequence[str]) -> dict[str, str]:

@@ -14,6 +14,7 @@ import ml_collections
 
 from experiments import score_files
 from experiments.errors import UserError
+from videodiff_jax import text_files
 
 OPEN = "**To be written:**"
 _TIME = "Time and hardware"
@@ -52,7 +53,7 @@ def read_notes(file: pathlib.Path | None) -> dict[str, str]:
     return {}
   if not file.is_file():
     raise UserError(f"--notes: no file {file}.")
-  before, *parts = ("\n" + file.read_text()).split("\n## ")
+  before, *parts = ("\n" + text_files.read(file)).split("\n## ")
   pairs = [part.partition("\n")[::2] for part in parts]
   wrong = [heading for heading, _ in pairs if heading.strip() not in _SECTIONS]
   if wrong or before.strip() or not pairs:

@@ -9,6 +9,7 @@ import ml_collections
 from data.prepare import EMBEDDED, REMOVED
 from experiments import systems
 from experiments.errors import UserError, choice, positive, told
+from videodiff_jax import typed
 from videodiff_jax.inputs.clips import SAMPLINGS
 from videodiff_jax.inputs.frame_store import FrameStore, StoreError
 from videodiff_jax.inputs.video_io import VideoError
@@ -30,10 +31,37 @@ _MAY_CHANGE_TRAIN = (
 )  # fmt: skip
 
 
+# Keys that are paths, in whichever system has them; '' is none.
+_PATHS = (
+  "data.dir", "expected", "text.vocabulary", "init.run", "init.kl_vae", "init.unet",
+  "init.generator", "init.text_encoder",
+)  # fmt: skip
+
+
 def expected_errors() -> tuple[type[Exception], ...]:
   """Errors of other modules that a person can act on as they stand."""
   files = (FileExistsError, FileNotFoundError, NotADirectoryError, PermissionError)
   return (CheckpointError, HostError, NonFiniteLossError, StoreError, VideoError, *files)
+
+
+def check_paths(config: ml_collections.ConfigDict) -> None:
+  """Raises UserError for a key that is no path of this machine, named by the key."""
+  for key in _PATHS:
+    group, _, name = key.rpartition(".")
+    value = (config.get(group, {}) if group else config).get(name, "")
+    if value:
+      with told():
+        typed.path(value, f"config.{key}")
+
+
+def check_complete(config: ml_collections.ConfigDict) -> None:
+  """Raises UserError for a configuration of somebody's own that lacks keys of its system."""
+  missing = _missing(config) if "system" in config else ["system"]
+  if missing:
+    raise UserError(
+      f"--config lacks keys that this code reads: {_few(missing)}. Begin with one of configs/, as "
+      "its files do with configs/common.py."
+    )
 
 
 def check_config(config: ml_collections.ConfigDict) -> None:
@@ -117,16 +145,23 @@ def check_saved(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Non
 
   What came after the first workdirs is there (`training/earlier.py`), so something else is wrong.
   """
-  there = _flat(config)
-  wanted = _flat(systems.of(config).base())
-  # What an ablation compares is taken from the configuration that is given with it.
-  missing = [key for key in wanted if key not in there and not key.startswith("ablation.")]
-  if missing:
-    shown = ", ".join(missing[:10]) + (f" and {len(missing) - 10} more" if missing[10:] else "")
+  if missing := _missing(config):
     raise UserError(
-      f"{workdir}/config.json lacks keys that this code reads: {shown}. Put the file back as it "
-      "was written, or add them with the values that the run had."
+      f"{workdir}/config.json lacks keys that this code reads: {_few(missing)}. Put the file back "
+      "as it was written, or add them with the values that the run had."
     )
+
+
+def _missing(config: ml_collections.ConfigDict) -> list[str]:
+  """Of its system's keys, those that it lacks."""
+  choice("system", config.system, tuple(systems.SYSTEMS))
+  there, wanted = _flat(config), _flat(systems.of(config).base())
+  # What an ablation compares is taken from the configuration that is given with it.
+  return [key for key in wanted if key not in there and not key.startswith("ablation.")]
+
+
+def _few(keys: list[str]) -> str:
+  return ", ".join(keys[:10]) + (f" and {len(keys) - 10} more" if keys[10:] else "")
 
 
 def check_same_run(

@@ -12,7 +12,7 @@ from flax import traverse_util
 from data.prepare import EMBEDDED
 from experiments import card, commands, curves, numbered, score_files, systems, train
 from experiments.errors import UserError
-from videodiff_jax import shipped
+from videodiff_jax import shipped, typed
 from videodiff_jax.training import exported, partitioning
 from videodiff_jax.training.flops import count_parameters
 from videodiff_jax.training.workdir import (
@@ -100,7 +100,7 @@ def _place(workdir: pathlib.Path, out: str | None) -> pathlib.Path:
     raise UserError("--mode=export needs --out=DIR, such as --out=experiments/pretrained/NAME.")
   if exported.is_one(workdir):
     raise UserError(f"{workdir} is an exported folder already: copy it, or export its workdir.")
-  place = pathlib.Path(out).expanduser().absolute()
+  place = typed.path(out, "--out").absolute()
   if place.exists():
     raise UserError(f"{place} is there already, and nothing is written over: give another --out.")
   return place

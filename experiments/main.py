@@ -8,31 +8,24 @@ Any key of the configuration can be set as --config.data.dir=DIR. See --help for
 import logging as python_logging
 import os
 import pathlib
-import sys
 from collections.abc import Callable, Sequence
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
+from experiments import modes
+from videodiff_jax import command, typed
 from videodiff_jax.training import config_flag
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
-_MODES = (
-  "train", "sample", "redraw", "reconstruct", "evaluate", "predict", "interpolate", "ablation",
-  "sweep", "cache", "export", "report", "compare", "plan", "benchmark", "doctor"
-)  # fmt: skip
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "configs/NAME.py[:variant,variant]")
-# Flags of sampling that one system alone understands.
-_FLAGS_OF = {
-  "glober": ("frame_times", "start", "end", "guidance_scale", "class_label", "prompts", "cache"),
-  "lgcvd": ("trajectories", "past", "future", "gap"),
-}
-_WORKDIR = flags.DEFINE_string(
+_MOST = 100_000  # of what is drawn in one command
+_WORKDIR = typed.define_path(
   "workdir", None, "Folder of the run: made, resumed or read. With --table, several: DIR,DIR."
 )
 _MODE = flags.DEFINE_enum(
-  "mode", "train", _MODES,
+  "mode", "train", modes.MODES,
   "train: all stages, then config.after. sample: new videos. evaluate: scores. "
   "GLOBER's redraw: a saved sample's global features at other times; reconstruct: a video file or "
   "the test split. LGC-VD's predict: what follows a video file or the first frames of the test "
@@ -53,50 +46,53 @@ flags.DEFINE_enum(
   "cache, GLOBER: latents, what the KL-VAE makes of each frame, for the autoencoder's stage; "
   "global_features, what the video encoder makes of each clip, for the generator's.",
 )
-flags.DEFINE_integer(
-  "num_videos", None, "Videos to draw; config.sample.num_videos by default.", lower_bound=1
+typed.define_integer(
+  "num_videos", None, "Videos to draw; config.sample.num_videos by default.", 1, _MOST
 )
-flags.DEFINE_integer(
+typed.define_integer(
   "num_frames",
   None,
   "GLOBER: frames a clip, evenly spaced; a training clip's by default. LGC-VD: frames to predict, "
   "or of a new video; config.sample.num_frames by default.",
-  lower_bound=1,
+  1,
+  _MOST,
 )
-flags.DEFINE_list("frame_times", None, "GLOBER: comma-separated tau in [0, 1], any order.")
-flags.DEFINE_float("start", 0.0, "GLOBER: first tau of --num_frames.")
-flags.DEFINE_float(
-  "end", None, "GLOBER: last tau of --num_frames; that of a training clip by default."
+typed.define_numbers("frame_times", "GLOBER: comma-separated tau in [0, 1], any order.", 0.0, 1.0)
+typed.define_float("start", 0.0, "GLOBER: first tau of --num_frames.", 0.0, 1.0)
+typed.define_float(
+  "end", None, "GLOBER: last tau of --num_frames; that of a training clip by default.", 0.0, 1.0
 )
 flags.DEFINE_string("sampler", None, "ddim, ddpm, dpmpp_2m or unipc, for every stage.")
-flags.DEFINE_integer("steps", None, "Sampling steps, for every stage.", lower_bound=1)
-flags.DEFINE_float("guidance_scale", None, "GLOBER: s, for both stages; 1 is unguided.")
-flags.DEFINE_integer("class_label", None, "GLOBER: class of all clips.")
+typed.define_integer("steps", None, "Sampling steps, for every stage.", 1, _MOST)
+typed.define_float(
+  "guidance_scale", None, "GLOBER: s, for both stages; 1 is unguided.", 0.0, 1000.0
+)
+typed.define_integer("class_label", None, "GLOBER: class of all clips.", 0, _MOST)
 flags.DEFINE_string(
   "prompts",
   None,
   'GLOBER with text: what to draw, "one;another" or a file with one a line; captions of the test '
   "split by default.",
 )
-flags.DEFINE_integer(
-  "trajectories", None, "LGC-VD: N drawn for each video; by default as configured.", lower_bound=1
+typed.define_integer(
+  "trajectories", None, "LGC-VD: N drawn for each video; by default as configured.", 1, _MOST
 )
-flags.DEFINE_integer("past", None, "LGC-VD: given frames before the drawn ones.", lower_bound=1)
-flags.DEFINE_integer("future", None, "LGC-VD: given frames after a gap.", lower_bound=1)
-flags.DEFINE_integer("gap", None, "LGC-VD: frames to interpolate.", lower_bound=1)
+typed.define_integer("past", None, "LGC-VD: given frames before the drawn ones.", 1, _MOST)
+typed.define_integer("future", None, "LGC-VD: given frames after a gap.", 1, _MOST)
+typed.define_integer("gap", None, "LGC-VD: frames to interpolate.", 1, _MOST)
 flags.DEFINE_string(
   "protocol",
   None,
   "evaluate, ablation, sweep: how to score. By default LGC-VD takes config.evaluate.protocol, and "
   "GLOBER scores its ladder.",
 )
-flags.DEFINE_string(
+typed.define_path(
   "out",
   None,
   "export: the folder to make. Other modes with an exported folder as --workdir: where they write, "
   "as nothing is written into it; runs/pretrained/NAME by default.",
 )
-flags.DEFINE_string(
+typed.define_path(
   "notes",
   None,
   "export: a Markdown file with what a person adds to the card, under headings such as "
@@ -111,52 +107,46 @@ _TABLE = flags.DEFINE_string(
 _INPUTS = flags.DEFINE_bool(
   "inputs", False, "benchmark: how fast the clips of config.data.dir are read, in what memory."
 )
-flags.DEFINE_integer("seed", 0, "Of the draws.")
-flags.DEFINE_string(
+typed.define_seed(0, "Of the draws.")
+typed.define_path(
   "input", None, "reconstruct, predict, interpolate: a video file; redraw: a sample's .npz."
 )
 
 
 def main(argv: list[str]) -> None:
-  if len(argv) > 1 and _MODE.value != "compare":
-    config_flag.fail(f"Unexpected {' '.join(argv[1:])!r}: options begin with --.")
+  if _MODE.value != "compare":
+    config_flag.refuse_words(argv)
   _quiet_libraries()
-  # Imported late: --help and a mistyped flag answer at once.
-  from experiments import checks
-
-  try:
+  goes_on = _MODE.value in ("train", "ablation", "cache", "sweep", "evaluate")
+  with command.door("The same command goes on from what is saved." if goes_on else ""):
     run(argv[1:])
-  except (checks.UserError, *checks.expected_errors()) as error:
-    logging.debug("The error's origin", exc_info=True)
-    print(f"Error: {error}", file=sys.stderr)
-    sys.exit(1)
 
 
 def run(files: Sequence[str] = ()) -> None:
   """Does what the flags say; `files` are --mode=compare's."""
-  import jax
 
+  # Imported late: --help and a mistyped flag answer at once.
   from experiments import checks, doctor
   from videodiff_jax.training import hosts
 
-  mode = _MODE.value
+  mode, config = _MODE.value, _CONFIG.value
+  modes.check_flags(mode, config.after if mode == "train" and config is not None else ())
   if mode == "doctor":
     print(doctor.report())
     return
   if mode == "compare":
     from experiments import score_files
 
-    print(score_files.compare(files))
+    print(score_files.compare([typed.path(file) for file in files]))
     return
-  config = _CONFIG.value
-  if _TABLE.value is not None and mode not in ("evaluate", "benchmark"):
-    raise checks.UserError(f"--table belongs to --mode=evaluate or benchmark, not {mode}.")
   if config is None and mode == "plan" and _WORKDIR.value is not None:
     config = saved_config(pathlib.Path(_WORKDIR.value), None)
   if config is None and mode in ("train", "ablation", "plan"):
     there_are = ", ".join(config_flag.config_files(_ROOT))
     raise checks.UserError(f"--mode={mode} needs --config. There are: {there_are}.")
   if config is not None:
+    checks.check_complete(config)
+    checks.check_paths(config)
     checks.check_config(config)
   if mode == "plan":
     from experiments import plan
@@ -170,8 +160,8 @@ def run(files: Sequence[str] = ()) -> None:
   if _INPUTS.value:
     from experiments import benchmark_inputs
 
-    if mode != "benchmark" or config is None:
-      raise checks.UserError("--inputs belongs to --mode=benchmark, and needs --config.")
+    if config is None:
+      raise checks.UserError("--inputs needs --config.")
     print(benchmark_inputs.show(config))
     return
   if mode == "benchmark":
@@ -184,7 +174,7 @@ def run(files: Sequence[str] = ()) -> None:
     hosts.join()
   if _WORKDIR.value is None:
     raise checks.UserError(f"--mode={mode} needs --workdir.")
-  workdir = pathlib.Path(_WORKDIR.value).expanduser().absolute()
+  workdir = pathlib.Path(_WORKDIR.value).absolute()
   from experiments import outputs, train
 
   if mode != "export":
@@ -192,7 +182,9 @@ def run(files: Sequence[str] = ()) -> None:
   makes_workdir = mode in ("train", "ablation")
   saved = config if makes_workdir else saved_config(workdir, config)
   system = saved.system
-  _refuse_flags(system)
+  modes.check_system(system)
+  if config is not None:
+    modes.check_overrides(mode, flags.FLAGS["config"].override_values, config, saved)
   split_cpu((config or saved).mesh.cpu_devices)
   after = (mode,)
   if mode == "train":
@@ -201,8 +193,20 @@ def run(files: Sequence[str] = ()) -> None:
       raise checks.UserError(f"--stage={_STAGE.value}: choose one of {', '.join(config.stages)}.")
     finished = train.train(config, workdir, _STAGE.value)
     after = config.after if finished and not _STAGE.value else ()
+  _follow(system, workdir, config, after)
+  if mode == "train" and not finished:
+    raise command.Terminated
+
+
+def _follow(
+  system: str, workdir: pathlib.Path, config: ConfigDict | None, after: Sequence[str]
+) -> None:
+  """Runs a mode, or those after training; the command is recorded when it is done."""
+  import jax
+
   from experiments import commands, report
 
+  mode = _MODE.value
   if jax.process_count() > 1:
     if jax.process_index() == 0 and mode == "train":
       commands.record(workdir)
@@ -232,7 +236,7 @@ def _table(config: ConfigDict | None) -> str:
         f"--{name} means nothing to --table, which has its own: leave it away."
       )
   folders = [folder for folder in (_WORKDIR.value or "").split(",") if folder]
-  workdirs = [pathlib.Path(folder).absolute() for folder in folders]
+  workdirs = [typed.path(folder, "--workdir").absolute() for folder in folders]
   table = score_table.run(_TABLE.value, workdirs)
   for workdir in workdirs:
     commands.record(workdir)
@@ -273,8 +277,14 @@ def mode_function(system: str, mode: str) -> Callable[..., None]:
   )
   from videodiff_jax.metrics.clip_protocols import GENERATED_VIDEOS
 
+  def compare_variants(
+    workdir: pathlib.Path, config: ConfigDict, options: flags.FlagValues
+  ) -> None:
+    if ablation.run(workdir, config, options.protocol) is None:
+      raise command.Terminated
+
   of_both = {
-    "ablation": lambda workdir, config, options: ablation.run(workdir, config, options.protocol),
+    "ablation": compare_variants,
     "export": export.export,
     "report": lambda workdir, config, _: report.write(workdir),
     "sweep": lambda workdir, config, options: sweep.run(workdir, config, options.protocol),
@@ -307,21 +317,20 @@ def mode_function(system: str, mode: str) -> Callable[..., None]:
   return functions[mode]
 
 
-def _refuse_flags(system: str) -> None:
-  from experiments import checks
-
-  others = [name for other, names in _FLAGS_OF.items() if other != system for name in names]
-  if given := [name for name in others if flags.FLAGS[name].present]:
-    raise checks.UserError(f"--{given[0]} means nothing to system {system!r}: leave it away.")
-
-
 def enable_compilation_cache() -> None:
   """Keeps compiled programs in $JAX_COMPILATION_CACHE_DIR or the user's cache folder."""
   import jax
 
   if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-    home = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache"))
-    jax.config.update("jax_compilation_cache_dir", str(home / "videodiff_jax" / "jax"))
+    try:
+      home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+    except RuntimeError:  # no $HOME, and a user whom the system does not know
+      logging.warning(
+        "No home folder is known, so compiled programs are not kept: the next command compiles "
+        "them anew. Set HOME or JAX_COMPILATION_CACHE_DIR to a folder."
+      )
+      return
+    jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(home, "videodiff_jax", "jax")))
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
   jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
@@ -345,8 +354,8 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
 
 def _quiet_libraries() -> None:
   """Ours at INFO, everybody else's from WARNING on (orbax and jax log through absl too)."""
-  logging.set_verbosity(logging.INFO)
-  logging.set_stderrthreshold("info")
+  logging.set_verbosity(max(logging.get_verbosity(), logging.INFO))
+  logging.set_stderrthreshold("debug")
   handler = logging.get_absl_handler()
   handler.setFormatter(python_logging.Formatter("%(message)s"))
   handler.addFilter(
@@ -361,4 +370,5 @@ def _quiet_libraries() -> None:
 
 
 if __name__ == "__main__":
-  app.run(main, flags_parser=parse_flags)
+  with command.door():
+    app.run(main, flags_parser=parse_flags)

@@ -46,7 +46,7 @@ def folder(workdir: pathlib.Path) -> pathlib.Path:
         "into it."
       )
     return workdir
-  out = pathlib.Path(given or f"runs/pretrained/{workdir.name}").expanduser().absolute()
+  out = pathlib.Path(given or f"runs/pretrained/{workdir.name}").absolute()
   if (out / "config.json").exists():
     raise UserError(f"{out} holds a run of its own: give another --out.")
   return out

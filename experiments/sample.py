@@ -17,14 +17,15 @@ from absl import flags, logging
 from data.builder import VideoBuilder
 from data.prepare import DATASETS
 from experiments import checks, numbered, outputs, texts, train
-from videodiff_jax import whole_files
+from videodiff_jax import text_files, typed, whole_files
 from videodiff_jax.glober.pipeline import Pipeline
 from videodiff_jax.inputs import clips, video_io
 from videodiff_jax.inputs.frame_store import FrameStore
 from videodiff_jax.metrics import images
+from videodiff_jax.training.config_flag import is_file
 
 _MAX_ROWS = 8  # clips on a strip
-_LONGEST_NAME = 255  # of a file; longer --prompts are prompts
+_TEXT_SUFFIXES = (".txt", ".text", ".md", ".csv", ".tsv", ".json", ".jsonl")  # of --prompts
 FPS = 8.0  # frames a second of what has no rate of its own
 
 
@@ -115,10 +116,7 @@ def prompts_of(pipeline: Pipeline, options: flags.FlagValues) -> tuple[list[str]
   """What --prompts asks for, or captions of the test split; and how many clips."""
   count = options.num_videos or pipeline.config.sample.num_videos
   if options.prompts is not None:
-    file = pathlib.Path(options.prompts)
-    named = len(options.prompts) < _LONGEST_NAME and file.is_file()
-    lines = file.read_text().splitlines() if named else options.prompts.split(";")
-    prompts = [line.strip() for line in lines if line.strip()]
+    prompts = [prompt.strip() for prompt in _given_prompts(options.prompts) if prompt.strip()]
     if not prompts:
       raise checks.UserError('--prompts holds none. Give "one;another", or a file with one a line.')
     count = options.num_videos or len(prompts)
@@ -128,6 +126,30 @@ def prompts_of(pipeline: Pipeline, options: flags.FlagValues) -> tuple[list[str]
   else:
     return None, count
   return [prompts[i % len(prompts)] for i in range(count)], count
+
+
+def _given_prompts(given: str) -> list[str]:
+  """--prompts: the lines of a file, or what stands between semicolons.
+
+  A word that is written as a path is one: a file that is missing is not drawn as a prompt.
+  """
+  file = typed.path(given, "--prompts") if _is_path(given) else pathlib.Path(given)
+  if given and is_file(file):
+    return text_files.lines(file)
+  if _is_path(given):
+    raise checks.UserError(
+      f"--prompts: no file {file}. (To draw the words as they stand: --prompts='{given};'.)"
+    )
+  return given.split(";")
+
+
+def _is_path(given: str) -> bool:
+  """Whether a person meant a file: by its suffix, its beginning, or a / and no blank."""
+  if ";" in given:
+    return False
+  one_word = len(given.split()) == 1
+  begins = given.startswith(("~/", "/", "./", "../"))
+  return given.lower().endswith(_TEXT_SUFFIXES) or begins or ("/" in given and one_word)
 
 
 def told_of(
@@ -165,10 +187,7 @@ def load(
 def frame_times(pipeline: Pipeline, options: flags.FlagValues) -> np.ndarray | None:
   """What --frame_times or --num_frames, --start and --end ask for; None: as in training."""
   if options.frame_times:
-    try:
-      return np.array([float(time) for time in options.frame_times])
-    except ValueError as error:
-      raise checks.UserError(f"--frame_times: {error}. Give numbers such as 0,0.5,1.") from error
+    return np.array(options.frame_times)
   last = pipeline.frame_times[-1] if options.end is None else options.end
   if options.num_frames is None and options.start == 0.0 and options.end is None:
     return None

@@ -20,7 +20,7 @@ from absl import logging
 
 from experiments import checks, digits, outputs, score_files, set_scores, sweep_sets, train
 from experiments.sweep_sets import Bench
-from videodiff_jax import whole_files
+from videodiff_jax import text_files, whole_files
 from videodiff_jax.metrics import images, resampling
 from videodiff_jax.training.workdir import read_config
 from videodiff_jax.training.writers import format_table, plot_points
@@ -156,7 +156,7 @@ def _begun(file: pathlib.Path, bench: Bench) -> dict[str, Any]:
   }
   if not file.is_file():
     return record
-  earlier = json.loads(file.read_text())
+  earlier = text_files.read_json(file)
   now = json.loads(json.dumps(bench.settings))
   if earlier["settings"] != now:
     differ = sorted(

@@ -4,6 +4,7 @@ import os
 import pathlib
 from typing import Any
 
+from videodiff_jax import typed
 from videodiff_jax.training.workdir import read_config
 
 # Beside the package in a checkout, which `pip install -e .` leaves where it is. A wheel lacks it.
@@ -23,7 +24,7 @@ def find(name: str | os.PathLike[str]) -> pathlib.Path:
   """
   if name in names():
     return FOLDER / name
-  path = pathlib.Path(name).expanduser()
+  path = typed.path(name)
   if path.is_dir():
     return path
   if not FOLDER.is_dir():

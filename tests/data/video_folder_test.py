@@ -1,4 +1,5 @@
 import json
+import pathlib
 
 import av
 import numpy as np
@@ -109,28 +110,37 @@ def test_classes_are_the_first_folders(tmp_path) -> None:
 def test_captions_stay_with_their_videos(tmp_path) -> None:
   write_frames(tmp_path / "source" / "a", noise_video(2))
   write_frames(tmp_path / "source" / "b", noise_video(2))
-  lines = [{"video": "b", "caption": "Ein Ball rollt."}, {"video": "gone", "caption": "?"}]
+  write_frames(tmp_path / "source" / "below" / "deep" / "c", noise_video(2))
+  lines = [{"video": "b", "caption": "Ein Ball\u2028rollt."}, {"video": "gone", "caption": "?"}]
   text = "\n".join(json.dumps(line, ensure_ascii=False) for line in lines)
-  (tmp_path / "source" / "captions.jsonl").write_text(text + "\n\n", "utf-8")
+  (tmp_path / "source" / "captions.jsonl").write_text(text + "\n\n", "utf-8-sig")
+  below = tmp_path / "source" / "below" / "captions.jsonl"
+  below.write_text('{"video": "deep/c", "caption": "below"}')
   source = str(tmp_path / "source")
   directory = ensure("video_folder", tmp_path / "store", source=source, size=8, num_frames=1)
   captions = {}
   for split in ("train", "test"):
     store = FrameStore.open(directory, split)
     captions |= {v["name"]: store.extra(i).get("caption") for i, v in enumerate(store.videos)}
-  assert captions == {"a": None, "b": "Ein Ball rollt."}
+  assert captions == {"a": None, "b": "Ein Ball\u2028rollt.", "below/deep/c": "below"}
 
 
 @pytest.mark.parametrize("line, message", [
-  ("a.mp4: a dog", "line 2: expected"),
+  ("a.mp4: a dog", "line 2: no JSON"),
   ('{"video": "b"}', "line 2: expected"),
+  ('{"video": "b", "caption": ["one", "two"]}', "line 2: expected"),
+  ('{"video": "b", "caption": 3}', "line 2: expected"),
+  ('{"video": "b", "caption": null}', "line 2: expected"),
+  (r'{"video": "b", "caption": "\ud800"}', "line 2: expected"),
+  ('{"video": ["b"], "caption": "a dog"}', "line 2: expected"),
+  ('["b", "a dog"]', "line 2: a JSON object"),
   ('{"video": "a", "caption": "again"}', "line 2: a has a caption already"),
 ])  # fmt: skip
 def test_wrong_captions_name_their_line(tmp_path, line, message) -> None:
   path = tmp_path / "captions.jsonl"
   path.write_text('{"video": "a", "caption": "once"}\n' + line)
-  with pytest.raises(ValueError, match=message):
-    video_folder.read_captions(path)
+  with pytest.raises(ValueError, match=f"captions.jsonl, {message}"):
+    video_folder.read_captions(path, pathlib.PurePosixPath("."), {})
 
 
 def test_split_is_stable_as_files_are_added() -> None:

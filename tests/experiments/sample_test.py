@@ -27,7 +27,7 @@ TRAINED = types.SimpleNamespace(frame_times=np.arange(8) / 8)  # "index / F"
     ({"end": 0.5}, np.linspace(0.0, 0.5, 8)),
     ({"start": 0.25, "end": 0.75, "num_frames": 3}, [0.25, 0.5, 0.75]),
     ({"start": 0.75, "end": 0.25, "num_frames": 2}, [0.75, 0.25]),
-    ({"frame_times": ["0.5", "0", "1"]}, [0.5, 0.0, 1.0]),
+    ({"frame_times": [0.5, 0.0, 1.0]}, [0.5, 0.0, 1.0]),
   ],
 )
 def test_frame_times(changes: dict, times: object) -> None:

@@ -8,7 +8,6 @@ channels, the patch size or the condition is drawn anew where it does not fit.
 import dataclasses
 import functools
 import operator
-import pathlib
 from collections.abc import Collection
 from typing import Any
 
@@ -20,6 +19,7 @@ import numpy as np
 from absl import logging
 from flax import traverse_util
 
+from videodiff_jax import typed
 from videodiff_jax.glober.networks import Networks
 from videodiff_jax.pretrained import architectures, dit, sources
 from videodiff_jax.pretrained.tensor_files import listed
@@ -111,7 +111,7 @@ def given_kl_vae_stage(config: ml_collections.ConfigDict, networks: Networks) ->
 def _fit(config: ml_collections.ConfigDict, networks: Networks, name: str) -> sources.Fit:
   allow = [pattern for pattern in config.init.allow.split(",") if pattern]
   wanted = architectures.shapes(modules(networks)[name])
-  path = pathlib.Path(path_of(config, name))
+  path = typed.path(path_of(config, name), f"config.init.{name}")
   fit = sources.fit(sources.find(name, path), wanted, allow, adapt=True)
   if name == "kl_vae" and (missing := sorted(wanted.keys() - fit.placed.keys())):
     raise ValueError(f"{path} lacks {listed(missing)}, which nothing trains.")

@@ -12,6 +12,7 @@ import numpy as np
 import tqdm
 from jax.sharding import Mesh
 
+from videodiff_jax import typed
 from videodiff_jax.glober import precision, sampling, stages
 from videodiff_jax.glober.autoencoder import decode_frames, encode_frames
 from videodiff_jax.glober.networks import Networks, build, condition_of
@@ -85,7 +86,7 @@ class Pipeline:
     Raises:
       CheckpointError: no workdir, or a stage without a checkpoint.
     """
-    workdir = pathlib.Path(workdir)
+    workdir = typed.path(workdir)
     config = read_config(workdir)
     mesh = partitioning.make_mesh()
     ema: dict[str, dict[str, Any]] = {}
@@ -187,7 +188,7 @@ class Pipeline:
   ) -> Samples:
     """Draws frames of given global features (n, H'', W'', C'') at any times tau (f,)."""
     times = np.asarray(self.frame_times if frame_times is None else frame_times, np.float64)
-    if times.ndim != 1 or not len(times) or times.min() < 0 or times.max() > 1:
+    if times.ndim != 1 or not len(times) or not np.all((times >= 0) & (times <= 1)):
       raise ValueError("frame_times must be a non-empty list of numbers between 0 and 1.")
     n, f = len(global_features), len(times)
     labels = self._labels(labels, n)

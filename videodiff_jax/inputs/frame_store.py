@@ -19,6 +19,8 @@ from array_record.python.array_record_data_source import ArrayRecordDataSource
 from PIL import Image
 from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
+from videodiff_jax import text_files, typed
+
 CODECS = ("raw", "jpeg", "png")
 MANIFEST = "manifest.json"
 MEMORY_LIMIT = 1_000_000_000  # Bytes of decoded frames that `in_memory='auto'` keeps.
@@ -139,7 +141,7 @@ class FrameStore:
     Raises:
       StoreError: nothing usable is there; the message names the command that prepares it.
     """
-    return cls(pathlib.Path(directory), split, in_memory)
+    return cls(typed.path(directory, "config.data.dir"), split, in_memory)
 
   def __reduce__(self) -> tuple[Any, ...]:
     return FrameStore, self._arguments
@@ -212,7 +214,7 @@ class FrameStore:
 def load_metadata(directory: pathlib.Path) -> dict[str, Any]:
   """Everything of a complete store's metadata.json; `StoreError` as `FrameStore.open`."""
   _load(directory)
-  return json.loads((directory / "metadata.json").read_text())
+  return text_files.read_json(directory / "metadata.json")
 
 
 def _load(directory: pathlib.Path) -> tuple[bytes, tfds.core.DatasetInfo, dict[str, Any]]:

@@ -21,6 +21,8 @@ import numpy as np
 import tqdm
 from absl import logging
 
+from videodiff_jax import text_files
+
 KINDS = ("latents", "global_features")
 
 
@@ -70,7 +72,7 @@ def check(file: pathlib.Path, about: dict[str, Any]) -> None:
     MomentsError: names the first thing that differs.
   """
   try:
-    found = json.loads(file.with_suffix(".json").read_text())
+    found = text_files.read_json(file.with_suffix(".json"))
     np.load(file, mmap_mode="r")
   except (OSError, ValueError, EOFError) as error:
     raise MomentsError(f"{file} is damaged ({error}): move it away and make it again.") from error

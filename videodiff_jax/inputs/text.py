@@ -18,6 +18,7 @@ import jax
 import numpy as np
 import tqdm
 
+from videodiff_jax import typed
 from videodiff_jax.inputs import tokenizer
 from videodiff_jax.pretrained import minilm, text_encoder
 
@@ -85,7 +86,7 @@ def load_encoder(name: str, length: int, path: str = "", vocabulary: str = "") -
         "or folder of a CLIP text model."
       )
     model, params, sha256 = text_encoder.load_text(path)
-    beside = pathlib.Path(path) / "merges.txt"
+    beside = typed.path(path) / "merges.txt"
     tokenize = tokenizer.clip(vocabulary or (beside if beside.is_file() else ""), length)
   if length > model.length:
     raise ValueError(f"Text encoder {name!r} reads {model.length} tokens, not {length}.")

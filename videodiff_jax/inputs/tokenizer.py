@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from absl import logging
 
+from videodiff_jax import typed
 from videodiff_jax.pretrained import minilm, restricted_pickle
 
 CLIP_VOCABULARY = restricted_pickle.WeightFile(
@@ -76,7 +77,7 @@ def clip(vocabulary: str | pathlib.Path = "", length: int = 77) -> Tokenizer:
     ValueError: a file that is no such vocabulary.
   """
   if vocabulary:
-    data = pathlib.Path(vocabulary).read_bytes()
+    data = typed.path(vocabulary, "config.text.vocabulary").read_bytes()
   else:
     data = restricted_pickle.read(CLIP_VOCABULARY)
   encode = _byte_pair_encoder(_merges(data, str(vocabulary)))

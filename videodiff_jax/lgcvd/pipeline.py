@@ -14,6 +14,7 @@ import tqdm
 from absl import logging
 from jax.sharding import Mesh
 
+from videodiff_jax import typed
 from videodiff_jax.lgcvd import gaps, stages
 from videodiff_jax.lgcvd.conditioning import EMPTY, given_positions
 from videodiff_jax.lgcvd.networks import Networks, build, make_objective, make_rollout, strides
@@ -74,7 +75,7 @@ class Pipeline:
     Raises:
       CheckpointError: no workdir, or no checkpoint in it.
     """
-    workdir = pathlib.Path(workdir)
+    workdir = typed.path(workdir)
     config = read_config(workdir)
     mesh = partitioning.make_mesh()
     (name,) = stages.NAMES

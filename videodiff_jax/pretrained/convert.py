@@ -15,7 +15,6 @@ import dataclasses
 import hashlib
 import json
 import pathlib
-import sys
 import tempfile
 from collections.abc import Callable, Collection, Sequence
 
@@ -25,6 +24,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 import videodiff_jax
+from videodiff_jax import command, typed
 from videodiff_jax.glober import initial
 from videodiff_jax.glober import networks as glober_networks
 from videodiff_jax.lgcvd import stages as lgcvd_stages
@@ -273,27 +273,30 @@ def report(converted: Converted, files: Files, out: pathlib.Path) -> str:
 
 
 def main(argv: Sequence[str]) -> None:
-  if len(argv) > 1:
-    config_flag.fail(f"Unexpected {' '.join(argv[1:])!r}: options begin with --.")
+  config_flag.refuse_words(argv)
   logging.set_verbosity(logging.WARNING)  # orbax tells of every file
   options = flags.FLAGS
   if bool(options.kind) == options.export:
-    config_flag.fail(f"Give either --export or --kind, one of {', '.join(KINDS)}.")
+    choose = f"Error: Give either --export or --kind, one of {', '.join(KINDS)}."
+    command.fail(choose, command.BAD_ARGUMENTS)
+  given = [name for name in ("config", "allow") if options[name].present]
+  if options.export and given:
+    command.fail(
+      f"Error: --{given[0]} means nothing to --export: leave it away.", command.BAD_ARGUMENTS
+    )
   source, out = (pathlib.Path(path).absolute() for path in (options.source, options.out))
-  try:
+  with command.door():
     if options.export:
       print(*(f"{file}: {file.stat().st_size:,} bytes" for file in export(source, out)), sep="\n")
     else:
       print(report(*convert(options.kind, source, options.config, out, options.allow), out))
-  except (ValueError, ImportError, OSError) as error:
-    sys.exit(f"Error: {error}")
 
 
 def define_flags() -> None:
   """The command's flags."""
   flags.DEFINE_enum("kind", None, KINDS, "Whose weights they are.")
-  flags.DEFINE_string("source", None, "The published file or folder.", required=True)
-  flags.DEFINE_string("out", None, "The folder to write.", required=True)
+  typed.define_path("source", None, "The published file or folder.", required=True)
+  typed.define_path("out", None, "The folder to write.", required=True)
   flags.DEFINE_bool("export", False, "Writes --source, a converted folder, in its old naming.")
   flags.DEFINE_list(
     "allow", [], "Names that may be left over in the source or missing in ours; * is any text."
@@ -305,4 +308,5 @@ def define_flags() -> None:
 
 if __name__ == "__main__":
   define_flags()
-  app.run(main, flags_parser=lambda argv: config_flag.parse_flags(argv, pathlib.Path()))
+  with command.door():
+    app.run(main, flags_parser=lambda argv: config_flag.parse_flags(argv, pathlib.Path()))

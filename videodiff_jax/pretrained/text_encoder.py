@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from flax import traverse_util
 
+from videodiff_jax import typed
 from videodiff_jax.models.text_encoder import Activation, CLIPText
 from videodiff_jax.pretrained import architectures, clip, sources
 
@@ -28,7 +29,7 @@ def load_text(path: str | pathlib.Path) -> tuple[CLIPText, dict[str, Any], str]:
     FileNotFoundError, ImportError: as `tensor_files.read`.
     ValueError: a file that is damaged, or holds no CLIP text tower.
   """
-  path = pathlib.Path(path)
+  path = typed.path(path, "config.init.text_encoder")
   found = sources.find("text_encoder", path)
   model = clip.architecture(found.shapes, activation(path))
   fit = sources.fit(found, architectures.shapes(model))

@@ -9,6 +9,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from videodiff_jax import text_files
 from videodiff_jax.pretrained import tensor_files
 from videodiff_jax.pretrained.state_dict import Placed, stored
 from videodiff_jax.pretrained.tensor_files import Tensors
@@ -118,7 +119,7 @@ def export(folder: pathlib.Path, out: pathlib.Path) -> list[pathlib.Path]:
 
 def _manifest(folder: pathlib.Path) -> dict[str, Any]:
   try:
-    manifest = json.loads((folder / _MANIFEST).read_bytes())
+    manifest = text_files.read_json(folder / _MANIFEST)
     manifest["networks"].values()
   except FileNotFoundError as error:
     raise ValueError(f"{folder} is no folder of converted weights: no {_MANIFEST}.") from error

@@ -14,12 +14,13 @@ makes it of a workdir.
 """
 
 import dataclasses
-import json
 import math
 import pathlib
 
 import numpy as np
 from absl import logging
+
+from videodiff_jax import text_files, typed
 
 
 @dataclasses.dataclass
@@ -70,9 +71,9 @@ def read(file: str | pathlib.Path) -> dict[str, Expected]:
   Raises:
     ValueError: there is no such file, or it is of another form.
   """
-  file = pathlib.Path(file).expanduser()
+  file = typed.path(file, "config.expected")
   try:
-    found = json.loads(file.read_text())
+    found = text_files.read_json(file)
     margin = float(found["margin"])
     curves = {}
     for name, of in found["stages"].items():

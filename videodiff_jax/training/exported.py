@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
+from videodiff_jax import text_files
 from videodiff_jax.pretrained import tensor_files
 from videodiff_jax.training import checksums, hosts
 from videodiff_jax.training.checkpoints import CheckpointError
@@ -39,7 +40,7 @@ def manifest(folder: pathlib.Path | str) -> dict[str, Any]:
   """
   file = pathlib.Path(folder) / _MANIFEST
   try:
-    found = json.loads(file.read_text())
+    found = text_files.read_json(file)
     for entry in found["stages"].values():
       int(entry["step"]), str(entry["sha256"])
   except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ import jax.numpy as jnp
 import ml_collections
 from flax import traverse_util
 
+from videodiff_jax import typed
 from videodiff_jax.training.stage import Stage
 from videodiff_jax.training.state import TrainState
 from videodiff_jax.training.workdir import load_ema_as, read_config, steps_done
@@ -27,7 +27,7 @@ def with_run(config: ml_collections.ConfigDict, stage: Stage) -> Stage:
     return stage
 
   def pretrained(state: TrainState) -> TrainState:
-    begun = load_ema_as(pathlib.Path(config.init.run).expanduser(), stage.name, state)
+    begun = load_ema_as(typed.path(config.init.run, "config.init.run"), stage.name, state)
     params = jax.tree.map(jnp.copy, begun["ema_params"])
     return state.replace(params=params, **begun)
 
@@ -58,7 +58,7 @@ def check(
     key for key in config.init if key not in ("run", "text_encoder") and config.init[key]
   ]:
     raise ValueError(f"config.init.run and config.init.{others[0]} give weights both: choose one.")
-  run = pathlib.Path(config.init.run).expanduser()
+  run = typed.path(config.init.run, "config.init.run")
   saved = read_config(run)
   if saved.system != config.system:
     raise ValueError(

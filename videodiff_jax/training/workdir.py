@@ -3,7 +3,6 @@
 An exported folder (exported.py) is read in a workdir's place wherever averaged weights are enough.
 """
 
-import json
 import os
 import pathlib
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from typing import Any
 import ml_collections
 from jax.sharding import Mesh
 
+from videodiff_jax import text_files, typed
 from videodiff_jax.training import earlier, exported, hosts
 from videodiff_jax.training.checkpoints import CheckpointError, Checkpoints
 from videodiff_jax.training.loop import abstract_state
@@ -28,11 +28,11 @@ def read_config(workdir: str | pathlib.Path) -> ml_collections.ConfigDict:
   Raises:
     CheckpointError: no workdir, or a config.json that none of our runs wrote.
   """
-  file = pathlib.Path(workdir) / "config.json"
+  file = typed.path(workdir) / "config.json"
   if not file.is_file():
     raise CheckpointError(f"{workdir} is not a workdir: it has no config.json. Train one first.")
   try:
-    saved = json.loads(file.read_text())
+    saved = text_files.read_json(file)
     earlier.fill(saved)
   except (ValueError, TypeError, KeyError, AttributeError) as error:
     raise CheckpointError(

@@ -1,0 +1,187 @@
+"""The door of every command: what people type and what machines do ends in one sentence."""
+
+import os
+import signal
+
+import pytest
+
+from tests import commands
+from tests.commands import ROOT
+from videodiff_jax import command
+
+DIGITS = f"--config={ROOT}/configs/glober_digits.py:smoke"
+SHIPPED = f"--workdir={ROOT}/experiments/pretrained/glober_digits"
+LONG = "a" * 300
+# Command -> (right arguments, its flags of paths, (wrong arguments, what is said, exit status)).
+WRONG = {
+  "data.prepare": (
+    ["--dataset=video_folder", "--out=store", "--source=."],
+    ("out", "source"),
+    [
+      (["--size=0"], "--size=0", 2),
+      (["--size=1000000000"], "--size=1000000000", 2),
+      (["--num_frames=1.5"], "--num_frames=1.5", 2),
+      (["--seed=-1"], "--seed=-1", 2),
+      (["--seed=4294967296"], "--seed=4294967296", 2),
+      (["--workers=1000000"], "--workers=1000000", 2),
+      (["--fold=4"], "--fold=4", 2),
+      (["--source=/no/such/folder"], "'/no/such/folder' is none", 1),
+      (["--dataset=nope"], "Unknown dataset 'nope'", 1),
+      ([f"--out={LONG}"], "File name too long", 1),
+      (["--out=/proc/nothing/store"], "(/proc/nothing", 1),
+    ],
+  ),
+  "videodiff_jax.pretrained.convert": (
+    ["--kind=clip", "--out=folder", "--source=nothing"],
+    ("out", "source"),
+    [
+      ([], "No file or folder", 1),
+      (["--kind=nope"], "--kind=nope", 2),
+      (["--export"], "either --export or --kind", 2),
+      (["--kind=", "--export", "--allow=x"], "--kind=", 2),
+      ([f"--source={LONG}"], "File name too long", 1),
+      ([f"--source={__file__}"], "is damaged, or neither a safetensors", 1),
+    ],
+  ),
+  "experiments.main": (
+    ["--mode=sample", SHIPPED],
+    ("workdir", "input", "out", "notes", "config", "prompts"),
+    [
+      *(
+        ([f"--{name}={value}"], f"--{name}={value}", 2)
+        for name in ("guidance_scale", "frame_times", "start", "end")
+        for value in ("nan", "inf", "-1", "1e38", "x", "")
+      ),
+      *(
+        ([f"--{name}={value}"], f"--{name}={value}", 2)
+        for name in (
+          "seed", "num_videos", "num_frames", "steps", "class_label", "trajectories", "past",
+          "future", "gap",
+        )
+        for value in ("-1", "1.5", "nan", str(10**30), "")
+      ),
+      (["--frame_times=0,,1"], "--frame_times=0,,1", 2),
+      (["--protocol=nope"], "--protocol means nothing to --mode=sample", 1),
+      (["--cache=latents"], "--cache means nothing to --mode=sample", 1),
+      (["--stage=kl_vae"], "It is of --mode=train", 1),
+      (["--input=x.mp4"], "--input means nothing to --mode=sample", 1),
+      (["--table=glober_1a"], "It is of --mode=evaluate, --mode=benchmark", 1),
+      (["--mode=report", "--seed=1"], "--seed means nothing to --mode=report", 1),
+      (["--mode=report", DIGITS], "--config means nothing to --mode=report", 1),
+      (["--mode=doctor"], "--workdir means nothing to --mode=doctor", 1),
+      (["--mode=redraw", "--seed=1"], "--seed means nothing to --mode=redraw", 1),
+      ([DIGITS, "--config.model.dit.depth=9"], "--config.model.dit.depth=9 means nothing", 1),
+      ([DIGITS, "--config.data.dir=x"], "--config.data.dir=x means nothing", 1),
+      (["--mode=train", DIGITS, "--gap=3"], "--gap means nothing to --mode=train", 1),
+      (["--prompts=missing.txt"], "--prompts: no file missing.txt", 1),
+      ([f"--workdir={LONG}"], "File name too long", 1),
+      (["--mode=train", DIGITS, f"--workdir={LONG}"], "File name too long", 1),
+      ([f"--config={ROOT}/README.md"], "README.md is no configuration", 2),
+      ([f"--config={ROOT}/experiments/results/kl_vae_f8/held_out.png"], "is no configuration", 2),
+      ([f"--config={LONG}"], "No configuration", 2),
+      (["--config=raises.py"], "raises.py: get_config failed (KeyError: 'oh')", 2),
+      (["--config=exits.py"], "exits.py is no configuration, or has a mistake (SystemExit", 2),
+      (["--config=missing.py"], "missing.py is no configuration, or has a mistake (Module", 2),
+      (["--config=dict.py"], "dict.py: get_config gives a dict, not a ConfigDict", 2),
+      (["--config=empty.py"], "--config lacks keys that this code reads: system", 1),
+      ([DIGITS, "--config.stages[5]=kl_vae"], "config.stages[5] is not there", 2),
+      ([DIGITS, "--config.stages[x]=kl_vae"], "config.stages[x] is not there", 2),
+      ([DIGITS, "--config.seed[0]=1"], "config.seed is no tuple", 2),
+      *(
+        (["--mode=plan", DIGITS, f"--config.{key}=gs://b/x"], f"config.{key}: 'gs://b/x' is an", 1)
+        for key in (
+          "data.dir", "expected", "text.vocabulary", "init.run", "init.kl_vae", "init.unet",
+          "init.generator", "init.text_encoder",
+        )
+      ),
+      (["--mode=compare", "a.json"], "--workdir means nothing", 1),
+    ],
+  ),
+}  # fmt: skip
+CONFIGURATIONS = {
+  "raises": "def get_config(arg=None):\n  return {}['oh']\n",
+  "exits": "import sys; sys.exit(3)\n",
+  "missing": "import no_such_module\n",
+  "dict": "def get_config(arg=None):\n  return {'seed': 0}\n",
+  "empty": "import ml_collections\n\ndef get_config(arg=None):\n"
+  "  return ml_collections.ConfigDict()\n",
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_people_type_is_told_in_one_sentence(tmp_path, name) -> None:
+  """Stray words, addresses for paths, numbers out of range, flags of other modes, broken files."""
+  right, paths, wrong = WRONG[name]
+  for stem, text in CONFIGURATIONS.items():
+    (tmp_path / f"{stem}.py").write_text(text)
+  before = sorted(tmp_path.iterdir())
+  cases = [
+    *wrong,
+    (["class_folders"], "Unexpected 'class_folders'", 2),
+    (["--nope=1"], "'nope'", 2),
+    *(
+      ([f"--{flag}={scheme}://bucket/x"], f"'{scheme}://bucket/x' is an address", 2)
+      for flag in paths if flag != "prompts" for scheme in ("gs", "s3", "file", "https")
+    ),
+    *(([f"--{flag}=~nobody_at_all/x"], "no home folder is known", 2) for flag in paths
+      if flag != "prompts"),
+  ]  # fmt: skip
+  ended = commands.run(name, [[*right, *arguments] for arguments, _, _ in cases], tmp_path)
+  assert len(ended) == len(cases)
+  problems = [
+    f"{arguments} ended with {status}, not {code}, or lacks {part!r}: {said[-500:]}"
+    for (arguments, part, code), (status, said) in zip(cases, ended)
+    if status != code or part not in said or "Error: " not in said
+  ]
+  assert not problems, "\n".join(problems)
+  assert sorted(tmp_path.iterdir()) == before
+
+
+def raised(error: BaseException) -> BaseException:
+  """As it is when this project's own `raise` made it."""
+  try:
+    raise error
+  except BaseException as caught:
+    return caught
+
+
+@pytest.mark.parametrize("number", command._FAULTS)
+@pytest.mark.parametrize("kind", [OSError, RuntimeError])
+def test_faults_of_the_machine_are_told_with_the_file(number, kind) -> None:
+  words = os.strerror(number)
+  if kind is OSError:
+    told = command.told(OSError(number, words, "some/file"))
+    assert told.startswith(f"{words} (some/file). ")
+  else:  # as array_record and tensorstore put it
+    told = command.told(RuntimeError(f"UNKNOWN: Error writing some/file: {words}\nframes of C++"))
+    assert words in told and "some/file" in told and "C++" not in told
+  assert told.endswith(".")
+
+
+def test_a_mistake_in_the_code_keeps_its_traceback() -> None:
+  """Only what a `raise` of ours says is written for people."""
+  with pytest.raises(ValueError) as by_the_interpreter:
+    int("x")
+  assert command.told(by_the_interpreter.value) is None
+  assert command.told(raised(ValueError("for people"))) == "for people"
+  assert command.told(raised(AssertionError("never"))) is None
+  assert command.told(KeyError("loose")) is None
+  with pytest.raises(ZeroDivisionError), command.door():
+    1 / 0  # noqa: B018
+
+
+@pytest.mark.parametrize(
+  ("error", "status", "said"),
+  [
+    (KeyboardInterrupt(), 128 + signal.SIGINT, "Interrupted. Again.\n"),
+    (command.Terminated(), 128 + signal.SIGTERM, "Ended by SIGTERM. Again.\n"),
+    (ValueError("wrong"), 1, "Error: wrong\n"),
+    (MemoryError(), 1, "Error: Out of memory: take smaller"),
+    (RuntimeError("RESOURCE_EXHAUSTED: 3 GiB"), 1, "Error: Out of memory: take smaller"),
+  ],
+)
+def test_how_a_command_ends(capsys, error, status, said) -> None:
+  with pytest.raises(SystemExit) as ended, command.door("Again."):
+    raise error
+  assert ended.value.code == status
+  assert capsys.readouterr().err.startswith(said)

@@ -1,0 +1,105 @@
+"""What people type: paths and numbers, checked at the one place where they come in."""
+
+import math
+import os
+import pathlib
+from typing import Any
+
+from absl import flags
+
+flags.disclaim_key_flags()  # --help lists them with the command that defines them
+
+_SCHEME = "://"
+MAX_SEED = 2**32 - 1
+
+
+def path(given: str | os.PathLike[str], name: str = "") -> pathlib.Path:
+  """A path with ~ as the home folder.
+
+  Args:
+    given: as it was typed.
+    name: of the flag or key, for errors.
+
+  Raises:
+    ValueError: nothing, an address such as gs://bucket/run, or ~ where no home folder is known.
+  """
+  text, said = os.fspath(given), f"{name}: " if name else ""
+  if not text:
+    raise ValueError(f"{said}the path is empty.")
+  if _SCHEME in text:
+    raise ValueError(
+      f"{said}{text!r} is an address; only files of this machine are read and written. Copy it "
+      "to a disk, or mount the bucket as a folder."
+    )
+  try:
+    return pathlib.Path(text).expanduser()
+  except RuntimeError as error:
+    raise ValueError(f"{said}{text!r}: no home folder is known ({error}); write it out.") from error
+
+
+class _Path(flags.ArgumentParser):
+  syntactic_help = "a path"
+
+  def parse(self, argument: str) -> str:
+    return str(path(argument))
+
+
+class _Finite(flags.FloatParser):
+  """Bounded as absl's, and no NaN, which lies within any bounds there."""
+
+  def convert(self, argument: str | float) -> float:
+    value = super().convert(argument)
+    if not math.isfinite(value):
+      raise ValueError("it must be a finite number")
+    return value
+
+
+class _Numbers(flags.ArgumentParser):
+  """Comma-separated numbers within bounds."""
+
+  syntactic_help = "comma-separated numbers, such as 0,0.5,1"
+
+  def __init__(self, low: float, high: float):
+    self._one = _Finite(low, high)
+
+  def parse(self, argument: str | list[float]) -> list[float]:
+    texts = argument.split(",") if isinstance(argument, str) else argument
+    try:
+      return [self._one.parse(text) for text in texts]
+    except ValueError as error:
+      raise ValueError(f"{error}; expected are {self.syntactic_help}") from error
+
+
+def define_path(
+  name: str, default: str | None, text: str, required: bool = False
+) -> flags.FlagHolder:
+  """A flag of a path: expanded, and no address."""
+  return _define(_Path(), name, default, text, required)
+
+
+def define_float(name: str, default: float | None, text: str, low: float, high: float) -> None:
+  """A flag of a finite number from `low` to `high`."""
+  _define(_Finite(low, high), name, default, text)
+
+
+def define_numbers(name: str, text: str, low: float, high: float) -> None:
+  """A flag of comma-separated finite numbers from `low` to `high`; None by default."""
+  _define(_Numbers(low, high), name, None, text)
+
+
+def define_integer(name: str, default: int | None, text: str, low: int, high: int) -> None:
+  """A flag of a whole number from `low` to `high`."""
+  flags.DEFINE_integer(name, default, text, lower_bound=low, upper_bound=high)
+
+
+def define_seed(default: int | None, text: str) -> None:
+  """--seed: from 0 to 2^32 - 1, what both NumPy and JAX take."""
+  define_integer("seed", default, text, 0, MAX_SEED)
+
+
+def _define(
+  parser: flags.ArgumentParser, name: str, default: Any, text: str, required: bool = False
+) -> flags.FlagHolder:
+  return flags.DEFINE(
+    parser, name, default, text, serializer=flags.ArgumentSerializer(), required=required
+  )
