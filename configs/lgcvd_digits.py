@@ -3,7 +3,7 @@
   python -m experiments.main --config=configs/lgcvd_digits.py --workdir=runs/lgcvd_digits
 
 The data prepares itself: 30 frames a video, so that 28 can be predicted from 2. About 15 minutes on
-2 CPU cores; scores in the README. Variants, comma-joined: long, about 2 hours on 2 CPU cores, in
+2 CPU cores; scores in the README. Variants, comma-joined: long, about two hours of one core, in
 several sittings if need be (the same command goes on); gpu, its recipe for one GPU; mean (draws
 conditional means in place of samples); release (as the authors' code trains and samples); eps (the
 network predicts the noise), no_two_stage, no_encoder and baseline, which is both (Table 5),
@@ -51,13 +51,13 @@ def get_config(arg: str | None = None) -> ConfigDict:
 
 
 def _long(config: ConfigDict) -> None:
-  """`:long`: about 2 hours on 2 CPU cores by estimate, in one sitting or several."""
+  """`:long`: about two hours of one CPU core, in one sitting or several."""
   shares = config.tasks.shares
   shares.update(prediction=0.6, live_photo=0.05, generation=0.15)
   shares.update(interpolation=0.15, infilling=0.05)
   config.diffusion.process.timestep_power = 1.5  # 9 % of training is below t = 200
   train = config.train.lgcvd
-  train.update(steps=36_000, checkpoint_every=1000, preview_every=6000, validate_every=1000)
+  train.update(steps=24_000, checkpoint_every=1000, preview_every=6000, validate_every=1000)
   train.optimizer.update(learning_rate=1.5e-3, warmup_steps=200)
   train.ema.decay = 0.999
   config.sample.sampler.num_steps = 100  # Sec. 4.2
