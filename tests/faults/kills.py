@@ -17,7 +17,7 @@ from PIL import Image
 from tests.faults import commands
 from videodiff_jax.training.writers import read_metrics
 
-_POLL = 0.005  # seconds
+_POLL = 0.02  # seconds
 # Of metrics: what depends on the clock.
 _TIMED = {"steps_per_s", "frames_per_s", "gflops_per_s", "input_wait", "mfu"}
 # SIGKILL mostly; what a scheduler and a person send, now and then.
@@ -70,8 +70,11 @@ def until_done(command: Command, rng: random.Random, seconds: float, wanted: int
     number, written = rng.choice(_SIGNALS), _size(command.log)
     process = commands.start(command.module, command.argv, command.log)
     while process.exitcode is None:
-      come = len(_entries(command.folder) - seen)
-      if time.monotonic() - began > delay if by_clock else come >= files:
+      if (
+        time.monotonic() - began > delay
+        if by_clock
+        else len(_entries(command.folder) - seen) >= files
+      ):
         os.kill(process.pid, number)
         break
       process.join(_POLL)
