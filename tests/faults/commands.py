@@ -62,7 +62,11 @@ class Outcome:
       return "traceback"
     if self.status == 0:
       return "accepted"
-    return "refused" if re.search(r"^(Error: |Interrupted)", self.said, re.M) else "traceback"
+    return (
+      "refused"
+      if re.search(r"^(Error: |Interrupted|Ended by SIGTERM)", self.said, re.M)
+      else "traceback"
+    )
 
   @property
   def told(self) -> str:

@@ -9,10 +9,10 @@ from unittest import mock
 
 from absl.testing import flagsaver
 
-from data import parts
 from data import prepare as stores
 from tests.faults import toys
 from tests.faults.commands import Outcome, call
+from videodiff_jax import command
 
 
 def train(argv: Sequence[str]) -> Outcome:
@@ -41,11 +41,8 @@ def verify(out: pathlib.Path) -> Outcome:
 
 
 def _told(function: Callable[[], Any]) -> None:
-  """As the command's own handler."""
-  try:
+  with command.door():
     function()
-  except (ValueError, ImportError, parts.WorkerLost) as error:
-    sys.exit(f"Error: {error}")
 
 
 def _experiment(argv: Sequence[str], networks: contextlib.AbstractContextManager) -> Outcome:
