@@ -117,7 +117,8 @@ def _as_if_started() -> None:
   signal.signal(signal.SIGINT, signal.default_int_handler)
   flags = os.environ.get("XLA_FLAGS", "")
   os.environ["XLA_FLAGS"] = re.sub(r"--xla_force_host_platform_device_count=\d+", "", flags)
-  os.environ["JAX_COMPILATION_CACHE_DIR"] = str(ROOT / ".cache" / "jax")
+  os.environ["JAX_COMPILATION_CACHE_DIR"] = folder = str(ROOT / ".cache" / "jax")
+  jax.config.update("jax_compilation_cache_dir", folder)  # the variable is read at the import
   # The smallest program is kept, too: the same ones are compiled at every start.
   shortest, update = "jax_persistent_cache_min_compile_time_secs", jax.config.update
   jax.config.update = lambda name, value: update(name, 0 if name == shortest else value)
