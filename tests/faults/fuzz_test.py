@@ -2,7 +2,6 @@
 
 import functools
 import pathlib
-import shutil
 
 import pytest
 
@@ -37,6 +36,22 @@ def test_some_configurations(small) -> None:
 def test_some_media(tmp_path) -> None:
   whole = tried.whole_media(tmp_path)
   told(tried.media(SEED, whole), ("refused", "accepted"))
+
+
+def test_some_texts(small, tmp_path) -> None:
+  files = files_of_no_workdir(small, tmp_path)
+  chosen = [f"{kind} {n}" for kind in ("scores", "curves", "captions", "store") for n in range(4)]
+  told({case: tried.text(case, files) for case in chosen}, ("refused", "accepted"))
+
+
+def files_of_no_workdir(store: pathlib.Path, folder: pathlib.Path) -> dict[str, pathlib.Path]:
+  shipped = commands.ROOT / "experiments" / "pretrained" / "glober_digits"
+  return {
+    "scores": sorted((shipped / "evaluations").glob("*.json"))[0],
+    "curves": shipped / "curves.json",
+    "captions": tried.captioned(folder / "captioned"),
+    "store": store,
+  }
 
 
 # ---- the long form
@@ -114,18 +129,11 @@ def test_texts_and_weights(folder, store, workdirs, tmp_path) -> None:
     argv = [f"--workdir={workdirs['glober']}", f"--out={exported}"]
     made = doors.draw(["--mode=export", *argv])
     assert made.verdict == "accepted", made.said
-  root = pathlib.Path(commands.ROOT) / "experiments"
-  scores = sorted((root / "pretrained" / "glober_digits" / "evaluations").glob("*.json"))[0]
-  shutil.copy(scores, tmp_path / "scores.json")
   workdir = workdirs["glober"]
-  files = {
+  files = files_of_no_workdir(store, tmp_path) | {
     "config": workdir, "metrics": workdir, "commands": workdir, "workdir": workdir,
     "exported_weights": exported, "exported_manifest": exported,
-    "scores": tmp_path / "scores.json",
-    "curves": root / "pretrained" / "glober_digits" / "curves.json",
-    "captions": tried.captioned(tmp_path / "captioned"),
     "npz": next(workdir.glob("samples/*/samples.npz")),
-    "store": store,
   }  # fmt: skip
   wanted = [f"{tried.TEXTS[i % len(tried.TEXTS)]} {i}" for i in range(TEXTS)]
   record("fuzz: texts and weights", functools.partial(tried.text, files=files), wanted)
