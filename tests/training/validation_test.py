@@ -11,6 +11,7 @@ import pytest
 
 from tests.training import toy
 from videodiff_jax.training import loop, partitioning
+from videodiff_jax.training.checkpoints import Checkpoints
 from videodiff_jax.training.curves import Expected
 from videodiff_jax.training.state import TrainState
 from videodiff_jax.training.validation import CLIPS, Losses, Validation, sizes
@@ -56,6 +57,19 @@ def test_it_changes_nothing_and_a_resumed_run_has_the_same_numbers(tmp_path) -> 
   assert once == resumed
   assert len({loss for _, loss in once}) == 5
   assert not points(read_metrics(without / "toy" / "metrics.jsonl"), "validation_loss")
+
+
+def test_it_comes_before_the_checkpoint_that_a_killed_run_goes_on_from(
+  tmp_path, monkeypatch
+) -> None:
+  def killed(*_) -> None:
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(Checkpoints, "save", killed)
+  with pytest.raises(KeyboardInterrupt):
+    train(tmp_path, 2)
+  rows = read_metrics(tmp_path / "toy" / "metrics.jsonl")
+  assert [step for step, _ in points(rows, "validation_loss")] == [2, 4]
 
 
 def test_a_worse_run_is_warned_of_and_the_best_step_told(tmp_path, caplog) -> None:

@@ -154,6 +154,14 @@ def train(
     programs = Programs(stage, (state, frozen, batch), step, run.steps)
     stack.callback(programs.close)
     validation_losses = validation and Losses(stage, run.mesh, validation)
+
+    def validate() -> None:
+      with clock.paused():
+        values = validation_losses(state, frozen)
+      writer.write_validation(step, values)
+      if first_host and validation.expected:
+        validation.expected.compare(step, values["validation_loss"])
+
     pending = _Pending(run, checkpoints)
     program = programs.take(lambda: stop.requested(False))
     last = stop.requested(True)
@@ -185,16 +193,20 @@ def train(
           writer.write(step, values, (run.steps - step) / speed)
           waited = 0.0
           clock.restart(step)
-        if step % run.checkpoint_every == 0 or last:
+        saves = step % run.checkpoint_every == 0 or last
+        if saves:
           with clock.paused():
             pending.read(keep=0)  # a state after a non-finite loss is never saved
-            checkpoints.save(step, state, meta | {"examples": step * run.batch_size})
-        if validation and validation.due(step, run.steps):
+        # A killed run goes on after its checkpoint: what was not validated by then never would be.
+        due = validation is not None and validation.due(step, run.steps)
+        stopped = last and step < run.steps  # by SIGTERM, which allows little time
+        if due and not stopped:
+          validate()
+        if saves:
           with clock.paused():
-            values = validation_losses(state, frozen)
-          writer.write_validation(step, values)
-          if first_host and validation.expected:
-            validation.expected.compare(step, values["validation_loss"])
+            checkpoints.save(step, state, meta | {"examples": step * run.batch_size})
+        if due and stopped:
+          validate()
         if shows():
           with clock.paused():
             show()
