@@ -170,8 +170,11 @@ def run(files: Sequence[str] = ()) -> None:
     print(benchmark.show(config))
     return
   enable_compilation_cache()
-  with checks.told():
+  if mode == "train" or hosts.on_tpu_pod():
     hosts.join()
+  elif hosts.index():
+    logging.info("--mode=%s runs in one process: this one, %d, is done.", mode, hosts.index())
+    return
   if _WORKDIR.value is None:
     raise checks.UserError(f"--mode={mode} needs --workdir.")
   workdir = pathlib.Path(_WORKDIR.value).absolute()

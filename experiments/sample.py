@@ -16,7 +16,7 @@ from absl import flags, logging
 
 from data.builder import VideoBuilder
 from data.prepare import DATASETS
-from experiments import checks, numbered, outputs, texts, train
+from experiments import checks, numbered, outputs, saved_samples, texts, train
 from videodiff_jax import text_files, typed, whole_files
 from videodiff_jax.glober.pipeline import Pipeline
 from videodiff_jax.inputs import clips, video_io
@@ -50,18 +50,12 @@ def redraw(
 ) -> None:
   """Draws the global features of a saved sample at other times or another rate."""
   file = pathlib.Path(options.input) if options.input else newest_samples(workdir)
-  if not file.is_file():
-    raise checks.UserError(f"No file {file}. Give --input=FOLDER/samples.npz of an earlier sample.")
-  with np.load(file) as saved:
-    if "global_features" not in saved:
-      raise checks.UserError(f"{file} holds no global_features: it is not a samples.npz.")
-    features, labels, seed = saved["global_features"], saved["labels"], int(saved["seed"])
-    prompts = saved["prompts"] if saved["prompts"].any() else None
+  saved = saved_samples.read(file)
   pipeline = load(workdir, config, options)
-  times = frame_times(pipeline, options)
-  with place_for(workdir, "redraw", seed, pipeline, len(features), times) as place:
+  times, count = frame_times(pipeline, options), len(saved.global_features)
+  with place_for(workdir, "redraw", saved.seed, pipeline, count, times) as place:
     with checks.told():
-      drawn = pipeline.redraw(features, times, labels, seed, prompts)
+      drawn = pipeline.redraw(saved.global_features, times, saved.labels, saved.seed, saved.prompts)
     save(place, pipeline.config, drawn, drawn.videos)
 
 

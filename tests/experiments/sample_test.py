@@ -1,12 +1,14 @@
 """What the flags of sampling ask for; the drawing itself is end_to_end_test's."""
 
+import pathlib
 import types
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import checks, numbered, sample
+from experiments import checks, numbered, sample, saved_samples
 from tests.experiments.end_to_end_test import options
 from tests.glober import tiny
 from tests.helpers import needs
@@ -15,6 +17,9 @@ from videodiff_jax.glober.pipeline import Pipeline, Samples
 from videodiff_jax.inputs import video_io
 from videodiff_jax.training import partitioning
 
+PROMPTED = types.SimpleNamespace(
+  config=types.SimpleNamespace(sample=types.SimpleNamespace(num_videos=1))
+)
 TRAINED = types.SimpleNamespace(frame_times=np.arange(8) / 8)  # "index / F"
 
 
@@ -108,3 +113,96 @@ def test_each_clip_is_written_at_its_rate(tmp_path) -> None:
   assert rates == [25, 10]
   with Image.open(folder / "all.gif") as gif:
     assert gif.info["duration"] == 40
+
+
+SAVED = {
+  "global_features": np.zeros((2, 1, 1, 4), np.float32),
+  "labels": np.zeros(2, np.int32),
+  "prompts": np.full(2, ""),
+  "seed": np.array(3),
+}
+
+
+def other(**changes: object) -> Callable[[pathlib.Path], None]:
+  return lambda file: np.savez(file, **(SAVED | changes))
+
+
+@pytest.mark.parametrize(
+  "write",
+  [
+    lambda file: file.write_bytes(b""),
+    lambda file: file.write_text("a cat\n"),
+    lambda file: Image.new("RGB", (8, 8)).save(file, "png"),
+    lambda file: file.write_bytes(b"PK\x03\x04 broken"),
+    lambda file: np.save(file.open("wb"), np.zeros(3)),
+    lambda file: np.savez(file, global_features=SAVED["global_features"]),
+    other(prompts=np.array([{}, 1], object)),
+    other(global_features=np.zeros((2, 4), np.float32)),
+    other(global_features=np.zeros((0, 1, 1, 4), np.float32)),
+    other(labels=np.zeros(3, np.int32)),
+    other(labels=np.array([0.5, 1.0])),
+    other(seed=-1),
+    other(seed=2**40),
+    other(seed="x"),
+  ],
+)
+def test_other_files_are_no_samples_to_redraw(tmp_path, write) -> None:
+  file = tmp_path / "samples.npz"
+  write(file)
+  with pytest.raises(checks.UserError, match=r"samples\.npz is no samples\.npz of --mode=sample"):
+    saved_samples.read(file)
+  with pytest.raises(checks.UserError, match="No file"):
+    saved_samples.read(tmp_path)
+  other()(file)
+  assert saved_samples.read(file).seed == 3 and saved_samples.read(file).prompts is None
+
+
+@pytest.mark.parametrize("features", [np.zeros((2, 1, 1, 4)), None])
+def test_features_that_no_sample_has_are_not_drawn(features) -> None:
+  pipeline = Pipeline(tiny.config(), {}, partitioning.make_mesh())
+  if features is None:
+    features = np.full((2, *pipeline.networks.feature_shape), np.nan)
+  with pytest.raises(ValueError, match="expected are finite numbers of shape"):
+    pipeline.redraw(features)
+  with pytest.raises(ValueError, match="frame_times"):
+    pipeline.redraw(np.zeros((2, *pipeline.networks.feature_shape)), np.array([0.0, np.nan]))
+
+
+@pytest.mark.parametrize(
+  ("given", "prompts"),
+  [
+    ("one; two;", ["one", "two"]),
+    ("a man/woman walks", ["a man/woman walks"]),
+    ("24/7;", ["24/7"]),
+    ("missing.txt;", ["missing.txt"]),
+    ("clouds", ["clouds"]),
+    ("a" * 500, ["a" * 500]),
+    ("lines.txt", ["a\u2028b", "é"]),
+    ("folder/lines", ["c"]),
+  ],
+)
+def test_prompts_and_files_of_them(tmp_path, monkeypatch, given, prompts) -> None:
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / "clouds").mkdir()
+  (tmp_path / "folder").mkdir()
+  (tmp_path / "lines.txt").write_text("\ufeffa\u2028b\r\n\n é \n")
+  (tmp_path / "folder" / "lines").write_text("c")
+  found, count = sample.prompts_of(PROMPTED, options(prompts=given))
+  assert found == prompts and count == len(prompts)
+
+
+@pytest.mark.parametrize(
+  "given",
+  ["missing.txt", "my prompts.TXT", "no/such", "./no", "~/no such", "/no", "gs://b/p.txt", ".txt"],
+)
+def test_a_prompts_file_that_is_missing_is_no_prompt(tmp_path, monkeypatch, given) -> None:
+  monkeypatch.chdir(tmp_path)
+  with pytest.raises(ValueError, match=r"--prompts: (no file|'gs://b/p.txt' is an address)"):
+    sample.prompts_of(PROMPTED, options(prompts=given))
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
+def test_a_prompts_file_of_another_encoding_is_told(tmp_path, encoding) -> None:
+  (tmp_path / "p.txt").write_text("é", encoding)
+  with pytest.raises(ValueError, match=r"p\.txt.* UTF-"):
+    sample.prompts_of(PROMPTED, options(prompts=str(tmp_path / "p.txt")))

@@ -49,16 +49,18 @@ def text(prefix: str = "") -> sd_names.State:
   return state | {f"{prefix}text_model.embeddings.position_ids": np.arange(9)[None]}
 
 
-def save_parts(folder: pathlib.Path, state: sd_names.State, count: int = 4) -> None:
+def save_parts(
+  folder: pathlib.Path, state: sd_names.State, count: int = 4, variant: str = ""
+) -> None:
   """As transformers and diffusers save what is large: parts and an index."""
-  folder.mkdir()
+  folder.mkdir(exist_ok=True)
   weight_map = {}
   for i in range(count):
-    name = f"model-{i + 1:05d}-of-{count:05d}.safetensors"
+    name = f"model{variant}-{i + 1:05d}-of-{count:05d}.safetensors"
     part = dict(list(state.items())[i::count])
     save_file(part, folder / name)
     weight_map |= dict.fromkeys(part, name)
-  index = folder / "model.safetensors.index.json"
+  index = folder / f"model.safetensors.index{variant}.json"
   index.write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
 
 
@@ -112,20 +114,30 @@ def test_what_is_written_fits_the_network(tmp_path) -> None:
 
 
 def test_clip_s_text_tower(tmp_path) -> None:
-  """Alone, of a whole CLIP, or of Stable Diffusion: the same tower, also from the folder made."""
-  files = {"alone": text(), "whole": text() | {"vision_model.x": np.zeros(2)}, "sd": full()}
+  """Alone, as transformers 5 saves it, of a whole CLIP, or of Stable Diffusion: the same tower.
+
+  Also from the folder made.
+  """
+  projection = {"text_projection.weight": np.zeros((4, 16), np.float32)}
+  whole = {"vision_model.x": np.zeros(2), "visual_projection.weight": np.zeros(2)}
+  files = {
+    "alone": text(),
+    "transformers_5": {key.removeprefix("text_model."): array for key, array in text().items()},
+    "projected": text() | projection,
+    "whole": text() | projection | whole | {"logit_scale": np.zeros(())},
+    "sd": full(),
+    "old_merge": {key.replace(".text_model.", "."): array for key, array in full().items()},
+  }
   towers = []
   for name, state in files.items():
     (tmp_path / name).mkdir()
     save_file(state, tmp_path / name / "model.safetensors")
-    (tmp_path / name / "config.json").write_text('{"text_config": {"hidden_act": "gelu"}}')
+    settings = '{"text_config": {"hidden_act": "gelu"}}'
+    (tmp_path / name / "config.json").write_text(settings, "utf-8-sig")
     out = tmp_path / f"out_{name}"
-    if name == "whole":
-      with pytest.raises(ValueError, match=r"does not know: vision_model\.x"):
-        convert.convert("clip", tmp_path / name, None, out)
-    converted, files_read = convert.convert("clip", tmp_path / name, None, out, ["vision_model.*"])
-    said = convert.report(converted, files_read, out)
-    assert ("not of this kind, left alone: " in said) == (name == "sd")
+    said = convert.report(*convert.convert("clip", tmp_path / name, None, out), out)
+    assert ("not of this kind, left alone: " in said) == (name in ("sd", "old_merge"))
+    assert ("beside the CLIP text tower, left alone: " in said) == (name in ("projected", "whole"))
     towers += [text_encoder.load_text(path) for path in (tmp_path / name, out)]
     back = tmp_path / f"{name}.safetensors"
     convert.export(out, back)
@@ -138,9 +150,32 @@ def test_clip_s_text_tower(tmp_path) -> None:
     jax.tree.map(np.testing.assert_array_equal, others, params)
 
 
-def test_round_trip_of_parts(tmp_path) -> None:
-  state = sd_names.filled(sd_names.kl_vae(**KL_VAE))
-  save_parts(tmp_path / "parts", state)
+@pytest.mark.parametrize(
+  ("settings", "message"),
+  [
+    ("[1]", "a JSON object"),
+    ("{broken", "no JSON"),
+    ("\xff", "no UTF-8"),
+    ('{"hidden_act": 7}', "hidden_act is 7"),
+    ('{"hidden_act": ["gelu"]}', "hidden_act is "),
+    ('{"hidden_act": "relu"}', "hidden_act is 'relu'; known are quick_gelu and gelu"),
+    ('{"text_config": 3}', "hidden_act is 3"),
+  ],
+)
+def test_settings_beside_a_tower_that_are_none_are_told(tmp_path, settings, message) -> None:
+  save_file(text(), tmp_path / "model.safetensors")
+  (tmp_path / "config.json").write_text(settings, "latin-1")
+  with pytest.raises(ValueError, match=rf"config\.json.*{message}"):
+    text_encoder.load_text(tmp_path)
+
+
+@pytest.mark.parametrize("variants", [[""], [".fp16"], ["", ".fp16"]])
+def test_round_trip_of_parts(tmp_path, variants) -> None:
+  """A variant's index is taken where there is no other."""
+  states = [sd_names.filled(sd_names.kl_vae(**KL_VAE), seed=seed) for seed in range(2)]
+  for variant, state in zip(variants, states):
+    save_parts(tmp_path / "parts", state, variant=variant)
+  state = states[0]
   _, files = convert.convert("kl-f4", tmp_path / "parts", config(), tmp_path / "out")
   assert len(files) == 4
   convert.export(tmp_path / "out", tmp_path / "back.safetensors")

@@ -1,5 +1,7 @@
 """How hosts find each other. What they agree on is tested by two processes: process.py."""
 
+import logging
+
 import jax
 import pytest
 
@@ -8,10 +10,26 @@ from videodiff_jax.training import hosts
 ADDRESS, COUNT, INDEX = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
 
 
+SLURM = {
+  "SLURM_NTASKS": "4",
+  "SLURM_PROCID": "2",
+  "SLURM_LOCALID": "0",
+  "SLURM_JOB_ID": "77",
+  "SLURM_STEP_NODELIST": "node[1-4]",
+}
+OPEN_MPI = {
+  "OMPI_COMM_WORLD_SIZE": "2",
+  "OMPI_COMM_WORLD_RANK": "1",
+  "OMPI_COMM_WORLD_LOCAL_RANK": "1",
+}
+TPU = {"TPU_WORKER_HOSTNAMES": "a,b"}
+ALL_VARIABLES = (ADDRESS, COUNT, INDEX, "SLURM_PTY_PORT", *TPU, *SLURM, *OPEN_MPI)
+
+
 @pytest.fixture
 def joined(monkeypatch) -> list[tuple]:
   """What JAX is initialised with, in place of waiting for others."""
-  for name in (ADDRESS, COUNT, INDEX, "TPU_WORKER_HOSTNAMES", "SLURM_NTASKS"):
+  for name in ALL_VARIABLES:
     monkeypatch.delenv(name, raising=False)
   calls: list[tuple] = []
   monkeypatch.setattr(jax.distributed, "initialize", lambda *settings: calls.append(settings))
@@ -19,23 +37,60 @@ def joined(monkeypatch) -> list[tuple]:
 
 
 @pytest.mark.parametrize(
-  ("variables", "expected"),
+  ("variables", "expected", "index"),
   [
-    ({}, []),
-    ({"SLURM_NTASKS": "1", "TPU_WORKER_HOSTNAMES": "localhost"}, []),
-    ({ADDRESS: "first:1234", COUNT: "4", INDEX: "3"}, [("first:1234", 4, 3)]),
-    ({ADDRESS: "first:1234", "SLURM_NTASKS": "2"}, [("first:1234", None, None)]),
-    ({"TPU_WORKER_HOSTNAMES": "a,b"}, [(None, None, None)]),
+    ({}, [], 0),
+    ({"SLURM_NTASKS": "1", "TPU_WORKER_HOSTNAMES": "localhost"}, [], 0),
+    ({ADDRESS: "first:1234", COUNT: "4", INDEX: "3"}, [("first:1234", 4, 3)], 3),
+    (SLURM, [(None, None, None)], 2),
+    (SLURM | {ADDRESS: "first:1234"}, [("first:1234", None, None)], 2),
+    (OPEN_MPI, [(None, None, None)], 1),
+    (TPU, [(None, None, None)], 0),
   ],
 )
 def test_joins_the_hosts_that_the_environment_names(
-  joined, monkeypatch, variables, expected
+  joined, monkeypatch, variables, expected, index
 ) -> None:
   for name, value in variables.items():
     monkeypatch.setenv(name, value)
+  assert hosts.index() == index
   hosts.join()
   assert joined == expected
   assert hosts.several() == bool(expected)
+
+
+@pytest.mark.parametrize(
+  ("variables", "said"),
+  [
+    *((SLURM | {name: ""}, f"{name} not set") for name in SLURM if name != "SLURM_NTASKS"),
+    ({"SLURM_NTASKS": "4", "SLURM_PROCID": "0"}, "SLURM_LOCALID, SLURM_JOB_ID, SLURM_STEP"),
+    (SLURM | {"SLURM_PTY_PORT": "4711"}, "a shell of srun --pty"),
+    (SLURM | {"SLURM_NTASKS": ""}, ""),
+    ({"OMPI_COMM_WORLD_SIZE": "2"}, "OMPI_COMM_WORLD_RANK, OMPI_COMM_WORLD_LOCAL_RANK not set"),
+    ({"OMPI_COMM_WORLD_SIZE": ""}, ""),
+  ],
+)
+def test_a_launcher_s_variables_by_halves_name_nobody(
+  joined, monkeypatch, caplog, variables, said
+) -> None:
+  """As in a batch script that does not use srun: one process, which tells so, and never waits."""
+  for name, value in variables.items():
+    monkeypatch.setenv(name, value)
+  with caplog.at_level(logging.WARNING):
+    hosts.join()
+  assert not joined and not hosts.several() and not hosts.index()
+  assert said in caplog.text and bool(said) == bool(caplog.records)
+
+
+def test_who_does_not_come_is_told(joined, monkeypatch) -> None:
+  def late(*_: object) -> None:
+    raise RuntimeError("DEADLINE_EXCEEDED: Barrier timed out\nmany lines")
+
+  monkeypatch.setattr(jax.distributed, "initialize", late)
+  for name, value in SLURM.items():
+    monkeypatch.setenv(name, value)
+  with pytest.raises(ValueError, match=r"The 4 processes .* did not find each other .*timed out"):
+    hosts.join()
 
 
 @pytest.mark.parametrize(
@@ -47,6 +102,7 @@ def test_joins_the_hosts_that_the_environment_names(
     ({ADDRESS: "first", COUNT: "2", INDEX: "0"}, f"{ADDRESS} is 'first': the first host's HOST:"),
     ({ADDRESS: "first:1", COUNT: "two", INDEX: "0"}, f"{COUNT} is 'two': a whole number"),
     ({ADDRESS: "first:1", COUNT: "2", INDEX: "2"}, "numbered from 0 to 1"),
+    ({"SLURM_NTASKS": "many"}, "SLURM_NTASKS is 'many': a whole number"),
   ],
 )
 def test_variables_set_by_halves(joined, monkeypatch, variables, message) -> None:

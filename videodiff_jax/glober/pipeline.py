@@ -190,11 +190,17 @@ class Pipeline:
     times = np.asarray(self.frame_times if frame_times is None else frame_times, np.float64)
     if times.ndim != 1 or not len(times) or not np.all((times >= 0) & (times <= 1)):
       raise ValueError("frame_times must be a non-empty list of numbers between 0 and 1.")
-    n, f = len(global_features), len(times)
+    features = np.asarray(global_features, np.float32)
+    if features.shape[1:] != tuple(self.networks.feature_shape) or not np.isfinite(features).all():
+      raise ValueError(
+        f"Global features of shape {features.shape} were given; expected are finite numbers of "
+        f"shape {('n', *self.networks.feature_shape)}."
+      )
+    n, f = len(features), len(times)
     labels = self._labels(labels, n)
     condition, prompts = self._condition(labels, prompts, n)
     rows = (
-      _PerFrame(np.asarray(global_features, np.float32), f),
+      _PerFrame(features, f),
       np.tile(times.astype(np.float32), n),
       _PerFrame(condition, f),
       np.repeat(np.arange(first, first + n), f),
@@ -202,7 +208,7 @@ class Pipeline:
     draw = functools.partial(self._draw_frames, seed=seed)
     frames = self._in_chunks("frames", draw, rows, 1)
     videos = frames.reshape(n, f, *frames.shape[1:])
-    return Samples(videos, np.asarray(global_features), times, labels, prompts, seed)
+    return Samples(videos, features, times, labels, prompts, seed)
 
   def conditions(
     self,

@@ -7,7 +7,7 @@ from typing import Any
 from videodiff_jax.models.text_encoder import Activation, CLIPText
 from videodiff_jax.pretrained.state_dict import Rules, State, convert
 
-# Newer transformers leave 'text_model.' away in memory; files have it.
+# transformers from 5.6 on leave 'text_model.' away, in the files of CLIPTextModel too.
 CLIP_TEXT: Rules = (
   (r"^text_model\.", ""),
   (r"^embeddings\.token_embedding", "token_embed"),

@@ -175,6 +175,11 @@ def _networks(
   left = tensors.keys() - aside.keys()
   for name in fits:
     left -= set(sources.names_of(name, tensors))
+  for name in fits:
+    if beside := {key for key in left if sources.is_beside(name, key)}:
+      whole = f"beside the {sources.NETWORKS[name].title}, left alone: {len(beside)} tensors"
+      notes.append(f"{whole} ({tensor_files.listed(sorted(beside))})")
+      left -= beside
   for name in sources.NETWORKS.keys() - fits.keys():
     if others := left.intersection(sources.names_of(name, tensors)):
       notes.append(f"not of this kind, left alone: {len(others)} tensors of {name}")

@@ -42,11 +42,13 @@ class Network:
     namings: of its tensors.
     adaptable: a regular expression of our parameters whose shape depends on the network's use:
       where they do not fit another use they may be drawn anew.
+    beside: a regular expression of the other tensors of a larger model that it is a part of.
   """
 
   title: str
   namings: tuple[Naming, ...]
   adaptable: str = "never"
+  beside: str = "never"
 
 
 def _always(rules: Rules) -> Callable[[Collection[str]], Rules]:
@@ -87,13 +89,17 @@ NETWORKS = {
       Naming(
         (
           "cond_stage_model.transformer.text_model.",
+          "cond_stage_model.transformer.",  # merges made by old tools
           "text_encoder/text_model.",
+          "text_encoder/",  # transformers from 5.6 on, as the last
           "text_model.",
+          "",
         ),
         "embeddings.token_embedding.weight",
         _always(clip.CLIP_TEXT),
       ),
     ),
+    beside=r"(text_encoder/)?(vision_model|visual_projection|text_projection)\..+|logit_scale",
   ),
 }
 
@@ -223,12 +229,18 @@ def names_of(name: str, tensors: Iterable[str]) -> list[str]:
   found = _naming(name, tensors)
   if found is None:
     return []
-  return [key for key in tensors if key.startswith(found[0]) and not is_aside(key)]
+  own = (key for key in tensors if key.startswith(found[0]) and not is_aside(key))
+  return [key for key in own if not is_beside(name, key)]
 
 
 def is_aside(key: str) -> bool:
   """Whether a tensor is no parameter of any network."""
   return _ASIDE.fullmatch(key) is not None
+
+
+def is_beside(name: str, key: str) -> bool:
+  """Whether a tensor is of the larger model that a network was published as a part of."""
+  return re.fullmatch(NETWORKS[name].beside, key) is not None
 
 
 def is_allowed(allow: Collection[str], *names: str) -> bool:

@@ -17,6 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors
 
+from videodiff_jax import text_files
+
 _BFLOAT16 = np.dtype(jnp.bfloat16)  # which NumPy itself does not know
 # Of a safetensors header.
 _DTYPES = {
@@ -87,8 +89,8 @@ def read(path: pathlib.Path) -> Source:
     return Source(_read_file(path), (path,))
   if not path.is_dir():
     raise FileNotFoundError(f"No file or folder {path}.")
-  if indices := sorted(path.glob("*.index.json"), key=lambda file: "safetensors" not in file.name):
-    return _read_parts(indices[0])
+  if index := _index(path):
+    return _read_parts(index)
   if file := _weight_file(path):
     return Source(_read_file(file), (file,))
   parts = {name: read(path / name) for name in SUBFOLDERS if (path / name).is_dir()}
@@ -101,6 +103,15 @@ def read(path: pathlib.Path) -> Source:
     {f"{name}/{key}": value for name, part in parts.items() for key, value in part.tensors.items()},
     tuple(file for part in parts.values() for file in part.files),
   )
+
+
+def _index(folder: pathlib.Path) -> pathlib.Path | None:
+  """That of a folder in parts; a variant's, as *.index.fp16.json, where there is nothing else."""
+  found = [*folder.glob("*.index.json")]
+  whole = (folder / f"{stem}{suffix}" for stem in _USUAL for suffix in _SUFFIXES)
+  if not found and not any(file.is_file() for file in whole):
+    found = [*folder.glob("*.index.*.json")]
+  return min(found, key=lambda file: ("safetensors" not in file.name, file), default=None)
 
 
 def _weight_file(folder: pathlib.Path) -> pathlib.Path | None:
@@ -118,7 +129,7 @@ def _weight_file(folder: pathlib.Path) -> pathlib.Path | None:
 
 def _read_parts(index: pathlib.Path) -> Source:
   try:
-    places = json.loads(index.read_bytes())["weight_map"]
+    places = text_files.read_json(index)["weight_map"]
     names = sorted(set(places.values()))
   except (ValueError, KeyError, TypeError, AttributeError) as error:
     raise ValueError(f"{index} is damaged, or no index of weight files.") from error

@@ -1,14 +1,13 @@
 """CLIP's text tower with its weights, from any file that holds them."""
 
 import hashlib
-import json
 import pathlib
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from flax import traverse_util
 
-from videodiff_jax import typed
+from videodiff_jax import text_files, typed
 from videodiff_jax.models.text_encoder import Activation, CLIPText
 from videodiff_jax.pretrained import architectures, clip, sources
 
@@ -41,8 +40,15 @@ def activation(path: pathlib.Path) -> Activation:
   """What a config.json in a folder, or in its text_encoder, says; quick-GELU without one."""
   for file in (path / CONFIG, path / "text_encoder" / CONFIG):
     if file.is_file():
-      settings = json.loads(file.read_text())
-      return settings.get("text_config", settings).get("hidden_act", "quick_gelu")
+      settings = text_files.read_json(file)
+      settings = settings.get("text_config", settings)
+      known = get_args(Activation)
+      found = settings.get("hidden_act", "quick_gelu") if isinstance(settings, dict) else settings
+      if found not in known:
+        raise ValueError(
+          f"{file} says that hidden_act is {found!r}; known are {' and '.join(known)}."
+        )
+      return found
   return "quick_gelu"
 
 
