@@ -16,9 +16,7 @@ Killed, it goes on where it stopped when it is run again; a complete store is le
 --verify reads a prepared store again, every record of it.
 """
 
-import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import inspect
 import itertools
@@ -26,7 +24,7 @@ import json
 import os
 import pathlib
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from absl import app, flags, logging
@@ -48,7 +46,7 @@ from data.taichi_hd import TaichiHd
 from data.ucf101 import Ucf101
 from data.verify import verify
 from data.video_folder import VideoFolder
-from videodiff_jax import command, text_files, typed
+from videodiff_jax import command, locks, text_files, typed
 from videodiff_jax.inputs.frame_store import MANIFEST
 from videodiff_jax.training import config_flag
 
@@ -140,7 +138,7 @@ def ensure(
   parts = out.with_name(f"{out.name}.parts")
   if not _is_complete(out, request):
     out.parent.mkdir(parents=True, exist_ok=True)
-    with _lock(parts):
+    with locks.hold(parts / "lock", f"prepares the store {out}", wait=True):
       if not _is_complete(out, request):  # Another process may have been faster.
         _claim(parts, request)
         builder(data_dir=out, options=chosen).download_and_prepare(engine)
@@ -208,23 +206,6 @@ def _check_source(out: pathlib.Path, builder: VideoBuilder) -> None:
       "%d videos, as %s, came after %s was complete, which is left alone; prepare another "
       "--out to have them.", len(new), min(new), out,
     )  # fmt: skip
-
-
-@contextlib.contextmanager
-def _lock(parts: pathlib.Path) -> Iterator[None]:
-  """One process at a time; the system frees the lock of a killed one."""
-  while True:
-    parts.mkdir(exist_ok=True)
-    with contextlib.suppress(FileNotFoundError):  # The last holder has just removed `parts`.
-      file = (parts / "lock").open("w")
-      break
-  with file:
-    try:
-      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-      logging.info("Another process prepares this store; waiting for it.")
-      fcntl.flock(file, fcntl.LOCK_EX)
-    yield
 
 
 def _claim(parts: pathlib.Path, request: dict[str, Any]) -> None:

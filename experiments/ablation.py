@@ -24,9 +24,9 @@ from absl import logging
 
 from experiments import checks, claim_scores, rivals, score_files, train
 from experiments.claim_scores import Figures, Scorer
-from videodiff_jax import whole_files
+from videodiff_jax import locks, whole_files
 from videodiff_jax.metrics.paired import paired_difference, paired_interval
-from videodiff_jax.training.workdir import steps_done
+from videodiff_jax.training.workdir import LOCK, steps_done
 from videodiff_jax.training.writers import format_table
 
 _TITLES = {
@@ -69,7 +69,11 @@ def run(
   scored_by = config.ablation.scored_by
   checks.choice("ablation.scored_by", scored_by, claim_scores.OF[config.system])
   scorer = claim_scores.SCORERS[scored_by](config, protocol_name)
+  with locks.hold(workdir / LOCK, f"runs an ablation in {workdir}"):
+    return _run(workdir, runs, scorer)
 
+
+def _run(workdir: pathlib.Path, runs: Sequence[Run], scorer: Scorer) -> dict[str, Any] | None:
   figures: dict[str, dict[int, Figures]] = {}
   result = None
   for number, one in enumerate(runs, 1):
@@ -114,7 +118,8 @@ def _trained(one: Run) -> bool:
   """Whether it is finished; a workdir of another configuration is an error all the same."""
   if not (one.workdir / "config.json").is_file():
     return False
-  train.claim_workdir(one.config, one.workdir)
+  with train.claimed(one.config, one.workdir):
+    pass
   return all(
     (steps_done(one.workdir, name) or 0) >= one.config.train[name].steps
     for name in one.config.stages
@@ -131,11 +136,11 @@ def _share(workdir: pathlib.Path, one: Run) -> None:
     for source in sorted(workdir.glob(f"*/seed_{one.seed}/{name}")):
       if target.exists() or (steps_done(source.parent, name) or 0) != steps:
         continue
-      train.claim_workdir(one.config, one.workdir)
-      half = target.with_name(f".{name}")
-      shutil.rmtree(half, ignore_errors=True)
-      shutil.copytree(source, half)
-      half.replace(target)
+      with train.claimed(one.config, one.workdir):
+        half = target.with_name(f".{name}")
+        shutil.rmtree(half, ignore_errors=True)
+        shutil.copytree(source, half)
+        half.replace(target)
       logging.info("Stage %s is that of %s.", name, source.parent)
 
 

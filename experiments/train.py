@@ -1,5 +1,6 @@
 """--mode=train: the stages of a configuration in order, each from where it stopped."""
 
+import contextlib
 import dataclasses
 import json
 import pathlib
@@ -15,11 +16,14 @@ from jax.sharding import Mesh
 import videodiff_jax
 from data import prepare
 from experiments import caches, checks, start_table, systems, texts
+from videodiff_jax import locks
 from videodiff_jax.inputs import clips, video_io
 from videodiff_jax.inputs.frame_store import FrameStore
 from videodiff_jax.training import curves, hosts, loop, partitioning, validation
 from videodiff_jax.training.workdir import (
+  LOCK,
   UNFINISHED_CONFIG,
+  holds_run,
   load_ema,
   read_config,
   set_aside_damaged,
@@ -50,7 +54,19 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path, only: str | 
   unborn = [name for name in config.stages if steps_done(workdir, name) is None]
   with checks.told():
     hosts.everywhere(lambda: systems.of(config).check_pretrained(config, unborn))
-  claim_workdir(config, workdir)
+  with claimed(config, workdir):
+    return _train(config, workdir, only, mesh, store, held_out, expected)
+
+
+def _train(
+  config: ml_collections.ConfigDict,
+  workdir: pathlib.Path,
+  only: str | None,
+  mesh: Mesh,
+  store: FrameStore,
+  held_out: FrameStore,
+  expected: dict[str, curves.Expected],
+) -> bool:
   text = texts.prepare(config, workdir, mesh, store, held_out)
   for name in config.stages:
     if only in (None, name):
@@ -103,16 +119,22 @@ def clip_sampler(
   return clips.ClipSampler(content=content, **(settings | other))
 
 
-def claim_workdir(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
-  """Writes config.json, or checks that the one there agrees; steps, mesh and logging may differ."""
+@contextlib.contextmanager
+def claimed(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Iterator[None]:
+  """Holds a workdir, by the first host, as the only process that trains there.
+
+  Writes config.json, or checks that the one there agrees; steps, mesh and logging may differ.
+  """
+  stack = contextlib.ExitStack()
 
   def claim() -> None:
-    if (workdir / "config.json").is_file():
+    if holds_run(workdir):
       checks.check_same_run(read_config(workdir), config, workdir)
-    elif workdir.is_dir() and {file.name for file in workdir.iterdir()} - {UNFINISHED_CONFIG}:
+    elif workdir.is_dir() and {file.name for file in workdir.iterdir()} - {UNFINISHED_CONFIG, LOCK}:
       raise checks.UserError(
         f"{workdir} is not empty and not a workdir (no config.json). Choose another --workdir."
       )
+    stack.enter_context(locks.hold(workdir / LOCK, f"trains in {workdir}"))
     write_config(workdir, config)
 
   def see() -> None:
@@ -122,8 +144,10 @@ def claim_workdir(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> N
         "--workdir."
       )
 
-  hosts.decide(claim)
-  hosts.everywhere(see)
+  with stack:
+    hosts.decide(claim)
+    hosts.everywhere(see)
+    yield
 
 
 def _train_stage(

@@ -73,7 +73,8 @@ class Bench:
     assert only is None
     if len(self.trained) == self.stop_after:
       return False
-    train.claim_workdir(config, folder)
+    with train.claimed(config, folder):
+      pass
     self.trained.append(f"{folder.parent.name}/{folder.name}")
     (folder / "steps").write_text(str(config.train.lgcvd.steps))
     return True
@@ -207,7 +208,8 @@ def ladders(bench, monkeypatch) -> list[str]:
     return record
 
   def train_stages(config, folder, only) -> bool:
-    train.claim_workdir(config, folder)
+    with train.claimed(config, folder):
+      pass
     for name in config.stages:
       if not (folder / name).is_dir():
         bench.trained.append(f"{folder.parent.name}/{folder.name}/{name}")

@@ -6,7 +6,6 @@ says all this to people, and is compared before a file is read.
 """
 
 import dataclasses
-import fcntl
 import functools
 import hashlib
 import io
@@ -21,7 +20,7 @@ import numpy as np
 import tqdm
 from absl import logging
 
-from videodiff_jax import text_files
+from videodiff_jax import locks, text_files
 
 KINDS = ("latents", "global_features")
 
@@ -107,7 +106,8 @@ def write(
       array still being computed on a device is waited for after the next call.
 
   Raises:
-    MomentsError: too little disk, or another process writes the file.
+    MomentsError: too little disk.
+    LockedError: another process writes the file.
   """
   if file.is_file():
     check(file, about)
@@ -117,11 +117,7 @@ def write(
   unfinished = file.with_suffix(".unfinished")
   row_bytes = int(np.prod(shape[1:])) * np.dtype(dtype).itemsize
   header = _header(shape, dtype)
-  with unfinished.open("ab") as out:
-    try:
-      fcntl.flock(out, fcntl.LOCK_EX | fcntl.LOCK_NB)  # The system frees that of a killed process.
-    except BlockingIOError as error:
-      raise MomentsError(f"Another process writes {file}: wait for it.") from error
+  with locks.hold(file.with_suffix(".lock"), f"writes {file}"), unfinished.open("ab") as out:
     done = max(out.tell() - len(header), 0) // row_bytes // chunk * chunk
     _check_disk(file, shape[0] * row_bytes, (shape[0] - done) * row_bytes, done)
     _write_about(file, about)

@@ -3,16 +3,18 @@
 An exported folder (exported.py) is read in a workdir's place wherever averaged weights are enough.
 """
 
+import contextlib
 import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 import ml_collections
+from absl import logging
 from jax.sharding import Mesh
 
 from videodiff_jax import text_files, typed
-from videodiff_jax.training import earlier, exported, hosts
+from videodiff_jax.training import checksums, earlier, exported, hosts
 from videodiff_jax.training.checkpoints import CheckpointError, Checkpoints
 from videodiff_jax.training.loop import abstract_state
 from videodiff_jax.training.stage import Stage
@@ -20,33 +22,67 @@ from videodiff_jax.training.state import TrainState
 
 # What a kill may leave of a config.json being written.
 UNFINISHED_CONFIG = "config.json.unfinished"
+# Of the process that trains there, or runs an ablation.
+LOCK = "lock"
 
 
 def read_config(workdir: str | pathlib.Path) -> ml_collections.ConfigDict:
   """The configuration a workdir was trained with, an early one with the keys that came after it.
 
+  Where config.json is gone or torn, the newest checkpoint that holds one is asked, with a warning.
+
   Raises:
-    CheckpointError: no workdir, or a config.json that none of our runs wrote.
+    CheckpointError: no workdir, or a config.json that none of our runs wrote, and no checkpoint.
   """
   file = typed.path(workdir) / "config.json"
-  if not file.is_file():
-    raise CheckpointError(f"{workdir} is not a workdir: it has no config.json. Train one first.")
   try:
     saved = text_files.read_json(file)
     earlier.fill(saved)
-  except (ValueError, TypeError, KeyError, AttributeError) as error:
-    raise CheckpointError(
-      f"{file} is not the configuration of a run of {' or '.join(earlier.ADDED)} ({error!r}). "
-      "Give the --workdir of a run, or put back the file as it was written."
-    ) from error
+  except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    if isinstance(error, PermissionError):
+      raise
+    if (kept := _kept_config(file.parent)) is None:
+      if not file.is_file():
+        raise CheckpointError(
+          f"{workdir} is not a workdir: it has no config.json. Train one first."
+        ) from error
+      raise CheckpointError(
+        f"{file} is not the configuration of a run of {' or '.join(earlier.ADDED)} ({error!r}). "
+        "Give the --workdir of a run, or put back the file as it was written."
+      ) from error
+    folder, saved = kept
+    logging.warning("%s is missing or torn: the configuration is that of %s.", file, folder)
   return ml_collections.ConfigDict(saved)
+
+
+def holds_run(workdir: pathlib.Path) -> bool:
+  """Whether there is a configuration, in config.json or in a checkpoint, torn or not."""
+  return (workdir / "config.json").is_file() or _kept_config(workdir) is not None
+
+
+def _kept_config(workdir: pathlib.Path) -> tuple[pathlib.Path, dict[str, Any]] | None:
+  """The newest checkpoint with a whole configuration, of whatever stage, and the latter."""
+  files = workdir.glob("*/checkpoints/*/meta/metadata")
+  for file in sorted(files, key=lambda file: file.stat().st_mtime, reverse=True):
+    folder = file.parents[1]
+    summed = (folder / checksums.NAME).is_file()
+    if not folder.name.isdecimal() or (summed and checksums.damage(folder, ("meta",))):
+      continue
+    with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError):
+      saved = text_files.read_json(file)["config"]
+      earlier.fill(saved)
+      return folder, saved
+  return None
 
 
 def write_config(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
   """Makes `workdir` where it is not there, and its config.json: whole or not at all."""
   workdir.mkdir(parents=True, exist_ok=True)
   unfinished = workdir / UNFINISHED_CONFIG
-  unfinished.write_text(config.to_json(indent=2) + "\n")
+  with unfinished.open("w") as file:
+    file.write(config.to_json(indent=2) + "\n")
+    file.flush()
+    os.fsync(file.fileno())  # or a power cut may leave the name without the content
   os.replace(unfinished, workdir / "config.json")
 
 

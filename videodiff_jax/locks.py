@@ -1,0 +1,157 @@
+"""One process at a time: a locked file that says who holds it and shows that it is alive.
+
+Where the disk has locks, the system frees that of a process which ends, however it ends. Not every
+disk has them, and some have them for one host alone: so the holder also rewrites the file every few
+seconds, and one whose file stands still is taken for dead.
+"""
+
+import contextlib
+import datetime
+import errno
+import fcntl
+import json
+import os
+import pathlib
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from typing import TextIO
+
+from absl import logging
+
+from videodiff_jax import whole_files
+
+BEAT = 5.0  # seconds between two signs of life
+WATCH = 60.0  # seconds without one after which a holder counts as dead
+
+_STARTED = datetime.datetime.now().isoformat(" ", "seconds")
+_NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK)
+
+
+class LockedError(ValueError):
+  """Another process is at work here; the message says which."""
+
+
+@contextlib.contextmanager
+def hold(file: pathlib.Path, doing: str, wait: bool = False) -> Iterator[None]:
+  """Holds a lock, whose file is there as long as it is held or its holder was killed.
+
+  Args:
+    file: of the lock; its folder is made.
+    doing: what only one process may do, after 'Another process'.
+    wait: for the other process, in place of an error.
+
+  Raises:
+    LockedError: another process holds it, and is alive.
+  """
+  opened, ended = _take(file, f"Another process {doing}", wait), threading.Event()
+
+  def beat() -> None:
+    count = 0
+    while not ended.wait(BEAT):
+      count += 1
+      with contextlib.suppress(OSError):  # A full disk is told where it does harm.
+        _sign(opened, count)
+
+  thread = threading.Thread(target=beat, name=f"holds {file}", daemon=True)
+  thread.start()
+  try:
+    yield
+  finally:
+    ended.set()
+    thread.join()
+    file.unlink(missing_ok=True)
+    opened.close()
+
+
+def _take(file: pathlib.Path, other: str, wait: bool) -> TextIO:
+  told = False
+  while True:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    try:
+      opened = os.fdopen(os.open(file, os.O_RDWR | os.O_CREAT, 0o666), "r+")
+    except FileNotFoundError:  # The last holder has just removed the folder.
+      continue
+    locked = _flock(opened, file, block=False)
+    holder = _read(file)
+    alive = locked is False or (holder and _alive(file, holder, bool(locked)))
+    if alive and not wait:
+      opened.close()
+      raise LockedError(f"{other} ({_who(holder)}). Wait for it, or end it first.")
+    if alive and not told:
+      logging.info("%s (%s); waiting for it.", other, _who(holder))
+      told = True
+    if locked is False:
+      _flock(opened, file, block=True)
+    if alive or not _is_same(opened, file):  # else somebody else may have come in between
+      opened.close()
+      continue
+    if holder:
+      logging.info("%s: %s ended without letting go; taken over.", file, _who(holder))
+    _sign(opened, 0)
+    return opened
+
+
+def _flock(opened: TextIO, file: pathlib.Path, block: bool) -> bool | None:
+  """Whether the file is locked now; None where the disk has no locks."""
+  try:
+    fcntl.flock(opened, fcntl.LOCK_EX | (0 if block else fcntl.LOCK_NB))
+  except BlockingIOError:
+    return False
+  except OSError as error:
+    if error.errno not in _NO_LOCKS:
+      raise
+    logging.warning(
+      "%s cannot be locked (%s): two processes that start here at the same moment would not notice "
+      "each other.", file, error.strerror,
+    )  # fmt: skip
+    return None
+  return True
+
+
+def _alive(file: pathlib.Path, holder: dict[str, str], locked: bool) -> bool:
+  """Whether who signed a file still works; the lock, where it was got, is proof on one host."""
+  if whole_files.is_gone(holder["owner"]) or (locked and _host(holder) == socket.gethostname()):
+    return False
+  logging.info("%s: is %s alive? Watching it for %d s at most.", file, _who(holder), WATCH)
+  end = time.monotonic() + WATCH
+  while time.monotonic() < end:
+    time.sleep(BEAT)
+    if _read(file) != holder:
+      return file.exists()
+  return False
+
+
+def _is_same(opened: TextIO, file: pathlib.Path) -> bool:
+  """Whether a path still leads to an open file; its last holder may have removed it."""
+  try:
+    return os.path.samestat(os.fstat(opened.fileno()), file.stat())
+  except FileNotFoundError:
+    return False
+
+
+def _read(file: pathlib.Path) -> dict[str, str] | None:
+  """What the holder wrote; None where there is nothing, or half of it."""
+  try:
+    found = json.loads(file.read_text())
+    return {name: str(found[name]) for name in ("owner", "start", "beat")}
+  except (OSError, ValueError, KeyError, TypeError):
+    return None
+
+
+def _sign(opened: TextIO, beat: int) -> None:
+  mine = {"owner": whole_files.owner(), "start": _STARTED, "beat": beat}
+  text = (json.dumps(mine) + "\n").encode()
+  os.pwrite(opened.fileno(), text, 0)
+  os.ftruncate(opened.fileno(), len(text))
+
+
+def _who(holder: dict[str, str] | None) -> str:
+  if holder is None:
+    return "which one is not known"
+  return f"pid {holder['owner'].split('.')[0]} on {_host(holder)}, since {holder['start']}"
+
+
+def _host(holder: dict[str, str]) -> str:
+  return holder["owner"].split(".", 2)[-1]
