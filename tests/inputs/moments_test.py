@@ -9,6 +9,7 @@ import pickle
 import numpy as np
 import pytest
 
+from tests import damage
 from tests.inputs.make import make_store, noise_video
 from videodiff_jax import locks
 from videodiff_jax.inputs import clips, moments
@@ -92,7 +93,7 @@ def test_files_of_something_else_are_refused(tmp_path) -> None:
   other = ABOUT | {"weights": "xyz"}
   assert moments.path_of(tmp_path, other) != file
   copied = moments.path_of(tmp_path, other)
-  for suffix in (".npy", ".json"):
+  for suffix in (".npy", ".json", ".crc32"):
     copied.with_suffix(suffix).write_bytes(file.with_suffix(suffix).read_bytes())
   with pytest.raises(moments.MomentsError, match="made with weights abc, not xyz"):
     moments.check(copied, other)
@@ -100,6 +101,38 @@ def test_files_of_something_else_are_refused(tmp_path) -> None:
   copied.write_bytes(file.read_bytes()[:-1])
   with pytest.raises(moments.MomentsError, match="is damaged"):
     moments.check(copied, other)
+
+
+def test_no_damaged_file_is_read(tmp_path) -> None:
+  """Every file deleted, emptied, halved, and with bits flipped; the .json is compared as it is."""
+  file, first = moments.path_of(tmp_path, ABOUT), np.zeros(1, int)
+  write(file)
+  whole = [VALUES[:, view] for view in (0, 1)]
+  for what in damage.damages(tmp_path, flips=40):
+    try:
+      moments.check(file, ABOUT)
+      cached = moments.Moments("latents", file, first)
+      read = [cached.read(0, np.arange(SHAPE[0]), bool(view)) for view in (0, 1)]
+    except moments.MomentsError as error:
+      assert str(file) in str(error)
+    else:
+      assert what.startswith(file.with_suffix(".json").name), what
+      np.testing.assert_array_equal(read, whole)
+  moments.check(file, ABOUT)
+
+
+def test_an_early_file_without_checksums_is_read(tmp_path, caplog) -> None:
+  file = moments.path_of(tmp_path, ABOUT)
+  write(file)
+  file.with_suffix(".crc32").unlink()
+  with pytest.raises(moments.MomentsError, match="crc32 is missing"):
+    moments.check(file, ABOUT)
+  file.with_suffix(".json").write_text(json.dumps(ABOUT))
+  caplog.set_level("INFO")
+  moments.check(file, ABOUT)
+  assert "without checksums" in caplog.text
+  cached = moments.Moments("latents", file, np.array([0, 3]))
+  np.testing.assert_array_equal(cached.read(1, 2, False), VALUES[5, 0])
 
 
 # ---- batches

@@ -2,7 +2,8 @@
 
 A file's name tells its kind, the weights that computed it and a hash of all it depends on, so
 that files of other weights lie beside it and none is ever overwritten. A .json of the same name
-says all this to people, and is compared before a file is read.
+says all this to people, and is compared before a file is read; a .crc32 has the CRC-32 of the
+header and of every row's views, which are compared whenever they are read.
 """
 
 import dataclasses
@@ -13,6 +14,7 @@ import json
 import os
 import pathlib
 import shutil
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +24,7 @@ from absl import logging
 
 from videodiff_jax import locks, text_files
 
+_SUMMED = "crc32"  # in the .json, of a file that has checksums; early ones have none
 KINDS = ("latents", "global_features")
 
 
@@ -49,13 +52,29 @@ class Moments:
   def _rows(self) -> np.ndarray:
     return np.load(self.file, mmap_mode="r")
 
+  @functools.cached_property
+  def _sums(self) -> np.ndarray | None:
+    """(rows, views), or None."""
+    return _read_sums(self.file, self._rows)
+
   def __reduce__(self) -> tuple[Any, ...]:
     # The file's name, where pickling a memmap would take all it holds.
     return Moments, (self.kind, self.file, self.first, self.target_frames)
 
   def read(self, video: int, places: np.ndarray | int, flip: bool) -> np.ndarray:
-    """Means and log-variances (..., h, w, 2 c) of frames, or of clips by their start."""
-    return self._rows[self.first[video] + places, int(flip)]
+    """Means and log-variances (..., h, w, 2 c) of frames, or of clips by their start.
+
+    Raises:
+      MomentsError: a row is not as it was written.
+    """
+    rows = self.first[video] + places
+    values = self._rows[rows, int(flip)]
+    if self._sums is not None:
+      each = values.reshape(-1, *self._rows.shape[2:])
+      for row, value in zip(np.ravel(rows), each):
+        if _crc32(value) != self._sums[row, int(flip)]:
+          raise _damaged(self.file, f"row {row} is not as it was written")
+    return values
 
 
 def path_of(folder: pathlib.Path, about: dict[str, Any]) -> pathlib.Path:
@@ -72,15 +91,20 @@ def check(file: pathlib.Path, about: dict[str, Any]) -> None:
   """
   try:
     found = text_files.read_json(file.with_suffix(".json"))
-    np.load(file, mmap_mode="r")
+    summed = found.pop(_SUMMED, False)
+    rows = np.load(file, mmap_mode="r")
   except (OSError, ValueError, EOFError) as error:
-    raise MomentsError(f"{file} is damaged ({error}): move it away and make it again.") from error
+    raise _damaged(file, error) from error
   for key in sorted(found.keys() | about.keys()):
     if found.get(key) != about.get(key):
       raise MomentsError(
         f"{file} was made with {key} {found.get(key)}, not {about.get(key)}: move it away and make "
         "it again."
       )
+  if summed != (_read_sums(file, rows) is not None):
+    raise _damaged(file, f"{file.with_suffix('.crc32').name} is missing")
+  if not summed:
+    logging.info("%s was written without checksums: it is read as it is.", file)
 
 
 def write(
@@ -137,7 +161,39 @@ def write(
         _append(out, pending, rest, dtype)
         bar.update(rest)
     os.fsync(out.fileno())
+    _write_sums(unfinished, file)
     os.replace(unfinished, file)
+
+
+def _damaged(file: pathlib.Path, why: object) -> MomentsError:
+  return MomentsError(f"{file} is damaged ({why}): move it away and make it again.")
+
+
+def _crc32(values: np.ndarray) -> int:
+  return zlib.crc32(np.ascontiguousarray(values))
+
+
+def _write_sums(unfinished: pathlib.Path, file: pathlib.Path) -> None:
+  rows = np.load(unfinished, mmap_mode="r")
+  sums = [_crc32(view) for row in rows for view in row]
+  with unfinished.open("rb") as opened:
+    header = zlib.crc32(opened.read(rows.offset))
+  half = file.with_suffix(".crc32.unfinished")
+  np.array([header, *sums], "<u4").tofile(half)
+  os.replace(half, file.with_suffix(".crc32"))
+
+
+def _read_sums(file: pathlib.Path, rows: np.ndarray) -> np.ndarray | None:
+  """The checksums (rows, views) of a mapped file; None where there are none."""
+  sums = file.with_suffix(".crc32")
+  if not sums.is_file():
+    return None
+  found = np.fromfile(sums, "<u4")
+  with file.open("rb") as opened:
+    header = zlib.crc32(opened.read(rows.offset))
+  if len(found) != 1 + np.prod(rows.shape[:2]) or found[0] != header:
+    raise _damaged(file, f"its header or {sums.name} is not as it was written")
+  return found[1:].reshape(rows.shape[:2])
 
 
 def _header(shape: tuple[int, ...], dtype: np.dtype) -> bytes:
@@ -167,5 +223,5 @@ def _check_disk(file: pathlib.Path, size: int, needed: int, done: int) -> None:
 
 def _write_about(file: pathlib.Path, about: dict[str, Any]) -> None:
   unfinished = file.with_suffix(".json.unfinished")
-  unfinished.write_text(json.dumps(about, indent=1) + "\n")
+  unfinished.write_text(json.dumps(about | {_SUMMED: True}, indent=1) + "\n")
   os.replace(unfinished, file.with_suffix(".json"))
