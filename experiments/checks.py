@@ -13,7 +13,6 @@ from videodiff_jax import typed
 from videodiff_jax.inputs.clips import SAMPLINGS
 from videodiff_jax.inputs.frame_store import FrameStore, StoreError
 from videodiff_jax.inputs.video_io import VideoError
-from videodiff_jax.locks import LockedError
 from videodiff_jax.training import optimizers, partitioning
 from videodiff_jax.training.checkpoints import CheckpointError
 from videodiff_jax.training.hosts import HostError
@@ -42,15 +41,7 @@ _PATHS = (
 def expected_errors() -> tuple[type[Exception], ...]:
   """Errors of other modules that a person can act on as they stand."""
   files = (FileExistsError, FileNotFoundError, NotADirectoryError, PermissionError)
-  return (
-    CheckpointError,
-    HostError,
-    LockedError,
-    NonFiniteLossError,
-    StoreError,
-    VideoError,
-    *files,
-  )
+  return (CheckpointError, HostError, NonFiniteLossError, StoreError, VideoError, *files)
 
 
 def check_paths(config: ml_collections.ConfigDict) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from tests import damage
 from tests.helpers import fill, needs
 from tests.weights import require
 from videodiff_jax.inputs import text, tokenizer
@@ -152,3 +153,24 @@ def test_what_is_no_clip_is_told(tmp_path: pathlib.Path):
     text_encoder.load_text(file)
   with pytest.raises(ValueError, match="'bert'; choose clip, minilm"):
     text.load_encoder("bert", 77)
+
+
+def test_damaged_tokens_are_computed_again(tmp_path, caplog) -> None:
+  encoder = tiny_encoder()
+  first = np.array(text.embed(encoder, CAPTIONS, tmp_path).tokens)
+  for what in damage.damages(tmp_path, flips=2):
+    again = text.embed(encoder, CAPTIONS, tmp_path).tokens
+    np.testing.assert_array_equal(again, first, err_msg=what)
+  assert "is damaged: it is computed again" in caplog.text
+
+
+def test_no_damaged_empty_prompt_is_read(tmp_path) -> None:
+  text.write(tmp_path, tiny_encoder(), "a digit")
+  whole = text.read(tmp_path)
+  for what in damage.damages(tmp_path, flips=200):
+    try:
+      found = text.read(tmp_path)
+    except ValueError as error:
+      assert "text.npz is damaged" in str(error)
+    else:
+      assert found is None or all(np.array_equal(found[name], whole[name]) for name in whole), what

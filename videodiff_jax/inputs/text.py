@@ -17,8 +17,9 @@ from typing import Any
 import jax
 import numpy as np
 import tqdm
+from absl import logging
 
-from videodiff_jax import typed
+from videodiff_jax import text_files, typed
 from videodiff_jax.inputs import tokenizer
 from videodiff_jax.pretrained import minilm, text_encoder
 
@@ -117,21 +118,39 @@ def embed(encoder: TextEncoder, captions: list[str], folder: pathlib.Path) -> Em
   unique = list(dict.fromkeys(captions))
   key = hashlib.sha256(json.dumps([encoder.fingerprint, unique]).encode()).hexdigest()[:16]
   file = folder / f"{encoder.name}-{key}.npy"
+  if file.is_file() and not _is_whole(file):
+    logging.warning("%s is damaged: it is computed again.", file)
+    file.unlink()
   if not file.is_file():
     folder.mkdir(parents=True, exist_ok=True)
     about = {"encoder": encoder.name, "fingerprint": encoder.fingerprint, "captions": unique}
-    file.with_suffix(".json").write_text(json.dumps(about, indent=1) + "\n")
     unfinished = file.with_suffix(f".{os.getpid()}")
     shape = (len(unique), *encoder.shape)
     tokens = np.lib.format.open_memmap(unfinished, "w+", np.float32, shape)
     for begin in tqdm.trange(0, len(unique), _CHUNK, desc="captions", disable=None):
       tokens[begin : begin + _CHUNK] = encoder(unique[begin : begin + _CHUNK])
     tokens.flush()
+    about["sha256"] = _sha256(unfinished)
+    file.with_suffix(".json").write_text(json.dumps(about, indent=1) + "\n")
     os.replace(unfinished, file)
   rows = {caption: row for row, caption in enumerate(unique)}
   return Embeddings(
     captions, np.array([rows[caption] for caption in captions]), np.load(file, mmap_mode="r")
   )
+
+
+def _is_whole(file: pathlib.Path) -> bool:
+  """Whether captions' tokens are as they were written; of early ones nobody knows."""
+  try:
+    written = text_files.read_json(file.with_suffix(".json")).get("sha256")
+  except (OSError, ValueError):
+    return False
+  return written is None or written == _sha256(file)
+
+
+def _sha256(file: pathlib.Path) -> str:
+  with file.open("rb") as opened:
+    return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def write(workdir: pathlib.Path, encoder: TextEncoder, sentence: str) -> None:
@@ -148,13 +167,23 @@ def read(workdir: pathlib.Path) -> dict[str, Any] | None:
   Returns:
     'null' (l, d), the empty prompt's tokens; 'default' (l, d), those of the one sentence for all
     videos, or again null; 'fingerprint' of their encoder.
+
+  Raises:
+    ValueError: it is not as it was written (the file's own CRC-32 tell).
   """
-  if not (workdir / _FILE).is_file():
+  file = workdir / _FILE
+  if not file.is_file():
     return None
-  with np.load(workdir / _FILE) as saved:
-    return {
-      "null": saved["null"], "default": saved["default"], "fingerprint": str(saved["fingerprint"])
-    }  # fmt: skip
+  try:
+    with np.load(file) as saved:
+      return {
+        "null": saved["null"], "default": saved["default"], "fingerprint": str(saved["fingerprint"])
+      }  # fmt: skip
+  except Exception as error:  # of a torn zip, whatever zipfile, struct and numpy make of it
+    raise ValueError(
+      f"{file} is damaged ({error}): move it away, and --mode=train writes it anew; an exported "
+      "folder has to be fetched again."
+    ) from error
 
 
 def class_prompt(name: str) -> str:
