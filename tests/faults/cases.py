@@ -126,7 +126,7 @@ NONSENSE_FLAGS = {
       "seed=-1", "guidance_scale=nan", "frame_times=nan", "protocol=nope", "stage=kl_vae",
       "input=README.md", "input=/no/such")),
     "evaluate --protocol=nope", "evaluate --prompts=x", "evaluate --input=x.mp4",
-    "sweep --steps=-1", "cache", "export", "plan --guidance_scale=2", "report --num_videos=3",
+    "sweep --steps=-1", "cache", "plan --guidance_scale=2", "report --num_videos=3",
     "sample word", "export --out=/dev/null/x", "predict", "nope",
   ),
   "lgcvd": (
