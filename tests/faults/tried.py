@@ -1,5 +1,6 @@
 """One malformed input each, tried in this process: what became of it."""
 
+import contextlib
 import dataclasses
 import json
 import pathlib
@@ -10,7 +11,7 @@ import tempfile
 import numpy as np
 
 from tests.faults import doors, mutate
-from tests.faults.commands import Outcome
+from tests.faults.commands import ROOT, Outcome
 
 FRAMES = 6  # of a whole video
 VIDEOS = ("gif", "mp4", "avi", "mkv", "webm", "mov", "wmv")
@@ -38,13 +39,16 @@ def flags(case: str, workdirs: dict[str, pathlib.Path]) -> Outcome:
   """'SYSTEM MODE --FLAG=VALUE', flags parted by zero bytes, with a workdir that is trained."""
   system, mode, given = [*case.split(" ", 2), ""][:3]
   with tempfile.TemporaryDirectory() as folder:
+    for name in ("configs", "README.md"):  # what it writes goes to the temporary folder
+      (pathlib.Path(folder) / name).symlink_to(ROOT / name)
     argv = [f"--mode={mode}", *(flag for flag in given.split("\0") if flag)]
     names = {flag.lstrip("-").partition("=")[0] for flag in argv}
     if "workdir" not in names:
       argv.append(f"--workdir={workdirs[system]}")
     if mode == "export" and "out" not in names:
       argv.append(f"--out={folder}/exported")
-    return doors.draw(argv)
+    with contextlib.chdir(folder):
+      return doors.draw(argv)
 
 
 def media(case: int, whole: dict[str, bytes], codec: str = "raw") -> dict[str, Outcome]:
