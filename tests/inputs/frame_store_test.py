@@ -166,6 +166,14 @@ def test_damaged_store_says_what_to_do(tmp_path, damage, pattern) -> None:
     FrameStore.open(directory)
 
 
+def test_a_damaged_template_of_names_says_what_to_do(tmp_path) -> None:
+  directory = make_store(tmp_path, {f"v{i}": noise_video(2, seed=i) for i in range(4)})
+  info = directory / "dataset_info.json"
+  info.write_text(info.read_text().replace("{SHARD_X_OF_Y}", "{SHARD_X_OF_I}"))
+  with pytest.raises(StoreError, match=r"prepare it again with `python -m data\.prepare"):
+    FrameStore.open(directory)
+
+
 def test_damaged_record_says_what_to_do(tmp_path) -> None:
   directory = make_store(tmp_path, {f"v{i}": noise_video(2, seed=i) for i in range(4)})
   shard = next(directory.glob("*train*"))

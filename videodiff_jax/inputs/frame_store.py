@@ -231,6 +231,8 @@ def _load(directory: pathlib.Path) -> tuple[bytes, tfds.core.DatasetInfo, dict[s
       if found != file["bytes"]:
         raise OSError(f"{file['name']} has {found} bytes, not {file['bytes']}")
     info = tfds.builder_from_directory(directory).info
+    for split in info.splits.values():
+      len(split.filepaths)  # the template of their names is read when they are asked for
     keys = ("codec", "image_size", "channels", "classes", *info.splits)
     metadata = {key: info.metadata[key] for key in keys}
     return manifest, info, metadata | {"crop": info.metadata.get("crop", "")}
