@@ -141,7 +141,8 @@ def ensure(
     with locks.hold(parts / "lock", f"prepares the store {out}", wait=True):
       if not _is_complete(out, request):  # Another process may have been faster.
         _claim(parts, request)
-        builder(data_dir=out, options=chosen).download_and_prepare(engine)
+        with _nothing_left(parts):
+          builder(data_dir=out, options=chosen).download_and_prepare(engine)
   shutil.rmtree(parts, ignore_errors=True)
   _check_source(out, builder(data_dir=out, options=chosen))
   return out
@@ -221,6 +222,17 @@ def _claim(parts: pathlib.Path, request: dict[str, Any]) -> None:
     raise ValueError(f"{parts} holds something else than parts of a store; move it away.")
   unfinished.write_text(json.dumps(request))
   os.replace(unfinished, file)
+
+
+@contextlib.contextmanager
+def _nothing_left(parts: pathlib.Path) -> Iterator[None]:
+  """Where an error comes before the first part, another attempt may use other options."""
+  try:
+    yield
+  except Exception:
+    if {path.name for path in parts.iterdir()} <= {"lock", _REQUEST, "store"}:
+      shutil.rmtree(parts)
+    raise
 
 
 def summarise(store: pathlib.Path) -> str:

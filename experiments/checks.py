@@ -119,7 +119,7 @@ def check_training(config: ml_collections.ConfigDict) -> None:
 
 def check_removed(dataset: str, folder: str) -> None:
   """Raises UserError where a store is missing that can no longer be prepared."""
-  if dataset in REMOVED and not pathlib.Path(folder).is_dir():
+  if dataset in REMOVED and not typed.path(folder).is_dir():
     raise UserError(REMOVED[dataset])
 
 

@@ -139,6 +139,10 @@ def run(files: Sequence[str] = ()) -> None:
 
     print(score_files.compare([typed.path(file) for file in files]))
     return
+  if mode == "plan" and config is not None and _WORKDIR.value is not None:
+    raise checks.UserError("--mode=plan is of --config or of --workdir: give one of them.")
+  if mode == "benchmark" and _WORKDIR.value is not None:
+    raise checks.UserError("--workdir means nothing to --mode=benchmark: leave it away.")
   if config is None and mode == "plan" and _WORKDIR.value is not None:
     config = saved_config(pathlib.Path(_WORKDIR.value), None)
   if config is None and mode in ("train", "ablation", "plan"):

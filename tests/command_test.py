@@ -29,6 +29,7 @@ WRONG = {
       (["--dataset=nope"], "Unknown dataset 'nope'", 1),
       ([f"--out={LONG}"], "File name too long", 1),
       (["--out=/proc/nothing/store"], "(/proc/nothing", 1),
+      (["--source=captioned"], "captions.jsonl, line 1: byte 0xe9 is no UTF-8", 1),
     ],
   ),
   "videodiff_jax.pretrained.convert": (
@@ -88,12 +89,14 @@ WRONG = {
       ([DIGITS, "--config.stages[x]=kl_vae"], "config.stages[x] is not there", 2),
       ([DIGITS, "--config.seed[0]=1"], "config.seed is no tuple", 2),
       *(
-        (["--mode=plan", DIGITS, f"--config.{key}=gs://b/x"], f"config.{key}: 'gs://b/x' is an", 1)
+        (["--mode=train", DIGITS, f"--config.{key}=gs://b/x"], f"config.{key}: 'gs://b/x' is an", 1)
         for key in (
           "data.dir", "expected", "text.vocabulary", "init.run", "init.kl_vae", "init.unet",
           "init.generator", "init.text_encoder",
         )
       ),
+      (["--mode=plan", DIGITS], "--mode=plan is of --config or of --workdir", 1),
+      (["--mode=benchmark"], "--workdir means nothing to --mode=benchmark", 1),
       (["--mode=compare", "a.json"], "--workdir means nothing", 1),
     ],
   ),
@@ -114,6 +117,8 @@ def test_what_people_type_is_told_in_one_sentence(tmp_path, name) -> None:
   right, paths, wrong = WRONG[name]
   for stem, text in CONFIGURATIONS.items():
     (tmp_path / f"{stem}.py").write_text(text)
+  (tmp_path / "captioned").mkdir()
+  (tmp_path / "captioned" / "captions.jsonl").write_bytes(b"\xe9")
   before = sorted(tmp_path.iterdir())
   cases = [
     *wrong,
