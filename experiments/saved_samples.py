@@ -39,7 +39,7 @@ def read(file: pathlib.Path) -> Saved:
       features, labels, prompts, seed = (np.asarray(saved[name]) for name in names)
   except Exception as error:  # of many kinds, on what NumPy cannot parse
     raise UserError(
-      f"{file} is no samples.npz of --mode=sample, or damaged ({_first_line(error)}). Give another "
+      f"{file} is no samples.npz of --mode=sample, or damaged ({_in_short(error)}). Give another "
       "--input."
     ) from error
   n = len(features) if features.ndim else 0
@@ -55,5 +55,6 @@ def read(file: pathlib.Path) -> Saved:
   return Saved(features, labels, prompts if prompts.any() else None, int(seed))
 
 
-def _first_line(error: Exception) -> str:
-  return f"{type(error).__name__}: {error}".splitlines()[0]
+def _in_short(error: Exception) -> str:
+  """Its first sentence: NumPy's second tells how to run what a file holds."""
+  return f"{type(error).__name__}: {error}".splitlines()[0].partition(". ")[0]

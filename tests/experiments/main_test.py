@@ -263,6 +263,21 @@ def test_compiled_programs_are_kept(monkeypatch, tmp_path, chosen: bool) -> None
   assert settings["jax_persistent_cache_min_compile_time_secs"] == 0.5
 
 
+def test_who_has_no_home_compiles_anew(monkeypatch, caplog) -> None:
+  """As in a container with an arbitrary uid: a warning, and the command goes on."""
+
+  def unknown() -> pathlib.Path:
+    raise RuntimeError("Could not determine home directory.")
+
+  settings: dict[str, object] = {}
+  monkeypatch.setattr(jax.config, "update", settings.__setitem__)
+  monkeypatch.setattr(pathlib.Path, "home", unknown)
+  for name in ("XDG_CACHE_HOME", "JAX_COMPILATION_CACHE_DIR"):
+    monkeypatch.delenv(name, raising=False)
+  main.enable_compilation_cache()
+  assert not settings and "Set HOME or JAX_COMPILATION_CACHE_DIR" in caplog.text
+
+
 @pytest.mark.parametrize(
   ("options", "status", "expected"),
   [
