@@ -16,6 +16,7 @@ Killed, it goes on where it stopped when it is run again; a complete store is le
 --verify reads a prepared store again, every record of it.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import inspect
@@ -24,7 +25,7 @@ import json
 import os
 import pathlib
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from absl import app, flags, logging
