@@ -11,7 +11,6 @@ from tensorflow_datasets.proto import tf_example_pb2
 
 from data import tfrecord
 from data.builder import SplitSourceOptions, Video, VideoBuilder
-from videodiff_jax.inputs.folders import entries
 from videodiff_jax.inputs.video_io import VideoError
 
 _FRAMES, _SIDE = 30, 64
@@ -52,7 +51,7 @@ class Bair(VideoBuilder):
     """By name; an error stands for the first record that a file's damage hides."""
     found: dict[str, tfrecord.Record | VideoError] = {}
     for split, folder in self.options.folders().items():
-      for entry in entries(folder):
+      for entry in self.entries(folder):
         if entry.path.suffix != ".tfrecords":
           continue
         number, stem = 0, f"{split}/{entry.name.removesuffix('.tfrecords')}"

@@ -18,7 +18,7 @@ import os
 import pathlib
 import shutil
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -31,8 +31,8 @@ from tensorflow_datasets.core.dataset_builder import FileReaderBuilder
 
 from data import parts
 from videodiff_jax import text_files
-from videodiff_jax.inputs import frame_store, video_io
-from videodiff_jax.inputs.folders import natural_key
+from videodiff_jax.inputs import folders, frame_store, video_io
+from videodiff_jax.inputs.folders import Entry, natural_key
 
 _RECORD_OPTIONS = "group_size:1"  # One record can then be read without its neighbours.
 _SHARD_BYTES = 256_000_000
@@ -176,6 +176,16 @@ class VideoBuilder(FileReaderBuilder, skip_registration=True):
     """Where parts wait until the store is complete."""
     store = pathlib.Path(self.data_dir)
     return store.with_name(f"{store.name}.parts")
+
+  def own_files(self) -> Collection[pathlib.Path]:
+    """What may lie in the source and is no part of it: the store and its parts."""
+    return pathlib.Path(self.data_dir), self.parts_path
+
+  def entries(self, folder: pathlib.Path) -> list[Entry]:
+    """`folders.entries`, of a source, without what is `own_files`."""
+    own = {os.path.realpath(path) for path in self.own_files()}
+    listed = folders.entries(folder)
+    return [e for e in listed if not (e.is_folder and os.path.realpath(e.path) in own)]
 
   def __reduce__(self) -> tuple[Any, ...]:
     # Other processes need not search the source again: that takes long.

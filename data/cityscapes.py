@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
 from data.builder import SplitSourceOptions, Video, VideoBuilder
-from videodiff_jax.inputs.folders import entries
 from videodiff_jax.inputs.pictures import read_image
 from videodiff_jax.inputs.video_io import VideoError
 
@@ -59,10 +58,10 @@ class Cityscapes(VideoBuilder):
     """Snippets by the name of their first frame; what is no frame, and why, by its own."""
     found: dict[str, Frames | str] = {}
     for split, folder in self.options.folders().items():
-      for city in entries(folder):
+      for city in self.entries(folder):
         place = f"{split}/{city.name}"
         try:
-          inside = entries(city.path) if city.is_folder else []
+          inside = self.entries(city.path) if city.is_folder else []
         except VideoError as error:
           inside, found[place] = [], error.reason
         if city.fault:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from data.builder import SplitSourceOptions, Video, VideoBuilder
-from videodiff_jax.inputs.folders import Entry, entries, natural_key
+from videodiff_jax.inputs.folders import Entry, natural_key
 from videodiff_jax.inputs.video_io import VideoError
 
 # What h5py raises of a damaged file: the kind depends on which byte is wrong.
@@ -58,7 +58,7 @@ class Hdf5Shards(VideoBuilder):
     return {
       f"{split}/{entry.name.removesuffix('.hdf5')}": entry
       for split, folder in self.options.folders().items()
-      for entry in entries(folder)
+      for entry in self.entries(folder)
       if entry.path.suffix in (".hdf5", ".h5")
     }
 

@@ -251,7 +251,7 @@ def summarise(store: pathlib.Path) -> str:
     lines.append(line)
   found = list(itertools.chain(*manifest["videos"].values()))
   if len(found) == 1:
-    lines.append("  one video makes one split: training needs another, for train and test")
+    lines.append("  one video makes one split, and training needs train and test: add another")
   if unsure := [video for video in found if "unsure" in video]:
     lines.append(f"  whole or cut short cannot be known: {len(unsure)}, marked in the manifest")
     lines += [f"    {video['name']}: {video['unsure']}" for video in unsure[:10]]

@@ -1,4 +1,4 @@
-"""A folder of videos: files in any tree, or folders whose images are frames."""
+"""A folder of videos in any tree: files, folders of frames, and pictures of many pages."""
 
 import dataclasses
 import functools

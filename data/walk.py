@@ -44,14 +44,10 @@ class FolderBuilder(VideoBuilder):
     """The trees, by what their videos' names begin with; '' where that is nothing."""
     return {"": pathlib.Path(self.options.source)}
 
-  def own_files(self) -> Collection[pathlib.Path]:
-    """What may lie in the source and is no part of it."""
-    return pathlib.Path(self.data_dir), self.parts_path
-
   @functools.cached_property
   def _found(self) -> dict[str, Found]:
     return {
-      f"{first}/{name}".lstrip("/"): found
+      pathlib.PurePosixPath(first, name).as_posix(): found
       for first, root in self.roots().items()
       for name, found in find_videos(root, self.own_files()).items()
     }
@@ -119,11 +115,11 @@ def _frames(inside: list[Entry]) -> list[Entry]:
   """The pictures of a folder where these are the frames of one video."""
   files = [entry for entry in inside if not entry.is_folder]
   images = [entry for entry in files if video_io.is_picture(entry.path)]
-  if any(video_io.is_video(entry.path) for entry in files):
+  if any(video_io.is_video(entry.path) and not entry.fault for entry in files):
     return []
-  if images and pictures.count_pages(images[0].path) > 1:
-    return []  # Each is a video.
-  return images
+  # The first that can be opened tells of all: of stacks, each is a video.
+  counts = (pictures.count_pages(entry.path) for entry in images if not entry.fault)
+  return [] if next(filter(None, counts), 1) > 1 else images
 
 
 def _fault_of_name(entry: Entry) -> str:

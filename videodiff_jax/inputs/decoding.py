@@ -113,7 +113,9 @@ def _seconds(text: str) -> float:
 
 
 def _ends_as_gif(path: pathlib.Path) -> bool:
-  return path.read_bytes().rstrip(b"\0").endswith(b";")
+  with path.open("rb") as file:
+    file.seek(max(0, path.stat().st_size - 1024))
+    return file.read().rstrip(b"\0").endswith(b";")
 
 
 def _decode(

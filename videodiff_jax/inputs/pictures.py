@@ -55,12 +55,12 @@ def read_image(path: pathlib.Path) -> np.ndarray:
 
 
 def count_pages(path: pathlib.Path) -> int:
-  """How many pictures a file holds; 1 where it cannot be read, which reading it tells."""
+  """How many pictures a file holds; 0 where it cannot be read, which reading it tells."""
   try:
     with Image.open(path) as image:
       return len(_pages(image))
   except Exception:
-    return 1
+    return 0
 
 
 def stream_pages(path: pathlib.Path) -> tuple[float, Iterator[np.ndarray]]:
