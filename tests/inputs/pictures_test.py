@@ -82,9 +82,8 @@ def transparent(mode: str) -> Image.Image:
     return Image.merge("LA", [Image.fromarray(np.where(rgba[..., 3], 90, 10).astype(np.uint8)),
                               Image.fromarray(rgba[..., 3])])  # fmt: skip
   clear = Image.fromarray(rgba[..., 3])
-  indices = Image.fromarray((rgba[..., 3] // 255).astype(np.uint8), mode="P")
-  if mode == "PA":
-    indices = Image.merge("PA", [indices.convert("L"), clear])
+  indices = Image.fromarray((rgba[..., 3] // 255).astype(np.uint8))
+  indices = Image.merge("PA", [indices, clear]) if mode == "PA" else indices
   indices.putpalette([240, 0, 0, 0, 200, 30])
   return indices
 
