@@ -88,7 +88,8 @@ def until_done(command: Command, rng: random.Random, seconds: float, wanted: int
     if "Traceback (most recent call last)" in said:
       problems.append(f"{number.name}: {said.splitlines()[-1][:200]}")
     if not hit:
-      return Kills(told, commands.Outcome(process.exitcode, said), problems)
+      taken = time.monotonic() - began
+      return Kills(told, commands.Outcome(process.exitcode, said, taken), problems)
     when = f"after {delay:.2f} s" if by_clock else f"with {files} more files"
     told.append(f"{number.name} {when}: status {process.exitcode}")
   return Kills(told, commands.run(command.module, command.argv, command.log), problems)
