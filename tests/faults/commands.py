@@ -81,8 +81,11 @@ def start(module: str, argv: Sequence[str], log: pathlib.Path, **environment: st
 
   Networks are those of toys.py; the environment is this process's and what is given.
   """
-  process = _CONTEXT.Process(target=_run, args=(module, list(argv), str(log), environment))
+  begun = _CONTEXT.Event()
+  arguments = (module, list(argv), str(log), environment, begun)
+  process = _CONTEXT.Process(target=_run, args=arguments)
   process.start()
+  begun.wait(LIMIT)  # what is killed is the command, and not what comes before it here
   return process
 
 
@@ -100,7 +103,9 @@ def run(module: str, argv: Sequence[str], log: pathlib.Path, limit: float = 10 *
   return Outcome(status, said, time.monotonic() - began)
 
 
-def _run(module: str, argv: Sequence[str], log: str, environment: dict[str, str]) -> None:
+def _run(
+  module: str, argv: Sequence[str], log: str, environment: dict[str, str], begun: Any
+) -> None:
   file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
   for stream in (1, 2):
     os.dup2(file, stream)
@@ -108,6 +113,7 @@ def _run(module: str, argv: Sequence[str], log: str, environment: dict[str, str]
   os.environ.update(environment)
   sys.argv = [module, *argv]
   with toys.installed():
+    begun.set()
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 

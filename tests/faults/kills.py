@@ -84,9 +84,7 @@ def until_done(command: Command, rng: random.Random, seconds: float, wanted: int
       problems.append(f"{number.name}: it goes on after {commands.LIMIT:.0f} s")
       process.kill()
       process.join()
-    # One that was killed at once has opened no log.
-    said = command.log.read_bytes()[written:] if command.log.exists() else b""
-    said = said.decode(errors="replace")
+    said = command.log.read_bytes()[written:].decode(errors="replace")
     if "Traceback (most recent call last)" in said:
       problems.append(f"{number.name}: {said.splitlines()[-1][:200]}")
     if not hit:
