@@ -87,7 +87,7 @@ def campaign(
     done += attempts
     if verdict == "kept":
       shutil.rmtree(target)
-    ledger.check(part)
+  ledger.check(part)
 
 
 @pytest.mark.parametrize("system", ["lgcvd", "glober"])
