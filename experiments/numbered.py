@@ -1,8 +1,8 @@
 """Numbered names in a workdir: each is claimed before anything is drawn for it.
 
 A claim is the folder NUMBER.unfinished beside the others, and making it is what no two processes
-can do at once. All is written into it and takes its place, whole, at the end. After a kill the
-claim is left: the next one removes it, or names it where it may still be wanted.
+can do at once. All is written into it and takes its place, whole, at the end. What a kill leaves of
+a claim the next one removes; drawn samples that were written whole then get their name after all.
 """
 
 import contextlib
@@ -35,13 +35,13 @@ def sample_folders(samples: pathlib.Path) -> list[pathlib.Path]:
 class SampleFolder:
   """samples/NUMBER_MODE_seedSEED while it is being made; a context.
 
-  Without `finish` the folder goes with the block, unless its samples.npz is whole.
+  Without `finish` the folder goes with the block, unless its samples.npz is there, which is whole.
   """
 
   def __init__(self, workdir: pathlib.Path, mode: str, seed: int, needed: int):
     """`needed`: bytes that will be written, about; less on the disk is an error on entering."""
     self._samples = outputs.folder(workdir) / "samples"
-    self.mode, self._seed, self._needed = mode, seed, needed
+    self.mode, self._what, self._needed = mode, f"{mode}_seed{seed}", needed
 
   def __enter__(self) -> "SampleFolder":
     """Raises OSError or UserError where nothing could be written."""
@@ -50,21 +50,18 @@ class SampleFolder:
     def taken() -> list[int]:
       return [int(found[1]) for found in map(_FOLDER.fullmatch, _names(self._samples)) if found]
 
-    self._number, self.unfinished = _claim(self._samples, taken, lambda n: f"{n:03d}", 0)
+    _, self.unfinished = _claim(self._samples, taken, lambda n: f"{n:03d}", 0, self._what)
     return self
 
   def finish(self) -> pathlib.Path:
     """Gives the folder its name."""
-    folder = self._samples / f"{self._number:03d}_{self.mode}_seed{self._seed}"
+    folder = self.unfinished.with_name(f"{self.unfinished.stem}_{self._what}")
     (self.unfinished / _OWNER).unlink(missing_ok=True)
     self.unfinished.rename(folder)
     return folder
 
   def __exit__(self, *_: object) -> None:
-    if (self.unfinished / SAMPLES).is_file():
-      logging.warning("What was drawn is in %s.", self.unfinished / SAMPLES)
-    else:
-      shutil.rmtree(self.unfinished, ignore_errors=True)
+    _settle(self.unfinished, self._what)
 
 
 @contextlib.contextmanager
@@ -105,8 +102,12 @@ def _claim(
   taken: Callable[[], list[int]],
   name: Callable[[int], str],
   first: int,
+  what: str = "",
 ) -> tuple[int, pathlib.Path]:
-  """The number after the highest one, now this process's, and the folder that says so."""
+  """The number after the highest one, now this process's, and the folder that says so.
+
+  `what` is the end of the name that the folder will have.
+  """
   folder.mkdir(parents=True, exist_ok=True)
   _clean(folder)
   number = max(taken(), default=first - 1) + 1
@@ -122,7 +123,7 @@ def _claim(
       number += 1
       continue
     try:
-      whole_files.write_text(claim / _OWNER, whole_files.owner())
+      whole_files.write_text(claim / _OWNER, f"{whole_files.owner()} {what}")
     except OSError:
       shutil.rmtree(claim, ignore_errors=True)
       raise
@@ -130,18 +131,25 @@ def _claim(
 
 
 def _clean(folder: pathlib.Path) -> None:
-  """Removes the claims of killed processes; keeps, and names, what they had drawn."""
+  """Settles the claims of processes that were killed."""
   for claim in folder.glob(f"*{UNFINISHED}"):
-    owner = claim / _OWNER
-    if not owner.is_file() or not whole_files.is_gone(owner.read_text(errors="replace")):
-      continue
-    if (claim / SAMPLES).is_file():
-      logging.warning(
-        "%s was left by a command that was killed; its %s is whole. Delete the folder when it is "
-        "not wanted.", claim, SAMPLES
-      )  # fmt: skip
-    else:
-      shutil.rmtree(claim, ignore_errors=True)
+    with contextlib.suppress(OSError):  # none of ours, or another process settles it
+      owner, _, what = (claim / _OWNER).read_text(errors="replace").partition(" ")
+      if whole_files.is_gone(owner):
+        _settle(claim, what)
+
+
+def _settle(claim: pathlib.Path, what: str) -> None:
+  """Removes what is left of a claim; samples that were drawn get their name all the same."""
+  if not (claim / SAMPLES).is_file():
+    shutil.rmtree(claim, ignore_errors=True)
+    return
+  for half in claim.glob(".unfinished.*"):
+    half.unlink()
+  folder = claim.with_name(f"{claim.stem}_{what}")
+  (claim / _OWNER).unlink(missing_ok=True)
+  claim.rename(folder)
+  logging.warning("%s holds what was drawn; its pictures and clips are not all there.", folder)
 
 
 def _names(folder: pathlib.Path) -> list[str]:

@@ -108,7 +108,7 @@ OTHERS = {
   "videodiff_jax/pretrained/convert.py", "videodiff_jax/pretrained/weights_folder.py",
   "videodiff_jax/training/checksums.py", "videodiff_jax/training/exported.py",
   "videodiff_jax/training/workdir.py",
-  "videodiff_jax/inputs/text.py", "videodiff_jax/inputs/moments.py", "experiments/paper_map.py",
+  "videodiff_jax/inputs/moments.py", "experiments/paper_map.py",
   "videodiff_jax/pretrained/tensor_files.py",
 }  # fmt: skip
 

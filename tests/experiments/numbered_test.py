@@ -28,9 +28,10 @@ def left(samples: pathlib.Path, number: int, owner: str, drawn: bool = False) ->
   """What a killed process leaves."""
   claim = samples / f"{number:03d}.unfinished"
   claim.mkdir(parents=True)
-  (claim / ".owner").write_text(owner)
+  (claim / ".owner").write_text(f"{owner} redraw_seed7")
   if drawn:
     (claim / numbered.SAMPLES).touch()
+    (claim / ".unfinished.1.a.gif").touch()
   return claim
 
 
@@ -96,18 +97,18 @@ def test_one_that_finishes_meanwhile_takes_no_other_s_number(tmp_path, monkeypat
   assert draw(tmp_path) == "001_sample_seed0"
 
 
-def test_what_a_kill_left_goes_or_is_named(tmp_path, caplog) -> None:
+def test_what_a_kill_left_goes_and_what_was_drawn_gets_its_name(tmp_path, caplog) -> None:
   samples = tmp_path / "samples"
   left(samples, 0, gone())
-  drawn = left(samples, 1, gone(), drawn=True)
+  left(samples, 1, gone(), drawn=True)
+  (samples / "mine.unfinished").mkdir()
   running = left(samples, 2, whole_files.owner())
   elsewhere = left(samples, 3, "1.1.another-host")
-  assert draw(tmp_path) == "000_sample_seed0"
   assert draw(tmp_path) == "004_sample_seed0"
-  assert names(samples) == sorted(
-    ["000_sample_seed0", "004_sample_seed0", drawn.name, running.name, elsewhere.name]
-  )
-  assert f"{drawn} was left by a command that was killed" in caplog.text
+  kept = ["001_redraw_seed7", running.name, elsewhere.name, "004_sample_seed0", "mine.unfinished"]
+  assert names(samples) == kept
+  assert names(samples / "001_redraw_seed7") == [numbered.SAMPLES]
+  assert "001_redraw_seed7 holds what was drawn" in caplog.text
 
 
 def test_an_error_while_drawing_leaves_nothing_and_one_after_it_what_was_drawn(
@@ -119,8 +120,8 @@ def test_an_error_while_drawing_leaves_nothing_and_one_after_it_what_was_drawn(
   with pytest.raises(OSError), numbered.SampleFolder(tmp_path, "sample", 0, 1) as place:
     (place.unfinished / numbered.SAMPLES).touch()
     raise OSError
-  assert f"What was drawn is in {place.unfinished / numbered.SAMPLES}" in caplog.text
-  assert names(tmp_path / "samples") == ["000.unfinished"]
+  assert "000_sample_seed0 holds what was drawn" in caplog.text
+  assert names(tmp_path / "samples") == ["000_sample_seed0"]
 
 
 def test_the_last_sample_is_the_newest_whole_one(tmp_path, caplog) -> None:

@@ -22,7 +22,7 @@ import numpy as np
 import tqdm
 from absl import logging
 
-from videodiff_jax import locks, text_files
+from videodiff_jax import locks, text_files, whole_files
 
 _SUMMED = "crc32"  # in the .json, of a file that has checksums; early ones have none
 KINDS = ("latents", "global_features")
@@ -141,7 +141,8 @@ def write(
   unfinished = file.with_suffix(".unfinished")
   row_bytes = int(np.prod(shape[1:])) * np.dtype(dtype).itemsize
   header = _header(shape, dtype)
-  with locks.hold(file.with_suffix(".lock"), f"writes {file}"), unfinished.open("ab") as out:
+  lock = locks.hold(file.with_suffix(".lock"), f"writes {file}")
+  with lock, whole_files.named(file), unfinished.open("ab") as out:
     done = max(out.tell() - len(header), 0) // row_bytes // chunk * chunk
     _check_disk(file, shape[0] * row_bytes, (shape[0] - done) * row_bytes, done)
     _write_about(file, about)
@@ -222,6 +223,5 @@ def _check_disk(file: pathlib.Path, size: int, needed: int, done: int) -> None:
 
 
 def _write_about(file: pathlib.Path, about: dict[str, Any]) -> None:
-  unfinished = file.with_suffix(".json.unfinished")
-  unfinished.write_text(json.dumps(about | {_SUMMED: True}, indent=1) + "\n")
-  os.replace(unfinished, file.with_suffix(".json"))
+  text = json.dumps(about | {_SUMMED: True}, indent=1) + "\n"
+  whole_files.write_text(file.with_suffix(".json"), text)

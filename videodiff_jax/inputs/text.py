@@ -8,7 +8,6 @@ import dataclasses
 import functools
 import hashlib
 import json
-import os
 import pathlib
 import re
 from collections.abc import Sequence
@@ -19,7 +18,7 @@ import numpy as np
 import tqdm
 from absl import logging
 
-from videodiff_jax import text_files, typed
+from videodiff_jax import text_files, typed, whole_files
 from videodiff_jax.inputs import tokenizer
 from videodiff_jax.pretrained import minilm, text_encoder
 
@@ -124,15 +123,16 @@ def embed(encoder: TextEncoder, captions: list[str], folder: pathlib.Path) -> Em
   if not file.is_file():
     folder.mkdir(parents=True, exist_ok=True)
     about = {"encoder": encoder.name, "fingerprint": encoder.fingerprint, "captions": unique}
-    unfinished = file.with_suffix(f".{os.getpid()}")
     shape = (len(unique), *encoder.shape)
-    tokens = np.lib.format.open_memmap(unfinished, "w+", np.float32, shape)
-    for begin in tqdm.trange(0, len(unique), _CHUNK, desc="captions", disable=None):
-      tokens[begin : begin + _CHUNK] = encoder(unique[begin : begin + _CHUNK])
-    tokens.flush()
-    about["sha256"] = _sha256(unfinished)
-    file.with_suffix(".json").write_text(json.dumps(about, indent=1) + "\n")
-    os.replace(unfinished, file)
+    with whole_files.written(file) as half:
+      # Not mapped into memory: a disk that is full ends a process that writes into a map.
+      with half.open("wb") as out:
+        header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(out, header)
+        for begin in tqdm.trange(0, len(unique), _CHUNK, desc="captions", disable=None):
+          out.write(np.asarray(encoder(unique[begin : begin + _CHUNK]), "<f4").tobytes())
+      about["sha256"] = _sha256(half)
+      whole_files.write_text(file.with_suffix(".json"), json.dumps(about, indent=1) + "\n")
   rows = {caption: row for row, caption in enumerate(unique)}
   return Embeddings(
     captions, np.array([rows[caption] for caption in captions]), np.load(file, mmap_mode="r")
@@ -156,9 +156,8 @@ def _sha256(file: pathlib.Path) -> str:
 def write(workdir: pathlib.Path, encoder: TextEncoder, sentence: str) -> None:
   """Keeps in a workdir what drawing needs where the encoder is not at hand: see `read`."""
   null, default = encoder(["", sentence])
-  unfinished = workdir / f"unfinished_{_FILE}"
-  np.savez(unfinished, null=null, default=default, fingerprint=encoder.fingerprint)
-  os.replace(unfinished, workdir / _FILE)
+  with whole_files.written(workdir / _FILE) as half:
+    np.savez(half, null=null, default=default, fingerprint=encoder.fingerprint)
 
 
 def read(workdir: pathlib.Path) -> dict[str, Any] | None:

@@ -4,6 +4,7 @@ import io
 import json
 import math
 import pathlib
+import time
 import types
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -16,6 +17,7 @@ from videodiff_jax import text_files, whole_files
 Points = Sequence[tuple[float, float]]
 
 VALIDATION = "validation_"  # before the names of held-out clips' losses
+_FLUSH_EVERY = 60.0  # seconds
 _FIXED = ("step", "loss", "gradient_norm", "steps_per_s", "frames_per_s", "left")
 
 
@@ -32,9 +34,7 @@ class MetricWriter:
       return
     folder.mkdir(parents=True, exist_ok=True)
     self._file = folder / "metrics.jsonl"
-    import tensorboardX  # loads torch where that is installed: not at every import of ours
-
-    self._board = tensorboardX.SummaryWriter(str(folder))
+    self._board: _Board | None = None  # of a finished stage nothing is written
     self._header: tuple[str, ...] = ()
 
   def write(self, step: int, metrics: dict[str, float], seconds_left: float) -> None:
@@ -61,12 +61,45 @@ class MetricWriter:
 
   def _record(self, step: int, metrics: dict[str, float]) -> None:
     whole_files.append_line(self._file, json.dumps({"step": step, **metrics}))
-    for name, value in metrics.items():
-      self._board.add_scalar(name, value, step)
+    self._board = self._board or _Board(self._file.parent)
+    self._board.write(step, metrics)
 
   def close(self) -> None:
-    if self._enabled:
+    if self._enabled and self._board:
       self._board.close()
+
+
+class _Board:
+  """TensorBoard's scalars.
+
+  Written here: the thread that tensorboardX leaves it to ends where a disk is full, and whoever
+  writes on then waits for it for ever.
+  """
+
+  def __init__(self, folder: pathlib.Path):
+    # It loads torch where that is installed: not at every import of ours.
+    from tensorboardX import event_file_writer, summary
+    from tensorboardX.proto import event_pb2
+
+    self._event, self._scalar, self._folder = event_pb2.Event, summary.scalar, folder
+    with whole_files.named(folder / "events.out.tfevents"):
+      self._file = event_file_writer.EventsWriter(str(folder / "events"))
+    self._flushed = 0.0
+
+  def write(self, step: int, metrics: Mapping[str, float]) -> None:
+    with whole_files.named(self._folder / "events.out.tfevents"):
+      for name, value in metrics.items():
+        summary = self._scalar(name, value)
+        self._file.write_event(self._event(wall_time=time.time(), step=step, summary=summary))
+      if time.monotonic() - self._flushed > _FLUSH_EVERY:
+        self._file.flush()
+        self._flushed = time.monotonic()
+
+  def close(self) -> None:
+    try:
+      self._file.close()
+    except OSError as error:  # what it holds is in metrics.jsonl, too
+      logging.warning("TensorBoard's file in %s is not whole: %s", self._folder, error)
 
 
 def _short(name: str) -> str:
