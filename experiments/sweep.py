@@ -157,6 +157,13 @@ def _begun(file: pathlib.Path, bench: Bench) -> dict[str, Any]:
   if not file.is_file():
     return record
   earlier = text_files.read_json(file)
+  try:
+    [(_point(row), row["scores"], row["seconds_a_clip"]) for row in earlier["points"]]
+    earlier["settings"].keys()
+  except (KeyError, TypeError, AttributeError) as error:
+    raise checks.UserError(
+      f"{file} was not written by --mode=sweep: move it, then run this again."
+    ) from error
   now = json.loads(json.dumps(bench.settings))
   if earlier["settings"] != now:
     differ = sorted(

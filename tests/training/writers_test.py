@@ -1,6 +1,7 @@
 """Metrics: on the screen, in a file, as curves."""
 
 import json
+import resource
 
 import pytest
 from PIL import Image
@@ -51,6 +52,25 @@ def test_validation_has_lines_of_its_own_and_no_panel(tmp_path, capsys) -> None:
   plot_curves(tmp_path / "metrics.jsonl", tmp_path / "curves.png")
   with Image.open(tmp_path / "curves.png") as image:
     assert image.width > 900  # three panels
+
+
+def test_a_full_disk_stops_the_writer_with_the_file_s_name(tmp_path) -> None:
+  """And no line after it is lost, nor does anything wait for a thread that has died."""
+  writer = MetricWriter(tmp_path)
+  writer.write(1, {"loss": 1.0}, 0)
+  room = (tmp_path / "metrics.jsonl").stat().st_size + 5
+  limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
+  try:
+    for _ in range(30):
+      with pytest.raises(OSError) as caught:
+        writer.write(2, {"loss": 1.0}, 0)
+      assert caught.value.filename == str(tmp_path / "metrics.jsonl")
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+  writer.write(3, {"loss": 1.0}, 0)
+  writer.close()
+  assert [row["step"] for row in read_metrics(tmp_path / "metrics.jsonl")] == [1, 3]
 
 
 @pytest.mark.parametrize("name", ["commands.jsonl", "metrics.jsonl"])
