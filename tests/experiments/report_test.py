@@ -267,7 +267,7 @@ def test_commands_are_recorded_and_an_evaluation_reported(
   tmp_path, monkeypatch, mode, reported
 ) -> None:
   folder = make_lgcvd(tmp_path)
-  argv = ["main.py", f"--mode={mode}", f"--workdir={folder}", "--steps=3"]
+  argv = ["main.py", f"--mode={mode}", f"--workdir={folder}"]
   monkeypatch.setattr(sys, "argv", argv)
   monkeypatch.setattr(main, "enable_compilation_cache", lambda: None)
   monkeypatch.setattr(main, "mode_function", lambda system, step: lambda *_: None)
@@ -275,7 +275,7 @@ def test_commands_are_recorded_and_an_evaluation_reported(
     main.parse_flags(argv)
     main.run()
   (entry,) = commands.read(folder)
-  wanted = f"python -m experiments.main --mode={mode} --workdir={folder} --steps=3"
+  wanted = f"python -m experiments.main --mode={mode} --workdir={folder}"
   assert entry["command"] == wanted
   assert (folder / "report.html").exists() == reported
   if reported:

@@ -1,6 +1,7 @@
 """Embeddings of captions and where they are kept; encoders by name."""
 
 import json
+import os
 import pathlib
 
 import jax
@@ -65,7 +66,7 @@ def test_other_encoders_and_other_captions_get_files_of_their_own(tmp_path: path
 
 def test_an_interrupted_file_is_not_taken_for_a_whole_one(tmp_path: pathlib.Path, monkeypatch):
   with monkeypatch.context() as patch:
-    patch.setattr(text.os, "replace", lambda *_: 1 / 0)
+    patch.setattr(os, "replace", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
       text.embed(tiny_encoder(), CAPTIONS, tmp_path)
   assert not list(tmp_path.glob("*.npy"))
