@@ -114,13 +114,14 @@ def _run(
   sys.argv = [module, *argv]
   with toys.installed():
     begun.set()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
 def _as_if_started() -> None:
-  """The environment of a shell: Ctrl-C interrupts, and nobody has split the CPU."""
+  """The environment of a shell, where nobody has split the CPU; no Ctrl-C yet."""
   os.chdir(ROOT)
-  signal.signal(signal.SIGINT, signal.default_int_handler)
+  signal.signal(signal.SIGINT, signal.SIG_IGN)
   flags = os.environ.get("XLA_FLAGS", "")
   os.environ["XLA_FLAGS"] = re.sub(r"--xla_force_host_platform_device_count=\d+", "", flags)
   os.environ["JAX_COMPILATION_CACHE_DIR"] = folder = str(ROOT / ".cache" / "jax")

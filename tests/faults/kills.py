@@ -64,11 +64,12 @@ def until_done(command: Command, rng: random.Random, seconds: float, wanted: int
   told: list[str] = []
   problems: list[str] = []
   while len(told) < wanted:
-    began, seen = time.monotonic(), _entries(command.folder)
+    seen = _entries(command.folder)
     by_clock = rng.random() < 0.5
     delay, files = rng.uniform(0, seconds), rng.randint(1, 25)
     number, written = rng.choice(_SIGNALS), _size(command.log)
     process = commands.start(command.module, command.argv, command.log)
+    began = time.monotonic()
     while process.exitcode is None:
       if (
         time.monotonic() - began > delay
