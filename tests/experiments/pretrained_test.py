@@ -82,7 +82,7 @@ def _predicted(name: str, store: FrameStore) -> tuple[np.ndarray, np.ndarray]:
 
 _DRAWN = {"glober": _generated, "lgcvd": _predicted}
 # Where a score file has the reader's figure of what is drawn.
-_FIGURES = (("digits", "generated", "frames_right"), ("prediction", "digit_right"))
+_FIGURES = (("digits", "generated", "frames_right"), ("prediction", "predicted", "digit_right"))
 
 
 def _told(name: str) -> float:
