@@ -25,6 +25,7 @@ import json
 import os
 import pathlib
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -147,6 +148,23 @@ def ensure(
   shutil.rmtree(parts, ignore_errors=True)
   _check_source(out, builder(data_dir=out, options=chosen))
   return out
+
+
+def planned(dataset: str, **options: Any) -> dict[str, list[dict[str, int]]]:
+  """Split -> the 'frames' of each video that `ensure` would make; {} where only a source tells.
+
+  Raises:
+    ValueError: as `ensure`, of the data set and its options alone.
+  """
+  builder, chosen = _validate(dataset, options)
+  if dataset not in EMBEDDED or not hasattr(chosen, "num_videos"):
+    return {}
+  with tempfile.TemporaryDirectory() as folder:
+    names = builder(data_dir=f"{folder}/store", options=chosen).candidates()
+  made: dict[str, list[dict[str, int]]] = {}
+  for name in names:
+    made.setdefault(name.split("/")[0], []).append({"frames": chosen.num_frames})
+  return made
 
 
 def _validate(dataset: str, options: dict[str, Any]) -> tuple[type[VideoBuilder], Options]:

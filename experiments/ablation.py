@@ -64,10 +64,9 @@ def run(
     raise checks.UserError(f"{workdir} is the workdir of a single run. Choose another --workdir.")
   runs = list(plan(workdir, config))
   for one in runs:
-    checks.check_config(one.config)
+    checks.check_given(one.config)
   checks.check_training(config)
   scored_by = config.ablation.scored_by
-  checks.choice("ablation.scored_by", scored_by, claim_scores.OF[config.system])
   scorer = claim_scores.SCORERS[scored_by](config, protocol_name)
   with locks.hold(workdir / LOCK, f"runs an ablation in {workdir}"):
     return _run(workdir, runs, scorer)
@@ -94,14 +93,12 @@ def plan(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> Iterator[R
   """All runs, seed by seed, so that variants can be compared early.
 
   Raises:
-    UserError: config.ablation.compared names a variant that is not there, or there is no seed.
+    UserError: config.ablation.compared names a variant that is not there.
   """
   ablation = config.ablation
   names = ablation.compared.split(",")
   for name in names:
     checks.choice("ablation.compared", name, tuple(ablation.variants))
-  if not ablation.seeds:
-    raise checks.UserError("config.ablation.seeds is empty; give at least one.")
   for seed in ablation.seeds:
     for name in names:
       overrides = ablation.variants[name]

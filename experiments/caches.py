@@ -16,7 +16,6 @@ from videodiff_jax.training import hosts
 from videodiff_jax.training.checkpoints import fingerprint
 from videodiff_jax.training.workdir import newest_meta
 
-USES = ("auto", "required", "none")
 # What stands with a checkpoint: the name of the file its steps read, or None for frames.
 READ = "cache"
 # Stage -> kinds it can read, the better first.

@@ -1,19 +1,22 @@
 """What can be told wrong about a run before anything is compiled: one clear error each."""
 
+import difflib
+import fnmatch
 import json
+import math
 import pathlib
+from typing import Any
 
 import jax
 import ml_collections
 
 from data.prepare import EMBEDDED, REMOVED
-from experiments import systems
-from experiments.errors import UserError, choice, positive, told
+from experiments import range_table, ranges, systems
+from experiments.errors import UserError, choice, told
 from videodiff_jax import typed
-from videodiff_jax.inputs.clips import SAMPLINGS
 from videodiff_jax.inputs.frame_store import FrameStore, StoreError
 from videodiff_jax.inputs.video_io import VideoError
-from videodiff_jax.training import optimizers, partitioning
+from videodiff_jax.training import partitioning
 from videodiff_jax.training.checkpoints import CheckpointError
 from videodiff_jax.training.hosts import HostError
 from videodiff_jax.training.loop import NonFiniteLossError
@@ -25,6 +28,7 @@ _MAY_CHANGE = (
   "ablation", "after", "checksums", "evaluate", "expected", "mesh", "precision", "remat", "sample",
   "stages", "sweep"
 )  # fmt: skip
+_MOST_BATCH = 32e9  # bytes; several are read ahead
 _MAY_CHANGE_DATA = ("cache", "dir", "threads")
 _MAY_CHANGE_TRAIN = (
   "accumulate", "checkpoint_every", "keep", "log_every", "preview_every", "steps", "validate_every"
@@ -54,43 +58,58 @@ def check_paths(config: ml_collections.ConfigDict) -> None:
         typed.path(value, f"config.{key}")
 
 
-def check_complete(config: ml_collections.ConfigDict) -> None:
-  """Raises UserError for a configuration of somebody's own that lacks keys of its system."""
-  missing = _missing(config) if "system" in config else ["system"]
-  if missing:
+def check_given(config: Any) -> None:
+  """Raises UserError for what --config gives where it is not a system's configuration.
+
+  Beside `check_config`: no ConfigDict, keys that this code reads and are missing, and keys that
+  nothing reads, such as mistyped ones.
+  """
+  if not isinstance(config, ml_collections.ConfigDict):
     raise UserError(
-      f"--config lacks keys that this code reads: {_few(missing)}. Begin with one of configs/, as "
-      "its files do with configs/common.py."
+      f"get_config gives a {type(config).__name__}; it must return a ConfigDict, such as base() of "
+      "configs/common.py makes."
     )
+  if "system" not in config:
+    raise UserError(
+      "The configuration has no key 'system': let get_config begin with base() of "
+      "configs/common.py or configs/lgcvd_common.py."
+    )
+  choice("system", config.system, tuple(systems.SYSTEMS))
+  if missing := _missing(config):
+    raise UserError(
+      f"The configuration lacks keys that system {config.system!r} reads: {missing}. Let "
+      "get_config begin with the system's base()."
+    )
+  known = ranges.flat(systems.of(config).base())
+  for key in sorted(ranges.flat(config).keys() - known.keys()):
+    if not any(fnmatch.fnmatchcase(key, pattern) for pattern in range_table.OPTIONAL):
+      near = difflib.get_close_matches(key, known, 1)
+      raise UserError(
+        f"System {config.system!r} has no key config.{key}"
+        + (f"; did you mean config.{near[0]}?" if near else ": leave it away.")
+      )
+  check_config(config)
+  check_paths(config)
 
 
 def check_config(config: ml_collections.ConfigDict) -> None:
   """Raises UserError for values that no network or loop could be made of."""
   choice("system", config.system, tuple(systems.SYSTEMS))
-  system, data = systems.of(config), config.data
+  table = range_table.TABLES[config.system]
+  ranges.check(table, config)
+  for name, changes in config.get("ablation", {}).get("variants", {}).items():
+    if "from" not in changes:  # else of another system: checked whole where it is run
+      ranges.check(table, changes, f"ablation.variants.{name}.")
+  schedule = config.diffusion.schedule
+  if "beta_end" in schedule and schedule.beta_start > schedule.beta_end:
+    raise UserError(
+      f"config.diffusion.schedule.beta_start ({schedule.beta_start}) is above beta_end "
+      f"({schedule.beta_end}): noise grows from step to step."
+    )
+  system = systems.of(config)
   names = system.stages.NAMES
-  choice("precision", config.precision, ("float32", "bfloat16"))
-  choice("remat", config.remat, ("none", "blocks"))
-  choice("data.sampling", data.sampling, SAMPLINGS)
-  for name in config.stages:
-    choice("stages", name, names)
-    train = config.train[name]
-    choice(f"train.{name}.optimizer.decay", train.optimizer.decay, optimizers.DECAYS)
-    for key in ("batch_size", "accumulate", "log_every", "checkpoint_every", "preview_every"):
-      if key in train:
-        positive(f"train.{name}.{key}", train[key])
-    if train.validate_every < 0:
-      raise UserError(
-        f"config.train.{name}.validate_every is {train.validate_every}; it must be a number of "
-        "steps, or 0 to validate nothing."
-      )
   if tuple(config.stages) != tuple(n for n in names if n in config.stages):
     raise UserError(f"config.stages must keep the order {', '.join(names)}.")
-  for key in ("image_size", "channels", "stride"):
-    positive(f"data.{key}", data[key])
-  positive("mesh.cpu_devices", config.mesh.cpu_devices)
-  if data.num_frames < 2:
-    raise UserError(f"config.data.num_frames is {data.num_frames}; a clip has at least 2.")
   system.check(config)
 
 
@@ -100,6 +119,12 @@ def check_training(config: ml_collections.ConfigDict) -> None:
     mesh = partitioning.make_mesh(config.mesh.data, config.mesh.fsdp)
   except ValueError as error:
     raise UserError(str(error)) from error
+  names = systems.of(config).stages.NAMES
+  if missing := [name for name in names[: len(config.stages)] if name not in config.stages]:
+    raise UserError(
+      f"config.stages is {tuple(config.stages)}, but these take the networks of {missing[0]}: "
+      f"train {missing[0]} first. Name it too: what is finished is skipped."
+    )
   devices = mesh.devices.size
   for name in config.stages:
     batch, accumulate = config.train[name].batch_size, config.train[name].get("accumulate")
@@ -109,6 +134,13 @@ def check_training(config: ml_collections.ConfigDict) -> None:
       raise UserError(
         f"config.train.{name}.batch_size ({batch}) must be a multiple of the {devices} "
         f"device(s){times}: for example {-(-batch // unit) * unit}."
+      )
+    shapes = jax.tree.leaves(systems.of(config).abstract_batch(config, name))
+    size = sum(math.prod(one.shape) * one.dtype.itemsize for one in shapes)
+    if size > _MOST_BATCH:
+      raise UserError(
+        f"A batch of stage {name} takes {size / 1e9:.0f} GB, and {_MOST_BATCH / 1e9:.0f} are "
+        f"the most: lower config.train.{name}.batch_size, config.data.image_size or num_frames."
       )
   if not config.data.dir and config.data.name not in EMBEDDED:
     raise UserError(
@@ -141,27 +173,28 @@ def check_store(config: ml_collections.ConfigDict, store: FrameStore) -> None:
 
 
 def check_saved(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
-  """Raises UserError where a workdir's configuration lacks what is read of every one.
+  """Raises UserError where a workdir's configuration lacks what is read of every one, or is wrong.
 
   What came after the first workdirs is there (`training/earlier.py`), so something else is wrong.
   """
   if missing := _missing(config):
     raise UserError(
-      f"{workdir}/config.json lacks keys that this code reads: {_few(missing)}. Put the file back "
-      "as it was written, or add them with the values that the run had."
+      f"{workdir}/config.json lacks keys that this code reads: {missing}. Put the file back as it "
+      "was written, or add them with the values that the run had."
     )
+  try:
+    ranges.check(range_table.TABLES[config.system], config)
+  except UserError as error:
+    raise UserError(f"{workdir}/config.json: {error}") from error
 
 
-def _missing(config: ml_collections.ConfigDict) -> list[str]:
-  """Of its system's keys, those that it lacks."""
-  choice("system", config.system, tuple(systems.SYSTEMS))
-  there, wanted = _flat(config), _flat(systems.of(config).base())
+def _missing(config: ml_collections.ConfigDict) -> str:
+  """Keys of the system that a configuration lacks, ten at most, as a sentence has them; or ''."""
+  there = ranges.flat(config)
+  wanted = ranges.flat(systems.of(config).base())
   # What an ablation compares is taken from the configuration that is given with it.
-  return [key for key in wanted if key not in there and not key.startswith("ablation.")]
-
-
-def _few(keys: list[str]) -> str:
-  return ", ".join(keys[:10]) + (f" and {len(keys) - 10} more" if keys[10:] else "")
+  missing = [key for key in wanted if key not in there and not key.startswith("ablation.")]
+  return ", ".join(missing[:10]) + (f" and {len(missing) - 10} more" if missing[10:] else "")
 
 
 def check_same_run(
@@ -183,30 +216,15 @@ def check_same_run(
 
 
 def _lasting(config: ml_collections.ConfigDict) -> dict[str, str]:
-  """Of `_flat`, every key that must stay as it is over the life of a workdir."""
+  """'a.b.c' -> JSON of the value, of every key that stays as it is over the life of a workdir."""
   skipped = {*_MAY_CHANGE, *(f"data.{key}" for key in _MAY_CHANGE_DATA)}
   for stage in config.train:
     skipped |= {f"train.{stage}.{key}" for key in _MAY_CHANGE_TRAIN}
   return {
-    key: value
-    for key, value in _flat(config).items()
+    key: json.dumps(value)
+    for key, value in ranges.flat(config).items()
     if key not in skipped and key.split(".")[0] not in skipped
   }
-
-
-def _flat(config: ml_collections.ConfigDict) -> dict[str, str]:
-  """'a.b.c' -> JSON of the value."""
-  flat: dict[str, str] = {}
-
-  def add(prefix: str, tree: dict) -> None:
-    for key, value in tree.items():
-      if isinstance(value, dict):
-        add(f"{prefix}{key}.", value)
-      else:
-        flat[prefix + key] = json.dumps(value)
-
-  add("", json.loads(config.to_json()))
-  return flat
 
 
 def local_devices() -> str:

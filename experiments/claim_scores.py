@@ -165,7 +165,6 @@ SCORERS: Mapping[str, Callable[[ml_collections.ConfigDict, str | None], Scorer]]
   "prediction": _lgcvd,
   "drift": _drift,
 }
-OF = {"glober": ("ladder", "drift"), "lgcvd": ("prediction", "drift")}
 
 
 def _at(tree: Any, keys: list[str]) -> float | None:

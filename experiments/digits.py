@@ -28,6 +28,15 @@ def reader(store: FrameStore) -> digit_reader.DigitReader:
     raise UserError(f"{error} Or leave digits unread: --config.evaluate.digits=False.") from error
 
 
+def check(store: FrameStore) -> None:
+  """Raises UserError for a training split whose labels no reader could learn."""
+  if len({video["label"] for video in store.videos}) < 2:
+    raise UserError(
+      "config.evaluate.digits reads digits by the store's labels, of which it needs two or more: "
+      "prepare a store with classes, or leave digits unread: --config.evaluate.digits=False."
+    )
+
+
 def labels_of(store: FrameStore, videos: np.ndarray) -> np.ndarray:
   """(n,) classes of videos."""
   return np.array([store.videos[video]["label"] for video in videos])

@@ -31,9 +31,3 @@ def entry(what: str, name: str, entries: Mapping[str, T]) -> T:
   if name not in entries:
     raise UserError(f"No {what} {name!r}. Choose one of: {', '.join(entries)}.")
   return entries[name]
-
-
-def positive(key: str, value: int) -> None:
-  """Raises UserError for a value of config.`key` below 1."""
-  if value < 1:
-    raise UserError(f"config.{key} is {value}; it must be at least 1.")

@@ -9,11 +9,13 @@ import jax.numpy as jnp
 import ml_collections
 
 from configs.common import base
-from experiments import caches, texts
-from experiments.errors import UserError, choice
-from videodiff_jax.diffusion import guidance, noise, samplers
-from videodiff_jax.glober import adversarial, frame_stage, initial, networks, sampling, stages
+from experiments import texts
+from experiments.errors import UserError
+from experiments.needs import Need
+from videodiff_jax.diffusion import samplers
+from videodiff_jax.glober import initial, networks, sampling, stages
 from videodiff_jax.glober.networks import Networks, build
+from videodiff_jax.metrics import i3d
 from videodiff_jax.models import attention
 from videodiff_jax.training import flops, warm_start
 
@@ -54,19 +56,8 @@ def store_options(config: ml_collections.ConfigDict) -> dict[str, Any]:
 
 
 def check(config: ml_collections.ConfigDict) -> None:
-  data, model, loss = config.data, config.model, config.loss
+  data, loss = config.data, config.loss
   texts.check(config)
-  choice("data.cache", data.cache, caches.USES)
-  choice("data.frame_time", data.frame_time, ("index / F", "index / (F - 1)"))
-  choice("model.frame_control.which", model.frame_control.which, ("all", "down"))
-  choice("model.video_encoder.head", model.video_encoder.head, ("joint", "split_first"))
-  choice("model.discriminator.on", model.discriminator.on, ("pixels", "latents"))
-  choice("loss.cra.loss", loss.cra.loss, adversarial.LOSSES)
-  choice("loss.cra.real", loss.cra.real, adversarial.REALS)
-  choice("loss.cra.weighting", loss.cra.weighting, adversarial.WEIGHTINGS)
-  choice("loss.kl_vae.reconstruction", loss.kl_vae.reconstruction, frame_stage.RECONSTRUCTIONS)
-  choice("sample.noise", config.sample.noise, noise.SHARINGS)
-  choice("sample.guidance_form", config.sample.guidance_form, guidance.FORMS)
   if (
     config.condition == "none"
     and config.sample.guidance_form == "text"
@@ -76,11 +67,10 @@ def check(config: ml_collections.ConfigDict) -> None:
       "config.sample.guidance_form = 'text' guides by the condition, and config.condition is "
       "'none'. Choose 'single', or config.sample.guidance_decoder = 1.0 (unguided)."
     )
-  choice("model.unet.text_attention", model.unet.text_attention, attention.TEXT_ATTENTIONS)
   if config.condition == "class" and data.num_classes < 1:
     raise UserError("config.condition is 'class', but config.data.num_classes is 0.")
   for key in ("num_keyframes", "num_targets"):
-    if not 1 <= data[key] <= data.num_frames:
+    if data[key] > data.num_frames:
       raise UserError(
         f"config.data.{key} is {data[key]}; it must be between 1 and the {data.num_frames} "
         "frames of a clip (config.data.num_frames)."
@@ -90,10 +80,8 @@ def check(config: ml_collections.ConfigDict) -> None:
       f"The CRA loss judges pairs of frames: config.data.num_targets ({data.num_targets}) must "
       "be even, or config.loss.lambda_cra 0."
     )
-  for key in ("num_real", "num_fake"):
-    if config.evaluate[key] < 2:
-      raise UserError(f"config.evaluate.{key} is {config.evaluate[key]}; FVD needs at least 2.")
   _check_sizes(config)
+  _check_heads(config)
   try:
     built = build(config)
   except ValueError as error:
@@ -104,6 +92,28 @@ def check(config: ml_collections.ConfigDict) -> None:
       samplers.make_sampler(process, **config.sample[name])
     except ValueError as error:
       raise UserError(f"config.sample.{name}: {error}") from error
+
+
+def needs(config: ml_collections.ConfigDict) -> list[Need]:
+  """The clips of config.after's modes; UserError for one that this configuration cannot have."""
+  data, counts = config.data, config.evaluate
+  if "evaluate" in config.after:
+    if data.num_frames < i3d.MIN_FRAMES:
+      raise UserError(
+        f"config.after has 'evaluate', whose FVD takes clips of {i3d.MIN_FRAMES} frames or more, "
+        f"but config.data.num_frames is {data.num_frames}: raise it, or leave 'evaluate' out."
+      )
+    if counts.directions and not texts.given_by_videos(config):
+      raise UserError(
+        "config.evaluate.directions asks whether clips move as they are told, but nothing tells "
+        "them: set it to False, or config.text.source to 'captions'."
+      )
+  return [
+    Need(f"config.after's {mode!r}", split, data.num_frames, data.stride,
+         "config.data.num_frames or config.data.stride", counts[key], f"config.evaluate.{key}")
+    for mode in config.after if mode in ("evaluate", "sweep")
+    for split, key in (("train", "num_real"), ("test", "num_fake"))
+  ]  # fmt: skip
 
 
 def check_pretrained(config: ml_collections.ConfigDict, names: Sequence[str]) -> None:
@@ -125,6 +135,30 @@ def _check_sizes(config: ml_collections.ConfigDict) -> None:
         f"config.data.image_size ({size}) must be a multiple of {rate}: a factor 2 for each "
         f"multiplier after the first in {keys}."
       )
+
+
+def _check_heads(config: ml_collections.ConfigDict) -> None:
+  model = config.model
+  for name in ("unet", "video_encoder", "discriminator"):
+    network = model[name]
+    heads = network.get("num_heads"), network.get("num_head_channels")
+    middle = len(network.multipliers) - 1 if name == "unet" else None  # it always attends
+    for level, multiplier in enumerate(network.multipliers):
+      if 2**level in network.attention_rates or level == middle:
+        try:
+          attention.count_heads(network.channels * multiplier, *heads)
+        except ValueError as error:
+          raise UserError(f"config.model.{name}: {error}") from error
+  dit, side = model.dit, config.data.image_size
+  side //= math.prod(2 ** (len(model[of].multipliers) - 1) for of in ("kl_vae", "video_encoder"))
+  for key, what, size in (
+    ("num_heads", "config.model.dit.width", dit.width),
+    ("patch_size", "the side of a global feature", side),
+  ):
+    if size % dit[key]:
+      raise UserError(f"config.model.dit.{key} ({dit[key]}) does not divide {what} ({size}).")
+  if dit.width % 4:
+    raise UserError(f"config.model.dit.width ({dit.width}) must be a multiple of 4.")
 
 
 def countable(config: ml_collections.ConfigDict) -> None:

@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import ml_collections
 
 from configs.lgcvd_common import base
-from experiments.errors import UserError, choice, positive
-from videodiff_jax.lgcvd import gaps, networks, rollout, stages
+from experiments.errors import UserError
+from experiments.needs import Need
+from videodiff_jax.lgcvd import gaps, networks, stages
 from videodiff_jax.lgcvd.conditioning import given_positions
 from videodiff_jax.lgcvd.networks import Networks, build
 from videodiff_jax.metrics.protocols import PROTOCOLS
-from videodiff_jax.models.lgc_unet import DECODER_ATTENTION
 from videodiff_jax.training import flops, warm_start
 
 __all__ = ["Networks", "base", "build", "stages"]
@@ -34,6 +34,58 @@ def store_options(config: ml_collections.ConfigDict) -> dict[str, Any]:
   return {"num_frames": config.data.video_frames}
 
 
+def needs(config: ml_collections.ConfigDict) -> list[Need]:
+  """The clips of config.after's modes; UserError for one that this configuration cannot have."""
+  sample, fragment, stride = config.sample, config.fragment, config.data.stride
+  built, found = build(config), []
+  for mode in config.after:
+    what = f"config.after's {mode!r}"
+    try:
+      if mode in ("sample", "predict"):
+        past = sample.past if mode == "predict" else 0
+        networks.make_rollout(config, built).windows(past + sample.num_frames)
+      if mode == "predict":
+        keys = "config.sample.past or config.sample.num_frames"
+        found.append(Need(what, "test", sample.past + sample.num_frames, stride, keys))
+      if mode == "interpolate":
+        p, q = given_around_gap(sample, fragment.slots)
+        total = p + sample.gap + q
+        if p and q and total > fragment.num_frames:
+          gaps.plan(sample.gap, fragment.num_frames, networks.strides(config))
+        else:
+          given_positions(p, q, fragment.num_frames, fragment.slots, sample.gap)
+        found.append(Need(what, "test", total, stride, "config.sample.gap"))
+      if mode in ("evaluate", "sweep"):
+        found += _of_protocol(config, what)
+    except ValueError as error:
+      raise UserError(f"{what}: {error}") from error
+  return found
+
+
+def given_around_gap(sample: ml_collections.ConfigDict, slots: int) -> tuple[int, int]:
+  """Frames given before and after an interpolated gap: of the k slots both share."""
+  future = min(sample.future, slots - 1)
+  return min(sample.past, slots - future), future
+
+
+def _of_protocol(config: ml_collections.ConfigDict, what: str) -> list[Need]:
+  protocol, key = PROTOCOLS[config.evaluate.protocol], "config.evaluate.protocol"
+  scored = config.copy_and_resolve_references()
+  scored.sample.update(protocol.settings())
+  try:
+    check(scored)
+    if "interpolation" in protocol.tasks and protocol.gap + 2 > config.fragment.num_frames:
+      gaps.plan(protocol.gap, config.fragment.num_frames, networks.strides(config))
+  except ValueError as error:
+    raise UserError(f"{key} is {protocol.name!r}: {error}") from error
+  split, count = protocol.split, protocol.num_videos
+  return [
+    Need(what, split, 1, 1, key, count, key, videos=True),
+    Need(what, split, protocol.video_frames, config.data.stride, key, count, key,
+         videos=protocol.choice == "spaced"),
+  ]  # fmt: skip
+
+
 def check_pretrained(config: ml_collections.ConfigDict, names: Sequence[str]) -> None:
   """Raises ValueError for a config.init.run of other networks.
 
@@ -50,13 +102,7 @@ def given(config: ml_collections.ConfigDict) -> dict[str, Any]:
 
 def check(config: ml_collections.ConfigDict) -> None:
   data, fragment, sample = config.data, config.fragment, config.sample
-  choice("model.decoder_attention", config.model.decoder_attention, DECODER_ATTENTION)
-  choice("sample.encoder_weights", sample.encoder_weights, rollout.ENCODER_WEIGHTS)
-  choice("sample.precision", sample.precision, ("", "float32", "bfloat16"))
-  for key in ("num_videos", "trajectories", "past", "future", "num_frames", "gap"):
-    positive(f"sample.{key}", sample[key])
-  positive("sample.videos_per_chunk", sample.videos_per_chunk)
-  choice("evaluate.protocol", config.evaluate.protocol, tuple(PROTOCOLS))
+  _check_heads(config)
   try:
     gaps.longest_gap(fragment.num_frames, networks.strides(config))
   except ValueError as error:
@@ -80,6 +126,19 @@ def check(config: ml_collections.ConfigDict) -> None:
     given_positions(sample.past, 0, fragment.num_frames, fragment.slots)
   except ValueError as error:
     raise UserError(f"config.sample: {error}") from error
+
+
+def _check_heads(config: ml_collections.ConfigDict) -> None:
+  model = config.model
+  last = len(model.multipliers) - 1  # whose maps the middle's attention sees, too
+  for level, multiplier in enumerate(model.multipliers):
+    width = model.channels * multiplier
+    attends = 2**level in model.attention_rates or level == last
+    if attends and width > model.head_channels and width % model.head_channels:
+      raise UserError(
+        f"config.model.head_channels ({model.head_channels}) does not divide the {width} channels "
+        "of a level that attends: choose one that does."
+      )
 
 
 def countable(config: ml_collections.ConfigDict) -> None:

@@ -130,6 +130,8 @@ def run(files: Sequence[str] = ()) -> None:
   from videodiff_jax.training import hosts
 
   mode, config = _MODE.value, _CONFIG.value
+  if config is not None:
+    checks.check_given(config)
   modes.check_flags(mode, config.after if mode == "train" and config is not None else ())
   if mode == "doctor":
     print(doctor.report())
@@ -148,10 +150,6 @@ def run(files: Sequence[str] = ()) -> None:
   if config is None and mode in ("train", "ablation", "plan"):
     there_are = ", ".join(config_flag.config_files(_ROOT))
     raise checks.UserError(f"--mode={mode} needs --config. There are: {there_are}.")
-  if config is not None:
-    checks.check_complete(config)
-    checks.check_paths(config)
-    checks.check_config(config)
   if mode == "plan":
     from experiments import plan
 

@@ -10,6 +10,7 @@ import numpy as np
 from absl import flags, logging
 
 from experiments import checks, numbered, train
+from experiments.lgcvd import given_around_gap
 from experiments.sample import FPS, bytes_of, frames_of_file, rates_of, save
 from videodiff_jax.inputs import clips, video_io
 from videodiff_jax.lgcvd.pipeline import Pipeline, Samples
@@ -45,9 +46,7 @@ def interpolate(
   """Draws the frames between given ones again: the first of a video file, or of the test split."""
   pipeline = load(workdir, config, options)
   settings = pipeline.config.sample
-  # Of the k slots those before the gap are not needed after it.
-  q = min(settings.future, pipeline.networks.slots - 1)
-  p = min(settings.past, pipeline.networks.slots - q)
+  p, q = given_around_gap(settings, pipeline.networks.slots)
   total = p + settings.gap + q
   if options.input:
     file = pathlib.Path(options.input)
@@ -114,7 +113,7 @@ def held_out(
   store = train.open_store(pipeline.config, "test")
   sampler = train.clip_sampler(pipeline.config, "clip", num_frames=num_frames)
   with checks.told():
-    real, videos, _ = clips.evaluation_clips(store, sampler, min(count, store.num_videos), seed)
+    real, videos = clips.shown_clips(store, sampler, count, seed)
   return real, rates_of(pipeline.config, store, videos)
 
 

@@ -71,9 +71,8 @@ def reconstruct(
   else:
     store = train.open_store(pipeline.config, "test")
     sampler = train.clip_sampler(pipeline.config, "clip")
-    real, videos, _ = clips.evaluation_clips(
-      store, sampler, min(count, store.num_videos), options.seed
-    )
+    with checks.told():
+      real, videos = clips.shown_clips(store, sampler, count, options.seed)
     labels, prompts = told_of(pipeline, store, videos)
     fps = rates_of(pipeline.config, store, videos)
   times = frame_times(pipeline, options)

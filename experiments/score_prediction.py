@@ -136,19 +136,8 @@ def find_protocol(name: str) -> Protocol:
 
 def follow(pipeline: Pipeline, protocol: Protocol) -> Pipeline:
   """The pipeline that draws as a protocol wants it."""
-  changes: dict[str, Any] = {
-    "past": protocol.past,
-    "num_frames": protocol.num_frames,
-    "trajectories": protocol.trajectories,
-    "gap": protocol.gap,
-  }
-  if protocol.sampler:
-    # On the release's grid, which a workdir drawn by another sampler need not have.
-    changes["sampler"] = {
-      "kind": protocol.sampler, "num_steps": protocol.sampler_steps, "grid": "spaced"
-    }  # fmt: skip
   with checks.told():
-    pipeline = pipeline.with_settings(**changes)
+    pipeline = pipeline.with_settings(**protocol.settings())
   checks.check_config(ml_collections.ConfigDict(pipeline.config.to_dict()))
   return pipeline
 

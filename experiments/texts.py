@@ -11,13 +11,11 @@ import numpy as np
 from absl import logging
 from jax.sharding import Mesh
 
-from experiments.errors import UserError, choice, told
-from videodiff_jax.glober.networks import CONDITIONS, condition_of
+from experiments.errors import UserError, told
+from videodiff_jax.glober.networks import condition_of
 from videodiff_jax.inputs import text
 from videodiff_jax.inputs.frame_store import FrameStore
 from videodiff_jax.training import hosts, partitioning
-
-SOURCES = ("prompt", "captions", "class_names")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,9 +37,6 @@ class Texts:
 
 def check(config: ml_collections.ConfigDict) -> None:
   """Raises UserError for text that cannot be encoded as the configuration says."""
-  choice("text.source", config.text.source, SOURCES)
-  choice("text.encoder", config.text.encoder, ("none", *text.ENCODERS))
-  choice("condition", config.condition, CONDITIONS)
   if config.condition != "text":
     return
   source, encoder = config.text.source, config.text.encoder
@@ -93,24 +88,37 @@ def captions(config: ml_collections.ConfigDict, store: FrameStore) -> list[str]:
   return found
 
 
-def prepare(
-  config: ml_collections.ConfigDict, workdir: pathlib.Path, mesh: Mesh, *stores: FrameStore
-) -> Texts | None:
-  """Encodes the stores' captions once, beside the store; None where no text is encoded.
+def encoder_of(config: ml_collections.ConfigDict) -> text.TextEncoder | None:
+  """What encodes a run's texts; None where none are encoded.
 
   Raises:
-    UserError: no encoder, one of another width, or another one than the workdir's.
+    UserError: it is missing, or of another width than the networks'.
   """
-  if config.get("condition") != "text":
+  if config.get("condition") != "text" or condition_of(config) == "prompt":
     return None
-  if condition_of(config) == "prompt":
+  return hosts.everywhere(lambda: load(config))
+
+
+def prepare(
+  config: ml_collections.ConfigDict,
+  workdir: pathlib.Path,
+  mesh: Mesh,
+  encoder: text.TextEncoder | None,
+  *stores: FrameStore,
+) -> Texts | None:
+  """Encodes the stores' captions once, beside the store; None without an encoder.
+
+  Raises:
+    UserError: another encoder than the workdir's.
+  """
+  if encoder is None and config.get("condition") == "text":
     logging.info(
       "No text encoder is given: %r becomes %d learned tokens. For CLIP's, give "
       "--config.text.encoder=clip --config.init.text_encoder=PATH.",
       config.text.prompt, config.text.length,
     )  # fmt: skip
+  if encoder is None:
     return None
-  encoder = hosts.everywhere(lambda: load(config))
 
   def encode() -> None:
     kept = text.read(workdir)

@@ -15,10 +15,11 @@ from jax.sharding import Mesh
 
 import videodiff_jax
 from data import prepare
-from experiments import caches, checks, start_table, systems, texts
+from experiments import caches, checks, digits, needs, start_table, systems, texts
 from videodiff_jax import locks
 from videodiff_jax.inputs import clips, video_io
 from videodiff_jax.inputs.frame_store import FrameStore
+from videodiff_jax.inputs.text import TextEncoder
 from videodiff_jax.training import curves, hosts, loop, partitioning, validation
 from videodiff_jax.training.workdir import (
   LOCK,
@@ -48,14 +49,20 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path, only: str | 
   """
   mesh = partitioning.make_mesh(config.mesh.data, config.mesh.fsdp)
   expected = expected_curves(config)
-  store = open_store(config, "train")
-  held_out = open_store(config, "test")
-  hosts.everywhere(lambda: checks.check_store(config, store))
+  hosts.decide(lambda: check_workdir(config, workdir))
   unborn = [name for name in config.stages if steps_done(workdir, name) is None]
+  if only and (first := unborn[:1]) and config.stages.index(first[0]) < config.stages.index(only):
+    raise checks.UserError(
+      f"--stage={only} takes the networks of {first[0]}, which {workdir} does not have: train it "
+      f"first (--stage={first[0]}), or leave --stage away to train all in order."
+    )
   with checks.told():
     hosts.everywhere(lambda: systems.of(config).check_pretrained(config, unborn))
+  encoder = texts.encoder_of(config)
+  store, held_out = open_stores(config)
+  start_table.show(config, workdir, mesh, store, only)
   with claimed(config, workdir):
-    return _train(config, workdir, only, mesh, store, held_out, expected)
+    return _train(config, workdir, only, mesh, store, held_out, encoder, expected)
 
 
 def _train(
@@ -65,13 +72,13 @@ def _train(
   mesh: Mesh,
   store: FrameStore,
   held_out: FrameStore,
+  encoder: TextEncoder | None,
   expected: dict[str, curves.Expected],
 ) -> bool:
-  text = texts.prepare(config, workdir, mesh, store, held_out)
+  text = texts.prepare(config, workdir, mesh, encoder, store, held_out)
   for name in config.stages:
     if only in (None, name):
       set_aside_damaged(workdir, name)
-  start_table.show(config, workdir, mesh, store, only)
   ema: dict[str, dict[str, Any]] = {} if text is None else {"text": {"null": text.null}}
   for name in config.stages:
     wanted = only in (None, name)
@@ -87,6 +94,38 @@ def _train(
   return True
 
 
+def open_stores(config: ml_collections.ConfigDict) -> tuple[FrameStore, FrameStore]:
+  """Both splits, when all that the run takes of its store is known to be there.
+
+  Raises:
+    UserError: a store that this configuration does not describe, or whose videos are too short or
+      too few for the training and for what config.after asks of them.
+  """
+  data, system = config.data, systems.of(config)
+  wanted = needs.of(config, system)
+  if not data.dir:  # of a set that is made here all is known before it is
+    with checks.told():
+      made = prepare.planned(data.name, **store_options(config))
+    needs.check(wanted, made, f"data set {data.name}")
+  stores = {split: open_store(config, split) for split in ("train", "test")}
+  for split in {need.split for need in wanted} - stores.keys():
+    stores[split] = open_store(config, split)
+  hosts.everywhere(lambda: checks.check_store(config, stores["train"]))
+  where = f"store {stores['train'].directory}"
+  needs.check(wanted, {split: store.videos for split, store in stores.items()}, where)
+  if {"evaluate", "sweep"} & {*config.after} and config.evaluate.digits:
+    digits.check(stores["train"])
+  if texts.given_by_videos(config):
+    for split in ("train", "test"):
+      texts.captions(config, stores[split])
+  return stores["train"], stores["test"]
+
+
+def store_options(config: ml_collections.ConfigDict) -> dict[str, Any]:
+  """Of the builder of an embedded set."""
+  return {"size": config.data.image_size, **systems.of(config).store_options(config)}
+
+
 def open_store(
   config: ml_collections.ConfigDict, split: str, in_memory: bool | str = "auto"
 ) -> FrameStore:
@@ -95,7 +134,7 @@ def open_store(
   `in_memory` as in `FrameStore.open`.
   """
   data = config.data
-  options = {"size": data.image_size, **systems.of(config).store_options(config)}
+  options = store_options(config)
   folder = data.dir or "_".join([f"data/stores/{data.name}", *map(str, options.values())])
   if not data.dir:
     with checks.told():
@@ -128,12 +167,7 @@ def claimed(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Iterato
   stack = contextlib.ExitStack()
 
   def claim() -> None:
-    if holds_run(workdir):
-      checks.check_same_run(read_config(workdir), config, workdir)
-    elif workdir.is_dir() and {file.name for file in workdir.iterdir()} - {UNFINISHED_CONFIG, LOCK}:
-      raise checks.UserError(
-        f"{workdir} is not empty and not a workdir (no config.json). Choose another --workdir."
-      )
+    check_workdir(config, workdir)
     stack.enter_context(locks.hold(workdir / LOCK, f"trains in {workdir}"))
     write_config(workdir, config)
 
@@ -148,6 +182,16 @@ def claimed(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Iterato
     hosts.decide(claim)
     hosts.everywhere(see)
     yield
+
+
+def check_workdir(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
+  """Raises UserError for a folder that is another run's, or none of a run; writes nothing."""
+  if holds_run(workdir):
+    checks.check_same_run(read_config(workdir), config, workdir)
+  elif workdir.is_dir() and {file.name for file in workdir.iterdir()} - {UNFINISHED_CONFIG, LOCK}:
+    raise checks.UserError(
+      f"{workdir} is not empty and not a workdir (no config.json). Choose another --workdir."
+    )
 
 
 def _train_stage(
@@ -217,9 +261,8 @@ def _train_stage(
     read = [next(stream) for _ in range(count)]
     return read if text is None else [text.add_to(batch, "test") for batch in read]
 
-  shown = min(_PREVIEW_CLIPS, held_out.num_videos)
-  frames, videos, _ = clips.evaluation_clips(
-    held_out, clip_sampler(config, "clip"), shown, config.seed
+  frames, videos = clips.shown_clips(
+    held_out, clip_sampler(config, "clip"), _PREVIEW_CLIPS, config.seed
   )
   labels = np.array([held_out.videos[video]["label"] for video in videos], np.int32)
   shown_batch = {"frames": frames, "label": labels}

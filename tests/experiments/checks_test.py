@@ -51,23 +51,34 @@ def changed(**keys: Any) -> ConfigDict:
     ({"diffusion__schedule__kind": "exp"}, "Choose one of: scaled_linear, linear, cosine"),
     (
       {"diffusion__decoder__prediction_type": "eps"},
-      "prediction type 'eps'. Choose one of: epsilon, v_prediction, sample",
+      "prediction_type is 'eps'. Choose one of: epsilon, v_prediction, sample",
     ),
     (
       {"sample__generator__kind": "heun"},
-      "config.sample.generator: Unknown sampler 'heun'. Choose one of: ddim, ddpm",
+      "config.sample.generator.kind is 'heun'. Choose one of: ddim, ddpm",
     ),
     ({"sample__decoder__num_steps": 2000}, "config.sample.decoder: Sampling steps must be"),
     ({"data__num_classes": 0}, "config.data.num_classes is 0"),
     ({"data__num_keyframes": 17}, "is 17; it must be between 1 and the 16 frames"),
-    ({"data__num_keyframes": 0}, "config.data.num_keyframes is 0"),
+    ({"data__num_keyframes": 0}, "config.data.num_keyframes is 0; it must lie in [1, 10000]"),
     ({"data__num_targets": 18}, "config.data.num_targets is 18"),
     ({"data__num_targets": 3, "loss__lambda_cra": 0.1}, "config.data.num_targets (3) must be even"),
     ({"data__num_frames": 1, "data__num_keyframes": 1}, "a clip has at least 2"),
-    ({"data__stride": 0}, "config.data.stride is 0; it must be at least 1"),
-    ({"evaluate__num_fake": 1}, "config.evaluate.num_fake is 1; FVD needs at least 2"),
+    ({"data__stride": 0}, "config.data.stride is 0; it must lie in [1, 10000] (stored frames)"),
+    ({"evaluate__num_fake": 1}, "is 1; it must lie in [2, 1e6] (clips; FVD needs at least 2)"),
     ({"train__generator__accumulate": 0}, "config.train.generator.accumulate is 0"),
-    ({"train__kl_vae__validate_every": -1}, "config.train.kl_vae.validate_every is -1; it must be"),
+    ({"train__kl_vae__validate_every": -1}, "train.kl_vae.validate_every is -1; it must lie"),
+    ({"model__unet__num_heads": 3}, "config.model.unet: 8 channels do not split into heads"),
+    ({"model__video_encoder__num_head_channels": 3}, "config.model.video_encoder: 8 channels do"),
+    ({"model__discriminator__num_head_channels": 16}, "config.model.discriminator: 8 channels do"),
+    ({"model__dit__num_heads": 7}, "config.model.dit.num_heads (7) does not divide config.model"),
+    ({"model__dit__patch_size": 3}, "config.model.dit.patch_size (3) does not divide the side"),
+    ({"model__dit__width": 18, "model__dit__num_heads": 3}, "dit.width (18) must be a multiple"),
+    ({"diffusion__schedule__beta_start": 0.5}, "beta_start (0.5) is above beta_end (0.012)"),
+    (
+      {"ablation__variants__no_cra__loss__lambda_cra": -1.0},
+      "config.ablation.variants.no_cra.loss.lambda_cra is -1.0; it must lie in [0, 1e6]",
+    ),
     (
       {"data__image_size": 36},
       "config.data.image_size (36) must be a multiple of 8: a factor 2 for each multiplier",
@@ -77,6 +88,31 @@ def changed(**keys: Any) -> ConfigDict:
 def test_refused(keys: dict[str, Any], message: str) -> None:
   with pytest.raises(checks.UserError, match=re.escape(message)):
     checks.check_config(changed(**keys))
+
+
+@pytest.mark.parametrize(
+  ("given", "message"),
+  [
+    ({"system": "glober"}, "get_config gives a dict; it must return a ConfigDict"),
+    (ConfigDict(), "has no key 'system': let get_config begin with base()"),
+    (ConfigDict({"system": "gan"}), "config.system is 'gan'. Choose one of: glober, lgcvd"),
+    (ConfigDict({"system": "lgcvd"}), "lacks keys that system 'lgcvd' reads: after, checksums"),
+  ],
+)
+def test_what_is_no_configuration_is_told(given: Any, message: str) -> None:
+  with pytest.raises(checks.UserError, match=re.escape(message)):
+    checks.check_given(given)
+
+
+def test_a_key_that_nothing_reads_is_told() -> None:
+  """Where a file sets it; other settings of samplers and schedules are read."""
+  config = changed()
+  config.diffusion.schedule.max_beta = 0.9
+  config.sample.decoder.clip = True
+  checks.check_given(config)
+  config.data.strid = 2
+  with pytest.raises(checks.UserError, match=r"no key config\.data\.strid; did you mean config"):
+    checks.check_given(config)
 
 
 def test_odd_targets_need_no_pairs_without_cra() -> None:
@@ -94,6 +130,10 @@ def test_odd_targets_need_no_pairs_without_cra() -> None:
     ({"mesh__fsdp": 3}, "config.mesh (data=-1, fsdp=3) does not fit 8 device(s)"),
     ({"mesh__data": 4}, "may be: 8 x 1, 4 x 2, 2 x 4, 1 x 8"),
     ({"data__name": "ucf101"}, "config.data.dir is empty"),
+    (
+      {"data__image_size": 4096, "train__kl_vae__batch_size": 65536},
+      "A batch of stage kl_vae takes 1100 GB, and 32 are the most",
+    ),
   ],
 )
 def test_training_refused(keys: dict[str, Any], message: str) -> None:

@@ -436,10 +436,12 @@ def test_mirrored_test_videos(judge, workdir) -> None:
       "config.sample: grid='spaced' needs 2 steps",
     ),
     ({"sample.past": 3}, "config.sample: 3 past and 0 future frames do not fit the 2 slots"),
-    ({"sample.gap": 0}, "config.sample.gap is 0; it must be at least 1"),
+    ({"sample.gap": 0}, "config.sample.gap is 0; it must lie in [1, 10000]"),
+    ({"model.head_channels": 5}, "config.model.head_channels (5) does not divide the 8 channels"),
+    ({"tasks.shares.prediction": 0.1}, "config.tasks and config.objective: The tasks' shares must"),
     ({"evaluate.protocol": "ours"}, "config.evaluate.protocol is 'ours'. Choose one of: standard"),
-    ({"diffusion.process.prediction_type": "x"}, "prediction type 'x'. Choose one of"),
-    ({"stages": ("generator",)}, "config.stages is 'generator'. Choose one of: lgcvd"),
+    ({"diffusion.process.prediction_type": "x"}, "prediction_type is 'x'. Choose one of"),
+    ({"stages": ("generator",)}, "config.stages[0] is 'generator'. Choose one of: lgcvd"),
   ],
 )
 def test_refused(keys: dict, message: str) -> None:

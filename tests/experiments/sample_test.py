@@ -71,7 +71,7 @@ def test_a_given_configuration_says_how_to_draw_and_flags_more(workdir) -> None:
 
 
 def test_what_no_sampler_can_do_is_told(workdir) -> None:
-  with pytest.raises(checks.UserError, match=r"config\.sample\.decoder: .*'euler'.*ddim"):
+  with pytest.raises(checks.UserError, match=r"config\.sample\.decoder\.kind is 'euler'.*ddim"):
     sample.load("", None, options(sampler="euler"))
   with pytest.raises(checks.UserError, match="Sampling steps must be"):
     sample.load("", None, options(steps=2000))

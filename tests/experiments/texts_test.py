@@ -279,7 +279,9 @@ def test_a_workdir_s_encoder_stays_its_own(config, workdir, monkeypatch) -> None
   monkeypatch.setattr(text, "load_encoder", lambda *_: tiny_encoder(seed=3, length=LENGTH))
   mesh = partitioning.make_mesh(devices=jax.devices()[:1])
   with pytest.raises(checks.UserError, match="trained with another text encoder"):
-    texts.prepare(config, workdir, mesh, train.open_store(config, "train"))
+    texts.prepare(
+      config, workdir, mesh, texts.encoder_of(config), train.open_store(config, "train")
+    )
   assert (workdir / "text.npz").read_bytes() == before
 
 
@@ -289,6 +291,7 @@ def test_one_sentence_without_an_encoder_is_told_in_the_log(tmp_path, monkeypatc
   config = told_config(encoder="none")
   config.text.update(source="prompt", prompt="Tai chi")
   mesh = partitioning.make_mesh(devices=jax.devices()[:1])
-  assert texts.prepare(config, tmp_path, mesh) is None
+  assert texts.encoder_of(config) is None
+  assert texts.prepare(config, tmp_path, mesh, None) is None
   assert "'Tai chi' becomes 5 learned tokens" in told[0]
   assert not list(tmp_path.iterdir())

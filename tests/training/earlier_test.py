@@ -106,11 +106,22 @@ def test_a_torn_configuration_is_told(old) -> None:
   saved = json.loads(file.read_text())
   del saved["diffusion"]["schedule"], saved["seed"]
   file.write_text(json.dumps(saved))
-  expected = r"lacks keys .* seed, .*diffusion\.schedule\.kind.* Put the file back"
+  expected = r"lacks keys .*diffusion\.schedule\.kind.*, seed\. Put the file back"
   with pytest.raises(checks.UserError, match=expected):
     main.saved_config(workdir, None)
   with pytest.raises(checks.UserError, match="lacks keys"):
     score_table.assign("glober_1a", {}, [workdir])
+
+
+@pytest.mark.parametrize("value", ["32", None, 1e9, -1, [32], {}])
+def test_a_value_that_no_run_could_have_had_is_told(old, value) -> None:
+  _, workdir = old
+  file = workdir / "config.json"
+  saved = json.loads(file.read_text())
+  saved["data"]["image_size"] = value
+  file.write_text(json.dumps(saved))
+  with pytest.raises(checks.UserError, match=r"\.json: config\.data\.image_size is .*; it must"):
+    main.saved_config(workdir, None)
 
 
 @pytest.mark.parametrize(

@@ -298,6 +298,19 @@ def evaluation_clips(
   return places.read(), places.videos, places.starts
 
 
+def shown_clips(
+  store: FrameStore, sampler: ClipSampler, most: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+  """Clips to look at (n, F, h, w, c) and their videos: `most`, or as many as the split can give.
+
+  Raises:
+    ValueError: no video is long enough.
+  """
+  count = min(most, store.num_videos, int(count_starts(store, sampler).sum()))
+  clips, videos, _ = evaluation_clips(store, sampler, count, seed)
+  return clips, videos
+
+
 def evaluation_places(
   store: FrameStore, sampler: ClipSampler, num_clips: int, seed: int, spaced: bool = False
 ) -> Places:

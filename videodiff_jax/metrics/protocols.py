@@ -6,6 +6,7 @@ how fragments are joined) stays in the configuration and is written beside the p
 
 import dataclasses
 import types
+from typing import Any
 
 PSNR = ("frames", "video")
 BEST = ("video", "released_groups")
@@ -121,6 +122,16 @@ class Protocol:
   def video_frames(self) -> int:
     """Frames of a whole video: the given ones and the horizon."""
     return self.past + self.num_frames
+
+  def settings(self) -> dict[str, Any]:
+    """The entries of config.sample that it replaces."""
+    names = ("past", "num_frames", "trajectories", "gap")
+    changes: dict[str, Any] = {name: getattr(self, name) for name in names}
+    if self.sampler:
+      # On the release's grid, which a workdir drawn by another sampler need not have.
+      sampler = {"kind": self.sampler, "num_steps": self.sampler_steps, "grid": "spaced"}
+      changes["sampler"] = sampler
+    return changes
 
 
 _STANDARD = Protocol(
