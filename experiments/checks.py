@@ -69,16 +69,12 @@ def check_given(config: Any) -> None:
       f"get_config gives a {type(config).__name__}; it must return a ConfigDict, such as base() of "
       "configs/common.py makes."
     )
-  if "system" not in config:
+  if "system" in config:
+    choice("system", config.system, tuple(systems.SYSTEMS))
+  if missing := _missing(config) if "system" in config else "system":
     raise UserError(
-      "The configuration has no key 'system': let get_config begin with base() of "
-      "configs/common.py or configs/lgcvd_common.py."
-    )
-  choice("system", config.system, tuple(systems.SYSTEMS))
-  if missing := _missing(config):
-    raise UserError(
-      f"The configuration lacks keys that system {config.system!r} reads: {missing}. Let "
-      "get_config begin with the system's base()."
+      f"--config lacks keys that this code reads: {missing}. Begin with one of configs/, as its "
+      "files do with configs/common.py."
     )
   known = ranges.flat(systems.of(config).base())
   for key in sorted(ranges.flat(config).keys() - known.keys()):

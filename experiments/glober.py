@@ -94,10 +94,10 @@ def check(config: ml_collections.ConfigDict) -> None:
       raise UserError(f"config.sample.{name}: {error}") from error
 
 
-def needs(config: ml_collections.ConfigDict) -> list[Need]:
-  """The clips of config.after's modes; UserError for one that this configuration cannot have."""
+def needs(config: ml_collections.ConfigDict, after: Sequence[str]) -> list[Need]:
+  """The clips of modes after training; UserError for a mode that this configuration cannot do."""
   data, counts = config.data, config.evaluate
-  if "evaluate" in config.after:
+  if "evaluate" in after:
     if data.num_frames < i3d.MIN_FRAMES:
       raise UserError(
         f"config.after has 'evaluate', whose FVD takes clips of {i3d.MIN_FRAMES} frames or more, "
@@ -111,7 +111,7 @@ def needs(config: ml_collections.ConfigDict) -> list[Need]:
   return [
     Need(f"config.after's {mode!r}", split, data.num_frames, data.stride,
          "config.data.num_frames or config.data.stride", counts[key], f"config.evaluate.{key}")
-    for mode in config.after if mode in ("evaluate", "sweep")
+    for mode in after if mode in ("evaluate", "sweep")
     for split, key in (("train", "num_real"), ("test", "num_fake"))
   ]  # fmt: skip
 

@@ -34,11 +34,11 @@ def store_options(config: ml_collections.ConfigDict) -> dict[str, Any]:
   return {"num_frames": config.data.video_frames}
 
 
-def needs(config: ml_collections.ConfigDict) -> list[Need]:
-  """The clips of config.after's modes; UserError for one that this configuration cannot have."""
+def needs(config: ml_collections.ConfigDict, after: Sequence[str]) -> list[Need]:
+  """The clips of modes after training; UserError for a mode that this configuration cannot do."""
   sample, fragment, stride = config.sample, config.fragment, config.data.stride
   built, found = build(config), []
-  for mode in config.after:
+  for mode in after:
     what = f"config.after's {mode!r}"
     try:
       if mode in ("sample", "predict"):

@@ -196,8 +196,9 @@ def run(files: Sequence[str] = ()) -> None:
     checks.check_training(config)
     if _STAGE.value and _STAGE.value not in config.stages:
       raise checks.UserError(f"--stage={_STAGE.value}: choose one of {', '.join(config.stages)}.")
-    finished = train.train(config, workdir, _STAGE.value)
-    after = config.after if finished and not _STAGE.value else ()
+    following = () if _STAGE.value else config.after
+    finished = train.train(config, workdir, _STAGE.value, following)
+    after = following if finished else ()
   _follow(system, workdir, config, after)
   if mode == "train" and not finished:
     raise command.Terminated

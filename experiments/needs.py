@@ -57,17 +57,16 @@ class Need:
         "store of longer videos."
       )
     raise UserError(
-      f"{self.what} takes {self.count} {clips} of the {self.split} split, but {where} holds only "
-      f"{found}{' videos that are long enough' if self.videos else ''}: change {self.count_key}, "
-      "or give a store of more videos."
+      f"{self.what} takes {self.count} {clips} of the {self.split} split, which holds only {found} "
+      f"different ones ({where}): change {self.count_key}, or give a store of more videos."
     )
 
 
-def of(config: ml_collections.ConfigDict, system: ModuleType) -> list[Need]:
-  """What a run of a system takes, in the order in which it is taken.
+def of(config: ml_collections.ConfigDict, system: ModuleType, after: Sequence[str]) -> list[Need]:
+  """What a run of a system and the modes `after` it take, in the order in which it is taken.
 
   Raises:
-    UserError: config.after asks for what no store could give.
+    UserError: a mode asks for what no store could give.
   """
   data = config.data
   keys = "config.data.num_frames or config.data.stride"
@@ -80,7 +79,7 @@ def of(config: ml_collections.ConfigDict, system: ModuleType) -> list[Need]:
       what = "Training" if split == "train" else "Validation"
       found.append(Need(what, split, data.num_frames, data.stride * multiple, keys + more))
   found.append(Need("A preview", "test", data.num_frames, data.stride, keys))
-  return found + system.needs(config)
+  return found + system.needs(config, after)
 
 
 def check(

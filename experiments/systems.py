@@ -6,7 +6,7 @@ A system is a module of this folder with
   stages: NAMES, make_stage and frozen_networks, as the training loop wants them.
   CONTENTS: stage -> (content, other settings) of the `ClipSampler` of its batches.
   clip_settings(config): what its clips have beside length, stride, flips and sampling.
-  needs(config): the clips that the modes of config.after take; UserError for what none could give.
+  needs(config, modes): the clips that modes after training take; UserError for what none has.
   store_options(config): of an embedded data set's builder, beside its size.
   check(config): raises UserError for values that nothing could be made of.
   check_pretrained(config, stages): raises ValueError for given weights that do not fit the stages.

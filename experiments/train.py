@@ -5,7 +5,7 @@ import dataclasses
 import json
 import pathlib
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import ml_collections
@@ -35,7 +35,12 @@ from videodiff_jax.training.workdir import (
 _PREVIEW_CLIPS = 4
 
 
-def train(config: ml_collections.ConfigDict, workdir: pathlib.Path, only: str | None) -> bool:
+def train(
+  config: ml_collections.ConfigDict,
+  workdir: pathlib.Path,
+  only: str | None,
+  after: Sequence[str] = (),
+) -> bool:
   """Trains all stages of `config.stages`, or one.
 
   Args:
@@ -43,6 +48,7 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path, only: str | 
     workdir: gets config.json and a folder a stage; a finished stage is skipped, an unfinished one
       resumed.
     only: a stage's name, or None for all in order.
+    after: modes that follow: what they would miss in the store is told now.
 
   Returns:
     True when every stage asked for is finished; False when SIGTERM ended the run early.
@@ -59,7 +65,7 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path, only: str | 
   with checks.told():
     hosts.everywhere(lambda: systems.of(config).check_pretrained(config, unborn))
   encoder = texts.encoder_of(config)
-  store, held_out = open_stores(config)
+  store, held_out = open_stores(config, after)
   start_table.show(config, workdir, mesh, store, only)
   with claimed(config, workdir):
     return _train(config, workdir, only, mesh, store, held_out, encoder, expected)
@@ -94,15 +100,17 @@ def _train(
   return True
 
 
-def open_stores(config: ml_collections.ConfigDict) -> tuple[FrameStore, FrameStore]:
+def open_stores(
+  config: ml_collections.ConfigDict, after: Sequence[str]
+) -> tuple[FrameStore, FrameStore]:
   """Both splits, when all that the run takes of its store is known to be there.
 
   Raises:
     UserError: a store that this configuration does not describe, or whose videos are too short or
-      too few for the training and for what config.after asks of them.
+      too few for the training and for the modes `after` it.
   """
   data, system = config.data, systems.of(config)
-  wanted = needs.of(config, system)
+  wanted = needs.of(config, system, after)
   if not data.dir:  # of a set that is made here all is known before it is
     with checks.told():
       made = prepare.planned(data.name, **store_options(config))
@@ -110,14 +118,17 @@ def open_stores(config: ml_collections.ConfigDict) -> tuple[FrameStore, FrameSto
   stores = {split: open_store(config, split) for split in ("train", "test")}
   for split in {need.split for need in wanted} - stores.keys():
     stores[split] = open_store(config, split)
-  hosts.everywhere(lambda: checks.check_store(config, stores["train"]))
-  where = f"store {stores['train'].directory}"
-  needs.check(wanted, {split: store.videos for split, store in stores.items()}, where)
-  if {"evaluate", "sweep"} & {*config.after} and config.evaluate.digits:
-    digits.check(stores["train"])
-  if texts.given_by_videos(config):
-    for split in ("train", "test"):
+
+  def look() -> None:
+    checks.check_store(config, stores["train"])
+    videos = {split: store.videos for split, store in stores.items()}
+    needs.check(wanted, videos, f"store {stores['train'].directory}")
+    if {"evaluate", "sweep"} & {*after} and config.evaluate.digits:
+      digits.check(stores["train"])
+    for split in ("train", "test") if texts.given_by_videos(config) else ():
       texts.captions(config, stores[split])
+
+  hosts.everywhere(look)
   return stores["train"], stores["test"]
 
 

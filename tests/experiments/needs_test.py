@@ -79,7 +79,7 @@ def test_a_store_that_will_not_do_is_told_and_leaves_no_trace(
   config = changed(base("smoke"), {"data.dir": str(store), "data.channels": 3, **keys})
   checks.check_given(config)
   with pytest.raises(checks.UserError, match=said):
-    train.train(config, tmp_path / "run", None)
+    train.train(config, tmp_path / "run", None, config.after)
   assert not (tmp_path / "run").exists()
 
 
@@ -117,7 +117,7 @@ def test_what_the_configuration_tells_is_told_before_a_store_is_prepared(
   config = changed(base("smoke"), keys)
   checks.check_given(config)
   with pytest.raises(checks.UserError, match=said):
-    train.train(config, tmp_path / "run", None)
+    train.train(config, tmp_path / "run", None, config.after)
   assert not any(tmp_path.iterdir())
 
 
@@ -150,7 +150,7 @@ def test_every_shipped_configuration_s_own_data_will_do(monkeypatch) -> None:
     glober_digits.get_config("frames64"), lgcvd_digits.get_config(),
     lgcvd_digits.get_config("occluded"),
   ):  # fmt: skip
-    wanted = needs.of(config, systems.of(config))
+    wanted = needs.of(config, systems.of(config), config.after)
     options = train.store_options(config)
     needs.check(wanted, train.prepare.planned(config.data.name, **options), "")
     assert {need.split for need in wanted} == {"train", "test"}
