@@ -425,10 +425,16 @@ def test_mirrored_test_videos(judge, workdir) -> None:
   [
     ({"model.decoder_attention": "both"}, "Choose one of: matched, mirrored"),
     ({"data.num_frames": 13}, "two fragments of 8 that share 2 frames take 14"),
-    ({"objective.updates": "three"}, "config.tasks and config.objective: Unknown updates"),
+    (
+      {"objective.updates": "three"},
+      "config.objective.updates is 'three'. Choose one of: two",
+    ),
     ({"tasks.shares.prediction": 0.9}, "must be positive and sum to 1"),
     ({"tasks.per": "day"}, "Choose one of: sample, batch"),
-    ({"sample.last_fragment": "pad"}, "config.sample: Unknown last_fragment"),
+    (
+      {"sample.last_fragment": "pad"},
+      "sample.last_fragment is 'pad'. Choose one of: truncate",
+    ),
     ({"sample.encoder_weights": "best"}, "Choose one of: ema, raw"),
     ({"sample.precision": "float16"}, "config.sample.precision is 'float16'"),
     (
@@ -437,7 +443,7 @@ def test_mirrored_test_videos(judge, workdir) -> None:
     ),
     ({"sample.past": 3}, "config.sample: 3 past and 0 future frames do not fit the 2 slots"),
     ({"sample.gap": 0}, "config.sample.gap is 0; it must lie in [1, 10000]"),
-    ({"model.head_channels": 5}, "config.model.head_channels (5) does not divide the 8 channels"),
+    ({"model.head_channels": 5}, "config.model.head_channels (5) does not divide the 16 channels"),
     ({"tasks.shares.prediction": 0.1}, "config.tasks and config.objective: The tasks' shares must"),
     ({"evaluate.protocol": "ours"}, "config.evaluate.protocol is 'ours'. Choose one of: standard"),
     ({"diffusion.process.prediction_type": "x"}, "prediction_type is 'x'. Choose one of"),

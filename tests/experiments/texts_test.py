@@ -67,8 +67,8 @@ def loaded(pipeline, monkeypatch) -> None:
 def test_batches_carry_their_videos_captions(config, tmp_path, monkeypatch) -> None:
   encoder, seen = tiny_encoder(), []
 
-  def loop(stage, run, frozen, batches, preview_batch, write, validation) -> bool:
-    del run, write, validation
+  def loop(stage, run, frozen, batches, preview_batch, *others) -> bool:
+    del run, others
     seen.append((stage.name, next(batches(0)), preview_batch, frozen))
     return True
 
@@ -99,10 +99,10 @@ def test_prompts_name_the_clips(workdir, loaded, monkeypatch) -> None:
 
   def redraw(self, features, times, labels, seed, prompts) -> Samples:
     videos = np.zeros((len(features), 2, SIDE, SIDE, 1), np.uint8)
-    return Samples(videos, features, np.zeros(2), np.zeros(2), np.asarray(prompts), seed)
+    return Samples(videos, features, np.zeros(2), np.zeros(2, int), np.asarray(prompts), seed)
 
   def generate(self, count, times, labels, seed, prompts) -> Samples:
-    return redraw(self, np.ones((count, 1)), times, labels, seed, prompts)
+    return redraw(self, np.ones((count, 1, 1, 1)), times, labels, seed, prompts)
 
   monkeypatch.setattr(Pipeline, "generate", generate)
   monkeypatch.setattr(Pipeline, "redraw", redraw)
