@@ -36,7 +36,6 @@ from videodiff_jax.metrics import frame_frechet, frechet, i3d, images
 from videodiff_jax.metrics.clip_protocols import ClipProtocol
 from videodiff_jax.metrics.digit_reader import Readings
 from videodiff_jax.pretrained import i3d as i3d_weights
-from videodiff_jax.training.checkpoints import CheckpointError
 from videodiff_jax.training.workdir import newest_meta
 from videodiff_jax.training.writers import read_metrics
 
@@ -93,12 +92,6 @@ def test_a_second_call_has_nothing_to_do(workdir, config) -> None:
   before = {file: file.stat().st_mtime_ns for file in workdir.rglob("metrics.jsonl")}
   assert train.train(config, workdir, None)
   assert before == {file: file.stat().st_mtime_ns for file in workdir.rglob("metrics.jsonl")}
-
-
-def test_a_stage_needs_those_before_it(config, tmp_path, monkeypatch) -> None:
-  monkeypatch.setattr(train.start_table, "show", lambda *_: None)
-  with pytest.raises(CheckpointError, match=r"'kl_vae' has no checkpoint.*--stage=kl_vae"):
-    train.train(config, tmp_path, "generator")
 
 
 def test_another_model_is_refused_in_the_same_workdir(workdir, config) -> None:
