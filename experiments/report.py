@@ -11,6 +11,7 @@ from absl import logging
 from experiments import checks, commands, numbered, outputs, score_files, use_of_condition
 from experiments.page import GENERATOR, Element, Media, bars, chart, document, element, table
 from videodiff_jax import text_files, whole_files
+from videodiff_jax.inputs.folders import text_of
 from videodiff_jax.training import writers
 from videodiff_jax.training.workdir import read_config
 
@@ -71,8 +72,9 @@ def _part(what: str, make: Callable[..., Iterable[Element]], *arguments: Any) ->
   try:
     return list(make(*arguments))
   except Exception as error:  # nothing in a folder of any files is worth the whole page
-    logging.warning("%s cannot be shown in the report: %r", what, error)
-    return [_note(f"{what} cannot be shown: {error!r}")]
+    said = f"{text_of(what)} cannot be shown: {text_of(repr(error))}"
+    logging.warning("In the report, %s", said)
+    return [_note(said)]
 
 
 def _summary(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> Iterator[Element]:
