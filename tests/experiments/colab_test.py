@@ -118,7 +118,7 @@ def test_every_command_is_one_that_there_is(page: pathlib.Path, monkeypatch) -> 
     config_flag.check_arguments(words[2:], ROOT)
     options = dict(word.lstrip("-").partition("=")[::2] for word in words[3:])
     modes.append(options.get("mode", "train"))
-    assert modes[-1] in main._MODES
+    assert modes[-1] in main.modes.MODES
     assert all(name in main.flags.FLAGS or name.startswith("config.") for name in options)
   story = {
     "glober": ["train"] * 3 + ["sample", "redraw", "evaluate", "train"],
