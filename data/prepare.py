@@ -249,7 +249,7 @@ def _nothing_left(parts: pathlib.Path) -> Iterator[None]:
   try:
     yield
   except Exception:
-    if {path.name for path in parts.iterdir()} <= {"lock", _REQUEST, "store"}:
+    if parts.is_dir() and {path.name for path in parts.iterdir()} <= {"lock", _REQUEST, "store"}:
       shutil.rmtree(parts)
     raise
 

@@ -192,6 +192,7 @@ def test_round_trip_of_a_dit(tmp_path) -> None:
   save_file(state, tmp_path / "dit" / "any.safetensors")
   of_single_cells = config()
   of_single_cells.model.dit.patch_size = 1
+  of_single_cells.model.video_encoder.out_channels = 8
   convert.convert("dit", tmp_path / "dit", of_single_cells, tmp_path / "out")
   convert.export(tmp_path / "out", tmp_path / "back.safetensors")
   assert_same(load_file(tmp_path / "back.safetensors"), state)
