@@ -76,14 +76,7 @@ def check_given(config: Any) -> None:
       f"--config lacks keys that this code reads: {missing}. Begin with one of configs/, as its "
       "files do with configs/common.py."
     )
-  known = ranges.flat(systems.of(config).base())
-  for key in sorted(ranges.flat(config).keys() - known.keys()):
-    if not any(fnmatch.fnmatchcase(key, pattern) for pattern in range_table.OPTIONAL):
-      near = difflib.get_close_matches(key, known, 1)
-      raise UserError(
-        f"System {config.system!r} has no key config.{key}"
-        + (f"; did you mean config.{near[0]}?" if near else ": leave it away.")
-      )
+  _check_known(config)
   check_config(config)
   check_paths(config)
 
@@ -169,7 +162,7 @@ def check_store(config: ml_collections.ConfigDict, store: FrameStore) -> None:
 
 
 def check_saved(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
-  """Raises UserError where a workdir's configuration lacks what is read of every one, or is wrong.
+  """Raises UserError where a workdir's configuration lacks a key, has one too many or is wrong.
 
   What came after the first workdirs is there (`training/earlier.py`), so something else is wrong.
   """
@@ -179,9 +172,22 @@ def check_saved(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Non
       "was written, or add them with the values that the run had."
     )
   try:
+    _check_known(config)
     ranges.check(range_table.TABLES[config.system], config)
   except UserError as error:
     raise UserError(f"{workdir}/config.json: {error}") from error
+
+
+def _check_known(config: ml_collections.ConfigDict) -> None:
+  """Raises UserError for a key that nothing reads."""
+  known = ranges.flat(systems.of(config).base())
+  for key in sorted(ranges.flat(config).keys() - known.keys()):
+    if not any(fnmatch.fnmatchcase(key, pattern) for pattern in range_table.OPTIONAL):
+      near = difflib.get_close_matches(key, known, 1)
+      raise UserError(
+        f"System {config.system!r} has no key config.{key}"
+        + (f"; did you mean config.{near[0]}?" if near else ": leave it away.")
+      )
 
 
 def _missing(config: ml_collections.ConfigDict) -> str:

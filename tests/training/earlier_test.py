@@ -18,8 +18,6 @@ from videodiff_jax.training.workdir import read_config
 FIRST = pathlib.Path(__file__).with_name("earlier")
 BASES = {"glober": common.base, "lgcvd": lgcvd_common.base}
 SYSTEMS = pytest.mark.parametrize("system", BASES)
-# Of LGC-VD's first evaluations, which had no protocol.
-GONE = {"evaluate.num_videos", "evaluate.trajectories"}
 
 
 def flat(tree: dict, prefix: str = "") -> dict:
@@ -48,7 +46,7 @@ def old(request, tmp_path) -> tuple[str, pathlib.Path]:
 def test_every_key_is_of_the_first_runs_or_in_the_table(system: str) -> None:
   """A new key belongs into the table, with the value that does what was done without it."""
   now = {key for key in flat(BASES[system]().to_dict()) if not key.startswith("ablation.")}
-  assert first_keys(system) - GONE | added(system).keys() == now
+  assert first_keys(system) - {*earlier.GONE} | added(system).keys() == now
   assert not first_keys(system) & added(system).keys()
 
 
@@ -121,6 +119,16 @@ def test_a_value_that_no_run_could_have_had_is_told(old, value) -> None:
   saved["data"]["image_size"] = value
   file.write_text(json.dumps(saved))
   with pytest.raises(checks.UserError, match=r"\.json: config\.data\.image_size is .*; it must"):
+    main.saved_config(workdir, None)
+
+
+def test_a_key_that_nothing_reads_is_told(old) -> None:
+  _, workdir = old
+  file = workdir / "config.json"
+  saved = json.loads(file.read_text())
+  saved["data"]["image_sise"] = 32
+  file.write_text(json.dumps(saved))
+  with pytest.raises(checks.UserError, match=r"\.json: .*did you mean config\.data\.image_size"):
     main.saved_config(workdir, None)
 
 

@@ -105,8 +105,16 @@ ADDED: dict[str, tuple[tuple[str, dict[str, Any]], ...]] = {
 }
 
 
+# Of LGC-VD's first evaluations, which had no protocol.
+GONE = ("evaluate.num_videos", "evaluate.trajectories")
+
+
 def fill(config: dict[str, Any]) -> None:
-  """Adds what a saved configuration of a known system lacks; what is there stays."""
+  """Adds what a saved configuration of a known system lacks, and takes out what is read no more."""
+  if config["system"] == "lgcvd":
+    for key in GONE:
+      group, name = key.split(".")
+      config.get(group, {}).pop(name, None)
   for _, values in ADDED[config["system"]]:
     for key, value in values.items():
       *groups, name = key.split(".")
