@@ -1,5 +1,6 @@
 """The door of every command: what people type and what machines do ends in one sentence."""
 
+import errno
 import os
 import signal
 
@@ -183,6 +184,11 @@ def test_a_mistake_in_the_code_keeps_its_traceback() -> None:
     (ValueError("wrong"), 1, "Error: wrong\n"),
     (MemoryError(), 1, "Error: Out of memory: take smaller"),
     (RuntimeError("RESOURCE_EXHAUSTED: 3 GiB"), 1, "Error: Out of memory: take smaller"),
+    (
+      RuntimeError(f"RESOURCE_EXHAUSTED: writing a: {os.strerror(errno.ENOSPC)}"),
+      1,
+      "Error: RESOURCE_EXHAUSTED: writing a: No space left on device",
+    ),
   ],
 )
 def test_how_a_command_ends(capsys, error, status, said) -> None:

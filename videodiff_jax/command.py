@@ -93,13 +93,14 @@ def told(error: BaseException) -> str | None:
     files = [os.fsdecode(name) for name in (error.filename, error.filename2) if name is not None]
     return _of_system(error.errno, error.strerror, " -> ".join(files))
   text = str(error)
-  if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text:
+  # A full disk is RESOURCE_EXHAUSTED to tensorstore as well.
+  fault = next((number for number in _FAULTS if os.strerror(number) in text), None)
+  if isinstance(error, MemoryError) or ("RESOURCE_EXHAUSTED" in text and fault is None):
     return f"{_MEMORY} ({text.splitlines()[0]})" if text else _MEMORY
   if isinstance(error, OSError) or _is_ours(error):
     return text
-  for number in _FAULTS:
-    if os.strerror(number) in text:
-      return _of_system(number, text.splitlines()[0], "")
+  if fault is not None:
+    return _of_system(fault, text.splitlines()[0], "")
   return None
 
 

@@ -102,8 +102,7 @@ def _copy(source: pathlib.Path, target: pathlib.Path) -> None:
     shutil.copytree(source, target)
 
 
-READ_ONLY = ("train", "train new", "sample", "redraw", "reconstruct", "report", "export", "prepare",
-             "plan")  # fmt: skip
+READ_ONLY = ("train", "train new", "sample", "redraw", "reconstruct", "report", "export", "prepare")
 
 
 @pytest.mark.parametrize("mode", READ_ONLY)

@@ -127,7 +127,7 @@ class Ledger:
       "",
       *_compared(last.values()),
       *_versions(last.values()),
-      *_open(last.values()),
+      *_open(last.values(), self.file.parent),
     ]
     return "\n".join(lines)
 
@@ -158,12 +158,13 @@ def _versions(rows: Iterable[dict[str, Any]]) -> list[str]:
   return [f"Code and attempts: {told}.", ""]
 
 
-def _open(rows: Iterable[dict[str, Any]]) -> list[str]:
+def _open(rows: Iterable[dict[str, Any]], folder: pathlib.Path) -> list[str]:
   bad = [row for row in rows if row["verdict"] in BAD]
   if not bad:
     return ["Nothing of this is open.", ""]
   shown = [
-    f"- {row['part']}, `{row['case'][:120]}`: {row['verdict']}. `{row['told'][:160]}`"
+    f"- {row['part']}, `{row['case'][:120]}`: {row['verdict']}. "
+    f"`{row['told'].replace(str(folder), 'FAULTS_DIR')[:160]}`"
     for row in bad[:60]
   ]
   more = [f"- and {len(bad) - 60} more"] if len(bad) > 60 else []
