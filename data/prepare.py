@@ -32,25 +32,24 @@ from typing import Any
 from absl import app, flags, logging
 
 from data import parts
-from data.bair import Bair
 from data.builder import Options, SourceError, VideoBuilder
-from data.captioned_digits import CaptionedDigits
-from data.cityscapes import Cityscapes
-from data.demo_clips import DemoClips
-from data.doom import Doom
-from data.hdf5_shards import Hdf5Shards
-from data.marching_digits import MarchingDigits
-from data.moving_digits import MovingDigits
-from data.moving_mnist import MovingMnist, StochasticMnist
-from data.occluded_digits import OccludedDigits
-from data.sky_timelapse import SkyTimelapse
-from data.taichi_hd import TaichiHd
-from data.ucf101 import Ucf101
+from data.sets.bair import Bair
+from data.sets.captioned_digits import CaptionedDigits
+from data.sets.cityscapes import Cityscapes
+from data.sets.demo_clips import DemoClips
+from data.sets.doom import Doom
+from data.sets.hdf5_shards import Hdf5Shards
+from data.sets.marching_digits import MarchingDigits
+from data.sets.moving_digits import MovingDigits
+from data.sets.moving_mnist import MovingMnist, StochasticMnist
+from data.sets.occluded_digits import OccludedDigits
+from data.sets.sky_timelapse import SkyTimelapse
+from data.sets.taichi_hd import TaichiHd
+from data.sets.ucf101 import Ucf101
+from data.sets.video_folder import VideoFolder
 from data.verify import verify
-from data.video_folder import VideoFolder
-from videodiff_jax import command, locks, text_files, typed
+from videodiff_jax import command, config_flag, locks, text_files, typed
 from videodiff_jax.inputs.frame_store import MANIFEST
-from videodiff_jax.training import config_flag
 
 DATASETS: dict[str, type[VideoBuilder]] = {
   builder.name: builder

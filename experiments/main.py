@@ -13,9 +13,8 @@ from collections.abc import Callable, Sequence
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from experiments import modes
-from videodiff_jax import command, typed
-from videodiff_jax.training import config_flag
+from experiments.commands import modes
+from videodiff_jax import command, config_flag, typed
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -126,7 +125,8 @@ def run(files: Sequence[str] = ()) -> None:
   """Does what the flags say; `files` are --mode=compare's."""
 
   # Imported late: --help and a mistyped flag answer at once.
-  from experiments import checks, doctor
+  from experiments.setup import checks
+  from experiments.tools import doctor
   from videodiff_jax.training import hosts
 
   mode, config = _MODE.value, _CONFIG.value
@@ -137,7 +137,7 @@ def run(files: Sequence[str] = ()) -> None:
     print(doctor.report())
     return
   if mode == "compare":
-    from experiments import score_files
+    from experiments.scoring import score_files
 
     print(score_files.compare([typed.path(file) for file in files]))
     return
@@ -151,7 +151,7 @@ def run(files: Sequence[str] = ()) -> None:
     there_are = ", ".join(config_flag.config_files(_ROOT))
     raise checks.UserError(f"--mode={mode} needs --config. There are: {there_are}.")
   if mode == "plan":
-    from experiments import plan
+    from experiments.train import plan
 
     print(plan.show(config))
     return
@@ -160,16 +160,16 @@ def run(files: Sequence[str] = ()) -> None:
     print(_table(config))
     return
   if _INPUTS.value:
-    from experiments import benchmark_inputs
+    from experiments.benchmarks import clip_reading
 
     if config is None:
       raise checks.UserError("--inputs needs --config.")
-    print(benchmark_inputs.show(config))
+    print(clip_reading.show(config))
     return
   if mode == "benchmark":
-    from experiments import benchmark
+    from experiments.benchmarks import unets
 
-    print(benchmark.show(config))
+    print(unets.show(config))
     return
   enable_compilation_cache()
   if mode == "train" or hosts.on_tpu_pod():
@@ -180,7 +180,8 @@ def run(files: Sequence[str] = ()) -> None:
   if _WORKDIR.value is None:
     raise checks.UserError(f"--mode={mode} needs --workdir.")
   workdir = pathlib.Path(_WORKDIR.value).absolute()
-  from experiments import outputs, train
+  from experiments.train import train
+  from experiments.workdirs import outputs
 
   if mode != "export":
     outputs.check(workdir, mode)
@@ -210,30 +211,34 @@ def _follow(
   """Runs a mode, or those after training; the command is recorded when it is done."""
   import jax
 
-  from experiments import commands, report
+  from experiments.report import report
+  from experiments.workdirs import provenance
 
   mode = _MODE.value
   if jax.process_count() > 1:
     if jax.process_index() == 0 and mode == "train":
-      commands.record(workdir)
+      provenance.record(workdir)
     if jax.process_index() == 0 and after:
       logging.info("Run --mode=%s on one host.", " and --mode=".join(after))
     return
   for step in after:
     mode_function(system, step)(workdir, config, flags.FLAGS)
   if mode not in ("ablation", "export", "report"):
-    commands.record(workdir)
+    provenance.record(workdir)
   if "evaluate" in after:
     report.write(workdir)
 
 
 def _table(config: ConfigDict | None) -> str:
   """What --table asks for; the workdirs' commands and reports are brought up to date."""
-  from experiments import benchmark_table, checks, commands, report, score_table
+  from experiments.report import report
+  from experiments.setup import checks
+  from experiments.tables import score_table, speed_table
+  from experiments.workdirs import provenance
   from videodiff_jax.training import hosts
 
   if _MODE.value == "benchmark":
-    return benchmark_table.show(_TABLE.value, config)
+    return speed_table.show(_TABLE.value, config)
   if hosts.several():
     raise checks.UserError("Run --table on one host.")
   for name in ("config", "protocol"):
@@ -245,14 +250,14 @@ def _table(config: ConfigDict | None) -> str:
   workdirs = [typed.path(folder, "--workdir").absolute() for folder in folders]
   table = score_table.run(_TABLE.value, workdirs)
   for workdir in workdirs:
-    commands.record(workdir)
+    provenance.record(workdir)
     report.write(workdir)
   return table
 
 
 def saved_config(workdir: pathlib.Path, config: ConfigDict | None) -> ConfigDict:
   """What a workdir was trained with; a configuration given with it must be of its system."""
-  from experiments import checks
+  from experiments.setup import checks
   from videodiff_jax.training import workdir as runs
 
   saved = runs.read_config(workdir)
@@ -267,20 +272,18 @@ def saved_config(workdir: pathlib.Path, config: ConfigDict | None) -> ConfigDict
 
 def mode_function(system: str, mode: str) -> Callable[..., None]:
   """What a mode runs for a system: (workdir, configuration or None, flags)."""
-  from experiments import (
-    ablation,
-    cache,
-    checks,
-    evaluate,
-    export,
-    predict,
-    report,
-    sample,
-    score_clips,
-    score_generation,
-    score_prediction,
-    sweep,
+  from experiments.claims import ablation, sweep
+  from experiments.export import export
+  from experiments.report import report
+  from experiments.sampling import glober_samples, lgcvd_samples
+  from experiments.scoring import (
+    glober_ladder,
+    glober_protocols,
+    lgcvd_generation,
+    lgcvd_prediction,
   )
+  from experiments.setup import checks
+  from experiments.train import make_cache
   from videodiff_jax.metrics.clip_protocols import GENERATED_VIDEOS
 
   def compare_variants(
@@ -297,22 +300,22 @@ def mode_function(system: str, mode: str) -> Callable[..., None]:
   }
   functions = {
     "glober": {
-      "sample": sample.sample,
-      "redraw": sample.redraw,
-      "reconstruct": sample.reconstruct,
-      "cache": cache.make,
+      "sample": glober_samples.sample,
+      "redraw": glober_samples.redraw,
+      "reconstruct": glober_samples.reconstruct,
+      "cache": make_cache.make,
       "evaluate": lambda workdir, config, options: (
-        score_clips.evaluate(workdir, config, options.protocol)
+        glober_protocols.evaluate(workdir, config, options.protocol)
         if options.protocol
-        else evaluate.evaluate(workdir, config)
+        else glober_ladder.evaluate(workdir, config)
       ),
     },
     "lgcvd": {
-      "sample": predict.sample,
-      "predict": predict.predict,
-      "interpolate": predict.interpolate,
+      "sample": lgcvd_samples.sample,
+      "predict": lgcvd_samples.predict,
+      "interpolate": lgcvd_samples.interpolate,
       "evaluate": lambda workdir, config, options: (
-        score_generation if options.protocol in GENERATED_VIDEOS else score_prediction
+        lgcvd_generation if options.protocol in GENERATED_VIDEOS else lgcvd_prediction
       ).evaluate(workdir, config, options.protocol),
     },
   }[system] | of_both

@@ -33,7 +33,7 @@ WRONG = {
       (["--source=captioned"], "captions.jsonl, line 1: byte 0xe9 is no UTF-8", 1),
     ],
   ),
-  "videodiff_jax.pretrained.convert": (
+  "experiments.tools.convert": (
     ["--kind=clip", "--out=folder", "--source=nothing"],
     ("out", "source"),
     [

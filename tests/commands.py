@@ -12,9 +12,9 @@ _PROGRAM = """
 import contextlib, importlib, io, json, pathlib, sys, traceback
 from absl import flags
 from absl.testing import flagsaver
-from videodiff_jax.training import config_flag
+from videodiff_jax import config_flag
 
-module = importlib.import_module(sys.argv[1])
+module, root = importlib.import_module(sys.argv[1]), pathlib.Path(sys.argv[2])
 getattr(module, "define_flags", lambda: None)()
 ended = []
 for arguments in json.load(sys.stdin):
@@ -23,7 +23,7 @@ for arguments in json.load(sys.stdin):
   with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
     with flagsaver.flagsaver():
       try:
-        module.main(config_flag.parse_flags(sys.argv, pathlib.Path(module.__file__).parents[1]))
+        module.main(config_flag.parse_flags(sys.argv, root))
       except SystemExit as end:
         status = end.code
       except BaseException:
@@ -39,7 +39,7 @@ def run(
 ) -> list[tuple[int | None, str]]:
   """Runs each line in `folder`: (exit status, stderr); status None for a traceback."""
   done = subprocess.run(
-    [sys.executable, "-c", _PROGRAM, module],
+    [sys.executable, "-c", _PROGRAM, module, str(ROOT)],
     input=json.dumps(lines),
     cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
     capture_output=True, text=True, timeout=300,

@@ -18,9 +18,9 @@ import pytest
 
 from configs import glober_digits
 from data import prepare
-from experiments import train
+from experiments.train import train
 from videodiff_jax import locks, whole_files
-from videodiff_jax.inputs import moments
+from videodiff_jax.inputs import latent_cache
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -131,8 +131,8 @@ def hold_workdir(folder: pathlib.Path) -> None:
 
 def write_moments(folder: pathlib.Path) -> None:
   shape, about = (3, 1, 2, 2, 4), {"kind": "latents", "weights": "abc"}
-  file = moments.path_of(folder, about)
-  moments.write(file, about, shape, np.dtype("f4"), 2, lambda rows: np.zeros((2, *shape[1:])))
+  file = latent_cache.path_of(folder, about)
+  latent_cache.write(file, about, shape, np.dtype("f4"), 2, lambda rows: np.zeros((2, *shape[1:])))
 
 
 def prepare_store(folder: pathlib.Path) -> None:

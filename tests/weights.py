@@ -2,7 +2,7 @@
 
 import pytest
 
-from videodiff_jax.pretrained import restricted_pickle
+from videodiff_jax.pretrained.files import restricted_pickle
 
 
 def require(weights: restricted_pickle.WeightFile) -> None:

@@ -9,8 +9,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from experiments import score_files, sweep
-from experiments.trajectories import Kept
+from experiments.claims import sweep
+from experiments.measures.trajectories import Kept
+from experiments.scoring import score_files
 from tests.helpers import needs
 from videodiff_jax import whole_files
 from videodiff_jax.inputs import video_io
@@ -104,12 +105,12 @@ def test_a_full_disk_is_an_error_with_the_file_and_leaves_the_earlier_one(tmp_pa
 
 # Written into a folder that takes its name when it is whole, or as whole as these write it.
 OTHERS = {
-  "experiments/export.py", "experiments/results/kl_vae_f8/measure.py",
-  "videodiff_jax/pretrained/convert.py", "videodiff_jax/pretrained/weights_folder.py",
+  "experiments/export/export.py", "experiments/results/kl_vae_f8/measure.py",
+  "experiments/tools/convert.py", "videodiff_jax/pretrained/files/weights_folder.py",
   "videodiff_jax/training/checksums.py", "videodiff_jax/training/exported.py",
   "videodiff_jax/training/workdir.py",
-  "videodiff_jax/inputs/moments.py", "experiments/paper_map.py",
-  "videodiff_jax/pretrained/tensor_files.py",
+  "videodiff_jax/inputs/latent_cache.py", "experiments/tools/paper_map.py",
+  "videodiff_jax/pretrained/files/tensor_files.py",
 }  # fmt: skip
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from experiments import paper_map
+from experiments.tools import paper_map
 from tests.configs.configs_test import load
 
 FIGURES = json.loads((paper_map.ROOT / "experiments/results/compiled/figures.json").read_text())

@@ -10,7 +10,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import common
-from experiments import checks, systems
+from experiments.setup import checks, systems
 from videodiff_jax.glober import networks, stages
 from videodiff_jax.pretrained import architectures
 

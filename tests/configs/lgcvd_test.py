@@ -3,7 +3,8 @@
 import pytest
 
 from configs import lgcvd_bair, lgcvd_cityscapes, lgcvd_digits, lgcvd_moving_mnist
-from experiments import checks, score_files
+from experiments.scoring import score_files
+from experiments.setup import checks
 from videodiff_jax.lgcvd import networks
 from videodiff_jax.metrics.protocols import PROTOCOLS
 

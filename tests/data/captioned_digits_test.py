@@ -3,10 +3,10 @@ import importlib.util
 import numpy as np
 import pytest
 
-from data import captioned_digits
-from data.captioned_digits import DIRECTIONS, CaptionedDigits
-from data.moving_digits import MovingDigitsOptions
 from data.prepare import ensure
+from data.sets import captioned_digits
+from data.sets.captioned_digits import DIRECTIONS, CaptionedDigits
+from data.sets.moving_digits import MovingDigitsOptions
 from videodiff_jax.inputs.frame_store import FrameStore
 from videodiff_jax.metrics import motion
 

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data import cityscapes, prepare
+from data import prepare
 from data.prepare import ensure
+from data.sets import cityscapes
 from tests.data.published import write_city
 from tests.inputs.make import noise_video
 from videodiff_jax.inputs.frame_store import MANIFEST, FrameStore

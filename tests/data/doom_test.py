@@ -5,10 +5,10 @@ import sys
 import numpy as np
 import pytest
 
-from data import doom_world
-from data.doom import TEST_LEVELS, TRAIN_LEVELS, Doom, DoomOptions
-from data.doom_world import LEVELS, Action, Walker
 from data.prepare import ensure
+from data.sets import doom_world
+from data.sets.doom import TEST_LEVELS, TRAIN_LEVELS, Doom, DoomOptions
+from data.sets.doom_world import LEVELS, Action, Walker
 from tests.helpers import ROOT, needs
 from videodiff_jax.inputs.frame_store import FrameStore, RecordEncoder
 

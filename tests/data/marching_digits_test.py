@@ -4,9 +4,9 @@ import importlib.util
 import numpy as np
 import pytest
 
-from data.marching_digits import MarchingDigits
-from data.moving_digits import MovingDigitsOptions
 from data.prepare import ensure
+from data.sets.marching_digits import MarchingDigits
+from data.sets.moving_digits import MovingDigitsOptions
 from videodiff_jax.inputs.frame_store import FrameStore
 
 pytestmark = pytest.mark.skipif(

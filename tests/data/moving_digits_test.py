@@ -3,9 +3,9 @@ import importlib.util
 import numpy as np
 import pytest
 
-from data import moving_digits
-from data.moving_digits import MovingDigits, MovingDigitsOptions
 from data.prepare import ensure
+from data.sets import moving_digits
+from data.sets.moving_digits import MovingDigits, MovingDigitsOptions
 from videodiff_jax.inputs.frame_store import FrameStore
 
 pytestmark = pytest.mark.skipif(

@@ -3,9 +3,9 @@ import importlib.util
 import numpy as np
 import pytest
 
-from data.moving_digits import digits
-from data.moving_mnist import MovingMnist, MovingMnistOptions, StochasticMnist
 from data.prepare import ensure
+from data.sets.moving_digits import digits
+from data.sets.moving_mnist import MovingMnist, MovingMnistOptions, StochasticMnist
 from videodiff_jax.inputs.frame_store import FrameStore
 
 pytestmark = pytest.mark.skipif(

@@ -3,8 +3,8 @@ import importlib.util
 import numpy as np
 import pytest
 
-from data.occluded_digits import OccludedDigits, OccludedDigitsOptions
 from data.prepare import ensure
+from data.sets.occluded_digits import OccludedDigits, OccludedDigitsOptions
 from videodiff_jax.inputs.frame_store import FrameStore
 
 pytestmark = pytest.mark.skipif(

@@ -12,11 +12,11 @@ from PIL import Image
 
 from data import prepare
 from data.prepare import ensure
-from data.ucf101 import words
+from data.sets.ucf101 import words
 from data.verify import verify
 from tests.data.published import write_sky, write_taichi, write_ucf101
 from videodiff_jax.inputs.frame_store import MANIFEST, FrameStore
-from videodiff_jax.inputs.text import class_prompt
+from videodiff_jax.text.embeddings import class_prompt
 
 LAYOUTS = {"sky_timelapse": write_sky, "taichi_hd": write_taichi, "ucf101": write_ucf101}
 OPTIONS = {"size": 16, "num_frames": 4}

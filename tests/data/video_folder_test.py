@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data import video_folder
 from data.prepare import ensure
+from data.sets import video_folder
 from tests.inputs.make import make_store, noise_video, write_frames, write_video
 from videodiff_jax.inputs.frame_store import MANIFEST, FrameStore
 

@@ -8,17 +8,11 @@ import numpy as np
 import pytest
 
 from configs import glober_digits, lgcvd_digits
-from experiments import (
-  ablation,
-  checks,
-  claim_scores,
-  evaluate,
-  plan,
-  score_files,
-  score_prediction,
-  set_scores,
-  train,
-)
+from experiments.claims import ablation, claim_scores
+from experiments.measures import set_scores
+from experiments.scoring import glober_ladder, lgcvd_prediction, score_files
+from experiments.setup import checks, frame_stores
+from experiments.train import plan, train
 from videodiff_jax.metrics.protocols import PROTOCOLS
 
 VARIANTS = ["baseline", "no_encoder", "no_two_stage", "full", "eps", "one_update"]
@@ -60,9 +54,9 @@ class Bench:
     self.scored: list[str] = []
     self.stop_after = 99
     monkeypatch.setattr(train, "train", self.train)
-    monkeypatch.setattr(train, "open_store", lambda *_: None)
-    monkeypatch.setattr(score_prediction, "check", lambda *_: None)
-    monkeypatch.setattr(score_prediction, "evaluate", self.evaluate)
+    monkeypatch.setattr(frame_stores, "open_store", lambda *_: None)
+    monkeypatch.setattr(lgcvd_prediction, "check", lambda *_: None)
+    monkeypatch.setattr(lgcvd_prediction, "evaluate", self.evaluate)
     monkeypatch.setattr(ablation, "steps_done", lambda folder, _: self.steps(folder))
 
   def steps(self, folder: pathlib.Path) -> int | None:
@@ -219,7 +213,7 @@ def ladders(bench, monkeypatch) -> list[str]:
     return True
 
   monkeypatch.setattr(train, "train", train_stages)
-  monkeypatch.setattr(evaluate, "evaluate", ladder)
+  monkeypatch.setattr(glober_ladder, "evaluate", ladder)
   monkeypatch.setattr(set_scores, "locate", lambda: None)
   monkeypatch.setattr(claim_scores, "steps_done", lambda *_: 4)
   return scored

@@ -7,8 +7,8 @@ import ml_collections
 import numpy as np
 import pytest
 
-from experiments import benchmark, benchmark_lgcvd
-from experiments.errors import UserError
+from experiments.benchmarks import lgcvd_unet, unets
+from experiments.setup.errors import UserError
 from tests.helpers import needs
 from tests.lgcvd import tiny
 
@@ -22,8 +22,8 @@ def config() -> ml_collections.ConfigDict:
 def test_both_networks_draw_the_same() -> None:
   """Of all steps, with one noise; the heading counts the parameters of both."""
   needs("torch")
-  heading, ours, theirs, remark = benchmark_lgcvd.functions(config())
-  assert len(ours) == len(theirs) == len(benchmark_lgcvd.ROWS)
+  heading, ours, theirs, remark = lgcvd_unet.functions(config())
+  assert len(ours) == len(theirs) == len(lgcvd_unet.ROWS)
   assert "side 8, batch 2" in heading and "differ by" in remark
   theirs[1]()  # ours compiles for long
   drawn = ours[2]()
@@ -33,20 +33,20 @@ def test_both_networks_draw_the_same() -> None:
 
 def test_networks_that_differ_are_not_timed(monkeypatch) -> None:
   needs("torch")
-  monkeypatch.setattr(benchmark_lgcvd, "_SAME", -1.0)
+  monkeypatch.setattr(lgcvd_unet, "_SAME", -1.0)
   with pytest.raises(AssertionError, match="Not the same network"):
-    benchmark_lgcvd.functions(config())
+    lgcvd_unet.functions(config())
 
 
 def test_the_table_holds_medians_of_neighbouring_runs(monkeypatch) -> None:
   seconds = iter([1.0, 2.0, 6.0, 4.0, 2.0, 1.0])
-  monkeypatch.setattr(benchmark, "_seconds", lambda _: next(seconds))
+  monkeypatch.setattr(unets, "_seconds", lambda _: next(seconds))
   fake = types.SimpleNamespace(
     ROWS=(("forward", 3, 0.85),),
     functions=lambda _: ("UNet", (lambda: None,), (lambda: None,), "The same."),
   )
-  monkeypatch.setitem(benchmark._COMPARISONS, "lgcvd", fake)
-  table = benchmark.measure(config())
+  monkeypatch.setitem(unets._COMPARISONS, "lgcvd", fake)
+  table = unets.measure(config())
   assert table.splitlines()[2].split() == ["forward", "2.000", "2.000", "1.50", "<=", "0.85"]
   assert table.endswith("taking turns. The same.")
 
@@ -54,4 +54,4 @@ def test_the_table_holds_medians_of_neighbouring_runs(monkeypatch) -> None:
 def test_without_pytorch_it_is_told(monkeypatch) -> None:
   monkeypatch.setitem(sys.modules, "torch", None)
   with pytest.raises(UserError, match=r"PyTorch, which cannot be imported \(Mod.*\[parity\]"):
-    benchmark.show(config())
+    unets.show(config())

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from data import prepare
-from experiments import cache, caches, checks, main, train
+from experiments import main
+from experiments.setup import checks, frame_stores, latent_caches
+from experiments.train import make_cache
 from tests.glober import tiny
 from videodiff_jax.glober import posteriors, stages
 from videodiff_jax.inputs import clips
@@ -35,7 +37,7 @@ def config(tmp_path_factory) -> ml_collections.ConfigDict:
 
 @pytest.fixture(scope="module")
 def store(config) -> FrameStore:
-  return train.open_store(config, "train")
+  return frame_stores.open_store(config, "train")
 
 
 @pytest.fixture(scope="module")
@@ -51,10 +53,10 @@ def made(config, workdir, store) -> dict[str, pathlib.Path]:
 
   mesh = partitioning.make_mesh(devices=jax.devices()[:1])
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(cache, "load_ema", lambda _, __, stage, ___: trained(stage.name))
-    patch.setattr(cache.partitioning, "make_mesh", lambda: mesh)
+    patch.setattr(make_cache, "load_ema", lambda _, __, stage, ___: trained(stage.name))
+    patch.setattr(make_cache.partitioning, "make_mesh", lambda: mesh)
     for kind in KINDS:
-      cache.make(workdir, None, types.SimpleNamespace(cache=kind))
+      make_cache.make(workdir, None, types.SimpleNamespace(cache=kind))
   return {kind: find(config, workdir, store, kind).file for kind in KINDS}
 
 
@@ -72,9 +74,9 @@ def frozen_of(stage: str) -> dict[str, Any]:
 
 
 def find(config, workdir, store, kind: str, change: Callable = lambda x: x) -> Any:
-  sampler = train.clip_sampler(config, "pairs" if kind == "latents" else "keys")
+  sampler = frame_stores.clip_sampler(config, "pairs" if kind == "latents" else "keys")
   frozen = jax.tree.map(change, frozen_of(KINDS[kind]))
-  return caches.find(config, workdir, KINDS[kind], store, sampler, frozen)
+  return latent_caches.find(config, workdir, KINDS[kind], store, sampler, frozen)
 
 
 def asking(config, use: str) -> ml_collections.ConfigDict:
@@ -96,7 +98,7 @@ def test_they_lie_beside_the_store(config, made, store) -> None:
     assert file.parent == pathlib.Path(f"{config.data.dir}.cache")
     assert file.name.startswith(f"{kind}-")
   assert np.load(made["latents"]).shape == (store.num_records, 2, 4, 4, 8)
-  starts = clips.count_starts(store, train.clip_sampler(config, "keys"))
+  starts = clips.count_starts(store, frame_stores.clip_sampler(config, "keys"))
   features = np.load(made["global_features"])
   assert features.shape == (starts.sum(), 2, *tiny.FEATURE[:2], 2 * tiny.FEATURE[2])
   assert np.isfinite(features).all() and features.std(axis=0).min() > 0
@@ -106,7 +108,7 @@ def test_batches_carry_what_the_networks_would_make_of_their_frames(
   config, workdir, made, store
 ) -> None:
   del made
-  sampler = train.clip_sampler(config, "pairs")
+  sampler = frame_stores.clip_sampler(config, "pairs")
   cached = find(config, workdir, store, "latents")
   assert cached.target_frames  # L_cra judges pixels
   plain, short = (
@@ -124,7 +126,7 @@ def test_batches_carry_what_the_networks_would_make_of_their_frames(
 
 def test_global_features_are_those_of_their_clips(config, workdir, made, store) -> None:
   del made
-  sampler = train.clip_sampler(config, "keys")
+  sampler = frame_stores.clip_sampler(config, "keys")
   cached = find(config, workdir, store, "global_features")
   plain, short = (
     next(clips.batches(store, sampler, 0, 6, moments=given)) for given in (None, cached)
@@ -167,12 +169,14 @@ def begun(monkeypatch) -> Callable[[Any], None]:
   """Lets stages have a checkpoint with this beside it, or none."""
 
   def begin(meta: dict[str, Any] | None) -> None:
-    monkeypatch.setattr(caches, "newest_meta", lambda *_: meta)
+    monkeypatch.setattr(latent_caches, "newest_meta", lambda *_: meta)
 
   return begin
 
 
-@pytest.mark.parametrize("meta", [{caches.READ: None}, {"code": "of before it was written down"}])
+@pytest.mark.parametrize(
+  "meta", [{latent_caches.READ: None}, {"code": "of before it was written down"}]
+)
 def test_a_stage_that_began_with_frames_goes_on_with_them(
   config, workdir, made, store, begun, caplog, meta
 ) -> None:
@@ -189,10 +193,10 @@ def test_a_stage_that_began_with_frames_goes_on_with_them(
 def test_a_stage_goes_on_with_the_cache_it_began_with(config, workdir, made, store, begun) -> None:
   auto = asking(config, "auto")
   assert find(auto, workdir, store, "global_features").kind == "global_features"
-  begun({caches.READ: made["latents"].name})  # the better one was made since
+  begun({latent_caches.READ: made["latents"].name})  # the better one was made since
   assert find(auto, workdir, store, "global_features").kind == "latents"
   assert find(asking(config, "none"), workdir, store, "global_features") is None
-  begun({caches.READ: "latents-gone.npy"})
+  begun({latent_caches.READ: "latents-gone.npy"})
   with pytest.raises(checks.UserError, match=r"began with latents-gone.*--cache=latents .*=none"):
     find(auto, workdir, store, "global_features")
   begun(None)
@@ -202,18 +206,18 @@ def test_a_stage_goes_on_with_the_cache_it_began_with(config, workdir, made, sto
 def test_nothing_there(config, tmp_path, store) -> None:
   """Beside a store that nobody may write to, the workdir takes it."""
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(caches.os, "access", lambda *_: False)
-    assert caches.folders(store, tmp_path)[0] == tmp_path / "cache"
+    patch.setattr(latent_caches.os, "access", lambda *_: False)
+    assert latent_caches.folders(store, tmp_path)[0] == tmp_path / "cache"
 
 
 def test_wrong_requests_are_told(config, workdir) -> None:
   with pytest.raises(checks.UserError, match="needs --cache=latents or --cache=global_features"):
-    cache.make(workdir, None, types.SimpleNamespace(cache=None))
+    make_cache.make(workdir, None, types.SimpleNamespace(cache=None))
   with pytest.raises(checks.UserError, match="Choose one of: auto, required, none"):
     checks.check_config(asking(config, "always"))
   other = config.copy_and_resolve_references()
   other.model.unet.channels = 16
   with pytest.raises(checks.UserError, match="holds a run of another configuration"):
-    cache.make(workdir, other, types.SimpleNamespace(cache="latents"))
+    make_cache.make(workdir, other, types.SimpleNamespace(cache="latents"))
   with pytest.raises(checks.UserError, match="'lgcvd' has no --mode=cache"):
     main.mode_function("lgcvd", "cache")

@@ -9,7 +9,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import glober_digits, glober_ucf101
-from experiments import checks
+from experiments.setup import checks
 
 
 def changed(**keys: Any) -> ConfigDict:

@@ -20,7 +20,7 @@ from PIL import Image
 
 from experiments import main
 from tests.helpers import ROOT, needs, setup_arguments
-from videodiff_jax.training import config_flag
+from videodiff_jax import config_flag
 
 PAGES = sorted((ROOT / "experiments" / "colab").glob("*.ipynb"))
 NAMES = {

@@ -7,7 +7,9 @@ import pytest
 from PIL import Image
 
 from configs import glober_digits
-from experiments import checks, curves, train
+from experiments.export import curves
+from experiments.setup import checks
+from experiments.train import train
 from videodiff_jax.training import curves as training_curves
 from videodiff_jax.training.workdir import write_config
 

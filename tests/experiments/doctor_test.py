@@ -1,14 +1,14 @@
 import importlib.metadata
-import pathlib
 import re
 
 import jax
 import pytest
 
 import videodiff_jax
-from experiments import doctor
+from experiments.tools import doctor
+from tests.helpers import ROOT
 
-SETUP = (pathlib.Path(doctor.__file__).resolve().parents[1] / "setup.py").read_text()
+SETUP = (ROOT / "setup.py").read_text()
 
 
 def test_looks_for_what_setup_installs() -> None:

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from configs import lgcvd_common
-from experiments import checks, digits, drift, score_files, train
+from experiments.measures import digits
+from experiments.scoring import drift, score_files
+from experiments.setup import checks, frame_stores
 from videodiff_jax.inputs import clips
 from videodiff_jax.metrics import digit_reader, i3d
 
@@ -77,7 +79,7 @@ def test_a_score_is_written_and_found_again(monkeypatch, tmp_path) -> None:
   monkeypatch.setattr(digits, "reader", lambda _: Reader())
   monkeypatch.setattr(score_files, "settings", lambda *_: {"sample": of_sample(config)})
   monkeypatch.setattr(i3d, "features", lambda clips: clips.mean(axis=(2, 3, 4))[:, :3] + _NOISE[:6])
-  monkeypatch.setattr(train, "open_store", lambda *_: None)
+  monkeypatch.setattr(frame_stores, "open_store", lambda *_: None)
   monkeypatch.setattr(clips, "evaluation_clips", lambda *_: (videos(6), None, None))
   first = drift.score(tmp_path, config, 6, 6)
   assert json.loads((tmp_path / "evaluations" / "drift.json").read_text()) == json.loads(

@@ -13,18 +13,12 @@ import pytest
 from PIL import Image
 
 from data import prepare
-from experiments import (
-  caches,
-  checks,
-  digits,
-  evaluate,
-  nearest,
-  sample,
-  score_clips,
-  set_scores,
-  sweep,
-  train,
-)
+from experiments.claims import sweep
+from experiments.measures import digits, nearest, set_scores
+from experiments.sampling import glober_samples
+from experiments.scoring import glober_ladder, glober_protocols
+from experiments.setup import checks, frame_stores, latent_caches
+from experiments.train import train
 from tests.glober import tiny
 from tests.helpers import assert_same_pixels, needs
 from tests.inputs.make import make_store, noise_video
@@ -85,7 +79,7 @@ def test_every_stage_leaves_checkpoints_metrics_and_previews(workdir) -> None:
     assert [row["step"] for row in rows if "loss" in row] == [1, 2]
     assert [row["step"] for row in rows if "validation_loss" in row] == [2]
     assert {file.suffix for file in (workdir / name / "previews").iterdir()} == {".png", ".gif"}
-    assert newest_meta(workdir, name)[caches.READ] is None
+    assert newest_meta(workdir, name)[latent_caches.READ] is None
 
 
 def test_a_second_call_has_nothing_to_do(workdir, config) -> None:
@@ -102,7 +96,7 @@ def test_another_model_is_refused_in_the_same_workdir(workdir, config) -> None:
 
 
 def test_sample_then_redraw_at_a_higher_rate(workdir) -> None:
-  sample.sample(workdir, None, options(class_label=3, seed=7))
+  glober_samples.sample(workdir, None, options(class_label=3, seed=7))
   first = newest(workdir)
   with np.load(first / "samples.npz") as saved:
     videos, labels = saved["videos"], saved["labels"]
@@ -110,7 +104,7 @@ def test_sample_then_redraw_at_a_higher_rate(workdir) -> None:
     assert labels.tolist() == [3, 3] and int(saved["seed"]) == 7
   assert len(list(first.glob("*.mp4"))) == 2
   assert json.loads((first / "settings.json").read_text())["mode"] == "sample"
-  sample.redraw(workdir, None, options(num_frames=2 * tiny.FRAMES - 1))
+  glober_samples.redraw(workdir, None, options(num_frames=2 * tiny.FRAMES - 1))
   with np.load(newest(workdir) / "samples.npz") as again:
     assert again["videos"].shape[1] == 2 * tiny.FRAMES - 1
     # Every second frame is a frame of the sample, drawn from the same noise.
@@ -119,16 +113,16 @@ def test_sample_then_redraw_at_a_higher_rate(workdir) -> None:
 
 
 def test_reconstruct_the_test_split_and_a_file(workdir, tmp_path) -> None:
-  sample.reconstruct(workdir, None, options())
+  glober_samples.reconstruct(workdir, None, options())
   folder = newest(workdir)
-  sample.reconstruct(workdir, None, options(input=str(folder / "000.mp4")))
+  glober_samples.reconstruct(workdir, None, options(input=str(folder / "000.mp4")))
   assert newest(workdir) != folder
   with pytest.raises(checks.UserError, match="a clip needs 8"):
     short = tmp_path / "short.mp4"
     from videodiff_jax.inputs import video_io
 
     video_io.write_mp4(short, np.zeros((3, 16, 16, 3), np.uint8))
-    sample.reconstruct(workdir, None, options(input=str(short)))
+    glober_samples.reconstruct(workdir, None, options(input=str(short)))
 
 
 def test_library_reads_what_the_command_wrote(workdir, tmp_path) -> None:
@@ -191,7 +185,7 @@ def judged(workdir, config) -> Judged:
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(i3d, "features", features)
     patch.setattr(i3d, "MIN_FRAMES", tiny.FRAMES)
-    return Judged(evaluate.evaluate(workdir, counts), *shown)
+    return Judged(glober_ladder.evaluate(workdir, counts), *shown)
 
 
 def test_evaluation_says_what_it_scored(judged, workdir, config) -> None:
@@ -205,7 +199,7 @@ def test_evaluation_says_what_it_scored(judged, workdir, config) -> None:
   assert settings["steps"] == {"kl_vae": 2, "autoencoder": 2, "generator": 2}
   assert settings["sample"] == json.loads(json.dumps(config.sample.to_dict()))
   assert settings["detector_sha256"] == i3d_weights.WEIGHTS.sha256
-  store = train.open_store(config, "train")
+  store = frame_stores.open_store(config, "train")
   assert settings["data_fingerprint"] == store.fingerprint
   assert settings["neighbour_bank"] == store.num_videos
   assert {"stride", "crop", "range", "codec", "resize_to_224", "seed", "code"} <= settings.keys()
@@ -290,7 +284,7 @@ def judge(monkeypatch) -> list[np.ndarray]:
     return features_of(seen[-1])
 
   monkeypatch.setattr(set_scores, "features", features)
-  monkeypatch.setattr(score_clips, "CHUNK", 2)
+  monkeypatch.setattr(glober_protocols, "CHUNK", 2)
   return seen
 
 
@@ -305,8 +299,8 @@ def test_a_sweep_draws_the_held_out_clips_conditions(workdir, config, monkeypatc
   wanted.sweep.update(kinds=("ddim",), grids=("uniform",), steps=(2,))
   (point,) = sweep.run(workdir, wanted)["points"]
   reference, drawn = seen
-  store = train.open_store(config, "test")
-  held_out = evaluation_places(store, train.clip_sampler(config, "clip"), 3, 0)
+  store = frame_stores.open_store(config, "test")
+  held_out = evaluation_places(store, frame_stores.clip_sampler(config, "clip"), 3, 0)
   labels = np.array([store.videos[video]["label"] for video in held_out.videos])
   expected = glober.Pipeline.from_workdir(workdir).generate(3, labels=labels).videos
   assert_same_pixels(drawn, expected)
@@ -328,18 +322,20 @@ class Reader:
 )
 def test_a_named_protocol(judge, monkeypatch, workdir, config, changes) -> None:
   protocol = dataclasses.replace(TINY, name="_".join(["tiny", *changes]), **changes)
-  monkeypatch.setattr(score_clips, "CLIP_PROTOCOLS", {protocol.name: protocol})
+  monkeypatch.setattr(glober_protocols, "CLIP_PROTOCOLS", {protocol.name: protocol})
   monkeypatch.setattr(digits, "reader", lambda store: Reader())
   reads = config.copy_and_resolve_references()
   reads.evaluate.digits = True
-  record = score_clips.evaluate(workdir, reads, protocol.name)
+  record = glober_protocols.evaluate(workdir, reads, protocol.name)
   file = workdir / "evaluations" / f"{protocol.name}.json"
   assert json.loads(file.read_text()) == json.loads(json.dumps(record))
   assert file.with_suffix(".png").is_file() and file.with_suffix(".gif").is_file()
   assert record["protocol"] == dataclasses.asdict(protocol)
   real, drawn = judge
   assert len(real) == 6 and len(drawn) == 3
-  assert score_clips.evaluate(workdir, None, protocol, reuse=True) == json.loads(json.dumps(record))
+  assert glober_protocols.evaluate(workdir, None, protocol, reuse=True) == json.loads(
+    json.dumps(record)
+  )
   assert len(judge) == 2
   settings = record["settings"]
   assert (settings["num_real"], settings["num_drawn"]) == (6, 3)
@@ -359,8 +355,8 @@ def test_a_named_protocol(judge, monkeypatch, workdir, config, changes) -> None:
   assert record["intervals"][protocol.drawn].keys() == scores.keys()
   edges = [images.gradient_energy(clips).mean() for clips in (drawn, real)]
   assert scores["sharpness"] == pytest.approx(edges[0] / edges[1])
-  stores = [train.open_store(config, split) for split in protocol.splits]
-  places = score_clips.choose(stores, train.clip_sampler(config, "clip"), protocol)
+  stores = [frame_stores.open_store(config, split) for split in protocol.splits]
+  places = glober_protocols.choose(stores, frame_stores.clip_sampler(config, "clip"), protocol)
   labels = np.array([store.videos[video]["label"] for store, video, _ in places])
   read = record["scores"]["digits"]
   assert read["real"]["clip_right"] == pytest.approx(np.mean(labels == 3))
@@ -384,7 +380,7 @@ def test_a_named_protocol(judge, monkeypatch, workdir, config, changes) -> None:
       classes.extend(told)
     assert_same_pixels(drawn, np.concatenate(chunks))
     assert read["generated"]["clip_right"] == pytest.approx(np.mean(np.array(classes) == 3))
-    bank = nearest.one_of_each(stores[0], train.clip_sampler(config, "clip")).read()
+    bank = nearest.one_of_each(stores[0], frame_stores.clip_sampler(config, "clip")).read()
     apart = np.square(drawn[:, None].astype(float) - bank).mean(axis=(2, 3, 4, 5))
     distance = np.sqrt(apart.min(axis=1)).mean()
     near = record["scores"]["nearest_training_clip"]
@@ -392,34 +388,36 @@ def test_a_named_protocol(judge, monkeypatch, workdir, config, changes) -> None:
 
 
 def test_real_clips_are_of_all_splits_one_of_each_video(workdir, config) -> None:
-  stores = [train.open_store(config, split) for split in TINY.splits]
-  sampler = train.clip_sampler(config, "clip")
+  stores = [frame_stores.open_store(config, split) for split in TINY.splits]
+  sampler = frame_stores.clip_sampler(config, "clip")
   everything = dataclasses.replace(TINY, num_real=10**6)
-  places = score_clips.choose(stores, sampler, everything)
+  places = glober_protocols.choose(stores, sampler, everything)
   videos = {(store.split, video) for store, video, _ in places}
   assert len(videos) == len(places) == sum(store.num_videos for store in stores)
-  some = score_clips.choose(stores, sampler, TINY)
+  some = glober_protocols.choose(stores, sampler, TINY)
   assert some == places[:6]
 
 
 def test_jpeg_changes_frames_a_little_and_is_pillow_s() -> None:
   videos = np.stack([noise_video(3, seed=seed) for seed in range(2)])
   for clips in (videos, videos[..., :1]):
-    read = score_clips.as_jpeg(clips, 75)
+    read = glober_protocols.as_jpeg(clips, 75)
     assert read.shape == clips.shape and read.dtype == np.uint8
     assert 0 < np.abs(read.astype(int) - clips).mean() < 60
   file = io.BytesIO()
   Image.fromarray(videos[1, 2]).save(file, "JPEG")  # quality 75, 4:2:0
-  np.testing.assert_array_equal(score_clips.as_jpeg(videos, 75)[1, 2], np.asarray(Image.open(file)))
+  np.testing.assert_array_equal(
+    glober_protocols.as_jpeg(videos, 75)[1, 2], np.asarray(Image.open(file))
+  )
 
 
 def test_a_protocol_that_cannot_be_done(judge, workdir) -> None:
   with pytest.raises(checks.UserError, match=r"No protocol 'tiny'. Choose one of: styleganv_fvd"):
-    score_clips.evaluate(workdir, None, "tiny")
+    glober_protocols.evaluate(workdir, None, "tiny")
   with pytest.raises(
     checks.UserError, match=r"of 128 frames, but this run was trained on 8: .*128"
   ):
-    score_clips.evaluate(workdir, None, "styleganv_fvd2048_128f")
+    glober_protocols.evaluate(workdir, None, "styleganv_fvd2048_128f")
   assert not judge
 
 
@@ -446,7 +444,7 @@ def test_a_copied_training_clip_is_seen(tmp_path) -> None:
 def test_clips_too_short_for_fvd_are_told(workdir, config) -> None:
   require(i3d_weights.WEIGHTS)
   with pytest.raises(checks.UserError, match=f"have {tiny.FRAMES} frames; FVD needs 9 or more"):
-    evaluate.evaluate(workdir, config)
+    glober_ladder.evaluate(workdir, config)
 
 
 def test_too_many_clips_are_told(workdir, config, monkeypatch) -> None:
@@ -455,11 +453,11 @@ def test_too_many_clips_are_told(workdir, config, monkeypatch) -> None:
   counts = config.copy_and_resolve_references()
   counts.evaluate.num_fake = 10**6
   with pytest.raises(checks.UserError, match="1000000 clips were asked for"):
-    evaluate.evaluate(workdir, counts)
+    glober_ladder.evaluate(workdir, counts)
 
 
 def test_wrong_requests_are_told(workdir) -> None:
   with pytest.raises(checks.UserError, match="classes are 0 to 9"):
-    sample.sample(workdir, None, options(class_label=10))
+    glober_samples.sample(workdir, None, options(class_label=10))
   with pytest.raises(checks.UserError, match="No file"):
-    sample.redraw(workdir, None, options(input="nowhere.npz"))
+    glober_samples.redraw(workdir, None, options(input="nowhere.npz"))

@@ -11,8 +11,12 @@ import pytest
 from absl.testing import flagsaver
 
 import videodiff_jax
-from experiments import card, export, main, outputs, sample, systems
-from experiments.errors import UserError
+from experiments import main
+from experiments.export import card, export
+from experiments.sampling import glober_samples
+from experiments.setup import systems
+from experiments.setup.errors import UserError
+from experiments.workdirs import outputs
 from tests.glober import tiny as glober_tiny
 from tests.helpers import filled_state
 from tests.lgcvd import tiny as lgcvd_tiny
@@ -219,7 +223,7 @@ def test_outputs_go_beside(folders, workdirs, tmp_path, monkeypatch) -> None:
   with pytest.raises(UserError, match=r"only read.*--config\.init\.run="):
     outputs.check(folders["glober"], "train")
   with pytest.raises(UserError, match="has no samples yet"):
-    sample.newest_samples(folders["glober"])
+    glober_samples.newest_samples(folders["glober"])
 
 
 def test_load_by_name_and_by_path(folders, monkeypatch, tmp_path) -> None:

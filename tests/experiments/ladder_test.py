@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from experiments import digits, ladder, nearest
+from experiments.measures import digits, ladder, nearest
 from videodiff_jax.inputs.clips import ClipSampler, Places
 from videodiff_jax.metrics import i3d
 from videodiff_jax.metrics.digit_reader import Readings

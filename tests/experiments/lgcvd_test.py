@@ -11,18 +11,13 @@ import pytest
 
 from configs import lgcvd_bair, lgcvd_digits
 from data import prepare
-from experiments import (
-  checks,
-  main,
-  plan,
-  predict,
-  score_clips,
-  score_generation,
-  score_prediction,
-  set_scores,
-  sweep,
-  train,
-)
+from experiments import main
+from experiments.claims import sweep
+from experiments.measures import set_scores
+from experiments.sampling import lgcvd_samples
+from experiments.scoring import glober_protocols, lgcvd_generation, lgcvd_prediction
+from experiments.setup import checks, frame_stores
+from experiments.train import plan, train
 from tests.helpers import assert_same_pixels, needs
 from tests.lgcvd import tiny
 from tests.weights import require
@@ -101,7 +96,7 @@ def test_another_objective_is_refused_in_the_same_workdir(workdir, config) -> No
 
 
 def test_predict_the_test_split(workdir) -> None:
-  predict.predict(workdir, None, options(num_videos=3, trajectories=2, num_frames=7))
+  lgcvd_samples.predict(workdir, None, options(num_videos=3, trajectories=2, num_frames=7))
   drawn = videos(workdir)
   assert drawn.shape == (3, 2, 9, SIDE, SIDE, 1)
   np.testing.assert_array_equal(drawn[:, 0, :2], drawn[:, 1, :2])
@@ -116,7 +111,7 @@ def test_predict_and_interpolate_a_video_file(workdir, tmp_path) -> None:
   file = tmp_path / "clip.mp4"
   frames = np.random.default_rng(0).integers(0, 256, (12, 30, 40, 3), np.uint8)
   video_io.write_mp4(file, frames, fps=12.5, upscale=1)
-  predict.predict(workdir, None, options(input=str(file), num_frames=5))
+  lgcvd_samples.predict(workdir, None, options(input=str(file), num_frames=5))
   drawn = videos(workdir)
   assert drawn.shape == (1, 1, 7, SIDE, SIDE, 1)
   first = tmp_path / "clip_predict.mp4"
@@ -129,19 +124,19 @@ def test_predict_and_interpolate_a_video_file(workdir, tmp_path) -> None:
   assert np.abs(drawn[0, 0, 1, ..., 0] - last).max() <= 1
 
   before = first.read_bytes()
-  predict.predict(workdir, None, options(input=str(file), num_frames=5, seed=1))
+  lgcvd_samples.predict(workdir, None, options(input=str(file), num_frames=5, seed=1))
   assert first.read_bytes() == before  # an earlier one stays
   assert (tmp_path / "clip_predict_2.mp4").is_file()
 
-  predict.interpolate(workdir, None, options(input=str(file), past=1, gap=3, trajectories=2))
+  lgcvd_samples.interpolate(workdir, None, options(input=str(file), past=1, gap=3, trajectories=2))
   assert videos(workdir).shape == (1, 2, 5, SIDE, SIDE, 1)
   assert video_io.read_video(tmp_path / "clip_interpolate_1.mp4")[1] == 12.5
   with pytest.raises(checks.UserError, match=r"has 12 frames .* fewer than the 13"):
-    predict._last_frames(lgcvd.Pipeline.from_workdir(workdir), file, 13)
+    lgcvd_samples._last_frames(lgcvd.Pipeline.from_workdir(workdir), file, 13)
 
 
 def test_generate(workdir) -> None:
-  predict.sample(workdir, None, options(num_videos=3, num_frames=9, seed=5))
+  lgcvd_samples.sample(workdir, None, options(num_videos=3, num_frames=9, seed=5))
   assert videos(workdir).shape == (3, 1, 9, SIDE, SIDE, 1)
   assert newest(workdir).name.endswith("_sample_seed5")
 
@@ -149,13 +144,13 @@ def test_generate(workdir) -> None:
 def test_flags_and_a_given_configuration_say_how(workdir, config) -> None:
   given = config.copy_and_resolve_references()
   given.sample.update(given_frames="redrawn", num_frames=4)
-  pipeline = predict.load(workdir, given, options(sampler="ddim", steps=3, num_frames=5))
+  pipeline = lgcvd_samples.load(workdir, given, options(sampler="ddim", steps=3, num_frames=5))
   settings = pipeline.config.sample
   assert (settings.given_frames, settings.num_frames) == ("redrawn", 5)
   assert (settings.sampler.kind, settings.sampler.num_steps) == ("ddim", 3)
   assert settings.sampler.grid == "spaced"  # the workdir's own
   with pytest.raises(checks.UserError, match="the 2 slots this model was trained with"):
-    predict.load(workdir, None, options(past=3))
+    lgcvd_samples.load(workdir, None, options(past=3))
 
 
 # ---- scores, with a fixed random projection for I3D
@@ -177,7 +172,7 @@ def judge(monkeypatch) -> list[int]:
   monkeypatch.setattr(
     i3d, "features", lambda clips, resize: [seen.append(len(clips)), projection(clips, resize)][1]
   )
-  monkeypatch.setattr(score_prediction, "PROTOCOLS", {"tiny": TINY})
+  monkeypatch.setattr(lgcvd_prediction, "PROTOCOLS", {"tiny": TINY})
   return seen
 
 
@@ -190,7 +185,7 @@ def records() -> dict[str, dict]:
 @pytest.fixture
 def record(judge, records, workdir) -> dict:
   if not records:
-    records["first"] = score_prediction.evaluate(workdir, None, "tiny")
+    records["first"] = lgcvd_prediction.evaluate(workdir, None, "tiny")
     assert judge == [3] * 5  # real (once for all), predicted, three trivial ones
     assert not list((workdir / "evaluations").glob(".*"))  # the chunks
   return records["first"]
@@ -215,7 +210,7 @@ def test_scores_stand_beside_trivial_predictions(record, workdir) -> None:
   assert list(filled) == ["interpolated", "linear blend"]
   used = record["scores"]["use_of_condition"]
   assert used["frames of another video"]["change"] > 0 and len(used) == 4
-  assert "fragment of another video" in score_prediction.report(record)
+  assert "fragment of another video" in lgcvd_prediction.report(record)
   assert record["settings"]["steps"] == {"lgcvd": 2}
   assert record["protocol"] == dataclasses.asdict(TINY)
   assert record["deviations"]["prediction"]["predicted"].keys() == {
@@ -237,7 +232,7 @@ def test_every_figure_has_its_interval(record) -> None:
 
 def test_trivial_predictions_are_what_they_say(record, workdir) -> None:
   pipeline = lgcvd.Pipeline.from_workdir(workdir)
-  real, rates = predict.held_out(pipeline, 10, 3)
+  real, rates = lgcvd_samples.held_out(pipeline, 10, 3)
   assert rates.tolist() == [8.0] * 3  # digits have none of their own
   true = real[:, 2:].astype(float)
   rows = record["scores"]["prediction"]
@@ -279,13 +274,13 @@ def test_a_sweep_goes_on_from_held_out_videos(judge, workdir, config, monkeypatc
 def test_no_evaluation_is_lost_and_an_equal_one_can_be_used_again(
   record, judge, workdir, config, monkeypatch
 ) -> None:
-  found = score_prediction.evaluate(workdir, config, "tiny", reuse=True)
+  found = lgcvd_prediction.evaluate(workdir, config, "tiny", reuse=True)
   assert found == json.loads(json.dumps(record)) and not judge
   folder = workdir / "evaluations"
   before = (folder / "tiny.json").read_bytes()
   other = config.copy_and_resolve_references()
   other.sample.encoder_weights = "raw"
-  score_prediction.evaluate(workdir, other, "tiny", reuse=True)
+  lgcvd_prediction.evaluate(workdir, other, "tiny", reuse=True)
   assert (folder / "tiny.json").read_bytes() == before
   second = json.loads((folder / "tiny_2.json").read_text())
   assert second["settings"]["sample"]["encoder_weights"] == "raw"
@@ -307,13 +302,13 @@ def test_a_killed_evaluation_goes_on_and_gives_the_same(judge, workdir, monkeypa
 
   monkeypatch.setattr(lgcvd.Pipeline, "predict_chunks", killed)
   with pytest.raises(KeyboardInterrupt):
-    score_prediction.evaluate(workdir, None, protocol)
+    lgcvd_prediction.evaluate(workdir, None, protocol)
   (unfinished,) = (workdir / "evaluations").glob(".killed.*")
   assert [file.name for file in unfinished.iterdir()] == ["00000000.npz"]
-  found = score_prediction.evaluate(workdir, None, protocol)
+  found = lgcvd_prediction.evaluate(workdir, None, protocol)
   assert begun == [0, 8] and not unfinished.exists()
   pipeline = lgcvd.Pipeline.from_workdir(workdir)
-  real, _ = predict.held_out(pipeline, 10, 3)
+  real, _ = lgcvd_samples.held_out(pipeline, 10, 3)
   drawn = pipeline.predict(real[:, :2], 8, 4).videos
   frames = prediction.frame_scores(drawn, real, protocol)
   scores = prediction.trajectory_scores(frames, drawn, real, protocol)
@@ -326,11 +321,11 @@ def test_an_interpolation_alone(judge, workdir) -> None:
   only = dataclasses.replace(
     TINY, name="filled", past=1, num_frames=7, first_scored=1, tasks=("interpolation",)
   )
-  found = score_prediction.evaluate(workdir, None, only)
+  found = lgcvd_prediction.evaluate(workdir, None, only)
   assert list(found["scores"]) == ["interpolation"] and not judge
   assert (workdir / "evaluations" / "filled.png").is_file()
   assert not found["curves"] and not (workdir / "evaluations" / "filled_curves.png").exists()
-  assert "interpolation of 3 videos" in score_prediction.report(found)
+  assert "interpolation of 3 videos" in lgcvd_prediction.report(found)
 
 
 @pytest.mark.parametrize(
@@ -345,12 +340,12 @@ def test_an_interpolation_alone(judge, workdir) -> None:
 def test_a_protocol_that_cannot_be_done(judge, monkeypatch, workdir, changes, message) -> None:
   require(lpips_weights.WEIGHTS["alex"])
   protocol = dataclasses.replace(TINY, **changes)
-  monkeypatch.setattr(score_prediction, "PROTOCOLS", {"tiny": protocol})
+  monkeypatch.setattr(lgcvd_prediction, "PROTOCOLS", {"tiny": protocol})
   monkeypatch.setattr(lgcvd.Pipeline, "predict_chunks", None)  # told before anything is drawn
   with pytest.raises(checks.UserError, match=message):
-    score_prediction.evaluate(workdir, None, "tiny")
+    lgcvd_prediction.evaluate(workdir, None, "tiny")
   with pytest.raises(checks.UserError, match=r"No protocol 'big'\. Choose one of: tiny"):
-    score_prediction.evaluate(workdir, None, "big")
+    lgcvd_prediction.evaluate(workdir, None, "big")
 
 
 def test_a_protocol_s_sampler_brings_its_grid(workdir) -> None:
@@ -358,7 +353,7 @@ def test_a_protocol_s_sampler_brings_its_grid(workdir) -> None:
   pipeline = lgcvd.Pipeline.from_workdir(workdir).with_settings(
     sampler={"kind": "dpmpp_2m", "num_steps": 3, "grid": "log_snr"}
   )
-  followed = score_prediction.follow(pipeline, PROTOCOLS["mcvd_bair"]).config.sample.sampler
+  followed = lgcvd_prediction.follow(pipeline, PROTOCOLS["mcvd_bair"]).config.sample.sampler
   assert (followed.kind, followed.num_steps, followed.grid) == ("ddpm", 100, "spaced")
 
 
@@ -373,10 +368,10 @@ def test_generated_videos_are_scored_against_the_test_split(monkeypatch, workdir
     return set_scores.Features(projection(seen[-1], resize), frames)
 
   monkeypatch.setattr(set_scores, "features", features)
-  monkeypatch.setattr(score_clips, "CHUNK", 2)
+  monkeypatch.setattr(glober_protocols, "CHUNK", 2)
   few = {"num_real": 4, "num_drawn": 3, "num_frames": 10, "splits": ("test",)}
   protocol = ClipProtocol("drawn", "Of a test.", **few)
-  record = score_generation.evaluate(workdir, None, protocol)
+  record = lgcvd_generation.evaluate(workdir, None, protocol)
   real, drawn = seen
   assert real.shape == (4, 10, SIDE, SIDE, 1) and drawn.shape == (3, 10, SIDE, SIDE, 1)
   pipeline = lgcvd.Pipeline.from_workdir(workdir)
@@ -389,17 +384,17 @@ def test_generated_videos_are_scored_against_the_test_split(monkeypatch, workdir
   assert (
     json.loads((workdir / "evaluations" / "drawn.json").read_text())["protocol"]["num_real"] == 4
   )
-  again = score_generation.evaluate(workdir, None, protocol, reuse=True)
+  again = lgcvd_generation.evaluate(workdir, None, protocol, reuse=True)
   assert again == json.loads(json.dumps(record)) and len(seen) == 2
   with pytest.raises(checks.UserError, match="'glober_reconstruction' is of GLOBER's clips"):
-    score_generation.evaluate(workdir, None, "glober_reconstruction")
+    lgcvd_generation.evaluate(workdir, None, "glober_reconstruction")
 
 
 def test_videos_spaced_evenly(judge, workdir) -> None:
   pipeline = lgcvd.Pipeline.from_workdir(workdir)
-  store = train.open_store(pipeline.config, "test")
+  store = frame_stores.open_store(pipeline.config, "test")
   spaced = dataclasses.replace(TINY, choice="spaced", num_videos=2)
-  ends = score_prediction.held_out(pipeline, store, spaced)[0]
+  ends = lgcvd_prediction.held_out(pipeline, store, spaced)[0]
   for clip, video in zip(ends, (0, store.num_videos - 1), strict=True):
     whole = store.read(video, np.arange(store.videos[video]["frames"]))
     starts = range(len(whole) - len(clip) + 1)
@@ -408,10 +403,10 @@ def test_videos_spaced_evenly(judge, workdir) -> None:
 
 def test_mirrored_test_videos(judge, workdir) -> None:
   pipeline = lgcvd.Pipeline.from_workdir(workdir)
-  store = train.open_store(pipeline.config, "test")
-  plain = score_prediction.held_out(pipeline, store, TINY)[0]
+  store = frame_stores.open_store(pipeline.config, "test")
+  plain = lgcvd_prediction.held_out(pipeline, store, TINY)[0]
   mirroring = dataclasses.replace(TINY, flip=True, seed=0)
-  flipped, _ = score_prediction.held_out(pipeline, store, mirroring)
+  flipped, _ = lgcvd_prediction.held_out(pipeline, store, mirroring)
   same = [np.array_equal(a, b) for a, b in zip(plain, flipped)]
   mirrored = [np.array_equal(a[:, :, ::-1], b) for a, b in zip(plain, flipped)]
   assert np.logical_xor(same, mirrored).all() and any(same) and any(mirrored)

@@ -11,7 +11,10 @@ import jax
 import pytest
 from absl.testing import flagsaver
 
-from experiments import main, modes, sample, train
+from experiments import main
+from experiments.commands import modes
+from experiments.sampling import glober_samples
+from experiments.train import train
 from tests.inputs.make import make_store, noise_video
 from videodiff_jax import command as door
 from videodiff_jax.training.checkpoints import CheckpointError
@@ -238,7 +241,7 @@ def test_what_follows_training(monkeypatch, tmp_path, options, finished, drawn) 
   monkeypatch.chdir(ROOT)
   monkeypatch.setattr(main, "enable_compilation_cache", lambda: None)
   monkeypatch.setattr(train, "train", lambda *_: finished)
-  monkeypatch.setattr(sample, "sample", lambda *_: called.append("sample"))
+  monkeypatch.setattr(glober_samples, "sample", lambda *_: called.append("sample"))
   argv = ["experiments.main", DIGITS, f"--workdir={tmp_path}", *options]
   monkeypatch.setattr(sys, "argv", argv)
   ended = contextlib.nullcontext() if finished else pytest.raises(door.Terminated)

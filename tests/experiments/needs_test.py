@@ -8,8 +8,9 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import glober_clips, glober_digits, lgcvd_digits
-from experiments import checks, needs, start_table, systems, train
-from experiments.needs import Need
+from experiments.setup import checks, frame_stores, needs, systems
+from experiments.setup.needs import Need
+from experiments.train import start_table, train
 from tests.inputs.make import make_store, noise_video
 
 ONE = Need("It", "test", 4, 2, "a key", 3, "another key")
@@ -151,6 +152,6 @@ def test_every_shipped_configuration_s_own_data_will_do(monkeypatch) -> None:
     lgcvd_digits.get_config("occluded"),
   ):  # fmt: skip
     wanted = needs.of(config, systems.of(config), config.after)
-    options = train.store_options(config)
+    options = frame_stores.store_options(config)
     needs.check(wanted, train.prepare.planned(config.data.name, **options), "")
     assert {need.split for need in wanted} == {"train", "test"}

@@ -7,7 +7,9 @@ import time
 import numpy as np
 import pytest
 
-from experiments import checks, numbered, outputs, sample
+from experiments.sampling import glober_samples
+from experiments.setup import checks
+from experiments.workdirs import numbered, outputs
 from videodiff_jax import whole_files
 
 MODES = ("sample", "redraw", "reconstruct", "predict", "interpolate")
@@ -131,9 +133,9 @@ def test_the_last_sample_is_the_newest_whole_one(tmp_path, caplog) -> None:
     max((tmp_path / "samples").iterdir(), key=os.path.getctime).rename(folder)
     os.utime(folder / numbered.SAMPLES, (10**9 - age, 10**9 - age))
   (tmp_path / "samples" / "009_sample_seed9").mkdir()  # holds none
-  assert sample.newest_samples(tmp_path).parent.name == "001_sample_seed2"
+  assert glober_samples.newest_samples(tmp_path).parent.name == "001_sample_seed2"
   (tmp_path / "samples" / "001_sample_seed2" / numbered.SAMPLES).write_bytes(b"PK torn")
-  assert sample.newest_samples(tmp_path).parent.name == "007_sample_seed3"
+  assert glober_samples.newest_samples(tmp_path).parent.name == "007_sample_seed3"
   assert "001_sample_seed2/samples.npz is torn" in caplog.text
 
 

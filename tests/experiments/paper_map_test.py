@@ -5,8 +5,8 @@ import re
 
 import pytest
 
-from experiments import paper_map
-from experiments.paper_map import Tag, tags_of
+from experiments.tools import paper_map
+from experiments.tools.paper_map import Tag, tags_of
 from tests.configs.configs_test import load
 
 EQUATIONS = {"GLOBER": range(1, 11), "LGC-VD": range(1, 12)}  # as the papers number them
@@ -53,7 +53,7 @@ def test_no_tag_names_what_the_paper_lacks(tags: list[Tag], kind: str, there: di
 
 def test_the_file_is_what_the_command_makes() -> None:
   text = paper_map.FILE.read_text()
-  assert paper_map.written(text) == text, "run python -m experiments.paper_map"
+  assert paper_map.written(text) == text, "run python -m experiments.tools.paper_map"
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import glober_digits, glober_sky, glober_ucf101
-from experiments import plan
+from experiments.train import plan
 from videodiff_jax.glober.networks import build
 
 

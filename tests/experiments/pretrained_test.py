@@ -7,7 +7,10 @@ import pytest
 
 import videodiff_jax
 from data import prepare
-from experiments import card, digits, sample, systems
+from experiments.export import card
+from experiments.measures import digits
+from experiments.sampling import glober_samples
+from experiments.setup import systems
 from tests.helpers import needs
 from videodiff_jax import shipped
 from videodiff_jax.inputs.frame_store import FrameStore
@@ -66,7 +69,7 @@ def _generated(name: str, store: FrameStore) -> tuple[np.ndarray, np.ndarray]:
   steps = {"num_steps": _STEPS}
   pipeline = videodiff_jax.load(name, decoder=steps, generator=steps)
   videos = np.linspace(0, store.num_videos - 1, _CLIPS).astype(int)
-  labels, prompts = sample.told_of(pipeline, store, videos)
+  labels, prompts = glober_samples.told_of(pipeline, store, videos)
   drawn = pipeline.generate(_CLIPS, pipeline.frame_times[::5], labels, prompts=prompts)
   return drawn.videos, digits.labels_of(store, videos)
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from data import prepare
-from experiments import checks, train
+from experiments.setup import checks, frame_stores
 from tests.data import published
 from tests.inputs.make import noise_video, write_frames, write_video
 from videodiff_jax.inputs import clips
@@ -61,9 +61,11 @@ def test_sky_without_splits_can_be_trained_on(tmp_path) -> None:
   config.data.dir = str(store)
   videos = []
   for split in ("train", "test"):
-    opened = train.open_store(config, split)
+    opened = frame_stores.open_store(config, split)
     checks.check_store(config, opened)
-    assert len(clips.evaluation_clips(opened, train.clip_sampler(config, "clip"), 1, 0)[0]) == 1
+    assert (
+      len(clips.evaluation_clips(opened, frame_stores.clip_sampler(config, "clip"), 1, 0)[0]) == 1
+    )
     videos += [video["name"] for video in opened.videos]
   assert sorted(videos) == ["sky_0", "sky_1", "sky_2"]
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from configs import common, lgcvd_common
-from experiments import checks, range_table, ranges
+from experiments.setup import checks, range_table, ranges
 from tests.configs.configs_test import FILES, VARIANTS, load
 
 BASES = {"glober": common.base, "lgcvd": lgcvd_common.base}

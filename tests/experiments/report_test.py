@@ -15,7 +15,10 @@ from absl.testing import flagsaver
 from PIL import Image
 
 from configs import glober_digits, lgcvd_digits
-from experiments import checks, commands, main, report
+from experiments import main
+from experiments.report import report
+from experiments.setup import checks
+from experiments.workdirs import provenance
 from tests.helpers import needs
 from videodiff_jax.inputs import video_io
 from videodiff_jax.training.checkpoints import CheckpointError
@@ -274,7 +277,7 @@ def test_commands_are_recorded_and_an_evaluation_reported(
   with flagsaver.flagsaver():
     main.parse_flags(argv)
     main.run()
-  (entry,) = commands.read(folder)
+  (entry,) = provenance.read(folder)
   wanted = f"python -m experiments.main --mode={mode} --workdir={folder}"
   assert entry["command"] == wanted
   assert (folder / "report.html").exists() == reported

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import checks, numbered, sample, saved_samples
+from experiments.sampling import glober_samples, saved_samples
+from experiments.setup import checks
+from experiments.workdirs import numbered
 from tests.experiments.end_to_end_test import options
 from tests.glober import tiny
 from tests.helpers import needs
@@ -36,7 +38,7 @@ TRAINED = types.SimpleNamespace(frame_times=np.arange(8) / 8)  # "index / F"
   ],
 )
 def test_frame_times(changes: dict, times: object) -> None:
-  asked = sample.frame_times(TRAINED, options(**changes))
+  asked = glober_samples.frame_times(TRAINED, options(**changes))
   if times is None:
     assert asked is None
   else:
@@ -54,7 +56,7 @@ def workdir(monkeypatch) -> None:
 
 def test_single_flags_override_both_stages(workdir) -> None:
   asked = options(sampler="unipc", steps=7, guidance_scale=2.5)
-  settings = sample.load("", None, asked).config.sample
+  settings = glober_samples.load("", None, asked).config.sample
   for stage in ("decoder", "generator"):
     assert (settings[stage].kind, settings[stage].num_steps) == ("unipc", 7)
     assert settings[stage].grid == "uniform"  # the workdir's own
@@ -65,16 +67,16 @@ def test_a_given_configuration_says_how_to_draw_and_flags_more(workdir) -> None:
   config = tiny.config()
   config.sample.decoder.num_steps = 5
   config.sample.noise = "shared"
-  settings = sample.load("", config, options(guidance_scale=1.5)).config.sample
+  settings = glober_samples.load("", config, options(guidance_scale=1.5)).config.sample
   assert (settings.decoder.num_steps, settings.generator.num_steps) == (5, 2)
   assert (settings.noise, settings.guidance_decoder) == ("shared", 1.5)
 
 
 def test_what_no_sampler_can_do_is_told(workdir) -> None:
   with pytest.raises(checks.UserError, match=r"config\.sample\.decoder\.kind is 'euler'.*ddim"):
-    sample.load("", None, options(sampler="euler"))
+    glober_samples.load("", None, options(sampler="euler"))
   with pytest.raises(checks.UserError, match="Sampling steps must be"):
-    sample.load("", None, options(steps=2000))
+    glober_samples.load("", None, options(steps=2000))
 
 
 def test_a_file_is_read_as_its_data_set_s_store_is_made(tmp_path) -> None:
@@ -85,21 +87,21 @@ def test_a_file_is_read_as_its_data_set_s_store_is_made(tmp_path) -> None:
   config.data.update(image_size=8, channels=3, stride=3)
   for name, crop in (("cityscapes", "integer_lanczos"), ("sky_timelapse", "pillow_bicubic")):
     config.data.name = name
-    rate, stream = sample.frames_of_file(config, tmp_path / "frames")
+    rate, stream = glober_samples.frames_of_file(config, tmp_path / "frames")
     expected = [video_io.square_crop_resize(frame, 8, crop) for frame in frames[::3]]
     np.testing.assert_array_equal(list(stream), expected)
     assert rate == 8  # a folder of pictures has none
   write_video(tmp_path / "a.mp4", frames[:, :, :100], rate=24)
-  assert sample.frames_of_file(config, tmp_path / "a.mp4")[0] == 8
+  assert glober_samples.frames_of_file(config, tmp_path / "a.mp4")[0] == 8
   config.data.stride = 1
-  assert sample.frames_of_file(config, tmp_path / "a.mp4")[0] == 24
+  assert glober_samples.frames_of_file(config, tmp_path / "a.mp4")[0] == 24
 
 
 def test_clips_of_a_store_have_their_videos_rates() -> None:
   config = tiny.config()
   config.data.stride = 2
   store = types.SimpleNamespace(videos=[{"fps": 30.0}, {"fps": 0.0}])
-  assert sample.rates_of(config, store, np.array([1, 0, 0])).tolist() == [8, 15, 15]
+  assert glober_samples.rates_of(config, store, np.array([1, 0, 0])).tolist() == [8, 15, 15]
 
 
 def test_each_clip_is_written_at_its_rate(tmp_path) -> None:
@@ -108,7 +110,7 @@ def test_each_clip_is_written_at_its_rate(tmp_path) -> None:
   none = np.zeros(2)
   drawn = Samples(videos, none, none, none, np.full(2, ""), seed=0)
   with numbered.SampleFolder(tmp_path, "reconstruct", 0, 1) as place:
-    folder = sample.save(place, tiny.config(), drawn, videos, None, [25, 10])
+    folder = glober_samples.save(place, tiny.config(), drawn, videos, None, [25, 10])
   rates = [video_io.read_video(folder / f"{i:03d}.mp4")[1] for i in range(2)]
   assert rates == [25, 10]
   with Image.open(folder / "all.gif") as gif:
@@ -187,7 +189,7 @@ def test_prompts_and_files_of_them(tmp_path, monkeypatch, given, prompts) -> Non
   (tmp_path / "folder").mkdir()
   (tmp_path / "lines.txt").write_text("\ufeffa\u2028b\r\n\n é \n")
   (tmp_path / "folder" / "lines").write_text("c")
-  found, count = sample.prompts_of(PROMPTED, options(prompts=given, num_videos=None))
+  found, count = glober_samples.prompts_of(PROMPTED, options(prompts=given, num_videos=None))
   assert found == prompts and count == len(prompts)
 
 
@@ -198,11 +200,11 @@ def test_prompts_and_files_of_them(tmp_path, monkeypatch, given, prompts) -> Non
 def test_a_prompts_file_that_is_missing_is_no_prompt(tmp_path, monkeypatch, given) -> None:
   monkeypatch.chdir(tmp_path)
   with pytest.raises(ValueError, match=r"--prompts: (no file|'gs://b/p.txt' is an address)"):
-    sample.prompts_of(PROMPTED, options(prompts=given))
+    glober_samples.prompts_of(PROMPTED, options(prompts=given))
 
 
 @pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
 def test_a_prompts_file_of_another_encoding_is_told(tmp_path, encoding) -> None:
   (tmp_path / "p.txt").write_text("é", encoding)
   with pytest.raises(ValueError, match=r"p\.txt.* UTF-"):
-    sample.prompts_of(PROMPTED, options(prompts=str(tmp_path / "p.txt")))
+    glober_samples.prompts_of(PROMPTED, options(prompts=str(tmp_path / "p.txt")))

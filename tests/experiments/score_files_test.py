@@ -9,7 +9,9 @@ import sys
 import pytest
 from absl.testing import flagsaver
 
-from experiments import checks, main, score_files
+from experiments import main
+from experiments.scoring import score_files
+from experiments.setup import checks
 from videodiff_jax.metrics.clip_protocols import CLIP_PROTOCOLS
 from videodiff_jax.metrics.protocols import PROTOCOLS
 

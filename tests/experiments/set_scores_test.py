@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from experiments import set_scores
+from experiments.measures import set_scores
 from videodiff_jax.metrics import clip_features, frame_frechet, frechet, i3d, kid
-from videodiff_jax.pretrained import restricted_pickle
+from videodiff_jax.pretrained.files import restricted_pickle
 
 
 def features(n: int, seed: int) -> set_scores.Features:

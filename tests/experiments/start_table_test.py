@@ -5,7 +5,8 @@ import types
 import pytest
 
 from configs import glober_digits
-from experiments import checks, plan, start_table
+from experiments.setup import checks
+from experiments.train import plan, start_table
 from videodiff_jax.training import partitioning
 
 # FLOP/s on two cores of kl_vae (700 steps of 8.23 GFLOP in 90 s), autoencoder (2060 of 11.0 and 40

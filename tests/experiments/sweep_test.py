@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from configs import common, lgcvd_common
-from experiments import checks, set_scores, sweep, sweep_sets
+from experiments.claims import sweep, sweep_sets
+from experiments.measures import set_scores
+from experiments.setup import checks
 
 PARTS = range(0, 6, 2)
 REAL = np.random.default_rng(9).integers(0, 256, (4, 10, 16, 16, 1), np.uint8)

@@ -8,8 +8,9 @@ import jax
 import pytest
 
 from data import prepare
-from experiments import benchmark_table, checks, score_table, systems
-from experiments.tables import TABLES
+from experiments.setup import checks, systems
+from experiments.tables import score_table, speed_table
+from experiments.tables.papers import TABLES
 from tests.data import published
 from tests.experiments.published_sets_test import write_bair, write_cities
 from tests.helpers import filled_state
@@ -99,6 +100,6 @@ def test_a_table_runs_to_its_end(name: str, runs: Runs) -> None:
 
 @pytest.mark.slow
 def test_time_and_memory_are_measured() -> None:
-  table = benchmark_table.show("glober_2", score_table.load("glober_ucf101:smoke"))
+  table = speed_table.show("glober_2", score_table.load("glober_ucf101:smoke"))
   print(table)
   assert len(re.findall(r"\d\.\d\ds/\d+\.\dG", table)) == 3

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from experiments import benchmark_table, checks, score_clips, score_prediction, score_table, tables
-from experiments.tables import TABLES, Measure
+from experiments.scoring import glober_protocols, lgcvd_prediction
+from experiments.setup import checks
+from experiments.tables import papers, score_table, speed_table
+from experiments.tables.papers import TABLES, Measure
 from tests.glober import tiny
 from videodiff_jax.metrics.clip_protocols import CLIP_PROTOCOLS, GENERATED_VIDEOS
 from videodiff_jax.metrics.protocols import PROTOCOLS
@@ -35,7 +37,7 @@ def test_every_table_of_figures_is_there() -> None:
   of_glober = {f"glober_{number}" for number in ("1a", "1b", "1c", "1d", *"34567")}
   of_lgcvd = {f"lgcvd_{number}" for number in range(1, 6)}
   assert set(TABLES) == of_glober | of_lgcvd | {"moving_mnist"}
-  assert tables.SPEED == "glober_2" and tables.SPEED not in TABLES
+  assert papers.SPEED == "glober_2" and papers.SPEED not in TABLES
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -134,8 +136,8 @@ def evaluated(monkeypatch) -> list[tuple]:
     deviations = {"prediction": {"predicted": {"lpips_best": 0.031}}}
     return {"scores": {group: rows}, "intervals": {group: ends}, "deviations": deviations}
 
-  monkeypatch.setattr(score_clips, "evaluate", evaluate)
-  monkeypatch.setattr(score_prediction, "evaluate", evaluate)
+  monkeypatch.setattr(glober_protocols, "evaluate", evaluate)
+  monkeypatch.setattr(lgcvd_prediction, "evaluate", evaluate)
   return calls
 
 
@@ -255,27 +257,27 @@ def test_two_runs_of_one_row_are_refused(tmp_path) -> None:
 
 
 def test_time_and_memory_stand_beside_the_paper_s(monkeypatch) -> None:
-  monkeypatch.setattr(benchmark_table, "untrained", lambda config: config.data.image_size)
-  monkeypatch.setattr(benchmark_table, "measure", lambda side, frames: (frames / side, 2.0))
-  report = benchmark_table.show("glober_2", score_table.load("glober_ucf101:smoke"))
+  monkeypatch.setattr(speed_table, "untrained", lambda config: config.data.image_size)
+  monkeypatch.setattr(speed_table, "measure", lambda side, frames: (frames / side, 2.0))
+  report = speed_table.show("glober_2", score_table.load("glober_ucf101:smoke"))
   for frames in (16, 32, 64):
     here = f"{frames / 32:.2f}s/2.0G"
-    assert line_of(report, f"F = {frames}")[1:] == [*tables.SPEED_ROWS[frames], here]
+    assert line_of(report, f"F = {frames}")[1:] == [*papers.SPEED_ROWS[frames], here]
   assert line_of(report, "F = 128")[1:] == ["-"] * 5 + ["4.00s/2.0G"]
   assert "32 x 32, 2 + 2 steps, all frames at once, float32, one cpu" in report
-  report = benchmark_table.show("glober_2", score_table.load("lgcvd_bair:smoke"))
+  report = speed_table.show("glober_2", score_table.load("lgcvd_bair:smoke"))
   assert "32 x 32, 2 steps a fragment of 8 frames, float32, one cpu" in report
 
 
 def test_all_frames_of_a_clip_are_drawn_at_once_and_without_training(monkeypatch) -> None:
   drawn = []
 
-  def generate(self: benchmark_table.Pipeline, count: int, times: Any, seed: int) -> None:
+  def generate(self: speed_table.Pipeline, count: int, times: Any, seed: int) -> None:
     drawn.append((count, len(times), self.config.sample.frames_per_chunk))
 
-  monkeypatch.setattr(benchmark_table.Pipeline, "generate", generate)
-  pipeline = benchmark_table.untrained(tiny.config())
-  seconds, gigabytes = benchmark_table.measure(pipeline, 64)
+  monkeypatch.setattr(speed_table.Pipeline, "generate", generate)
+  pipeline = speed_table.untrained(tiny.config())
+  seconds, gigabytes = speed_table.measure(pipeline, 64)
   assert seconds > 0 and gigabytes > 0
   assert drawn == [(1, 64, 64)] * 4  # the first compiles
   trained = jax.tree.map(np.shape, tiny.sampling_params())
@@ -285,16 +287,16 @@ def test_all_frames_of_a_clip_are_drawn_at_once_and_without_training(monkeypatch
 def test_autoregression_is_timed_too(monkeypatch) -> None:
   drawn = []
   monkeypatch.setattr(
-    benchmark_table.lgcvd.Pipeline, "generate", lambda self, *clip: drawn.append(clip)
+    speed_table.lgcvd.Pipeline, "generate", lambda self, *clip: drawn.append(clip)
   )
   config = score_table.load("lgcvd_digits:smoke")
-  benchmark_table.measure(benchmark_table.untrained(config), 64)
+  speed_table.measure(speed_table.untrained(config), 64)
   assert drawn == [(64, 1, seed) for seed in range(4)]  # frames, clips, seed
 
 
 def test_other_tables_are_not_timed() -> None:
   with pytest.raises(checks.UserError, match="has --table=glober_2; others"):
-    benchmark_table.show("glober_3", None)
+    speed_table.show("glober_3", None)
 
 
 def test_protocols_of_the_tables_are_the_published_ones_changed_as_they_say() -> None:

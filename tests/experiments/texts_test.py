@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 
 from data import prepare
-from data.captioned_digits import DIRECTIONS, caption
-from experiments import checks, directions, sample, texts, train
+from data.sets.captioned_digits import DIRECTIONS, caption
+from experiments.measures import directions
+from experiments.sampling import glober_samples
+from experiments.setup import checks, frame_stores, texts
+from experiments.train import train
 from tests.experiments.end_to_end_test import options
 from tests.glober.text_test import LENGTH, WIDTH, ema
 from tests.glober.text_test import config as told_config
@@ -18,7 +21,7 @@ from tests.helpers import needs
 from tests.inputs.text_test import tiny_encoder
 from videodiff_jax.glober import pipeline as pipeline_module
 from videodiff_jax.glober.pipeline import Pipeline, Samples
-from videodiff_jax.inputs import text
+from videodiff_jax.text import embeddings
 from videodiff_jax.training import partitioning
 from videodiff_jax.training.checkpoints import CheckpointError
 from videodiff_jax.training.workdir import write_config
@@ -29,7 +32,7 @@ SIDE = 8
 @pytest.fixture(scope="module", autouse=True)
 def encoder():
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(text, "load_encoder", lambda *_: tiny_encoder())
+    patch.setattr(embeddings, "load_encoder", lambda *_: tiny_encoder())
     yield
 
 
@@ -48,7 +51,7 @@ def workdir(config, tmp_path_factory) -> pathlib.Path:
   """As training leaves it, but for the weights."""
   workdir = tmp_path_factory.mktemp("runs") / "told"
   write_config(workdir, config)
-  text.write(workdir, tiny_encoder(), "")
+  embeddings.write(workdir, tiny_encoder(), "")
   return workdir
 
 
@@ -80,7 +83,7 @@ def test_batches_carry_their_videos_captions(config, tmp_path, monkeypatch) -> N
   config.model.latent_scale = 0.0  # of a KL-VAE that the run trains: measured
   assert train.train(config, tmp_path, None)
   assert [name for name, *_ in seen] == list(config.stages)
-  stores = {split: train.open_store(config, split) for split in ("train", "test")}
+  stores = {split: frame_stores.open_store(config, split) for split in ("train", "test")}
   for name, batch, preview_batch, frozen in seen:
     for part, split in ((batch, "train"), (preview_batch, "test")):
       captions = [stores[split].extra(video)["caption"] for video in part["video"]]
@@ -90,7 +93,7 @@ def test_batches_carry_their_videos_captions(config, tmp_path, monkeypatch) -> N
     else:
       np.testing.assert_allclose(frozen["null_text"], encoder([""])[0], atol=1e-6)
   assert pathlib.Path(f"{config.data.dir}.text").is_dir()
-  assert text.read(tmp_path)["fingerprint"] == encoder.fingerprint
+  assert embeddings.read(tmp_path)["fingerprint"] == encoder.fingerprint
 
 
 def test_prompts_name_the_clips(workdir, loaded, monkeypatch) -> None:
@@ -106,10 +109,10 @@ def test_prompts_name_the_clips(workdir, loaded, monkeypatch) -> None:
 
   monkeypatch.setattr(Pipeline, "generate", generate)
   monkeypatch.setattr(Pipeline, "redraw", redraw)
-  sample.sample(workdir, None, options(prompts="a two; moves up, fast!", num_videos=None))
+  glober_samples.sample(workdir, None, options(prompts="a two; moves up, fast!", num_videos=None))
   folder = max((workdir / "samples").iterdir())
   assert {f.name for f in folder.glob("*.mp4")} == {"000_a_two.mp4", "001_moves_up_fast.mp4"}
-  sample.redraw(workdir, None, options())
+  glober_samples.redraw(workdir, None, options())
   again = max((workdir / "samples").iterdir())
   assert again != folder
   for drawn in (folder, again):
@@ -120,14 +123,17 @@ def test_prompts_name_the_clips(workdir, loaded, monkeypatch) -> None:
 def test_prompts_come_from_a_file_or_from_the_test_split(config, pipeline, tmp_path) -> None:
   file = tmp_path / "prompts.txt"
   file.write_text("one\n\n two \n")
-  assert sample.prompts_of(pipeline, options(prompts=str(file), num_videos=None)) == (
+  assert glober_samples.prompts_of(pipeline, options(prompts=str(file), num_videos=None)) == (
     ["one", "two"], 2
   )  # fmt: skip
-  assert sample.prompts_of(pipeline, options(prompts="a;b", num_videos=3)) == (["a", "b", "a"], 3)
-  held_out = texts.captions(config, train.open_store(config, "test"))
-  assert sample.prompts_of(pipeline, options(num_videos=2)) == (held_out[:2], 2)
+  assert glober_samples.prompts_of(pipeline, options(prompts="a;b", num_videos=3)) == (
+    ["a", "b", "a"],
+    3,
+  )
+  held_out = texts.captions(config, frame_stores.open_store(config, "test"))
+  assert glober_samples.prompts_of(pipeline, options(num_videos=2)) == (held_out[:2], 2)
   with pytest.raises(checks.UserError, match="--prompts holds none"):
-    sample.prompts_of(pipeline, options(prompts=" ; "))
+    glober_samples.prompts_of(pipeline, options(prompts=" ; "))
 
 
 def moving(angle: float, speed: float) -> np.ndarray:
@@ -263,7 +269,7 @@ def test_stores_without_captions_or_classes(tmp_path) -> None:
 
 
 def test_tokens_of_another_width(monkeypatch) -> None:
-  monkeypatch.setattr(text, "load_encoder", lambda *_: tiny_encoder(width=WIDTH + 2))
+  monkeypatch.setattr(embeddings, "load_encoder", lambda *_: tiny_encoder(width=WIDTH + 2))
   with pytest.raises(
     checks.UserError, match=r"context_dim and config\.model\.dit\.context_dim to 10"
   ):
@@ -276,11 +282,11 @@ def test_tokens_of_another_width(monkeypatch) -> None:
 
 def test_a_workdir_s_encoder_stays_its_own(config, workdir, monkeypatch) -> None:
   before = (workdir / "text.npz").read_bytes()
-  monkeypatch.setattr(text, "load_encoder", lambda *_: tiny_encoder(seed=3, length=LENGTH))
+  monkeypatch.setattr(embeddings, "load_encoder", lambda *_: tiny_encoder(seed=3, length=LENGTH))
   mesh = partitioning.make_mesh(devices=jax.devices()[:1])
   with pytest.raises(checks.UserError, match="trained with another text encoder"):
     texts.prepare(
-      config, workdir, mesh, texts.encoder_of(config), train.open_store(config, "train")
+      config, workdir, mesh, texts.encoder_of(config), frame_stores.open_store(config, "train")
     )
   assert (workdir / "text.npz").read_bytes() == before
 

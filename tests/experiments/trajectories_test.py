@@ -7,8 +7,8 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from experiments import trajectories
-from experiments.trajectories import Judge, Kept, Measured, measure
+from experiments.measures import trajectories
+from experiments.measures.trajectories import Judge, Kept, Measured, measure
 from videodiff_jax.lgcvd.pipeline import Chunks
 from videodiff_jax.metrics import prediction
 from videodiff_jax.metrics.digit_reader import Readings

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import use_of_condition
+from experiments.scoring import use_of_condition
 from tests.glober import tiny as tiny_glober
 from tests.lgcvd import tiny as tiny_lgcvd
 from videodiff_jax.glober import condition_use as of_clips

@@ -31,12 +31,29 @@ _BATCH = 40  # inputs a process
 _CONTEXT = multiprocessing.get_context("forkserver")
 # All that the commands import, but neither command itself, whose flags are defined where it runs.
 _CONTEXT.set_forkserver_preload(
-  ["jax", "numpy", "experiments.ablation", "experiments.cache", "experiments.evaluate",
-   "experiments.export", "experiments.plan", "experiments.predict", "experiments.report",
-   "experiments.sample", "experiments.score_clips", "experiments.score_generation",
-   "experiments.score_prediction", "experiments.sweep", "experiments.train", "data.prepare",
-   "tests.faults.doors", "tensorboardX", "matplotlib.pyplot", "av"]
-)  # fmt: skip
+  [
+    "jax",
+    "numpy",
+    "experiments.claims.ablation",
+    "experiments.claims.sweep",
+    "experiments.export.export",
+    "experiments.report.report",
+    "experiments.sampling.glober_samples",
+    "experiments.sampling.lgcvd_samples",
+    "experiments.scoring.glober_ladder",
+    "experiments.scoring.glober_protocols",
+    "experiments.scoring.lgcvd_generation",
+    "experiments.scoring.lgcvd_prediction",
+    "experiments.train.make_cache",
+    "experiments.train.plan",
+    "experiments.train.train",
+    "data.prepare",
+    "tests.faults.doors",
+    "tensorboardX",
+    "matplotlib.pyplot",
+    "av",
+  ]
+)
 
 
 @dataclasses.dataclass(frozen=True)

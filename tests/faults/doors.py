@@ -46,7 +46,8 @@ def _told(function: Callable[[], Any]) -> None:
 
 
 def _experiment(argv: Sequence[str], networks: contextlib.AbstractContextManager) -> Outcome:
-  from experiments import main, start_table
+  from experiments import main
+  from experiments.train import start_table
   from videodiff_jax.glober import pipeline as glober
   from videodiff_jax.lgcvd import pipeline as lgcvd
   from videodiff_jax.training import loop

@@ -12,7 +12,7 @@ import pathlib
 from collections.abc import Iterable
 from typing import Any
 
-from experiments.train import code_version
+from experiments.workdirs.provenance import code_version
 from tests.faults.commands import ROOT
 from videodiff_jax.training.writers import format_table
 

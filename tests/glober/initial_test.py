@@ -13,12 +13,14 @@ from flax import traverse_util
 from safetensors.numpy import save_file
 
 from configs import glober_sky
-from experiments import checks, plan, systems
+from experiments.setup import checks, systems
+from experiments.tools import convert
+from experiments.train import plan
 from tests.configs.configs_test import load
 from tests.glober import tiny
 from tests.pretrained import sd_names
 from videodiff_jax.glober import stages
-from videodiff_jax.pretrained import architectures, convert
+from videodiff_jax.pretrained import architectures
 from videodiff_jax.training import loop, partitioning
 from videodiff_jax.training.state import TrainState
 from videodiff_jax.training.workdir import load_ema

@@ -13,7 +13,7 @@ from tests.glober import tiny
 from tests.glober.stages_test import first_moment
 from videodiff_jax.glober import patch_adversary, stages
 from videodiff_jax.models.patch_discriminator import PatchDiscriminator
-from videodiff_jax.training.pixels import to_float
+from videodiff_jax.models.pixels import to_float
 from videodiff_jax.training.state import TrainState
 
 SIDE, FRAMES = 32, 2  # the smallest pictures that three strided levels can judge

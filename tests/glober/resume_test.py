@@ -12,20 +12,20 @@ import numpy as np
 import pytest
 
 from data import prepare
-from experiments import train
+from experiments.setup import frame_stores
 from tests.glober import tiny
 from videodiff_jax.glober import stages
 from videodiff_jax.inputs import clips
 from videodiff_jax.inputs.frame_store import FrameStore
 from videodiff_jax.training import loop, partitioning
 from videodiff_jax.training.checkpoints import Checkpoints
-from videodiff_jax.training.programs import Program, Programs
+from videodiff_jax.training.compiled_steps import Program, Programs
 
 STEPS, CRA_FROM, BATCH = 6, 3, 8
 
 
 class Trainee:
-  """The stage as experiments.train runs it, on filled parameters and without previews."""
+  """The stage as experiments.train.train runs it, on filled parameters and without previews."""
 
   def __init__(self, store: FrameStore):
     config = tiny.config()
@@ -43,7 +43,7 @@ class Trainee:
     """Trains on to STEPS; a SIGTERM comes while the batch after step `stop_at` is fetched."""
 
     def batches(start: int) -> Iterator[dict[str, np.ndarray]]:
-      sampler = train.clip_sampler(self.config, "pairs")
+      sampler = frame_stores.clip_sampler(self.config, "pairs")
       stream = clips.batches(self.store, sampler, self.config.seed, BATCH, start)
       for step, batch in enumerate(stream, start // BATCH):
         if step == start // BATCH:

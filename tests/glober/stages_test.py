@@ -14,9 +14,9 @@ import pytest
 
 from tests.glober import tiny
 from videodiff_jax.glober import stages
+from videodiff_jax.models.pixels import to_float
 from videodiff_jax.training import flops, optimizers, partitioning
-from videodiff_jax.training.pixels import to_float
-from videodiff_jax.training.programs import trace_step
+from videodiff_jax.training.compiled_steps import trace_step
 from videodiff_jax.training.state import TrainState
 
 

@@ -14,7 +14,7 @@ from tests.inputs.text_test import tiny_encoder
 from videodiff_jax.glober import conditions, stages
 from videodiff_jax.glober.networks import build
 from videodiff_jax.glober.pipeline import Pipeline
-from videodiff_jax.inputs import text
+from videodiff_jax.text import embeddings
 from videodiff_jax.training import partitioning
 from videodiff_jax.training.state import TrainState
 
@@ -111,7 +111,7 @@ def pipe() -> Pipeline:
   told = config()
   told.sample.update(guidance_form="ddim_v2", guidance_video=3.0, guidance_text=2.0)
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(text, "load_encoder", lambda *_: tiny_encoder())
+    patch.setattr(embeddings, "load_encoder", lambda *_: tiny_encoder())
     yield pipeline(told)
 
 
@@ -152,7 +152,7 @@ def test_the_scale_of_text_guides_from_no_text_and_no_video(pipe, monkeypatch) -
 
 
 def test_another_encoder_than_the_training_s_is_refused(pipe, monkeypatch) -> None:
-  monkeypatch.setattr(text, "load_encoder", lambda *_: tiny_encoder(seed=1))
+  monkeypatch.setattr(embeddings, "load_encoder", lambda *_: tiny_encoder(seed=1))
   with pytest.raises(ValueError, match="trained with another text encoder"):
     pipe.with_settings().encode_prompts(["a"])
 

@@ -23,7 +23,7 @@ from videodiff_jax.models.kl_vae import KLVAE
 from videodiff_jax.models.layers import PositionEmbedding, sinusoid
 from videodiff_jax.models.unet import Block, UNet
 from videodiff_jax.models.video_encoder import VideoEncoder
-from videodiff_jax.pretrained import dit, glober, stable_diffusion
+from videodiff_jax.pretrained.names import dit, glober, stable_diffusion
 
 LATER = "the later public revision, wired otherwise than the paper: only March 2023 is built"
 NOT_BUILT = {

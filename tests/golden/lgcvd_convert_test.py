@@ -14,7 +14,7 @@ from tests.golden import recording
 from tests.golden.files import channels_last
 from videodiff_jax.lgcvd import Pipeline
 from videodiff_jax.lgcvd.rollout import sampling_params
-from videodiff_jax.pretrained.lgcvd import lgcvd_params, read_checkpoint
+from videodiff_jax.pretrained.names.lgcvd import lgcvd_params, read_checkpoint
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -20,7 +20,7 @@ from videodiff_jax.models.lgc_unet import (
   StackedAttention,
   StackedResBlock,
 )
-from videodiff_jax.pretrained import lgcvd
+from videodiff_jax.pretrained.names import lgcvd
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

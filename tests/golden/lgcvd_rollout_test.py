@@ -21,7 +21,7 @@ from videodiff_jax.lgcvd.conditioning import (
   task_positions,
 )
 from videodiff_jax.lgcvd.rollout import Memory, Rollout
-from videodiff_jax.pretrained.lgcvd import lgcvd_params
+from videodiff_jax.pretrained.names.lgcvd import lgcvd_params
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -9,7 +9,7 @@ from tests.golden import recording
 from tests.helpers import needs
 
 torch = needs("torch")
-from experiments import torch_lgc_unet  # noqa: E402
+from experiments.benchmarks import torch_lgc_unet  # noqa: E402  needs torch
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -20,7 +20,7 @@ from tests.golden.recording import Recording, close
 from videodiff_jax.diffusion.process import Process
 from videodiff_jax.lgcvd.conditioning import TaskMix, split_frames, task_positions
 from videodiff_jax.lgcvd.objective import Draws, Objective, StageDraws
-from videodiff_jax.pretrained.lgcvd import lgcvd_params
+from videodiff_jax.pretrained.names.lgcvd import lgcvd_params
 from videodiff_jax.training import optimizers, state
 from videodiff_jax.training.state import Ema
 

@@ -12,7 +12,7 @@ import pytest
 from tests import damage
 from tests.inputs.make import make_store, noise_video
 from videodiff_jax import locks
-from videodiff_jax.inputs import clips, moments
+from videodiff_jax.inputs import clips, latent_cache
 from videodiff_jax.inputs.frame_store import FrameStore
 
 ABOUT = {"kind": "latents", "weights": "abc", "precision": "float32"}
@@ -36,12 +36,12 @@ def write(file: pathlib.Path, calls: int = 99) -> list[int]:
     begun.append(int(rows[0]))
     return VALUES[rows]
 
-  moments.write(file, ABOUT, SHAPE, np.dtype(np.float32), CHUNK, compute)
+  latent_cache.write(file, ABOUT, SHAPE, np.dtype(np.float32), CHUNK, compute)
   return begun
 
 
 def test_killed_and_resumed_it_is_the_same_file(tmp_path) -> None:
-  whole, parts = (moments.path_of(tmp_path / name, ABOUT) for name in ("whole", "parts"))
+  whole, parts = (latent_cache.path_of(tmp_path / name, ABOUT) for name in ("whole", "parts"))
   assert write(whole) == [0, 4, 8]
   np.testing.assert_array_equal(np.load(whole), VALUES)
   with pytest.raises(Killed):
@@ -58,7 +58,7 @@ def test_killed_and_resumed_it_is_the_same_file(tmp_path) -> None:
 
 
 def test_killed_in_the_header_or_before_the_renaming(tmp_path) -> None:
-  file = moments.path_of(tmp_path, ABOUT)
+  file = latent_cache.path_of(tmp_path, ABOUT)
   file.with_suffix(".unfinished").write_bytes(b"\x93NUMPY")
   assert write(file) == [0, 4, 8]
   expected = file.read_bytes()
@@ -68,70 +68,70 @@ def test_killed_in_the_header_or_before_the_renaming(tmp_path) -> None:
 
 
 def test_two_processes_do_not_write_at_once(tmp_path) -> None:
-  file = moments.path_of(tmp_path, ABOUT)
+  file = latent_cache.path_of(tmp_path, ABOUT)
 
   def compute(rows: np.ndarray) -> np.ndarray:
     with pytest.raises(locks.LockedError, match=rf"writes .*npy \(pid {os.getpid()} on"):
       write(file)
     return VALUES[rows]
 
-  moments.write(file, ABOUT, SHAPE, np.dtype(np.float32), CHUNK, compute)
+  latent_cache.write(file, ABOUT, SHAPE, np.dtype(np.float32), CHUNK, compute)
   np.testing.assert_array_equal(np.load(file), VALUES)
 
 
 def test_a_full_disk_is_told_before(tmp_path, monkeypatch) -> None:
   usage = type("Usage", (), {"free": VALUES.nbytes - 1})
-  monkeypatch.setattr(moments.shutil, "disk_usage", lambda _: usage)
-  with pytest.raises(moments.MomentsError, match=r"needs 0\.00 GB more"):
-    write(moments.path_of(tmp_path, ABOUT), calls=0)
+  monkeypatch.setattr(latent_cache.shutil, "disk_usage", lambda _: usage)
+  with pytest.raises(latent_cache.MomentsError, match=r"needs 0\.00 GB more"):
+    write(latent_cache.path_of(tmp_path, ABOUT), calls=0)
 
 
 def test_files_of_something_else_are_refused(tmp_path) -> None:
-  file = moments.path_of(tmp_path, ABOUT)
+  file = latent_cache.path_of(tmp_path, ABOUT)
   write(file)
-  moments.check(file, ABOUT)
+  latent_cache.check(file, ABOUT)
   other = ABOUT | {"weights": "xyz"}
-  assert moments.path_of(tmp_path, other) != file
-  copied = moments.path_of(tmp_path, other)
+  assert latent_cache.path_of(tmp_path, other) != file
+  copied = latent_cache.path_of(tmp_path, other)
   for suffix in (".npy", ".json", ".crc32"):
     copied.with_suffix(suffix).write_bytes(file.with_suffix(suffix).read_bytes())
-  with pytest.raises(moments.MomentsError, match="made with weights abc, not xyz"):
-    moments.check(copied, other)
+  with pytest.raises(latent_cache.MomentsError, match="made with weights abc, not xyz"):
+    latent_cache.check(copied, other)
   copied.with_suffix(".json").write_text(json.dumps(other))
   copied.write_bytes(file.read_bytes()[:-1])
-  with pytest.raises(moments.MomentsError, match="is damaged"):
-    moments.check(copied, other)
+  with pytest.raises(latent_cache.MomentsError, match="is damaged"):
+    latent_cache.check(copied, other)
 
 
 def test_no_damaged_file_is_read(tmp_path) -> None:
   """Every file deleted, emptied, halved, and with bits flipped; the .json is compared as it is."""
-  file, first = moments.path_of(tmp_path, ABOUT), np.zeros(1, int)
+  file, first = latent_cache.path_of(tmp_path, ABOUT), np.zeros(1, int)
   write(file)
   whole = [VALUES[:, view] for view in (0, 1)]
   for what in damage.damages(tmp_path, flips=40):
     try:
-      moments.check(file, ABOUT)
-      cached = moments.Moments("latents", file, first)
+      latent_cache.check(file, ABOUT)
+      cached = latent_cache.Moments("latents", file, first)
       read = [cached.read(0, np.arange(SHAPE[0]), bool(view)) for view in (0, 1)]
-    except moments.MomentsError as error:
+    except latent_cache.MomentsError as error:
       assert str(file) in str(error)
     else:
       assert what.startswith(file.with_suffix(".json").name), what
       np.testing.assert_array_equal(read, whole)
-  moments.check(file, ABOUT)
+  latent_cache.check(file, ABOUT)
 
 
 def test_an_early_file_without_checksums_is_read(tmp_path, caplog) -> None:
-  file = moments.path_of(tmp_path, ABOUT)
+  file = latent_cache.path_of(tmp_path, ABOUT)
   write(file)
   file.with_suffix(".crc32").unlink()
-  with pytest.raises(moments.MomentsError, match="crc32 is missing"):
-    moments.check(file, ABOUT)
+  with pytest.raises(latent_cache.MomentsError, match="crc32 is missing"):
+    latent_cache.check(file, ABOUT)
   file.with_suffix(".json").write_text(json.dumps(ABOUT))
   caplog.set_level("INFO")
-  moments.check(file, ABOUT)
+  latent_cache.check(file, ABOUT)
   assert "without checksums" in caplog.text
-  cached = moments.Moments("latents", file, np.array([0, 3]))
+  cached = latent_cache.Moments("latents", file, np.array([0, 3]))
   np.testing.assert_array_equal(cached.read(1, 2, False), VALUES[5, 0])
 
 
@@ -146,12 +146,12 @@ def store(tmp_path_factory) -> FrameStore:
   return FrameStore.open(make_store(tmp_path_factory.mktemp("moments"), VIDEOS))
 
 
-def of_frames(folder: pathlib.Path, store: FrameStore, **changes: bool) -> moments.Moments:
+def of_frames(folder: pathlib.Path, store: FrameStore, **changes: bool) -> latent_cache.Moments:
   """'Moments' that are the frames themselves, so that batches can be compared."""
   frames = np.stack([frame for _, _, frame in store.read_records(range(store.num_records))])
   np.save(folder / "frames.npy", np.stack([frames, frames[:, :, ::-1]], axis=1))
   first = np.array([video["first"] for video in store.videos])
-  return moments.Moments("latents", folder / "frames.npy", first, **changes)
+  return latent_cache.Moments("latents", folder / "frames.npy", first, **changes)
 
 
 @pytest.mark.parametrize("target_frames", [False, True])
@@ -176,7 +176,9 @@ def test_global_features_are_of_the_clip(store, tmp_path) -> None:
   starts = clips.count_starts(store, sampler)
   rows = [[(v, s, m) for m in (0, 1)] for v, count in enumerate(starts) for s in range(count)]
   np.save(tmp_path / "rows.npy", np.array(rows)[:, :, None, None])
-  cached = moments.Moments("global_features", tmp_path / "rows.npy", np.cumsum(starts) - starts)
+  cached = latent_cache.Moments(
+    "global_features", tmp_path / "rows.npy", np.cumsum(starts) - starts
+  )
   mirrored = set()
   plain = clips.batches(store, sampler, 0, 4)
   short = clips.batches(store, sampler, 0, 4, moments=cached)

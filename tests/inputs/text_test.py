@@ -13,15 +13,15 @@ import safetensors.numpy
 from tests import damage
 from tests.helpers import fill, needs
 from tests.weights import require
-from videodiff_jax.inputs import text, tokenizer
 from videodiff_jax.models.sentence_encoder import SentenceEncoder
 from videodiff_jax.models.text_encoder import CLIPText
-from videodiff_jax.pretrained import text_encoder
+from videodiff_jax.pretrained import clip_text
+from videodiff_jax.text import embeddings, tokenizer
 
 CAPTIONS = ["a dog", "a cat", "a dog", ""]
 
 
-def tiny_encoder(seed: int = 0, width: int = 8, length: int = 5) -> text.TextEncoder:
+def tiny_encoder(seed: int = 0, width: int = 8, length: int = 5) -> embeddings.TextEncoder:
   """Knows a text by its letters."""
   model = SentenceEncoder(
     vocabulary=128, length=length, width=width, depth=1, num_heads=2, hidden=8
@@ -29,7 +29,7 @@ def tiny_encoder(seed: int = 0, width: int = 8, length: int = 5) -> text.TextEnc
   ids = jax.ShapeDtypeStruct((1, length), jnp.int32)
   params = fill(jax.eval_shape(model.init, jax.random.key(0), ids)["params"], seed, 0.5)
   words = tokenizer.Tokenizer(lambda t: [ord(c) for c in t], length, start=1, end=2, padding=0)
-  return text.TextEncoder("tiny", model, params, words, f"weights {seed}")
+  return embeddings.TextEncoder("tiny", model, params, words, f"weights {seed}")
 
 
 def test_prompts_are_encoded_alike_in_any_number():
@@ -42,24 +42,24 @@ def test_prompts_are_encoded_alike_in_any_number():
 
 def test_captions_are_encoded_once(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch):
   encoder = tiny_encoder()
-  first = text.embed(encoder, CAPTIONS, tmp_path / "text")
+  first = embeddings.embed(encoder, CAPTIONS, tmp_path / "text")
   assert first.tokens.shape == (3, 5, 8) and first.rows.tolist() == [0, 1, 0, 2]
   np.testing.assert_allclose(first.of(np.array([2, 3])), encoder(["a dog", ""]), atol=1e-6)
   files = sorted((tmp_path / "text").iterdir())
   assert {file.suffix for file in files} == {".npy", ".json"} and len(files) == 2
   about = json.loads(files[0].read_text())
   assert about["captions"] == ["a dog", "a cat", ""]
-  monkeypatch.setattr(text.TextEncoder, "__call__", None)
-  again = text.embed(encoder, CAPTIONS, tmp_path / "text")
+  monkeypatch.setattr(embeddings.TextEncoder, "__call__", None)
+  again = embeddings.embed(encoder, CAPTIONS, tmp_path / "text")
   np.testing.assert_array_equal(again.tokens, first.tokens)
 
 
 def test_other_encoders_and_other_captions_get_files_of_their_own(tmp_path: pathlib.Path):
-  text.embed(tiny_encoder(), CAPTIONS, tmp_path)
+  embeddings.embed(tiny_encoder(), CAPTIONS, tmp_path)
   before = {file: file.read_bytes() for file in tmp_path.iterdir()}
-  text.embed(tiny_encoder(seed=1), CAPTIONS, tmp_path)
-  text.embed(tiny_encoder(length=4), CAPTIONS, tmp_path)
-  text.embed(tiny_encoder(), CAPTIONS[:2], tmp_path)
+  embeddings.embed(tiny_encoder(seed=1), CAPTIONS, tmp_path)
+  embeddings.embed(tiny_encoder(length=4), CAPTIONS, tmp_path)
+  embeddings.embed(tiny_encoder(), CAPTIONS[:2], tmp_path)
   assert len(list(tmp_path.iterdir())) == 8
   assert all(file.read_bytes() == content for file, content in before.items())
 
@@ -68,23 +68,28 @@ def test_an_interrupted_file_is_not_taken_for_a_whole_one(tmp_path: pathlib.Path
   with monkeypatch.context() as patch:
     patch.setattr(os, "replace", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-      text.embed(tiny_encoder(), CAPTIONS, tmp_path)
+      embeddings.embed(tiny_encoder(), CAPTIONS, tmp_path)
   assert not list(tmp_path.glob("*.npy"))
-  assert text.embed(tiny_encoder(), CAPTIONS, tmp_path).tokens.shape == (3, 5, 8)
+  assert embeddings.embed(tiny_encoder(), CAPTIONS, tmp_path).tokens.shape == (3, 5, 8)
 
 
 def test_a_workdir_keeps_what_drawing_needs(tmp_path: pathlib.Path):
   encoder = tiny_encoder()
-  assert text.read(tmp_path) is None
-  text.write(tmp_path, encoder, "a cat")
-  kept = text.read(tmp_path)
+  assert embeddings.read(tmp_path) is None
+  embeddings.write(tmp_path, encoder, "a cat")
+  kept = embeddings.read(tmp_path)
   assert kept["fingerprint"] == encoder.fingerprint != tiny_encoder(seed=1).fingerprint
   np.testing.assert_allclose(np.stack([kept["null"], kept["default"]]), encoder(["", "a cat"]))
 
 
 def test_class_names_are_words():
   names = ["ApplyLipstick", "pull_ups", "7", "TaiChi"]
-  assert [text.class_prompt(n) for n in names] == ["Apply Lipstick", "pull ups", "7", "Tai Chi"]
+  assert [embeddings.class_prompt(n) for n in names] == [
+    "Apply Lipstick",
+    "pull ups",
+    "7",
+    "Tai Chi",
+  ]
 
 
 # ---- encoders by name
@@ -124,53 +129,53 @@ def test_clip_s_sizes_come_from_its_file(tmp_path: pathlib.Path):
   needs("ftfy")
   state = write_clip(tmp_path / "model.safetensors")
   (tmp_path / "config.json").write_text('{"text_config": {"hidden_act": "gelu"}}')
-  model, params, _ = text_encoder.load_text(tmp_path)
+  model, params, _ = clip_text.load_text(tmp_path)
   assert model == SMALL.clone(activation="gelu")
   kernel = params["block_1"]["mlp_in"]["kernel"]
   np.testing.assert_array_equal(kernel, state["text_model.encoder.layers.1.mlp.fc1.weight"].T)
-  alone, _, _ = text_encoder.load_text(tmp_path / "model.safetensors")
+  alone, _, _ = clip_text.load_text(tmp_path / "model.safetensors")
   assert alone == SMALL
   write_clip(tmp_path / "sd.safetensors", "cond_stage_model.transformer.")
-  assert text_encoder.load_text(tmp_path / "sd.safetensors")[0] == SMALL
-  encoder = text.load_encoder("clip", 9, str(tmp_path))
+  assert clip_text.load_text(tmp_path / "sd.safetensors")[0] == SMALL
+  encoder = embeddings.load_encoder("clip", 9, str(tmp_path))
   tokens = encoder(["a cat", ""])
   assert tokens.shape == (2, 9, 64) and np.abs(tokens[0] - tokens[1]).max() > 1e-3
   with pytest.raises(ValueError, match="reads 9 tokens, not 77"):
-    text.load_encoder("clip", 77, str(tmp_path))
+    embeddings.load_encoder("clip", 77, str(tmp_path))
 
 
 def test_what_is_no_clip_is_told(tmp_path: pathlib.Path):
   save = safetensors.numpy.save_file
   with pytest.raises(FileNotFoundError, match=r"give config\.init\.text_encoder"):
-    text.load_encoder("clip", 77)
+    embeddings.load_encoder("clip", 77)
   with pytest.raises(FileNotFoundError, match="holds no weights"):
-    text_encoder.load_text(tmp_path)
+    clip_text.load_text(tmp_path)
   file = tmp_path / "other.safetensors"
   save({"x": np.ones(3)}, file)
   with pytest.raises(ValueError, match="holds no CLIP text tower"):
-    text_encoder.load_text(file)
+    clip_text.load_text(file)
   file.write_bytes(file.read_bytes()[:-5])
   with pytest.raises(ValueError, match="damaged or cut short"):
-    text_encoder.load_text(file)
+    clip_text.load_text(file)
   with pytest.raises(ValueError, match="'bert'; choose clip, minilm"):
-    text.load_encoder("bert", 77)
+    embeddings.load_encoder("bert", 77)
 
 
 def test_damaged_tokens_are_computed_again(tmp_path, caplog) -> None:
   encoder = tiny_encoder()
-  first = np.array(text.embed(encoder, CAPTIONS, tmp_path).tokens)
+  first = np.array(embeddings.embed(encoder, CAPTIONS, tmp_path).tokens)
   for what in damage.damages(tmp_path, flips=2):
-    again = text.embed(encoder, CAPTIONS, tmp_path).tokens
+    again = embeddings.embed(encoder, CAPTIONS, tmp_path).tokens
     np.testing.assert_array_equal(again, first, err_msg=what)
   assert "is damaged: it is computed again" in caplog.text
 
 
 def test_no_damaged_empty_prompt_is_read(tmp_path) -> None:
-  text.write(tmp_path, tiny_encoder(), "a digit")
-  whole = text.read(tmp_path)
+  embeddings.write(tmp_path, tiny_encoder(), "a digit")
+  whole = embeddings.read(tmp_path)
   for what in damage.damages(tmp_path, flips=200):
     try:
-      found = text.read(tmp_path)
+      found = embeddings.read(tmp_path)
     except ValueError as error:
       assert "text.npz is damaged" in str(error)
     else:

@@ -13,8 +13,9 @@ from absl import logging
 
 from tests.helpers import needs
 from tests.weights import require
-from videodiff_jax.inputs import tokenizer
-from videodiff_jax.pretrained import minilm, restricted_pickle
+from videodiff_jax.pretrained import minilm
+from videodiff_jax.pretrained.files import restricted_pickle
+from videodiff_jax.text import tokenizer
 
 START, END = 49_406, 49_407
 _ALPHABETS = (

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import checks, train
+from experiments.setup import checks, frame_stores
 from tests.helpers import assert_same_pixels
 from tests.lgcvd import tiny
 from videodiff_jax.lgcvd import pipeline as pipeline_module
@@ -163,10 +163,10 @@ def test_wrong_positions_are_told(pipe) -> None:
 
 def test_a_configuration_trains_its_strides() -> None:
   config = tiny.config()
-  assert train.clip_sampler(config, "clip").stride_multiples == (1,)
+  assert frame_stores.clip_sampler(config, "clip").stride_multiples == (1,)
   config.data.stride_multiples = [1, 3]  # as read again from JSON
   checks.check_config(config)
-  assert train.clip_sampler(config, "clip").stride_multiples == STRIDES
+  assert frame_stores.clip_sampler(config, "clip").stride_multiples == STRIDES
   config.data.stride_multiples = (1, 9)
   with pytest.raises(
     checks.UserError, match=r"config\.data\.stride_multiples: After a stride of 1"

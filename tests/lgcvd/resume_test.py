@@ -16,7 +16,7 @@ from tests.helpers import fill
 from tests.lgcvd import tiny
 from videodiff_jax.lgcvd import stages
 from videodiff_jax.training import loop, partitioning
-from videodiff_jax.training.programs import Program, Programs
+from videodiff_jax.training.compiled_steps import Program, Programs
 from videodiff_jax.training.workdir import load_state
 
 STEPS, BATCH = 4, 8

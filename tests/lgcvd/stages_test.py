@@ -11,7 +11,7 @@ import pytest
 from tests.lgcvd import tiny
 from videodiff_jax.lgcvd import stages
 from videodiff_jax.lgcvd.networks import make_objective
-from videodiff_jax.training.pixels import to_float
+from videodiff_jax.models.pixels import to_float
 from videodiff_jax.training.stage import Stage
 from videodiff_jax.training.state import TrainState
 

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.skipif(
 def _clips(
   split: str, count: int, num_frames: int, size: int = 32
 ) -> tuple[np.ndarray, np.ndarray]:
-  from data import moving_digits
+  from data.sets import moving_digits
 
   images, labels = moving_digits.digits(split)
   rng = np.random.default_rng(1)

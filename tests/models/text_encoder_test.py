@@ -10,10 +10,12 @@ import safetensors.numpy
 
 from tests.helpers import fill, needs
 from tests.weights import require
-from videodiff_jax.inputs import tokenizer
 from videodiff_jax.models.sentence_encoder import SentenceEncoder
 from videodiff_jax.models.text_encoder import CLIPText, Encoded
-from videodiff_jax.pretrained import clip, minilm, restricted_pickle
+from videodiff_jax.pretrained import minilm
+from videodiff_jax.pretrained.files import restricted_pickle
+from videodiff_jax.pretrained.names import clip
+from videodiff_jax.text import tokenizer
 
 END = 49
 TINY = {"vocabulary": 50, "length": 12, "width": 16, "depth": 2, "num_heads": 2, "hidden": 32}

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from configs import glober_digits, lgcvd_bair
+from experiments.tools import convert
 from tests.helpers import needs
 from tests.pretrained import lgcvd_test
 from videodiff_jax.lgcvd import Pipeline, stages
-from videodiff_jax.pretrained import convert
 from videodiff_jax.training import partitioning
 from videodiff_jax.training.checkpoints import Checkpoints
 from videodiff_jax.training.workdir import load_state, read_config

@@ -8,7 +8,7 @@ import pytest
 
 from tests.helpers import needs
 from videodiff_jax.models.lgc_unet import LGCUNet, SequenceEncoder, StackedAttention
-from videodiff_jax.pretrained import lgcvd
+from videodiff_jax.pretrained.names import lgcvd
 
 SMALL = {"channels": 4, "multipliers": (1, 2), "attention_rates": (2,), "head_channels": None}
 PREFIX = {"unet": "denoise_fn", "encoder": "encoder_fn"}

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from tests.weights import require
-from videodiff_jax.pretrained import i3d, lpips, restricted_pickle
+from videodiff_jax.pretrained import i3d, lpips
+from videodiff_jax.pretrained.files import restricted_pickle
 
 TREE = {"layer": {"kernel": np.arange(6, dtype=np.float32).reshape(2, 3), "bias": np.ones(3)}}
 

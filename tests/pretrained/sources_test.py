@@ -11,7 +11,7 @@ from tests.helpers import needs
 from tests.pretrained import sd_names
 from videodiff_jax.models.kl_vae import KLVAE
 from videodiff_jax.pretrained import architectures, sources
-from videodiff_jax.pretrained.tensor_files import Source, Tensor, held
+from videodiff_jax.pretrained.files.tensor_files import Source, Tensor, held
 
 PATH = pathlib.Path("abstract")
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from videodiff_jax.models.dit import DiT
-from videodiff_jax.pretrained.dit import dit_params
-from videodiff_jax.pretrained.state_dict import convert
+from videodiff_jax.pretrained.files.state_dict import convert
+from videodiff_jax.pretrained.names.dit import dit_params
 
 RULES = ((r"^layers\.(\d+)", r"layer_\1"),)
 

@@ -12,9 +12,10 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from configs import glober_digits, lgcvd_bair
+from experiments.tools import convert
 from tests.helpers import needs
 from tests.pretrained import sd_names
-from videodiff_jax.pretrained import architectures, convert, sources, text_encoder
+from videodiff_jax.pretrained import architectures, clip_text, sources
 
 UNET = {"channels": 8, "multipliers": (1, 2), "blocks": 1}
 KL_VAE = {"channels": 8, "multipliers": (1, 2), "blocks": 1}
@@ -138,7 +139,7 @@ def test_clip_s_text_tower(tmp_path) -> None:
     said = convert.report(*convert.convert("clip", tmp_path / name, None, out), out)
     assert ("not of this kind, left alone: " in said) == (name in ("sd", "old_merge"))
     assert ("beside the CLIP text tower, left alone: " in said) == (name in ("projected", "whole"))
-    towers += [text_encoder.load_text(path) for path in (tmp_path / name, out)]
+    towers += [clip_text.load_text(path) for path in (tmp_path / name, out)]
     back = tmp_path / f"{name}.safetensors"
     convert.export(out, back)
     if name == "alone":
@@ -166,7 +167,7 @@ def test_settings_beside_a_tower_that_are_none_are_told(tmp_path, settings, mess
   save_file(text(), tmp_path / "model.safetensors")
   (tmp_path / "config.json").write_text(settings, "latin-1")
   with pytest.raises(ValueError, match=rf"config\.json.*{message}"):
-    text_encoder.load_text(tmp_path)
+    clip_text.load_text(tmp_path)
 
 
 @pytest.mark.parametrize("variants", [[""], [".fp16"], ["", ".fp16"]])

@@ -7,11 +7,14 @@ import shutil
 import pytest
 
 from configs import common, lgcvd_common
-from experiments import checks, main, report, score_table
+from experiments import main
+from experiments.report import report
+from experiments.setup import checks
+from experiments.tables import score_table
 from videodiff_jax import glober, lgcvd
 from videodiff_jax.glober import networks as glober_networks
 from videodiff_jax.lgcvd import networks as lgcvd_networks
-from videodiff_jax.training import earlier
+from videodiff_jax.training import migrations
 from videodiff_jax.training.checkpoints import CheckpointError
 from videodiff_jax.training.workdir import read_config
 
@@ -32,7 +35,7 @@ def first_keys(system: str) -> set[str]:
 
 
 def added(system: str) -> dict:
-  return {key: value for _, values in earlier.ADDED[system] for key, value in values.items()}
+  return {key: value for _, values in migrations.ADDED[system] for key, value in values.items()}
 
 
 @pytest.fixture(params=BASES)
@@ -46,7 +49,7 @@ def old(request, tmp_path) -> tuple[str, pathlib.Path]:
 def test_every_key_is_of_the_first_runs_or_in_the_table(system: str) -> None:
   """A new key belongs into the table, with the value that does what was done without it."""
   now = {key for key in flat(BASES[system]().to_dict()) if not key.startswith("ablation.")}
-  assert first_keys(system) - {*earlier.GONE} | added(system).keys() == now
+  assert first_keys(system) - {*migrations.GONE} | added(system).keys() == now
   assert not first_keys(system) & added(system).keys()
 
 

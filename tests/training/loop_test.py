@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from tests.training import toy
-from videodiff_jax.training import loop, partitioning, programs
+from videodiff_jax.training import compiled_steps, loop, partitioning
 from videodiff_jax.training.checkpoints import CheckpointError, Checkpoints
 from videodiff_jax.training.stage import Stage
 from videodiff_jax.training.state import TrainState
@@ -110,7 +110,7 @@ def test_sigterm_while_a_step_compiles_ends_training_before_that_step(
   """Of the stage's first program and of a later one; the compilation is not waited for."""
   if switch:  # or it would compile, and stop the run, while the steps before it are trained
     never = property(lambda self: False, lambda self, ahead: None)
-    monkeypatch.setattr(programs.Programs, "_ahead", never, raising=False)
+    monkeypatch.setattr(compiled_steps.Programs, "_ahead", never, raising=False)
   ((_, function),) = toy.make_stage().train_steps
   hours = threading.Event()
 
@@ -307,7 +307,7 @@ def test_next_program_compiles_before_it_is_asked_for() -> None:
   with jax.set_mesh(mesh):
     state = loop.abstract_state(stage, 0, mesh)
     batch = partitioning.put_batch(next(toy.batches(0)), mesh)
-    made = programs.Programs(stage, (state, FROZEN, batch), step=2, steps=9)
+    made = compiled_steps.Programs(stage, (state, FROZEN, batch), step=2, steps=9)
     assert made.take().end == 5
     deadline = time.monotonic() + 60
     while traced != [0, 1] and time.monotonic() < deadline:
@@ -323,6 +323,8 @@ def test_state_is_donated(tmp_path) -> None:
     state: TrainState = jax.jit(stage.init)(jax.random.key(0))
     state = jax.device_put(state, partitioning.shardings(state, mesh))
     batch = partitioning.put_batch(next(toy.batches(0)), mesh)
-    compiled = programs.trace_step(stage.train_steps[0][1], state, FROZEN, batch).lower().compile()
+    compiled = (
+      compiled_steps.trace_step(stage.train_steps[0][1], state, FROZEN, batch).lower().compile()
+    )
     compiled(state, FROZEN, batch)
   assert state.params["centre"].is_deleted()

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from videodiff_jax.training import pixels
+from videodiff_jax.models import pixels
 
 
 @pytest.mark.parametrize("library", [jnp, np])

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import pytest
 
 from configs import glober_digits
-from experiments import train
-from experiments.errors import UserError
+from experiments.setup.errors import UserError
+from experiments.train import train
 from videodiff_jax.locks import LockedError
 from videodiff_jax.training.checkpoints import CheckpointError, Checkpoints
 from videodiff_jax.training.state import TrainState

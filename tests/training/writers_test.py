@@ -6,7 +6,7 @@ import resource
 import pytest
 from PIL import Image
 
-from experiments import commands
+from experiments.workdirs import provenance
 from videodiff_jax.training.writers import (
   MetricWriter,
   best_validation,
@@ -80,12 +80,12 @@ def test_lines_that_are_not_ours_are_passed_over(tmp_path, name, caplog) -> None
 
   def write() -> None:
     if name == "commands.jsonl":
-      commands.record(tmp_path)
+      provenance.record(tmp_path)
     else:
       writer.write(3, {"loss": 1.0}, 0)
 
   def read() -> list:
-    return commands.read(tmp_path) if name == "commands.jsonl" else read_metrics(file)
+    return provenance.read(tmp_path) if name == "commands.jsonl" else read_metrics(file)
 
   write()
   (entry,) = read()

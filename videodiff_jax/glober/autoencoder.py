@@ -13,10 +13,10 @@ from videodiff_jax.models.dit import PROMPT_STD
 from videodiff_jax.models.frame_control import FrameControl
 from videodiff_jax.models.gaussian import Gaussian
 from videodiff_jax.models.kl_vae import KLVAE
+from videodiff_jax.models.pixels import to_float
 from videodiff_jax.models.unet import UNet
 from videodiff_jax.models.video_encoder import VideoEncoder
 from videodiff_jax.training import partitioning
-from videodiff_jax.training.pixels import to_float
 
 Statistics = dict[str, jax.Array]
 

@@ -16,8 +16,8 @@ from videodiff_jax.glober import patch_adversary
 from videodiff_jax.glober.networks import Networks
 from videodiff_jax.metrics import lpips
 from videodiff_jax.models.patch_discriminator import PatchDiscriminator
+from videodiff_jax.models.pixels import to_float
 from videodiff_jax.training import optimizers, state
-from videodiff_jax.training.pixels import to_float
 from videodiff_jax.training.stage import Batch, Metrics, Stage
 from videodiff_jax.training.state import Adversary, TrainState
 

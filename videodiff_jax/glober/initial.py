@@ -21,8 +21,9 @@ from flax import traverse_util
 
 from videodiff_jax import typed
 from videodiff_jax.glober.networks import Networks
-from videodiff_jax.pretrained import architectures, dit, sources
-from videodiff_jax.pretrained.tensor_files import listed
+from videodiff_jax.pretrained import architectures, sources
+from videodiff_jax.pretrained.files.tensor_files import listed
+from videodiff_jax.pretrained.names import dit
 from videodiff_jax.training.stage import Batch, Stage
 from videodiff_jax.training.state import TrainState
 

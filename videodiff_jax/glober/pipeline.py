@@ -16,11 +16,11 @@ from videodiff_jax import typed
 from videodiff_jax.glober import precision, sampling, stages
 from videodiff_jax.glober.autoencoder import decode_frames, encode_frames
 from videodiff_jax.glober.networks import Networks, build, condition_of
-from videodiff_jax.inputs import text
 from videodiff_jax.inputs.clips import keyframe_indices
+from videodiff_jax.models.pixels import to_uint8
+from videodiff_jax.text import embeddings
 from videodiff_jax.training import partitioning
 from videodiff_jax.training.checkpoints import CheckpointError
-from videodiff_jax.training.pixels import to_uint8
 from videodiff_jax.training.workdir import load_ema, read_config, with_settings
 
 
@@ -98,7 +98,7 @@ class Pipeline:
       del averaged
     told: dict[str, Any] = {}
     if condition_of(config) == "text":
-      ema["text"] = text.read(workdir)
+      ema["text"] = embeddings.read(workdir)
       if ema["text"] is None:
         raise CheckpointError(f"{workdir} has lost its text.npz, the tokens of the empty prompt.")
       told["default_text"] = ema["text"]["default"]
@@ -265,9 +265,9 @@ class Pipeline:
     return np.stack(tokens)
 
   @functools.cached_property
-  def _text_encoder(self) -> text.TextEncoder:
+  def _text_encoder(self) -> embeddings.TextEncoder:
     settings = self.config.text
-    return text.load_encoder(
+    return embeddings.load_encoder(
       settings.encoder, settings.length, self.config.init.text_encoder, settings.vocabulary
     )
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from videodiff_jax.glober.autoencoder import Statistics, encode_frames, standardised
 from videodiff_jax.glober.networks import Networks
 from videodiff_jax.models.gaussian import Gaussian
-from videodiff_jax.training.pixels import to_float
+from videodiff_jax.models.pixels import to_float
 from videodiff_jax.training.stage import Batch
 
 

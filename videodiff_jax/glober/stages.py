@@ -13,8 +13,8 @@ from videodiff_jax.glober import adversarial, conditions, generator, initial, po
 from videodiff_jax.glober.autoencoder import Statistics, decode_frames, reconstruction
 from videodiff_jax.glober.frame_stage import kl_vae_stage
 from videodiff_jax.glober.networks import Networks, build
+from videodiff_jax.models.pixels import to_float
 from videodiff_jax.training import optimizers, partitioning, state, warm_start
-from videodiff_jax.training.pixels import to_float
 from videodiff_jax.training.stage import Batch, Metrics, Stage
 from videodiff_jax.training.state import Adversary, TrainState
 

@@ -14,7 +14,7 @@ import numpy as np
 from absl import flags, logging
 
 from videodiff_jax.inputs.frame_store import FrameStore
-from videodiff_jax.inputs.moments import Moments
+from videodiff_jax.inputs.latent_cache import Moments
 
 CONTENTS = ("frames", "pairs", "keys", "clip")
 SAMPLINGS = ("video", "clip")

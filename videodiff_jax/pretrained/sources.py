@@ -11,9 +11,10 @@ import pathlib
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 
-from videodiff_jax.pretrained import clip, diffusers_names, dit, stable_diffusion, weights_folder
-from videodiff_jax.pretrained.state_dict import Placed, Rules, problems, told, translate
-from videodiff_jax.pretrained.tensor_files import Source, read
+from videodiff_jax.pretrained.files import weights_folder
+from videodiff_jax.pretrained.files.state_dict import Placed, Rules, problems, told, translate
+from videodiff_jax.pretrained.files.tensor_files import Source, read
+from videodiff_jax.pretrained.names import clip, diffusers, dit, stable_diffusion
 
 Wanted = Mapping[str, tuple[int, ...]]
 
@@ -64,7 +65,7 @@ NETWORKS = {
         "encoder.down.0.block.0.conv1.weight",
         _always(stable_diffusion.KL_VAE),
       ),
-      Naming(("vae/", ""), "encoder.down_blocks.0.resnets.0.conv1.weight", diffusers_names.kl_vae),
+      Naming(("vae/", ""), "encoder.down_blocks.0.resnets.0.conv1.weight", diffusers.kl_vae),
     ),
   ),
   "unet": Network(
@@ -73,7 +74,7 @@ NETWORKS = {
       Naming(
         ("model.diffusion_model.", ""), "input_blocks.0.0.weight", _always(stable_diffusion.UNET)
       ),
-      Naming(("unet/", ""), "down_blocks.0.resnets.0.conv1.weight", diffusers_names.unet),
+      Naming(("unet/", ""), "down_blocks.0.resnets.0.conv1.weight", diffusers.unet),
     ),
     adaptable=r"(down_0_conv|conv_out)\.",  # the latents' channels
   ),

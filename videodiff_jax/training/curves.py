@@ -8,9 +8,8 @@ The file is JSON:
                               "best": [500, 0.19]}, ...}}
 
 Points are [step, loss]. 'best' is the lowest of 'validation', which is [] and null where the stage
-was not validated. 'margin' is by what share a
-validation loss may lie above the curve before a run is said to be worse. `experiments.curves`
-makes it of a workdir.
+was not validated. 'margin' is by what share a validation loss may lie above the curve before a run
+is said to be worse. `experiments.export.curves` makes the file from a workdir.
 """
 
 import dataclasses

@@ -18,7 +18,7 @@ import numpy as np
 from flax import traverse_util
 
 from videodiff_jax import text_files
-from videodiff_jax.pretrained import tensor_files
+from videodiff_jax.pretrained.files import tensor_files
 from videodiff_jax.training import checksums, hosts
 from videodiff_jax.training.checkpoints import CheckpointError
 

@@ -19,10 +19,10 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from videodiff_jax.models.pixels import to_uint8
 from videodiff_jax.training import flops, hosts, partitioning
 from videodiff_jax.training.checkpoints import CheckpointError, Checkpoints, fingerprint
-from videodiff_jax.training.pixels import to_uint8
-from videodiff_jax.training.programs import Programs
+from videodiff_jax.training.compiled_steps import Programs
 from videodiff_jax.training.stage import Stage
 from videodiff_jax.training.state import TrainState
 from videodiff_jax.training.validation import Losses, Validation

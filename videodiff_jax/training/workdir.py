@@ -14,7 +14,7 @@ from absl import logging
 from jax.sharding import Mesh
 
 from videodiff_jax import text_files, typed
-from videodiff_jax.training import checksums, earlier, exported, hosts
+from videodiff_jax.training import checksums, exported, hosts, migrations
 from videodiff_jax.training.checkpoints import CheckpointError, Checkpoints
 from videodiff_jax.training.loop import abstract_state
 from videodiff_jax.training.stage import Stage
@@ -37,7 +37,7 @@ def read_config(workdir: str | pathlib.Path) -> ml_collections.ConfigDict:
   file = typed.path(workdir) / "config.json"
   try:
     saved = text_files.read_json(file)
-    earlier.fill(saved)
+    migrations.fill(saved)
   except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
     if isinstance(error, PermissionError):
       raise
@@ -47,7 +47,7 @@ def read_config(workdir: str | pathlib.Path) -> ml_collections.ConfigDict:
           f"{workdir} is not a workdir: it has no config.json. Train one first."
         ) from error
       raise CheckpointError(
-        f"{file} is not the configuration of a run of {' or '.join(earlier.ADDED)} ({error!r}). "
+        f"{file} is not the configuration of a run of {' or '.join(migrations.ADDED)} ({error!r}). "
         "Give the --workdir of a run, or put back the file as it was written."
       ) from error
     folder, saved = kept
@@ -70,7 +70,7 @@ def _kept_config(workdir: pathlib.Path) -> tuple[pathlib.Path, dict[str, Any]] |
       continue
     with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError):
       saved = text_files.read_json(file)["config"]
-      earlier.fill(saved)
+      migrations.fill(saved)
       return folder, saved
   return None
 

@@ -13,13 +13,13 @@ import sys
 import jax
 import numpy as np
 
-from experiments import train
+from experiments.setup import frame_stores
 from videodiff_jax.glober import networks, stages
 from videodiff_jax.inputs import clips, video_io
 from videodiff_jax.metrics import images, lpips
+from videodiff_jax.models.pixels import to_float, to_uint8
 from videodiff_jax.training import loop, partitioning
 from videodiff_jax.training.checkpoints import Checkpoints
-from videodiff_jax.training.pixels import to_float, to_uint8
 from videodiff_jax.training.workdir import read_config
 
 _SHOWN = 8
@@ -37,8 +37,8 @@ def main(out: str, picture: str, runs: list[str]) -> None:
     workdir = pathlib.Path(folder)
     config = read_config(workdir)
     stage, model = stages.make_stage(config, "kl_vae"), networks.build(config).kl_vae
-    store = train.open_store(config, "test")
-    sampler = train.clip_sampler(config, "clip")
+    store = frame_stores.open_store(config, "test")
+    sampler = frame_stores.clip_sampler(config, "clip")
     held_out, _, _ = clips.evaluation_clips(store, sampler, store.num_videos, config.seed)
     frames = held_out.reshape(-1, *held_out.shape[2:])
     checkpoints = Checkpoints(workdir / "kl_vae" / "checkpoints")

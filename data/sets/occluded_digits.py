@@ -1,0 +1,56 @@
+"""Occluded digits: one crosses the frame, is hidden for several frames, and comes back."""
+
+import dataclasses
+
+import numpy as np
+
+from data.builder import Video
+from data.sets.moving_digits import MovingDigits, MovingDigitsOptions, free_space
+
+# In pixels of a frame of 32, of which the digit takes 14.
+_STEP = 6.0  # a frame, to the right
+_WORLD = 72.0  # from the frame's left side to where the digit enters it again: 12 steps
+_LATEST_START = 12.0  # so that the first two frames show the whole digit
+
+
+@dataclasses.dataclass(frozen=True)
+class OccludedDigitsOptions(MovingDigitsOptions):
+  """Options of `occluded_digits`; others as in `MovingDigitsOptions`.
+
+  Attributes:
+    num_frames: frames of every video: 28 can be predicted from 2.
+  """
+
+  num_frames: int = 30
+
+
+class OccludedDigits(MovingDigits):
+  """Digits that LGC-VD's two local frames cannot settle: to try the sequence encoder on.
+
+  A digit moves to the right, leaves the frame, and enters it from the left: every 12 frames the
+  same. Each time it is wholly hidden for 5 to 7 frames, of which two in a row tell neither what
+  comes out, nor in which row, nor when; 6 frames before these, it is seen. For fragments of 8
+  frames that overlap by 2 and begin with the video, the local frames of every second fragment are
+  such ones (the second, the fourth, ...), and the fragment before shows the whole digit. Of
+  fragments that begin anywhere, as in training, it is more than a third.
+
+  `FrameStore.extra` gives `centres`, outside of the frame where the digit is, and `visible` (f,),
+  the share of the digit's light inside of it: 0 where it is hidden, 1 where it is whole.
+  """
+
+  OPTIONS = OccludedDigitsOptions
+
+  def path(self, rng: np.random.Generator) -> np.ndarray:
+    size, digit = self.options.size, self.options.size - free_space(self.options.size)
+    scale = size / 32
+    start = rng.uniform(0, _LATEST_START) * scale
+    row = rng.uniform(0, free_space(size))
+    moved = start + _STEP * scale * np.arange(self.options.num_frames)
+    columns = (moved + digit) % (_WORLD * scale) - digit
+    return np.stack([columns, np.full_like(columns, row)], -1)
+
+  def load(self, name: str) -> Video:
+    video = super().load(name)
+    light = np.sum(video.frames, axis=(1, 2, 3), dtype=np.float64)
+    visible = np.minimum(light / light[0], 1).round(3)  # the first frame shows all of it
+    return dataclasses.replace(video, extra={**video.extra, "visible": visible.tolist()})

@@ -1,0 +1,166 @@
+"""What --mode=sweep draws of each system, and what that is scored against.
+
+GLOBER draws clips under the conditions of held-out ones and is scored against training clips, as
+in its ladder; LGC-VD goes on from held-out clips and is scored against these, as by its protocol.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import ml_collections
+import numpy as np
+
+from experiments.measures import digits
+from experiments.sampling import glober_samples
+from experiments.scoring import lgcvd_prediction, score_files
+from experiments.setup import checks, frame_stores
+from videodiff_jax import glober, lgcvd
+from videodiff_jax.inputs import clips
+from videodiff_jax.metrics import prediction
+from videodiff_jax.training.checkpoints import fingerprint
+
+_SEED = 0
+_PARTS = 3  # of a set, each of which is timed
+
+
+@dataclasses.dataclass(frozen=True)
+class Bench:
+  """One system's sets.
+
+  Attributes:
+    pipeline: that draws.
+    settings: what moves a figure beside the sampler; 'about', 'part', 'device' and 'weights' are
+      told with the table.
+    reference: () -> real clips (m, f, h, w, c) uint8.
+    stages: settings of the pipeline that are samplers.
+    starts: number of each part's first clip.
+    draw: (pipeline, start) -> the clips of that part (p, f, h, w, c) uint8; all parts take as long.
+    labels: (n,), the digits of the drawn clips where they are to be read (config.evaluate.digits);
+      or None.
+  """
+
+  pipeline: Any
+  settings: dict[str, Any]
+  reference: Callable[[], np.ndarray]
+  stages: tuple[str, ...]
+  starts: range
+  draw: Callable[[Any, int], np.ndarray]
+  labels: np.ndarray | None
+
+  def drawing(self, kind: str, grid: str, steps: int) -> Any:
+    """The pipeline that draws by this sampler.
+
+    Raises:
+      UserError: there is no such sampler.
+    """
+    settings = {"kind": kind, "grid": grid, "num_steps": steps}
+    try:
+      found = self.pipeline.with_settings(**dict.fromkeys(self.stages, settings))
+    except ValueError as error:
+      raise checks.UserError(f"config.sweep, {kind}, {grid}, {steps} steps: {error}") from error
+    checks.check_config(ml_collections.ConfigDict(found.config.to_dict()))
+    return found
+
+
+def _glober(
+  workdir: pathlib.Path, config: ml_collections.ConfigDict | None, protocol: str | None
+) -> Bench:
+  if protocol:
+    raise checks.UserError("--protocol means nothing to GLOBER's sweep: leave it away.")
+  pipeline = glober.Pipeline.from_workdir(workdir, **_sample(config))
+  counts = (config or pipeline.config).evaluate
+  sampler = frame_stores.clip_sampler(pipeline.config, "clip")
+  stores = {
+    split: frame_stores.open_store(pipeline.config, split, False) for split in ("train", "test")
+  }
+  part = max(counts.num_fake // _PARTS, 1)
+  with checks.told():
+    reference = clips.evaluation_places(stores["train"], sampler, counts.num_real, _SEED)
+    held_out = clips.evaluation_places(stores["test"], sampler, part * _PARTS, _SEED)
+    labels, prompts = glober_samples.told_of(pipeline, stores["test"], held_out.videos)
+  told = labels is not None or prompts is not None
+
+  def draw(pipeline: glober.Pipeline, first: int) -> np.ndarray:
+    of_labels, of_prompts = (
+      None if of is None else of[first : first + part] for of in (labels, prompts)
+    )
+    return pipeline.generate(part, None, of_labels, _SEED, of_prompts, first).videos
+
+  about = (
+    f"{len(held_out)} clips under the conditions of held-out ones, both stages in as many steps, "
+    f"against {len(reference)} training clips."
+  )
+  settings = _settings(workdir, pipeline, stores["train"], about, part)
+  return Bench(
+    pipeline,
+    settings | {"num_real": counts.num_real},
+    lambda: reference.read(np.arange(len(reference))),
+    ("decoder", "generator"),
+    range(0, len(held_out), part),
+    draw,
+    # Of clips that are told nothing no digit is the right one.
+    digits.labels_of(stores["test"], held_out.videos) if counts.digits and told else None,
+  )
+
+
+def _lgcvd(
+  workdir: pathlib.Path, config: ml_collections.ConfigDict | None, protocol: str | None
+) -> Bench:
+  pipeline = lgcvd.Pipeline.from_workdir(workdir, **_sample(config))
+  chosen = (config or pipeline.config).evaluate
+  wanted = lgcvd_prediction.find_protocol(protocol or chosen.protocol)
+  # One trajectory a video; the sampler is the point's.
+  wanted = dataclasses.replace(wanted, trajectories=1, sampler=None, fvd_given="true")
+  store = frame_stores.open_store(pipeline.config, wanted.split)
+  lgcvd_prediction.check(wanted, store)
+  pipeline = lgcvd_prediction.follow(pipeline, wanted)
+  real, videos = lgcvd_prediction.held_out(pipeline, store, wanted)
+  pipeline = pipeline.with_settings(
+    videos_per_chunk=max(len(real) // _PARTS // pipeline.mesh.devices.size, 1)
+  )
+  part = pipeline.chunk_size(len(real))
+
+  def draw(pipeline: lgcvd.Pipeline, first: int) -> np.ndarray:
+    given = real[:, : wanted.past]
+    which, videos = next(
+      pipeline.predict_chunks(given, wanted.num_frames, seed=wanted.seed, begin=first)
+    )
+    return prediction.compared(videos, real[which[:, 0]], wanted)
+
+  about = (
+    f"{wanted.num_frames} frames predicted from {wanted.past} of {len(real)} {wanted.split} "
+    f"videos, protocol {wanted.name!r}, against these."
+  )
+  settings = _settings(workdir, pipeline, store, about, part)
+  return Bench(
+    pipeline,
+    settings | {"protocol": dataclasses.asdict(wanted)},
+    lambda: real,
+    ("sampler",),
+    range(0, len(real), part),
+    draw,
+    digits.labels_of(store, videos) if chosen.digits else None,
+  )
+
+
+BENCHES = {"glober": _glober, "lgcvd": _lgcvd}
+
+
+def _sample(config: ml_collections.ConfigDict | None) -> dict[str, Any]:
+  return {} if config is None else config.sample.to_dict()
+
+
+def _settings(
+  workdir: pathlib.Path, pipeline: Any, store: Any, about: str, part: int
+) -> dict[str, Any]:
+  settings = score_files.settings(workdir, pipeline.config, store)
+  del settings["code"]  # each point has its own
+  return settings | {
+    "about": about,
+    "part": part,
+    "device": checks.local_devices(),
+    "weights": fingerprint(pipeline.params),
+    "seed": _SEED,
+  }

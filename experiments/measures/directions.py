@@ -1,0 +1,69 @@
+"""Do clips show and do what their prompts say? For GLOBER trained on `captioned_digits`."""
+
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from data.sets.captioned_digits import DIRECTIONS, caption, direction
+from videodiff_jax.glober.pipeline import Pipeline
+from videodiff_jax.inputs import video_io
+from videodiff_jax.metrics import motion
+from videodiff_jax.metrics.digit_reader import DigitReader
+
+_PROMPTS = 64
+_DEFAULT_SCALE = 3.0  # compared with 1 where the workdir draws unguided itself
+# Of the prompts.
+_TOLD_DIGITS = 3 * np.arange(_PROMPTS) % 10
+_TOLD_DIRECTIONS = np.arange(_PROMPTS) % len(DIRECTIONS)
+_STANDS_STILL = 0.1  # pixels a frame below which a clip moves nowhere
+
+
+def prompts() -> list[str]:
+  """64 that name a digit and one of eight directions, neighbours in a strip unlike each other."""
+  return [caption(int(digit), int(way)) for digit, way in zip(_TOLD_DIGITS, _TOLD_DIRECTIONS)]
+
+
+def score(
+  pipeline: Pipeline, strip: pathlib.Path, seed: int, reader: DigitReader | None = None
+) -> dict[str, Any]:
+  """Clips of those prompts with the generator guided and not, from the same noise.
+
+  Returns:
+    By set 'guided' and 'unguided': the scale, and of how many clips the centre of mass moves in
+    the direction told ('as_told': nearer to it than to the other seven; by chance one in eight),
+    or within 90 degrees of it ('same_side': by chance one in two); with a reader also how many
+    read as the digit told ('digit_read'), and how many do and move as told ('both').
+  """
+  scale = pipeline.config.sample.guidance_generator
+  scales = {"guided": _DEFAULT_SCALE if scale == 1.0 else scale, "unguided": 1.0}
+  scores: dict[str, Any] = {"prompts": _PROMPTS}
+  rows = {}
+  for name, scale in scales.items():
+    drawing = pipeline.with_settings(guidance_generator=scale)
+    drawn = drawing.generate(_PROMPTS, seed=seed, prompts=prompts())
+    readings = None if reader is None else reader.read(drawn.videos).clips == _TOLD_DIGITS
+    scores[name] = {"scale": scale, **count(drawn.videos, _TOLD_DIRECTIONS, readings)}
+    for i, video in enumerate(drawn.videos[: len(DIRECTIONS)]):
+      rows[f"{drawn.prompts[i]} ({name})"] = video
+  video_io.write_strip(strip, dict(sorted(rows.items())))
+  return scores
+
+
+def count(videos: np.ndarray, told: np.ndarray, read: np.ndarray | None = None) -> dict[str, int]:
+  """How many clips obey.
+
+  Args:
+    videos: uint8 (n, f, h, w, c).
+    told: (n,) indices of `DIRECTIONS`.
+    read: (n,) bool, whether their digits read as told; None where none were read.
+  """
+  step = motion.velocity(videos)[..., ::-1]
+  moves = np.linalg.norm(step, axis=-1) >= _STANDS_STILL
+  angles = told * np.pi / 4
+  along = step[:, 0] * np.cos(angles) + step[:, 1] * np.sin(angles)
+  as_told = moves & (direction(step) == told)
+  counts = {"as_told": as_told, "same_side": moves & (along > 0)}
+  if read is not None:
+    counts |= {"digit_read": read, "both": read & as_told}
+  return {name: int(which.sum()) for name, which in counts.items()}

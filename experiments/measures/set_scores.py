@@ -1,0 +1,96 @@
+"""What a set of clips is measured by: distances of its clips and frames, I3D's inception score,
+precision and recall.
+
+All come from one pass over the clips. A drawn set is scored against a real one.
+"""
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Self
+
+import numpy as np
+
+from videodiff_jax.metrics import clip_features, frame_frechet, frechet, i3d, kid, manifolds
+from videodiff_jax.pretrained import i3d as i3d_weights
+from videodiff_jax.pretrained.files import restricted_pickle
+
+# One split: parts of a set lower the score, and the interval tells the spread they are to tell.
+_SPLITS = 1
+# What moves the figures beside FVD. Score files from before they were measured have none.
+SETTINGS = {
+  "frame_detector_sha256": frame_frechet.WEIGHTS.sha256,
+  "inception_splits": _SPLITS,
+  "manifold_neighbours": manifolds.NEIGHBOURS,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Features:
+  """Of a set of n clips.
+
+  Attributes:
+    logits: (n, 400), `i3d.features`.
+    frames: (n, f, 256), `frame_frechet.features`.
+  """
+
+  logits: np.ndarray
+  frames: np.ndarray
+
+  def __len__(self) -> int:
+    return len(self.logits)
+
+  def take(self, clips: np.ndarray | slice) -> Self:
+    """The features of these clips, by their indices."""
+    return Features(self.logits[clips], self.frames[clips])
+
+
+def locate() -> None:
+  """FileNotFoundError, which says what to install, where a network's weights are missing."""
+  restricted_pickle.locate(i3d_weights.WEIGHTS)
+  restricted_pickle.locate(frame_frechet.WEIGHTS)
+
+
+def features(clips: np.ndarray | Iterable[np.ndarray], resize: str = "torch") -> Features:
+  """Of uint8 clips (n, f, h, w, c), or chunks of them; errors as of `clip_features.extract`."""
+  return Features(
+    *clip_features.extract(clips, [i3d.DETECTOR, frame_frechet.DETECTOR], resize=resize)
+  )
+
+
+def figures(real: Features, drawn: Features, covariance: str = "unbiased") -> dict[str, float]:
+  """The drawn set's figures by name; of at least two clips each."""
+  return {
+    "fvd": frechet.fvd(real.logits, drawn.logits, covariance),
+    "alexnet_frame_frechet": frame_frechet.alexnet_frame_frechet(
+      real.frames, drawn.frames, covariance
+    ),
+    "i3d_kernel_distance": kid.kernel_distance(real.logits, drawn.logits),
+    "i3d_inception_score": inception_score(drawn.logits),
+  }
+
+
+def inception_score(logits: np.ndarray) -> float:
+  """`i3d.inception_score` of a whole set, from its logits (n, 400)."""
+  return i3d.inception_score(logits, _SPLITS)
+
+
+class Manifolds:
+  """Precision and recall of the drawn set, and of both sets' clips drawn again.
+
+  The manifolds are those of the whole sets: a clip that is in a set twice would have itself for
+  its nearest neighbour. Of sets too small for manifolds there are no figures.
+  """
+
+  def __init__(self, real: np.ndarray, drawn: np.ndarray):
+    """Takes logits (n, 400) and (m, 400)."""
+    self._inside: dict[str, np.ndarray] = {}
+    if min(len(real), len(drawn)) > manifolds.NEIGHBOURS:
+      self._inside = {
+        "precision": manifolds.precision(real, drawn),
+        "recall": manifolds.recall(real, drawn),
+      }
+
+  def figures(self, of_real: np.ndarray, of_drawn: np.ndarray) -> dict[str, float]:
+    """'i3d_precision' over these drawn clips and 'i3d_recall' over these real ones."""
+    chosen = {"precision": of_drawn, "recall": of_real}
+    return {f"i3d_{name}": float(x[chosen[name]].mean()) for name, x in self._inside.items()}

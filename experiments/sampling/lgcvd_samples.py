@@ -1,0 +1,164 @@
+"""LGC-VD's --mode=predict, interpolate and sample: out of a workdir, into workdir/samples."""
+
+import collections
+import itertools
+import pathlib
+from typing import Any
+
+import ml_collections
+import numpy as np
+from absl import flags, logging
+
+from experiments.sampling.glober_samples import FPS, bytes_of, frames_of_file, rates_of, save
+from experiments.setup import checks, frame_stores
+from experiments.setup.lgcvd import given_around_gap
+from experiments.workdirs import numbered
+from videodiff_jax.inputs import clips, video_io
+from videodiff_jax.lgcvd.pipeline import Pipeline, Samples
+
+
+def predict(
+  workdir: pathlib.Path, config: ml_collections.ConfigDict | None, options: flags.FlagValues
+) -> None:
+  """Goes on from the last frames of a video file, or from the first ones of the test split."""
+  pipeline = load(workdir, config, options)
+  settings = pipeline.config.sample
+  real = None
+  if options.input:
+    file = pathlib.Path(options.input)
+    fps, past = _last_frames(pipeline, file, settings.past)
+    past = past[None]
+  else:
+    total = settings.past + settings.num_frames
+    real, fps = held_out(pipeline, total, settings.num_videos)
+    past = real[:, : settings.past]
+  count = len(past) * settings.trajectories * (settings.past + settings.num_frames)
+  with _place(workdir, "predict", options.seed, pipeline, count) as place:
+    with checks.told():
+      drawn = pipeline.predict(past, settings.num_frames, settings.trajectories, options.seed)
+    _save(place, pipeline, drawn, real, fps)
+  if options.input:
+    _write_beside(file, "predict", drawn, fps)
+
+
+def interpolate(
+  workdir: pathlib.Path, config: ml_collections.ConfigDict | None, options: flags.FlagValues
+) -> None:
+  """Draws the frames between given ones again: the first of a video file, or of the test split."""
+  pipeline = load(workdir, config, options)
+  settings = pipeline.config.sample
+  p, q = given_around_gap(settings, pipeline.networks.slots)
+  total = p + settings.gap + q
+  if options.input:
+    file = pathlib.Path(options.input)
+    fps, stream = frames_of_file(pipeline.config, file)
+    frames = list(itertools.islice(stream, total))
+    if len(frames) < total:
+      raise checks.UserError(
+        f"{file} has {len(frames)} frames at stride {pipeline.config.data.stride}; {p} before a "
+        f"gap of {settings.gap} and {q} after it take {total}."
+      )
+    real = np.stack(frames)[None]
+  else:
+    real, fps = held_out(pipeline, total, settings.num_videos)
+  count = len(real) * settings.trajectories * total
+  with _place(workdir, "interpolate", options.seed, pipeline, count) as place:
+    with checks.told():
+      drawn = pipeline.interpolate(
+        real[:, :p], real[:, total - q :], settings.gap, settings.trajectories, options.seed
+      )
+    _save(place, pipeline, drawn, real, fps)
+  if options.input:
+    _write_beside(file, "interpolate", drawn, fps)
+
+
+def sample(
+  workdir: pathlib.Path, config: ml_collections.ConfigDict | None, options: flags.FlagValues
+) -> None:
+  """Draws new videos from nothing."""
+  pipeline = load(workdir, config, options)
+  settings = pipeline.config.sample
+  count = settings.num_videos * settings.num_frames
+  with _place(workdir, "sample", options.seed, pipeline, count) as place:
+    with checks.told():
+      drawn = pipeline.generate(settings.num_frames, settings.num_videos, options.seed)
+    _save(place, pipeline, drawn)
+
+
+def load(
+  workdir: pathlib.Path, config: ml_collections.ConfigDict | None, options: flags.FlagValues
+) -> Pipeline:
+  """The workdir's pipeline; settings from --config where given, then from single flags."""
+  settings: dict[str, Any] = config.sample.to_dict() if config is not None else {}
+  pipeline = Pipeline.from_workdir(workdir, **settings)
+  names = ("num_videos", "num_frames", "trajectories", "past", "future", "gap")
+  changes: dict[str, Any] = {
+    name: getattr(options, name) for name in names if getattr(options, name) is not None
+  }
+  sampler = {"kind": options.sampler, "num_steps": options.steps}
+  changes["sampler"] = {key: value for key, value in sampler.items() if value is not None}
+  with checks.told():
+    pipeline = pipeline.with_settings(**changes)
+  checks.check_config(ml_collections.ConfigDict(pipeline.config.to_dict()))
+  return pipeline
+
+
+def held_out(
+  pipeline: Pipeline, num_frames: int, count: int, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+  """Of the test split, `count` clips or as many as it has videos.
+
+  Returns:
+    ((n, f, h, w, c) uint8; their frames a second (n,)).
+  """
+  store = frame_stores.open_store(pipeline.config, "test")
+  sampler = frame_stores.clip_sampler(pipeline.config, "clip", num_frames=num_frames)
+  with checks.told():
+    real, videos = clips.shown_clips(store, sampler, count, seed)
+  return real, rates_of(pipeline.config, store, videos)
+
+
+def _last_frames(pipeline: Pipeline, file: pathlib.Path, count: int) -> tuple[float, np.ndarray]:
+  """The rate of a video and its end (count, h, w, c), of which no more is in memory at once."""
+  fps, stream = frames_of_file(pipeline.config, file)
+  frames = collections.deque(stream, maxlen=count)
+  if len(frames) < count:
+    raise checks.UserError(
+      f"{file} has {len(frames)} frames at stride {pipeline.config.data.stride}, fewer than the "
+      f"{count} to go on from: give another file, or a smaller --past."
+    )
+  return fps, np.stack(frames)
+
+
+def _place(
+  workdir: pathlib.Path, mode: str, seed: int, pipeline: Pipeline, frames: int
+) -> numbered.SampleFolder:
+  return numbered.SampleFolder(workdir, mode, seed, bytes_of(pipeline.config, frames))
+
+
+def _save(
+  place: numbered.SampleFolder,
+  pipeline: Pipeline,
+  drawn: Samples,
+  real: np.ndarray | None = None,
+  fps: float | np.ndarray = FPS,
+) -> None:
+  n, trajectories = drawn.videos.shape[:2]
+  videos = drawn.videos.reshape(n * trajectories, *drawn.videos.shape[2:])
+  if real is not None:
+    real = np.repeat(real, trajectories, axis=0)
+  rates = np.repeat(np.broadcast_to(fps, n), trajectories)
+  save(place, pipeline.config, drawn, videos, real, rates)
+
+
+def _write_beside(file: pathlib.Path, mode: str, drawn: Samples, fps: float) -> None:
+  """An mp4 a trajectory beside the file they came from, at its rate; earlier ones are kept."""
+  count = len(drawn.videos[0])
+  letters = [f"_{i}" for i in range(count)] if count > 1 else [""]
+  names = [f"{file.stem}_{mode}{letter}.mp4" for letter in letters]
+  try:
+    with numbered.files(file.parent, *names) as paths:
+      for path, video in zip(paths, drawn.videos[0]):
+        video_io.write_mp4(path, video, fps)
+  except OSError as error:  # the samples are safe
+    logging.warning("Nothing is written beside %s: %s", file, error)

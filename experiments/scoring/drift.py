@@ -1,0 +1,133 @@
+"""How long generated videos stay what they begin as: figures frame by frame, of either system.
+
+GLOBER draws all frames of a video at once, LGC-VD a fragment after another, from its own frames.
+"""
+
+import pathlib
+from typing import Any
+
+import ml_collections
+import numpy as np
+from absl import logging
+
+from experiments.measures import digits
+from experiments.scoring import score_files
+from experiments.setup import checks, frame_stores
+from experiments.workdirs import outputs
+from videodiff_jax import glober, lgcvd
+from videodiff_jax.inputs import clips
+from videodiff_jax.metrics import frechet, i3d, images, motion
+from videodiff_jax.metrics.digit_reader import DigitReader
+
+PROTOCOL = "drift"
+PARTS = 4  # of a video's frames, each with a Frechet distance of its own
+_SEED = 0
+
+
+def score(
+  workdir: pathlib.Path, config: ml_collections.ConfigDict, num_real: int, num_drawn: int
+) -> dict[str, Any]:
+  """Scores new videos against held-out ones, or finds an earlier score of the same.
+
+  Args:
+    workdir: of a trained run.
+    config: of it; its `sample` says how videos are drawn.
+    num_real: held-out videos.
+    num_drawn: new ones.
+
+  Returns:
+    What evaluations/drift.json holds: 'scores', and 'curves' over frames of what is drawn and of
+    held-out videos.
+
+  Raises:
+    UserError: the held-out split has too few videos, or a part too few frames for I3D.
+  """
+  frames = length(config)
+  store = frame_stores.open_store(config, "test")
+  made_with = {
+    **score_files.settings(workdir, config, store),
+    "num_frames": frames,
+    "num_real": num_real,
+    "num_drawn": num_drawn,
+  }
+  out = outputs.folder(workdir) / "evaluations"
+  if record := score_files.find(out, PROTOCOL, made_with):
+    return record
+  sampler = frame_stores.clip_sampler(config, "clip", num_frames=frames)
+  with checks.told():
+    real, _, _ = clips.evaluation_clips(store, sampler, num_real, _SEED)
+  reader = digits.reader(frame_stores.open_store(config, "train"))
+  drawn = _draw(workdir, config, frames, num_drawn)
+  curves = {"drawn": curve(drawn, real, reader), "real": curve(real, real, reader)}
+  record = {
+    "protocol": PROTOCOL,
+    "scores": {**distances(real, drawn), **ends(curves["drawn"])},
+    "curves": {what: {key: v.round(5).tolist() for key, v in of.items()}
+               for what, of in curves.items()},
+    "settings": made_with,
+    **score_files.provenance(config),
+  }  # fmt: skip
+  file = score_files.write(out, record, {"real": real[:4], "drawn": drawn[:4]})
+  logging.info("Drift: %s. Written to %s.", record["scores"], file)
+  return record
+
+
+def length(config: ml_collections.ConfigDict) -> int:
+  """Frames of a video: those of GLOBER's clips, or of all LGC-VD's data."""
+  return config.data.num_frames if config.system == "glober" else config.data.video_frames
+
+
+def _draw(
+  workdir: pathlib.Path, config: ml_collections.ConfigDict, frames: int, count: int
+) -> np.ndarray:
+  """(n, f, h, w, c) uint8, generated."""
+  settings = config.sample.to_dict()
+  if config.system == "lgcvd":
+    pipeline = lgcvd.Pipeline.from_workdir(workdir, **settings)
+    return pipeline.generate(frames, count, _SEED).videos[:, 0]
+  pipeline = glober.Pipeline.from_workdir(workdir, **settings)
+  return pipeline.generate(count, seed=_SEED).videos
+
+
+def curve(videos: np.ndarray, real: np.ndarray, reader: DigitReader) -> dict[str, np.ndarray]:
+  """Means over videos (n, f, h, w, c) of each frame: name -> (f,).
+
+  'agreement': share of the videos whose frame reads as most frames of its first quarter.
+  'sharpness': the energy of the gradients to that of the real videos'. 'brightness': in levels of
+  255. 'step': pixels that the light's centre moves to the next frame; the last frame repeats it.
+  """
+  begun = reader.read(videos[:, : videos.shape[1] // PARTS]).clips
+  read = reader.read(videos).digits
+  step = np.linalg.norm(np.diff(motion.centroid(videos), axis=1), axis=-1).mean(axis=0)
+  return {
+    "agreement": ((read == begun[:, None]) & (read >= 0)).mean(axis=0),
+    "sharpness": images.gradient_energy(videos).mean(axis=0) / images.gradient_energy(real).mean(),
+    "brightness": videos.mean(axis=(0, 2, 3, 4)),
+    "step": np.append(step, step[-1:]),
+  }
+
+
+def distances(real: np.ndarray, drawn: np.ndarray) -> dict[str, float]:
+  """'fvd_1' to 'fvd_PARTS': FVD of each part of the frames to the same part of real videos."""
+  each = real.shape[1] // PARTS
+  if each < i3d.MIN_FRAMES:
+    raise checks.UserError(
+      f"A quarter of {real.shape[1]} frames is shorter than the {i3d.MIN_FRAMES} that FVD needs: "
+      "drift is of longer videos."
+    )
+  found = {}
+  for part in range(PARTS):
+    at = slice(part * each, (part + 1) * each)
+    features = (i3d.features(videos[:, at]) for videos in (real, drawn))
+    found[f"fvd_{part + 1}"] = frechet.fvd(*features)
+  return found
+
+
+def ends(curves: dict[str, np.ndarray]) -> dict[str, float]:
+  """'NAME_first' and 'NAME_last': a curve's means over the first and the last quarter."""
+  found = {}
+  for name, values in curves.items():
+    each = len(values) // PARTS
+    found[f"{name}_first"] = float(values[:each].mean())
+    found[f"{name}_last"] = float(values[-each:].mean())
+  return found

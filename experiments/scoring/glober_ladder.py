@@ -1,0 +1,194 @@
+"""--mode=evaluate: every score beside what makes it readable, into workdir/evaluations."""
+
+import pathlib
+from typing import Any
+
+import ml_collections
+import numpy as np
+from absl import logging
+
+from experiments.measures import digits, directions, ladder, nearest, set_scores
+from experiments.sampling import glober_samples
+from experiments.scoring import score_files, use_of_condition
+from experiments.setup import checks, frame_stores
+from experiments.workdirs import numbered, outputs, provenance
+from videodiff_jax.glober.pipeline import Pipeline
+from videodiff_jax.inputs import clips, video_io
+from videodiff_jax.metrics import i3d
+from videodiff_jax.pretrained import i3d as i3d_weights
+from videodiff_jax.pretrained.files import restricted_pickle
+from videodiff_jax.training.workdir import steps_done
+from videodiff_jax.training.writers import format_table
+
+PROTOCOL = "ladder"
+_SEED = 0
+
+
+def evaluate(workdir: pathlib.Path, config: ml_collections.ConfigDict | None) -> dict[str, Any]:
+  """Scores held-out reconstructions and generated clips.
+
+  Everything is computed on the same held-out clips and seeds: the FVD ladder (real, KL-VAE,
+  reconstructed, generated, shuffled, frozen, blurred, each against training clips), the same sets'
+  inception scores, PSNR and SSIM beside trivial predictions, and, where config.evaluate.motion says
+  so, how the object moves, where .digits does, whether digits read as what they are, and where
+  .directions does, whether they move as prompts say. Memory does not grow with the number of clips.
+  A later evaluation of the same workdir gets files of its own: nothing is written over.
+  """
+  settings = {} if config is None else config.sample.to_dict()
+  pipeline = Pipeline.from_workdir(workdir, **settings)
+  counts = (config or pipeline.config).evaluate
+  restricted_pickle.locate(i3d_weights.WEIGHTS)  # told now, not after the drawing
+  whole = frame_stores.clip_sampler(pipeline.config, "clip")
+  if whole.num_frames < i3d.MIN_FRAMES:
+    raise checks.UserError(
+      f"This run's clips have {whole.num_frames} frames; FVD needs {i3d.MIN_FRAMES} or more: train "
+      "with a larger config.data.num_frames."
+    )
+  # Every clip is read once: kept frames would only take memory.
+  stores = {
+    split: frame_stores.open_store(pipeline.config, split, False) for split in ("train", "test")
+  }
+  with checks.told():
+    reference = clips.evaluation_places(stores["train"], whole, counts.num_real, _SEED)
+    real = clips.evaluation_places(stores["test"], whole, counts.num_fake, _SEED)
+    bank = nearest.one_of_each(stores["train"], whole)
+    labels, prompts = glober_samples.told_of(pipeline, stores["test"], real.videos)
+    if prompts is not None:
+      pipeline.encode_prompts(prompts[:1])  # what is missing is told now, too
+
+  used, spread_of_use = use_of_condition.of_glober(pipeline, stores["test"])
+  held_out = ladder.HeldOut(real, labels, prompts)
+  reading = None
+  if counts.digits:
+    told = labels is not None or prompts is not None
+    true = digits.labels_of(stores["test"], real.videos)
+    reading = ladder.Reading(digits.reader(stores["train"]), true, told)
+  found = ladder.measure(pipeline, reference, held_out, _SEED, counts.motion, reading)
+  of_sets, spread_of_sets = ladder.set_figures(found, _SEED)
+  frames, spread_of_frames, curves = ladder.frame_figures(found, _SEED)
+  sharpness, spread_of_sharpness = ladder.sharpness_figures(found, _SEED)
+  scores: dict[str, Any] = {**of_sets, "sharpness": sharpness, "frames": frames}
+  intervals = {**spread_of_sets, "sharpness": spread_of_sharpness, "frames": spread_of_frames}
+  if counts.motion:
+    scores["motion"] = ladder.motion_figures(found)
+  if counts.digits:
+    scores["digits"], intervals["digits"] = digits.summary(found.readings, _SEED)
+  scores[use_of_condition.GROUP], intervals[use_of_condition.GROUP] = used, spread_of_use
+  near, distances, spread = nearest.search(found.searched, bank)
+  scores["nearest_training_clip"], intervals["nearest_training_clip"] = distances, spread
+  record = {
+    "protocol": PROTOCOL,
+    "scores": scores,
+    "intervals": intervals,
+    "curves": curves,
+    "settings": {
+      "num_real": len(reference),
+      "num_fake": len(real),
+      "num_frames": whole.num_frames,
+      "stride": whole.stride,
+      "image_size": pipeline.config.data.image_size,
+      "crop": "centre square",
+      "range": "uint8",
+      "codec": stores["train"].codec,
+      "resize_to_224": "bilinear, half-pixel centres, not antialiased",
+      "reference_split": "train",
+      "fake_split": "test",
+      "detector_sha256": i3d_weights.WEIGHTS.sha256,
+      "inception_splits": set_scores.SETTINGS["inception_splits"],
+      "data_fingerprint": stores["train"].fingerprint,
+      "neighbour_bank": len(bank),
+      "seed": _SEED,
+      "sample": pipeline.config.sample.to_dict(),
+      "steps": {name: steps_done(workdir, name) for name in pipeline.config.stages},
+      "code": provenance.code_version(),
+    },
+    **score_files.provenance(pipeline.config),
+  }
+  out = outputs.folder(workdir) / "evaluations"
+  names = ("sets.png", "sets.gif", "nearest_training_clips.png", "directions.png")
+  with numbered.files(out, f"{PROTOCOL}.json", *names) as files:
+    scores_file, sets_file, clips_file, nearest_file, directions_file = files
+    if counts.directions:
+      read_by = reading and reading.reader
+      scores["directions"] = directions.score(pipeline, directions_file, _SEED, read_by)
+    write_neighbours(nearest_file, found.shown["generated"], near["generated"])
+    video_io.write_strip(sets_file, {name: videos[0] for name, videos in found.shown.items()})
+    video_io.write_gif(clips_file, video_io.mosaic(found.shown.values()))
+    score_files.save(scores_file, record)
+  tables = report(scores, len(reference), len(real))
+  drawn_by = score_files.drawn_by(record["settings"]["sample"])
+  logging.info("%s\n\n%s\nWritten to %s.", tables, drawn_by, out / scores_file.name)
+  return record
+
+
+def report(scores: dict[str, Any], num_real: int, num_fake: int) -> str:
+  """The scores as tables."""
+  columns = (
+    ("fvd", ".1f"),
+    ("i3d_kernel_distance", ".3f"),
+    ("i3d_precision", ".2f"),
+    ("i3d_recall", ".2f"),
+    ("i3d_inception_score", ".2f"),
+    ("sharpness", ".2f"),
+  )
+  fvd = format_table(
+    [
+      (name, *(format(scores[key][name], places) for key, places in columns if key in scores))
+      for name in scores["fvd"]
+    ],
+    (f"{num_fake} clips against {num_real}", *(key for key, _ in columns if key in scores)),
+  )
+  frames = format_table(
+    [(name, f"{row['psnr']:.2f}", f"{row['ssim']:.3f}") for name, row in scores["frames"].items()],
+    ("held-out frames", "PSNR, dB", "SSIM"),
+  )
+  tables = [fvd, frames]
+  if "motion" in scores:
+    names = ("position_error", "jitter", "identity_flicker")
+    rows = [
+      (name, *(f"{row[key]:.3f}" if key in row else "" for key in names))
+      for name, row in scores["motion"]["sets"].items()
+    ]
+    tables.append(format_table(rows, ("motion", "position error, px", "jitter, px", "flicker")))
+    tables.append(f"half-index slope {scores['motion']['half_index_slope']:.3f} (1 is right)")
+  if "digits" in scores:
+    keys = ("frames_right", "clip_right", "agreement", "visible")
+    rows = [
+      (name, *(f"{row[key]:.3f}" if key in row else "" for key in keys))
+      for name, row in scores["digits"].items()
+    ]
+    heading = (
+      "digits read",
+      "frames right",
+      "clips right",
+      "agreement of frames",
+      "frames with a digit",
+    )
+    tables.append(format_table(rows, heading))
+  if used := scores.get(use_of_condition.GROUP):
+    tables.append(use_of_condition.report(used))
+  if "directions" in scores:
+    columns = {
+      "as_told": "move as told",
+      "same_side": "within 90 degrees",
+      "digit_read": "read as told",
+      "both": "move and read as told",
+    }
+    rows = {name: row for name, row in scores["directions"].items() if name != "prompts"}
+    shown = {key: title for key, title in columns.items() if key in next(iter(rows.values()))}
+    lines = [
+      (name, f"{row['scale']:g}", *(row[key] for key in shown)) for name, row in rows.items()
+    ]
+    heading = (f"{scores['directions']['prompts']} prompts", "scale", *shown.values())
+    tables.append(format_table(lines, heading))
+  rows = [(name, f"{value:.2f}") for name, value in scores["nearest_training_clip"].items()]
+  tables.append(format_table(rows, ("nearest training clip", "levels of 255 away")))
+  return "\n\n".join(tables)
+
+
+def write_neighbours(path: pathlib.Path, generated: np.ndarray, near: np.ndarray) -> None:
+  """A strip with each generated clip above the training clip nearest to it in pixels."""
+  rows = {}
+  for i, (clip, neighbour) in enumerate(zip(generated, near)):
+    rows |= {f"generated {i}": clip, f"nearest {i}": neighbour}
+  video_io.write_strip(path, rows)

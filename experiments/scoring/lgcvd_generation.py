@@ -1,0 +1,42 @@
+"""LGC-VD's --mode=evaluate --protocol=NAME of generated videos, into evaluations/.
+
+What is measured, and on what, says a protocol of videodiff_jax/metrics/clip_protocols.py.
+"""
+
+import pathlib
+from typing import Any
+
+import ml_collections
+
+from experiments.scoring import glober_protocols
+from experiments.setup import checks, frame_stores
+from videodiff_jax.lgcvd.pipeline import Pipeline
+from videodiff_jax.metrics.clip_protocols import ClipProtocol
+
+
+def evaluate(
+  workdir: pathlib.Path,
+  config: ml_collections.ConfigDict | None,
+  name: str | ClipProtocol,
+  reuse: bool = False,
+) -> dict[str, Any]:
+  """Scores videos drawn from nothing against real ones; arguments as `score_clips.evaluate`.
+
+  Raises:
+    UserError: a protocol that this system, data set or machine cannot do.
+  """
+  settings = {} if config is None else config.sample.to_dict()
+  pipeline = Pipeline.from_workdir(workdir, **settings)
+  protocol = glober_protocols.find_protocol(name) if isinstance(name, str) else name
+  if protocol.drawn != "generated" or protocol.jpeg_quality is not None:
+    raise checks.UserError(f"Protocol {protocol.name!r} is of GLOBER's clips.")
+  sampler = frame_stores.clip_sampler(pipeline.config, "clip", num_frames=protocol.num_frames)
+
+  def draw(*_: Any) -> glober_protocols.Chunks:
+    for seed, count in glober_protocols.chunks_of(protocol, protocol.num_drawn):
+      yield pipeline.generate(protocol.num_frames, count, seed).videos[:, 0], {}, None
+
+  read_digits = (config or pipeline.config).evaluate.digits
+  return glober_protocols.against_real(
+    workdir, pipeline.config, protocol, sampler, draw, read_digits, reuse
+  )

@@ -1,0 +1,169 @@
+"""'Use of condition' in score files: what a trained network does when a condition is swapped."""
+
+import functools
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+from jax.sharding import Mesh
+
+from experiments.sampling import glober_samples
+from experiments.setup import frame_stores
+from videodiff_jax import glober, lgcvd
+from videodiff_jax.glober import condition_use as of_clips
+from videodiff_jax.inputs import clips
+from videodiff_jax.inputs.frame_store import FrameStore
+from videodiff_jax.lgcvd import condition_use as of_fragments
+from videodiff_jax.metrics import condition_use
+from videodiff_jax.training import partitioning
+from videodiff_jax.training.writers import format_table
+
+GROUP = "use_of_condition"  # of figures in a score file
+ABOUT = (
+  "What changes when one condition is swapped while noise and timesteps stay, on held-out clips. "
+  "change: the rms difference of the network's prediction, in units of its rms; loss_change: how "
+  "much larger the denoising loss becomes, in units of the loss. A change below 0.01 is a "
+  "condition that the network does not use."
+)
+
+_CLIPS = 64
+_DRAWS = 2  # timesteps, each with its noise, of a clip
+_CHUNK = 16  # examples a device has in one call
+_SEED = 0
+
+Rows = dict[str, np.ndarray]
+Figures = tuple[dict[str, dict[str, float]], dict[str, dict[str, list[float]]]]
+
+
+def of_lgcvd(pipeline: lgcvd.Pipeline, store: FrameStore) -> Figures:
+  """Figures and intervals: given frames and the sequence encoder's fragment swapped.
+
+  Args:
+    pipeline: its networks and weights.
+    store: held-out videos; clips of different ones are taken, as many as there are up to 64.
+  """
+  networks = pipeline.networks
+  length = 2 * networks.num_frames - networks.slots
+  sampler = frame_stores.clip_sampler(pipeline.config, "clip", num_frames=length)
+  found = _held_out(store, sampler)
+  if found is None:
+    return {}, {}
+  with_encoder = pipeline.config.model.sequence_encoder
+  rows, swaps = of_fragments.conditions(networks, found.read(), with_encoder)
+  draws = [(rows | drawn, swaps) for drawn in _timesteps(len(found), networks.process)]
+  predict = functools.partial(of_fragments.predict, networks, pipeline.config.objective.saturate)
+  return condition_use.figures(measure(predict, pipeline.params, pipeline.mesh, draws), _SEED)
+
+
+def of_glober(pipeline: glober.Pipeline, store: FrameStore) -> Figures:
+  """Figures and intervals: the decoder's and the generator's conditions swapped.
+
+  Global features are means of posteriors. Without a condition the generator has nothing to swap.
+
+  Args:
+    pipeline: its networks and weights.
+    store: held-out videos, as in `of_lgcvd`.
+  """
+  networks, times = pipeline.networks, pipeline.frame_times.astype(np.float32)
+  found = _held_out(store, frame_stores.clip_sampler(pipeline.config, "clip"))
+  if found is None:
+    return {}, {}
+  n, real = len(found), found.read()
+  v = pipeline.encode(real)
+  condition = pipeline.conditions(n, *glober_samples.told_of(pipeline, store, found.videos))
+  told = {"v": v, "condition": condition}
+  by_condition = of_clips.condition_swaps(networks, pipeline.params, condition)
+  rng = np.random.default_rng(_SEED)
+
+  def of_frames() -> Iterator[tuple[Rows, dict[str, Rows]]]:
+    for drawn in _timesteps(n, networks.decoder_process):
+      at = rng.integers(0, len(times), n)
+      frame = {"frame": real[np.arange(n), at], "time": times[at]}
+      other_times = times[(at + len(times) // 2) % len(times)]
+      yield told | frame | drawn, of_clips.frame_swaps(v, other_times) | by_condition
+
+  measured = {"decoder": (of_clips.predict_frame, of_frames())}
+  if by_condition:
+    features = [(told | drawn, by_condition) for drawn in _timesteps(n, networks.generator_process)]
+    measured["generator"] = of_clips.predict_feature, features
+  stats: dict[str, condition_use.Stats] = {}
+  for name, (predict, draws) in measured.items():
+    predict = functools.partial(predict, networks)
+    swapped = measure(predict, pipeline.params, pipeline.mesh, draws)
+    stats |= {f"{name}: {swap}": values for swap, values in swapped.items()}
+  return condition_use.figures(stats, _SEED)
+
+
+def _held_out(store: FrameStore, sampler: clips.ClipSampler) -> clips.Places | None:
+  """A clip each of up to 64 videos; None, told in a warning, where there is nothing to swap."""
+  frames = np.array([video["frames"] for video in store.videos])
+  usable = int(np.count_nonzero(frames >= sampler.span))
+  if usable < 2:
+    logging.warning(
+      "'Use of condition' is left out: it takes two held-out videos of %d frames.", sampler.span
+    )
+    return None
+  return clips.evaluation_places(store, sampler, min(_CLIPS, usable), _SEED)
+
+
+def _timesteps(count: int, process: Any) -> Iterable[Rows]:
+  """'t' and 'number' of `count` examples a draw: all draws' timesteps are spread evenly."""
+  total = count * _DRAWS
+  even = (np.arange(total) + 0.5) / total * process.num_timesteps
+  drawn = np.random.default_rng(_SEED).permutation(even.astype(np.int32)).reshape(_DRAWS, count)
+  numbers = np.arange(total, dtype=np.uint32).reshape(_DRAWS, count)
+  return [{"t": t, "number": number} for t, number in zip(drawn, numbers)]
+
+
+def measure(
+  predict: Callable[[Any, dict[str, jax.Array]], tuple[jax.Array, jax.Array]],
+  params: Any,
+  mesh: Mesh,
+  draws: Iterable[tuple[Rows, dict[str, Rows]]],
+) -> dict[str, condition_use.Stats]:
+  """`condition_use.compare` of every swap, means over draws: (n,).
+
+  Args:
+    predict: (params, rows) -> prediction and loss of each row; compiled once.
+    params: its first argument.
+    mesh: that rows are split over.
+    draws: of each draw the rows of n clips, and by swap the rows that take another's place.
+  """
+  program = jax.jit(predict)
+  found: dict[str, list[condition_use.Stats]] = {}
+  with jax.set_mesh(mesh):
+    for rows, swaps in draws:
+      count = len(rows["t"])
+      size = min(_CHUNK, -(-count // mesh.devices.size)) * mesh.devices.size
+      of_draw: dict[str, list[condition_use.Stats]] = {name: [] for name in swaps}
+      for begin in range(0, count, size):
+        # The last chunk repeats its last row, so that all are one compiled shape.
+        chunk = np.minimum(np.arange(begin, begin + size), count - 1)
+
+        kept = count - begin
+
+        def answer(given: Rows, chunk: np.ndarray = chunk, kept: int = kept) -> tuple:
+          placed = partitioning.put_batch({k: v[chunk] for k, v in given.items()}, mesh)
+          return tuple(np.asarray(x)[:kept] for x in program(params, placed))
+
+        told = answer(rows)
+        for name, swapped in swaps.items():
+          of_draw[name].append(condition_use.compare(told, answer(rows | swapped)))
+      for name, parts in of_draw.items():
+        whole = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+        found.setdefault(name, []).append(whole)
+  return {
+    name: {key: np.mean([row[key] for row in rows], axis=0) for key in rows[0]}
+    for name, rows in found.items()
+  }
+
+
+def report(scores: dict[str, dict[str, float]]) -> str:
+  """The figures as a table."""
+  rows = [
+    (name, f"{row['change']:.4f}", f"{row['loss_change']:+.4f}", f"{row['loss']:.4f}")
+    for name, row in scores.items()
+  ]
+  return format_table(rows, ("use of condition: swapped", "change", "loss change", "loss"))

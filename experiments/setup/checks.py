@@ -1,0 +1,236 @@
+"""What can be told wrong about a run before anything is compiled: one clear error each."""
+
+import difflib
+import fnmatch
+import json
+import math
+import pathlib
+from typing import Any
+
+import jax
+import ml_collections
+
+from data.prepare import EMBEDDED, REMOVED
+from experiments.setup import range_table, ranges, systems
+from experiments.setup.errors import UserError, choice, told
+from videodiff_jax import typed
+from videodiff_jax.inputs.frame_store import FrameStore, StoreError
+from videodiff_jax.inputs.video_io import VideoError
+from videodiff_jax.training import partitioning
+from videodiff_jax.training.checkpoints import CheckpointError
+from videodiff_jax.training.hosts import HostError
+from videodiff_jax.training.loop import NonFiniteLossError
+
+__all__ = ["UserError", "told"]  # where the other modes take them from
+
+# Keys that may differ between a workdir's config.json and the run that goes on in it.
+_MAY_CHANGE = (
+  "ablation", "after", "checksums", "evaluate", "expected", "mesh", "precision", "remat", "sample",
+  "stages", "sweep"
+)  # fmt: skip
+_MOST_BATCH = 32e9  # bytes; several are read ahead
+_MAY_CHANGE_DATA = ("cache", "dir", "threads")
+_MAY_CHANGE_TRAIN = (
+  "accumulate", "checkpoint_every", "keep", "log_every", "preview_every", "steps", "validate_every"
+)  # fmt: skip
+
+
+# Keys that are paths, in whichever system has them; '' is none.
+_PATHS = (
+  "data.dir", "expected", "text.vocabulary", "init.run", "init.kl_vae", "init.unet",
+  "init.generator", "init.text_encoder",
+)  # fmt: skip
+
+
+def expected_errors() -> tuple[type[Exception], ...]:
+  """Errors of other modules that a person can act on as they stand."""
+  files = (FileExistsError, FileNotFoundError, NotADirectoryError, PermissionError)
+  return (CheckpointError, HostError, NonFiniteLossError, StoreError, VideoError, *files)
+
+
+def check_paths(config: ml_collections.ConfigDict) -> None:
+  """Raises UserError for a key that is no path of this machine, named by the key."""
+  for key in _PATHS:
+    group, _, name = key.rpartition(".")
+    value = (config.get(group, {}) if group else config).get(name, "")
+    if value:
+      with told():
+        typed.path(value, f"config.{key}")
+
+
+def check_given(config: Any) -> None:
+  """Raises UserError for what --config gives where it is not a system's configuration.
+
+  Beside `check_config`: no ConfigDict, keys that this code reads and are missing, and keys that
+  nothing reads, such as mistyped ones.
+  """
+  if not isinstance(config, ml_collections.ConfigDict):
+    raise UserError(
+      f"get_config gives a {type(config).__name__}; it must return a ConfigDict, such as base() of "
+      "configs/common.py makes."
+    )
+  if "system" in config:
+    choice("system", config.system, tuple(systems.SYSTEMS))
+  if missing := _missing(config) if "system" in config else "system":
+    raise UserError(
+      f"--config lacks keys that this code reads: {missing}. Begin with one of configs/, as its "
+      "files do with configs/common.py."
+    )
+  _check_known(config)
+  check_config(config)
+  check_paths(config)
+
+
+def check_config(config: ml_collections.ConfigDict) -> None:
+  """Raises UserError for values that no network or loop could be made of."""
+  choice("system", config.system, tuple(systems.SYSTEMS))
+  table = range_table.TABLES[config.system]
+  ranges.check(table, config)
+  for name, changes in config.get("ablation", {}).get("variants", {}).items():
+    if "from" not in changes:  # else of another system: checked whole where it is run
+      ranges.check(table, changes, f"ablation.variants.{name}.")
+  schedule = config.diffusion.schedule
+  if "beta_end" in schedule and schedule.beta_start > schedule.beta_end:
+    raise UserError(
+      f"config.diffusion.schedule.beta_start ({schedule.beta_start}) is above beta_end "
+      f"({schedule.beta_end}): noise grows from step to step."
+    )
+  system = systems.of(config)
+  names = system.stages.NAMES
+  if tuple(config.stages) != tuple(n for n in names if n in config.stages):
+    raise UserError(f"config.stages must keep the order {', '.join(names)}.")
+  system.check(config)
+
+
+def check_training(config: ml_collections.ConfigDict) -> None:
+  """Raises UserError for a mesh or a batch that does not fit the devices, or no data."""
+  try:
+    mesh = partitioning.make_mesh(config.mesh.data, config.mesh.fsdp)
+  except ValueError as error:
+    raise UserError(str(error)) from error
+  names = systems.of(config).stages.NAMES
+  if missing := [name for name in names[: len(config.stages)] if name not in config.stages]:
+    raise UserError(
+      f"config.stages is {tuple(config.stages)}, but these take the networks of {missing[0]}: "
+      f"train {missing[0]} first. Name it too: what is finished is skipped."
+    )
+  devices = mesh.devices.size
+  for name in config.stages:
+    batch, accumulate = config.train[name].batch_size, config.train[name].get("accumulate")
+    unit = devices * (accumulate or 1)
+    if batch % unit:
+      times = f" times config.train.{name}.accumulate ({accumulate})" if accumulate else ""
+      raise UserError(
+        f"config.train.{name}.batch_size ({batch}) must be a multiple of the {devices} "
+        f"device(s){times}: for example {-(-batch // unit) * unit}."
+      )
+    shapes = jax.tree.leaves(systems.of(config).abstract_batch(config, name))
+    size = sum(math.prod(one.shape) * one.dtype.itemsize for one in shapes)
+    if size > _MOST_BATCH:
+      raise UserError(
+        f"A batch of stage {name} takes {size / 1e9:.0f} GB, and {_MOST_BATCH / 1e9:.0f} are "
+        f"the most: lower config.train.{name}.batch_size, config.data.image_size or num_frames."
+      )
+  if not config.data.dir and config.data.name not in EMBEDDED:
+    raise UserError(
+      "config.data.dir is empty. Prepare a store (python -m data.prepare --help) and give its "
+      "folder as --config.data.dir=DIR."
+    )
+
+
+def check_removed(dataset: str, folder: str) -> None:
+  """Raises UserError where a store is missing that can no longer be prepared."""
+  if dataset in REMOVED and not typed.path(folder).is_dir():
+    raise UserError(REMOVED[dataset])
+
+
+def check_store(config: ml_collections.ConfigDict, store: FrameStore) -> None:
+  """Raises UserError where the prepared store is not what the configuration describes."""
+  data = config.data
+  where = f"The store {data.dir or data.name}"
+  for name in ("image_size", "channels"):
+    if getattr(store, name) != data[name]:
+      raise UserError(
+        f"{where} has {name} {getattr(store, name)}, but config.data.{name} is {data[name]}. "
+        "Prepare another store (python -m data.prepare --help) or change the key."
+      )
+  if config.get("condition") == "class" and len(store.classes) != data.num_classes:
+    raise UserError(
+      f"{where} has {len(store.classes)} classes, but config.data.num_classes is "
+      f"{data.num_classes}."
+    )
+
+
+def check_saved(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
+  """Raises UserError where a workdir's configuration lacks a key, has one too many or is wrong.
+
+  What came after the first workdirs is there (`training/earlier.py`), so something else is wrong.
+  """
+  if missing := _missing(config):
+    raise UserError(
+      f"{workdir}/config.json lacks keys that this code reads: {missing}. Put the file back as it "
+      "was written, or add them with the values that the run had."
+    )
+  try:
+    _check_known(config)
+    ranges.check(range_table.TABLES[config.system], config)
+  except UserError as error:
+    raise UserError(f"{workdir}/config.json: {error}") from error
+
+
+def _check_known(config: ml_collections.ConfigDict) -> None:
+  """Raises UserError for a key that nothing reads."""
+  known = ranges.flat(systems.of(config).base())
+  for key in sorted(ranges.flat(config).keys() - known.keys()):
+    if not any(fnmatch.fnmatchcase(key, pattern) for pattern in range_table.OPTIONAL):
+      near = difflib.get_close_matches(key, known, 1)
+      raise UserError(
+        f"System {config.system!r} has no key config.{key}"
+        + (f"; did you mean config.{near[0]}?" if near else ": leave it away.")
+      )
+
+
+def _missing(config: ml_collections.ConfigDict) -> str:
+  """Keys of the system that a configuration lacks, ten at most, as a sentence has them; or ''."""
+  there = ranges.flat(config)
+  wanted = ranges.flat(systems.of(config).base())
+  # What an ablation compares is taken from the configuration that is given with it.
+  missing = [key for key in wanted if key not in there and not key.startswith("ablation.")]
+  return ", ".join(missing[:10]) + (f" and {len(missing) - 10} more" if missing[10:] else "")
+
+
+def check_same_run(
+  saved: ml_collections.ConfigDict, config: ml_collections.ConfigDict, workdir: pathlib.Path
+) -> None:
+  """Raises UserError where model, data, diffusion or loss differ from the workdir's own."""
+  before, now = _lasting(saved), _lasting(config)
+  different = [
+    f"  config.{key}: {before.get(key, 'absent')} there, {now.get(key, 'absent')} now"
+    for key in sorted(before.keys() | now.keys())
+    if before.get(key) != now.get(key)
+  ]
+  if different:
+    raise UserError(
+      f"{workdir} holds a run of another configuration:\n" + "\n".join(different[:10]) + "\n"
+      "Use another --workdir, or give the same values. Steps, mesh, sampling, evaluation and "
+      "logging may change."
+    )
+
+
+def _lasting(config: ml_collections.ConfigDict) -> dict[str, str]:
+  """'a.b.c' -> JSON of the value, of every key that stays as it is over the life of a workdir."""
+  skipped = {*_MAY_CHANGE, *(f"data.{key}" for key in _MAY_CHANGE_DATA)}
+  for stage in config.train:
+    skipped |= {f"train.{stage}.{key}" for key in _MAY_CHANGE_TRAIN}
+  return {
+    key: json.dumps(value)
+    for key, value in ranges.flat(config).items()
+    if key not in skipped and key.split(".")[0] not in skipped
+  }
+
+
+def local_devices() -> str:
+  """For tables: how many devices of what kind, over how many hosts."""
+  devices = jax.devices()
+  hosts = f" over {jax.process_count()} hosts" if jax.process_count() > 1 else ""
+  return f"{len(devices)} x {devices[0].device_kind}{hosts}"

@@ -1,0 +1,48 @@
+"""A configuration's frame stores, and the clips that are drawn from them."""
+
+from typing import Any
+
+import ml_collections
+
+from data import prepare
+from experiments.setup import checks, systems
+from videodiff_jax.inputs import clips
+from videodiff_jax.inputs.frame_store import FrameStore
+from videodiff_jax.training import hosts
+
+
+def store_options(config: ml_collections.ConfigDict) -> dict[str, Any]:
+  """Of the builder of an embedded set."""
+  return {"size": config.data.image_size, **systems.of(config).store_options(config)}
+
+
+def open_store(
+  config: ml_collections.ConfigDict, split: str, in_memory: bool | str = "auto"
+) -> FrameStore:
+  """A split of the store in config.data.dir; without one, of an embedded set, prepared here.
+
+  `in_memory` as in `FrameStore.open`.
+  """
+  data = config.data
+  options = store_options(config)
+  folder = data.dir or "_".join([f"data/stores/{data.name}", *map(str, options.values())])
+  if not data.dir:
+    with checks.told():
+      hosts.decide(lambda: str(prepare.ensure(data.name, folder, **options)))
+  hosts.everywhere(lambda: checks.check_removed(data.name, folder))
+  return hosts.everywhere(lambda: FrameStore.open(folder, split, in_memory))
+
+
+def clip_sampler(
+  config: ml_collections.ConfigDict, content: str, **other: Any
+) -> clips.ClipSampler:
+  """The configuration's clips, with the content a stage needs; `other` replaces its values."""
+  data = config.data
+  settings = {
+    "num_frames": data.num_frames,
+    "stride": data.stride,
+    "flip": data.flip,
+    "sampling": data.sampling,
+    **systems.of(config).clip_settings(config),
+  }
+  return clips.ClipSampler(content=content, **(settings | other))

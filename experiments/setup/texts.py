@@ -1,0 +1,169 @@
+"""What a run's videos are told: captions to tokens, before anything is compiled."""
+
+import dataclasses
+import os
+import pathlib
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+from absl import logging
+from jax.sharding import Mesh
+
+from experiments.setup.errors import UserError, told
+from videodiff_jax.glober.networks import condition_of
+from videodiff_jax.inputs.frame_store import FrameStore
+from videodiff_jax.text import embeddings
+from videodiff_jax.training import hosts, partitioning
+
+
+@dataclasses.dataclass(frozen=True)
+class Texts:
+  """Where text is encoded: the tokens of what each video is told.
+
+  Attributes:
+    null: of the empty prompt, (l, d) on every device.
+    embeddings: by split.
+  """
+
+  null: jax.Array
+  embeddings: dict[str, embeddings.Embeddings]
+
+  def add_to(self, batch: dict[str, np.ndarray], split: str) -> dict[str, np.ndarray]:
+    """A batch, which names its videos, with their 'text' (b, l, d)."""
+    return batch | {"text": self.embeddings[split].of(batch["video"])}
+
+
+def check(config: ml_collections.ConfigDict) -> None:
+  """Raises UserError for text that cannot be encoded as the configuration says."""
+  if config.condition != "text":
+    return
+  source, encoder = config.text.source, config.text.encoder
+  if source == "prompt" and not config.text.prompt:
+    raise UserError("config.text.prompt is empty: write the sentence that describes every video.")
+  if source != "prompt" and encoder == "none":
+    raise UserError(
+      f"config.text.source is {source!r}, which needs a text encoder: give "
+      "--config.text.encoder=minilm, or clip with --config.init.text_encoder=PATH."
+    )
+  if source == "captions" and config.text.tells_sides and config.data.flip:
+    raise UserError(
+      "Mirrored clips would contradict captions that say left or right: give "
+      "--config.data.flip=False, or --config.text.tells_sides=False if no caption does."
+    )
+  widths = (config.model.unet.context_dim, config.model.dit.context_dim)
+  if encoder != "none" and len(set(widths)) > 1:
+    raise UserError(
+      "Both read the same text tokens: config.model.unet.context_dim and "
+      f"config.model.dit.context_dim must be equal, not {widths[0]} and {widths[1]}."
+    )
+
+
+def given_by_videos(config: ml_collections.ConfigDict) -> bool:
+  """Whether each video has a text of its own, so that drawing takes prompts."""
+  return config.get("condition") == "text" and config.text.source != "prompt"
+
+
+def captions(config: ml_collections.ConfigDict, store: FrameStore) -> list[str]:
+  """What each video of a store is told.
+
+  Raises:
+    UserError: a store without the captions or classes that the configuration asks for.
+  """
+  settings, videos = config.text, range(store.num_videos)
+  if settings.source == "prompt":
+    return [settings.prompt] * store.num_videos
+  if settings.source == "class_names":
+    if not store.classes:
+      raise UserError("config.text.source is 'class_names', but the store has no classes.")
+    names = [embeddings.class_prompt(name) for name in store.classes]
+    return [names[store.videos[video]["label"]] for video in videos]
+  found = [store.extra(video).get("caption") for video in videos]
+  if missing := [store.videos[v]["name"] for v in videos if not isinstance(found[v], str)]:
+    raise UserError(
+      f"config.text.source is 'captions', but {len(missing)} of {store.num_videos} {store.split} "
+      f"videos have none, as {missing[0]}. Choose another source, or a store with captions."
+    )
+  return found
+
+
+def encoder_of(config: ml_collections.ConfigDict) -> embeddings.TextEncoder | None:
+  """What encodes a run's texts; None where none are encoded.
+
+  Raises:
+    UserError: it is missing, or of another width than the networks'.
+  """
+  if config.get("condition") != "text" or condition_of(config) == "prompt":
+    return None
+  return hosts.everywhere(lambda: load(config))
+
+
+def prepare(
+  config: ml_collections.ConfigDict,
+  workdir: pathlib.Path,
+  mesh: Mesh,
+  encoder: embeddings.TextEncoder | None,
+  *stores: FrameStore,
+) -> Texts | None:
+  """Encodes the stores' captions once, beside the store; None without an encoder.
+
+  Raises:
+    UserError: another encoder than the workdir's.
+  """
+  if encoder is None and config.get("condition") == "text":
+    logging.info(
+      "No text encoder is given: %r becomes %d learned tokens. For CLIP's, give "
+      "--config.text.encoder=clip --config.init.text_encoder=PATH.",
+      config.text.prompt, config.text.length,
+    )  # fmt: skip
+  if encoder is None:
+    return None
+
+  def encode() -> None:
+    kept = embeddings.read(workdir)
+    if kept is None:
+      embeddings.write(workdir, encoder, config.text.prompt)
+    elif kept["fingerprint"] != encoder.fingerprint:
+      raise UserError(
+        f"{workdir} was trained with another text encoder ({kept['fingerprint']}) than the one "
+        f"given now ({encoder.name}, {encoder.fingerprint}). Use another --workdir, or give the "
+        "same."
+      )
+    _embed(config, workdir, encoder, stores)
+
+  hosts.decide(encode)
+  # Now out of the first host's files, unless the stores lie on disks of the hosts' own.
+  embeddings = hosts.everywhere(lambda: _embed(config, workdir, encoder, stores))
+  null: Any = hosts.everywhere(lambda: embeddings.read(workdir)["null"])
+  return Texts(jax.device_put(null, partitioning.shardings(null, mesh)), embeddings)
+
+
+def load(config: ml_collections.ConfigDict) -> embeddings.TextEncoder:
+  """The configuration's text encoder, as wide as the networks' tokens."""
+  settings = config.text
+  with told():
+    encoder = embeddings.load_encoder(
+      settings.encoder, settings.length, config.init.text_encoder, settings.vocabulary
+    )
+  width, expected = encoder.shape[1], config.model.unet.context_dim
+  if width != expected:
+    raise UserError(
+      f"Text encoder {encoder.name!r} gives tokens of width {width}, the networks take {expected}: "
+      f"set config.model.unet.context_dim and config.model.dit.context_dim to {width}."
+    )
+  return encoder
+
+
+def _embed(
+  config: ml_collections.ConfigDict,
+  workdir: pathlib.Path,
+  encoder: embeddings.TextEncoder,
+  stores: tuple[FrameStore, ...],
+) -> dict[str, embeddings.Embeddings]:
+  embeddings = {}
+  for store in stores:
+    beside = store.directory.absolute().with_name(f"{store.directory.name}.text")
+    folder = beside if os.access(beside.parent, os.W_OK) else workdir / "text"
+    embeddings[store.split] = embeddings.embed(encoder, captions(config, store), folder)
+  return embeddings

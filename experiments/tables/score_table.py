@@ -1,0 +1,226 @@
+"""--mode=evaluate --table=NAME: a table of a paper, its figures beside ours.
+
+A workdir fills the rows whose configuration it was trained with, by the protocols that tables.py
+gives. It samples by its own settings, but for those that a row is about: a converted release
+checkpoint as its authors' code does. What was evaluated before, in the same way, is not done again.
+"""
+
+import dataclasses
+import functools
+import importlib
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import ml_collections
+from absl import logging
+
+from experiments.scoring import glober_protocols, lgcvd_generation, lgcvd_prediction, score_files
+from experiments.setup import checks
+from experiments.tables.papers import SPEED, TABLES, Measure, Table
+from videodiff_jax.metrics.clip_protocols import CLIP_PROTOCOLS, ClipProtocol
+from videodiff_jax.metrics.protocols import PROTOCOLS, Protocol
+from videodiff_jax.training.workdir import read_config
+from videodiff_jax.training.writers import format_table
+
+_SMOKE = "smoke"
+_NOT_RUN = "not run"
+# What a row's configuration and a workdir's have in common; the rest is how it was trained.
+_IDENTITY = {
+  "glober": (
+    "data.name", "data.image_size", "data.num_frames", "model.video_encoder.multipliers",
+    "model.video_encoder.out_channels",
+  ),
+  "lgcvd": (
+    "data.name", "data.image_size", "fragment.num_frames", "fragment.slots",
+    "model.sequence_encoder", "objective.two_stage",
+    "diffusion.process.prediction_type",
+  ),
+}  # fmt: skip
+
+Records = dict[Measure, dict[str, Any]]
+# Protocol -> features of the sets scored so far: the real one and the trivial ones return.
+Seen = dict[str, lgcvd_prediction.Features]
+
+
+def run(name: str, workdirs: Sequence[pathlib.Path]) -> str:
+  """Evaluates what the workdirs can fill and returns the table.
+
+  Args:
+    name: of a table; with ':smoke' the same code on a few clips of runs of ':smoke'
+      configurations, whose figures mean nothing.
+    workdirs: of trained runs, in any order; none prints the paper's figures.
+
+  Raises:
+    UserError: no such table, a workdir that fills none of its rows, two that fill the same.
+  """
+  table, smoke = find(name)
+  configs = {m.config: load(m.config, smoke) for row in table.rows for m in row.ours}
+  runs = assign(name, configs, workdirs)
+  records: Records = {}
+  seen: Seen = {}
+  for measure in [m for row in table.rows for m in row.ours if m.config in runs]:
+    workdir = runs[measure.config]
+    logging.info("%s by %s, %s", workdir, measure.protocol, dict(measure.sample) or "as configured")
+    records[measure] = _evaluate(workdir, measure, smoke, seen)
+  own = {
+    config: _own_sampling(read_config(workdir), configs[config]) for config, workdir in runs.items()
+  }
+  return report(table, runs, records, smoke, own)
+
+
+def find(name: str) -> tuple[Table, bool]:
+  """The table of a name, and whether ':smoke' was joined to it."""
+  table, _, variant = name.partition(":")
+  if table == SPEED:
+    raise checks.UserError(f"--table={SPEED} is of time and memory: give it to --mode=benchmark.")
+  if table not in TABLES:
+    raise checks.UserError(f"No table {table!r}. Choose one of: {', '.join([*TABLES, SPEED])}.")
+  if variant not in ("", _SMOKE):
+    raise checks.UserError(f"No variant {variant!r} of a table; there is {_SMOKE!r} alone.")
+  return TABLES[table], variant == _SMOKE
+
+
+def load(name: str, smoke: bool = False) -> ml_collections.ConfigDict:
+  """'file:variants' -> its configuration."""
+  file, _, variants = name.partition(":")
+  config = importlib.import_module(f"configs.{file}")
+  return config.get_config(f"{variants},{_SMOKE}" if smoke else variants)
+
+
+def identity(config: ml_collections.ConfigDict) -> dict[str, str]:
+  """What makes a run that of a row: key -> JSON."""
+  found = {
+    key: functools.reduce(lambda tree, part: tree[part], key.split("."), config)
+    for key in _IDENTITY[config.system]
+  }
+  if config.system == "glober":
+    told = config.condition == "class" or (
+      config.condition == "text" and config.text.source != "prompt"
+    )
+    found["condition"] = "each video's own" if told else "none, or one for all"
+    found["loss.lambda_cra > 0"] = config.loss.lambda_cra > 0
+  return {"system": config.system} | {key: json.dumps(value) for key, value in found.items()}
+
+
+def assign(
+  name: str,
+  configs: dict[str, ml_collections.ConfigDict],
+  workdirs: Sequence[pathlib.Path],
+) -> dict[str, pathlib.Path]:
+  """Name of a configuration -> the workdir that was trained with it."""
+  saved = {workdir: read_config(workdir) for workdir in workdirs}
+  for workdir, values in saved.items():
+    checks.check_saved(values, workdir)
+  runs = {workdir: identity(values) for workdir, values in saved.items()}
+  wanted = {config: identity(values) for config, values in configs.items()}
+  found: dict[str, pathlib.Path] = {}
+  for workdir, of in runs.items():
+    fitting = [config for config, values in wanted.items() if values == of]
+    if not fitting:
+      raise checks.UserError(f"{workdir} fills no row of table {name}:\n" + _apart(of, wanted))
+    for config in fitting:
+      if config in found:
+        raise checks.UserError(f"{found[config]} and {workdir} are both of {config}: give one.")
+      found[config] = workdir
+  return found
+
+
+def _apart(of: dict[str, str], wanted: dict[str, dict[str, str]]) -> str:
+  """A line a configuration: what the run has otherwise."""
+  lines = []
+  for config, values in wanted.items():
+    differ = [key for key in values if values[key] != of.get(key)]
+    told = ", ".join(f"{key} {of.get(key, 'absent')}, not {values[key]}" for key in differ)
+    lines.append(f"  {config}: it has {told}")
+  return "\n".join(lines)
+
+
+def _own_sampling(saved: ml_collections.ConfigDict, config: ml_collections.ConfigDict) -> list[str]:
+  """'encoder_weights raw, not ema': where a run samples otherwise than a row's configuration."""
+  given = json.loads(config.to_json())["sample"]
+  own = json.loads(saved.to_json())["sample"]
+  return [f"{key} {own[key]}, not {value}" for key, value in given.items() if own[key] != value]
+
+
+def _evaluate(workdir: pathlib.Path, measure: Measure, smoke: bool, seen: Seen) -> dict[str, Any]:
+  config = read_config(workdir)
+  config.sample.update(dict(measure.sample))
+  protocol = (PROTOCOLS | CLIP_PROTOCOLS)[measure.protocol]
+  if smoke:
+    protocol = _few(protocol)
+  if isinstance(protocol, Protocol):
+    features = seen.setdefault(protocol.name, lgcvd_prediction.features_of(protocol))
+    return lgcvd_prediction.evaluate(workdir, config, protocol, features, reuse=True)
+  module = glober_protocols if config.system == "glober" else lgcvd_generation
+  return module.evaluate(workdir, config, protocol, reuse=True)
+
+
+def _few(protocol: Protocol | ClipProtocol) -> Protocol | ClipProtocol:
+  """The protocol on so few clips that its code alone is shown to run."""
+  if isinstance(protocol, Protocol):
+    few = {"num_videos": 2, "trajectories": 2, "sampler_steps": 2, "best": "video"}
+    few["lpips_required"] = False
+  else:
+    few = {"num_real": 2, "num_drawn": 2}
+  name = f"{protocol.name}_{_SMOKE}"
+  return dataclasses.replace(protocol, name=name, about="Its figures mean nothing.", **few)
+
+
+def report(
+  table: Table,
+  runs: dict[str, pathlib.Path],
+  records: Records,
+  smoke: bool,
+  own: dict[str, list[str]],
+) -> str:
+  """The table as text; `own` has what `_own_sampling` says of each configuration's run."""
+  rows = []
+  for row in table.rows:
+    measured = zip(row.ours, row.paper)
+    ours = [_cell(one, records, "±" in text) for one, text in measured] or [""] * len(row.paper)
+    cells = [cell for pair in zip(row.paper, ours, strict=True) for cell in pair]
+    rows.append((row.name, *cells))
+  heading = ("", *(text for column in table.columns for text in (column, "here")))
+  parts = [table.title, format_table(rows, heading), *table.notes, _legend(table, runs, own)]
+  if records:
+    parts.append("[low, high]: 95 % over the choice of videos, not over training.")
+  if smoke:
+    parts.append("':smoke': the figures here mean nothing.")
+  return "\n\n".join(parts)
+
+
+def _cell(measure: Measure, records: Records, with_deviation: bool) -> str:
+  """A figure of ours, with its deviation where the paper prints one."""
+  if measure not in records:
+    return _NOT_RUN
+  group, *names = measure.score.split(".")
+  figures, ends = (records[measure][kind][group] for kind in ("scores", "intervals"))
+  deviations = records[measure].get("deviations", {}).get(group)
+  for name in names:
+    figures, ends, deviations = ((tree or {}).get(name) for tree in (figures, ends, deviations))
+    if figures is None:
+      return "left out"
+  return score_files.cell(figures, ends, deviations if with_deviation else None)
+
+
+def _legend(table: Table, runs: dict[str, pathlib.Path], own: dict[str, list[str]]) -> str:
+  """What each figure of ours is of."""
+  used: dict[str, tuple[list[str], list[str]]] = {}
+  for row in table.rows:
+    for measure in row.ours:
+      for known, name in zip(
+        used.setdefault(measure.config, ([], [])), (row.name, measure.protocol)
+      ):
+        if name not in known:
+          known.append(name)
+  lines = []
+  for config, (names, protocols) in used.items():
+    file, _, variants = config.partition(":")
+    path = f"configs/{file}.py" + (f":{variants}" if variants else "")
+    told = f"{path}, {' and '.join(protocols)}: {runs.get(config, _NOT_RUN)}"
+    lines.append(f"  {'; '.join(names)}\n    {told}")
+    if differ := own.get(config):
+      lines.append(f"    sampled as the run says: {'; '.join(differ)}")
+  return "Here, by --config, protocol and workdir:\n" + "\n".join(lines)

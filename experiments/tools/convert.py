@@ -1,0 +1,309 @@
+"""Other people's weights in our form, or back again.
+
+  python -m videodiff_jax.pretrained.convert --kind=sd-v1 --source=v1-5-pruned.safetensors --out=DIR
+  python -m videodiff_jax.pretrained.convert --kind=lgcvd --source=bair.pt \
+    --config=configs/lgcvd_bair.py:release --out=DIR
+  python -m videodiff_jax.pretrained.convert --export --source=DIR --out=FILE.safetensors
+
+Of kind lgcvd a workdir is made, as if it had been trained here, for experiments.main's --workdir.
+Of the others a folder of parameters, for config.init (which takes the published files as well).
+--export writes such a folder as the published file again.
+"""
+
+import dataclasses
+import hashlib
+import json
+import pathlib
+import tempfile
+from collections.abc import Callable, Collection, Sequence
+
+import jax
+import jax.numpy as jnp
+from absl import app, flags, logging
+from ml_collections import ConfigDict, config_flags
+
+import videodiff_jax
+from videodiff_jax import command, config_flag, typed
+from videodiff_jax.glober import initial
+from videodiff_jax.glober import networks as glober_networks
+from videodiff_jax.lgcvd import stages as lgcvd_stages
+from videodiff_jax.pretrained import architectures, clip_text, sources
+from videodiff_jax.pretrained.files import tensor_files, weights_folder
+from videodiff_jax.pretrained.names import clip, lgcvd
+from videodiff_jax.training.checkpoints import Checkpoints, fingerprint
+from videodiff_jax.training.flops import count_parameters
+from videodiff_jax.training.state import TrainState
+from videodiff_jax.training.workdir import write_config
+
+KINDS = (*architectures.PUBLISHED, "lgcvd")
+
+# File name -> bytes, sha256.
+Files = dict[str, tuple[int, str]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Converted:
+  """What a source becomes.
+
+  Attributes:
+    files: of the source.
+    tensors: found in the source and placed.
+    parameters: of each network.
+    notes: what else was met, a sentence each.
+    usage: what to do with the output, whose path is put in for {out}.
+    write: makes a folder of it, given the files' digests.
+  """
+
+  files: tuple[pathlib.Path, ...]
+  tensors: int
+  parameters: dict[str, int]
+  notes: tuple[str, ...]
+  usage: str
+  write: Callable[[pathlib.Path, Files], None]
+
+
+def convert(
+  kind: str,
+  source: pathlib.Path,
+  config: ConfigDict | None,
+  out: pathlib.Path,
+  allow: Collection[str] = (),
+) -> tuple[Converted, Files]:
+  """Writes `out`, whole or not at all.
+
+  Args:
+    kind: of `KINDS`.
+    source: the published file or folder.
+    config: of the networks inside (lgcvd: and of how the workdir samples); None: the published
+      ones.
+    out: a folder that is not there yet, or empty.
+    allow: patterns of tensors that may be left over and of our parameters that may be missing.
+
+  Returns:
+    What was converted, and the size and sha256 of each file.
+
+  Raises:
+    FileExistsError: `out` holds something.
+    FileNotFoundError: there is no `source`.
+    ImportError: what reads the file is not installed.
+    ValueError: the source is not of this kind or not of this configuration.
+  """
+  _check_free(out)
+  if not source.exists():
+    raise FileNotFoundError(f"No file or folder {source}.")
+  if kind == "lgcvd":
+    converted = _lgcvd(source, config)
+  else:
+    converted = _networks(kind, source, config, allow)
+  files = {file.relative_to(source.parent).as_posix(): _digest(file) for file in converted.files}
+  out.parent.mkdir(parents=True, exist_ok=True)
+  with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as folder:
+    made = pathlib.Path(folder) / out.name
+    converted.write(made, files)
+    made.rename(out)
+  return converted, files
+
+
+def export(source: pathlib.Path, out: pathlib.Path) -> list[pathlib.Path]:
+  """Writes a converted folder as the published file again, whole or not at all.
+
+  Args:
+    source: a folder that `convert` made of another kind than lgcvd.
+    out: not there yet: a file, or a folder where the source was one with subfolders.
+
+  Returns:
+    The files written.
+
+  Raises:
+    FileExistsError: `out` is there.
+    ValueError: `source` is no such folder, or damaged.
+  """
+  _check_free(out)
+  weights_folder.check(source)
+  out.parent.mkdir(parents=True, exist_ok=True)
+  with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as folder:
+    made = pathlib.Path(folder) / out.name
+    files = [out / file.relative_to(made) for file in weights_folder.export(source, made)]
+    made.rename(out)
+  return files
+
+
+def _check_free(out: pathlib.Path) -> None:
+  if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    raise FileExistsError(f"{out} is not empty. Choose another --out; nothing was written.")
+
+
+def _digest(path: pathlib.Path) -> tuple[int, str]:
+  with path.open("rb") as file:
+    return path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _networks(
+  kind: str, source: pathlib.Path, config: ConfigDict | None, allow: Collection[str]
+) -> Converted:
+  """The networks of a kind, and what else the file holds."""
+  modules = dict(architectures.PUBLISHED[kind])
+  if config is not None:
+    if config.system != "glober":
+      raise ValueError(f"Kind {kind} is for GLOBER; the configuration is of {config.system!r}.")
+    of_config = initial.modules(glober_networks.build(config))
+    modules |= {name: of_config[name] for name in modules.keys() & of_config}
+  opened = tensor_files.read(source)
+  tensors = opened.tensors
+  found = {name: sources.find_in(name, opened, source) for name in modules}
+  if kind == "sd-v1" and sources.names_of("text_encoder", tensors):
+    found["text_encoder"] = sources.find_in("text_encoder", opened, source)
+  if "text_encoder" in found:  # of any size
+    activation = clip_text.activation(source)
+    modules["text_encoder"] = clip.architecture(found["text_encoder"].shapes, activation)
+  fits = {
+    name: sources.fit(one, architectures.shapes(modules[name]), allow)
+    for name, one in found.items()
+  }
+  notes = [f"allowed: {sentence}" for fit in fits.values() for sentence in fit.allowed]
+  aside = {name: tensor for name, tensor in tensors.items() if sources.is_aside(name)}
+  if aside:
+    notes.append(f"kept aside, no parameters of a network: {', '.join(aside)}")
+  left = tensors.keys() - aside.keys()
+  for name in fits:
+    left -= set(sources.names_of(name, tensors))
+  for name in fits:
+    if beside := {key for key in left if sources.is_beside(name, key)}:
+      whole = f"beside the {sources.NETWORKS[name].title}, left alone: {len(beside)} tensors"
+      notes.append(f"{whole} ({tensor_files.listed(sorted(beside))})")
+      left -= beside
+  for name in sources.NETWORKS.keys() - fits.keys():
+    if others := left.intersection(sources.names_of(name, tensors)):
+      notes.append(f"not of this kind, left alone: {len(others)} tensors of {name}")
+      left -= others
+  allowed = {name for name in left if sources.is_allowed(allow, name)}
+  notes += [f"allowed: {name} is left over" for name in sorted(allowed)]
+  if strangers := sorted(left - allowed):
+    raise ValueError(
+      f"{source} holds tensors that kind {kind} does not know: {tensor_files.listed(strangers)}. "
+      "If they may be left out, name them with --allow=NAME,... (* stands for anything)."
+    )
+
+  def write(folder: pathlib.Path, files: Files) -> None:
+    placed = {name: fit.placed for name, fit in fits.items()}
+    meta = {"kind": kind, "source": files, "allow": list(allow)}
+    weights_folder.write(folder, placed, aside, meta)
+    if "text_encoder" in fits:
+      settings = json.dumps({"hidden_act": modules["text_encoder"].activation})
+      (folder / clip_text.CONFIG).write_text(settings + "\n")
+
+  keys = " ".join(f"--config.init.{name}={{out}}" for name in fits)
+  return Converted(
+    files=opened.files,
+    tensors=sum(len(fit.placed) for fit in fits.values()),
+    parameters={name: fit.size for name, fit in fits.items()},
+    notes=tuple(notes),
+    usage=f"{{out}} is for {keys}",
+    write=write,
+  )
+
+
+def _lgcvd(source: pathlib.Path, config: ConfigDict | None) -> Converted:
+  """LGC-VD's bair.pt and cityscapes.pt: both copies of both networks."""
+  (name,) = lgcvd_stages.NAMES
+  if config is None:
+    raise ValueError("Kind lgcvd needs --config, for example configs/lgcvd_bair.py:release.")
+  if config.system != "lgcvd":
+    raise ValueError(f"The configuration is of system {config.system!r}; kind lgcvd needs its own.")
+  checkpoint = lgcvd.read_checkpoint(source)
+  wanted = jax.eval_shape(lgcvd_stages.make_stage(config, name).init, jax.random.key(0))
+  try:
+    params, ema_params = (
+      {"params": lgcvd.lgcvd_params(copy, wanted.params["params"])}
+      for copy in (checkpoint.raw, checkpoint.ema)
+    )
+  except ValueError as error:
+    raise ValueError(f"{error} What the authors published needs their variant :release.") from error
+  state = lgcvd_stages.trained_elsewhere(
+    config, *(jax.tree.map(jnp.asarray, tree) for tree in (params, ema_params)), checkpoint.step
+  )
+
+  def write(workdir: pathlib.Path, files: Files) -> None:
+    write_config(workdir, config)
+    ((file, (_, sha256)),) = files.items()
+    _save(workdir, name, config, state, {"file": file, "sha256": sha256})
+
+  return Converted(
+    files=(source,),
+    tensors=len(jax.tree.leaves((params, ema_params))),
+    parameters={network: count_parameters(tree) for network, tree in params["params"].items()},
+    notes=(f"step {checkpoint.step:,}",),
+    usage="{out} is a workdir: python -m experiments.main --mode=predict --workdir={out}",
+    write=write,
+  )
+
+
+def _save(
+  workdir: pathlib.Path, name: str, config: ConfigDict, state: TrainState, source: dict[str, str]
+) -> None:
+  """The checkpoint, with all that `training.loop` asks of its own."""
+  step, train = int(state.step), config.train[name]
+  checkpoints = Checkpoints(workdir / name / "checkpoints")
+  meta = {
+    "config": json.loads(config.to_json()),
+    "code": videodiff_jax.__version__,
+    "frozen": fingerprint({}),
+    "examples": step * train.batch_size,
+    "source": source,
+  }
+  checkpoints.save(step, state, meta)
+  checkpoints.wait()
+  checkpoints.close()
+
+
+def report(converted: Converted, files: Files, out: pathlib.Path) -> str:
+  """A few lines for people: what was read, and what to do with it."""
+  parameters = ", ".join(f"{name} {count:,}" for name, count in converted.parameters.items())
+  return "\n".join(
+    [
+      *(f"{name}: {size:,} bytes, sha256 {sha256}" for name, (size, sha256) in files.items()),
+      f"  {converted.tensors} tensors, parameters: {parameters}",
+      *(f"  {note}" for note in converted.notes),
+      converted.usage.format(out=out),
+    ]
+  )
+
+
+def main(argv: Sequence[str]) -> None:
+  config_flag.refuse_words(argv)
+  logging.set_verbosity(logging.WARNING)  # orbax tells of every file
+  options = flags.FLAGS
+  if bool(options.kind) == options.export:
+    choose = f"Error: Give either --export or --kind, one of {', '.join(KINDS)}."
+    command.fail(choose, command.BAD_ARGUMENTS)
+  given = [name for name in ("config", "allow") if options[name].present]
+  if options.export and given:
+    command.fail(
+      f"Error: --{given[0]} means nothing to --export: leave it away.", command.BAD_ARGUMENTS
+    )
+  source, out = (pathlib.Path(path).absolute() for path in (options.source, options.out))
+  with command.door():
+    if options.export:
+      print(*(f"{file}: {file.stat().st_size:,} bytes" for file in export(source, out)), sep="\n")
+    else:
+      print(report(*convert(options.kind, source, options.config, out, options.allow), out))
+
+
+def define_flags() -> None:
+  """The command's flags."""
+  flags.DEFINE_enum("kind", None, KINDS, "Whose weights they are.")
+  typed.define_path("source", None, "The published file or folder.", required=True)
+  typed.define_path("out", None, "The folder to write.", required=True)
+  flags.DEFINE_bool("export", False, "Writes --source, a converted folder, in its old naming.")
+  flags.DEFINE_list(
+    "allow", [], "Names that may be left over in the source or missing in ours; * is any text."
+  )
+  config_flags.DEFINE_config_file(
+    "config", None, "configs/NAME.py[:variant,variant]; by default the published networks."
+  )
+
+
+if __name__ == "__main__":
+  define_flags()
+  with command.door():
+    app.run(main, flags_parser=lambda argv: config_flag.parse_flags(argv, pathlib.Path()))

@@ -1,0 +1,139 @@
+"""--mode=cache: what frozen networks make of the training split, computed once beside the store.
+
+The weights are those of a workdir, so this is a mode of the run rather than of data.prepare, which
+knows no networks.
+"""
+
+import concurrent.futures
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from absl import flags, logging
+from jax.sharding import Mesh
+
+from experiments.setup import checks, frame_stores, latent_caches
+from videodiff_jax.glober import posteriors, stages
+from videodiff_jax.glober.networks import Networks, build
+from videodiff_jax.inputs import clips, latent_cache
+from videodiff_jax.inputs.frame_store import FrameStore
+from videodiff_jax.training import partitioning
+from videodiff_jax.training.workdir import load_ema, read_config
+
+_ROWS = 32  # a call and device: frames of latents, clips of global features
+_FOR = {"latents": "autoencoder", "global_features": "generator"}
+
+Encode = Callable[[Any, dict[str, jax.Array], jax.Array], jax.Array]
+
+
+def make(
+  workdir: pathlib.Path, config: ml_collections.ConfigDict | None, options: flags.FlagValues
+) -> None:
+  """Makes the cache that --cache names, or goes on where a killed call stopped.
+
+  Raises:
+    UserError: no --cache, another configuration than the workdir's, too little disk.
+    CheckpointError: the workdir has not trained the networks it takes.
+  """
+  kind = options.cache
+  if kind is None:
+    raise checks.UserError(f"--mode=cache needs --cache={' or --cache='.join(latent_cache.KINDS)}.")
+  saved = read_config(workdir)
+  if config is None:
+    config = saved
+  checks.check_same_run(saved, config, workdir)
+  store = frame_stores.open_store(config, "train")
+  checks.check_store(config, store)
+  mesh, stage = partitioning.make_mesh(), _FOR[kind]
+  below = stages.NAMES[: stages.NAMES.index(stage)]
+  ema = {n: load_ema(config, workdir, stages.make_stage(config, n), mesh) for n in below}
+  frozen = stages.frozen_networks(stage, ema)
+  sampler = frame_stores.clip_sampler(config, "keys")
+  write(config, workdir, kind, store, sampler, frozen, mesh)
+
+
+def write(
+  config: ml_collections.ConfigDict,
+  workdir: pathlib.Path,
+  kind: str,
+  store: FrameStore,
+  sampler: clips.ClipSampler,
+  frozen: dict[str, Any],
+  mesh: Mesh,
+) -> pathlib.Path:
+  """Writes the file of a kind for a store, and returns it."""
+  networks, about = build(config), latent_caches.about(config, kind, store, frozen)
+  file = latent_cache.path_of(latent_caches.folders(store, workdir)[0], about)
+  _, rows = latent_caches.layout(kind, store, sampler)
+  # As fine as it is computed: float16 has three more bits than bfloat16, in a range that is enough.
+  dtype = np.dtype(np.float32 if config.precision == "float32" else np.float16)
+  shape = networks.latent_shape if kind == "latents" else networks.feature_shape
+  views = (False, True) if config.data.flip else (False,)
+  with concurrent.futures.ThreadPoolExecutor(config.data.threads) as pool, jax.set_mesh(mesh):
+    if kind == "latents":
+      examples, encode = _frames(store), _encode_frames(networks)
+    else:
+      latents = latent_caches.look_up(config, workdir, "latents", store, sampler, frozen)
+      examples, encode = _clips(store, sampler, latents), _encode_clips(networks)
+
+    def compute(chunk: np.ndarray) -> jax.Array:
+      """The views of a chunk's rows, as stored and mirrored: (chunk, views, h, w, 2 c)."""
+      out = []
+      for view in views:
+        read = list(pool.map(examples, chunk, [view] * len(chunk)))
+        batch = {name: np.stack([example[name] for example in read]) for name in read[0]}
+        key = jax.random.fold_in(jax.random.key(int(view)), int(chunk[0]))
+        out.append(encode(frozen, partitioning.put_batch(batch, mesh), key))
+      return jnp.stack(out, axis=1).astype(dtype)
+
+    with checks.told():
+      size = (rows, len(views), *shape[:2], 2 * shape[2])
+      latent_cache.write(file, about, size, dtype, _ROWS * mesh.devices.size, compute)
+  logging.info("%s of %d %s: %s", kind, rows, "frames" if kind == "latents" else "clips", file)
+  return file
+
+
+def _frames(store: FrameStore) -> Callable[[int, bool], dict[str, np.ndarray]]:
+  def read(row: int, flip: bool) -> dict[str, np.ndarray]:
+    frame = store.read_records([row])[0][-1]
+    return {"frames": frame[:, ::-1] if flip else frame}
+
+  return read
+
+
+def _clips(
+  store: FrameStore, sampler: clips.ClipSampler, latents: latent_cache.Moments | None
+) -> Callable[[int, bool], dict[str, np.ndarray]]:
+  first, _ = latent_caches.layout("global_features", store, sampler)
+
+  def read(row: int, flip: bool) -> dict[str, np.ndarray]:
+    # The last of equal entries: those before it are of videos too short for a clip.
+    video = int(np.searchsorted(first, row, side="right")) - 1
+    example = clips.read_clip(store, sampler, video, int(row - first[video]), flip, latents)
+    return {name: value for name, value in example.items() if name.startswith("key_")}
+
+  return read
+
+
+def _encode_frames(networks: Networks) -> Encode:
+  @jax.jit
+  def encode(frozen: Any, batch: dict[str, jax.Array], key: jax.Array) -> jax.Array:
+    del key
+    return posteriors.frame_moments(networks, partitioning.gather(frozen), batch["frames"])
+
+  return encode
+
+
+def _encode_clips(networks: Networks) -> Encode:
+  """Of key latents drawn once, as every step would draw them anew."""
+
+  @jax.jit
+  def encode(frozen: Any, batch: dict[str, jax.Array], key: jax.Array) -> jax.Array:
+    posterior = posteriors.global_feature(networks, partitioning.gather(frozen), batch, key)
+    return posteriors.to_moments(posterior)
+
+  return encode
