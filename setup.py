@@ -40,6 +40,7 @@ setup(
   long_description_content_type="text/markdown",
   license="Apache-2.0",
   packages=find_packages(include=["videodiff_jax", "videodiff_jax.*"]),
+  package_data={"videodiff_jax": ["py.typed"]},
   python_requires=">=3.11,<3.14",
   install_requires=[
     "array_record>=0.8.1,<0.9",

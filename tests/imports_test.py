@@ -11,6 +11,8 @@ import sys
 
 import pytest
 
+import videodiff_jax
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PACKAGE = "videodiff_jax"
 
@@ -117,12 +119,21 @@ def test_rooms_of_experiments_are_small() -> None:
 
 @pytest.fixture(scope="module")
 def loaded() -> set[str]:
-  """Top-level modules that importing the library's front door loads."""
-  code = f"import sys, {PACKAGE}.glober.pipeline; print(*sys.modules)"
+  """Top-level modules that a system of the library loads; the library alone loads no JAX."""
+  code = (
+    f"import sys, {PACKAGE} as package; assert 'jax' not in sys.modules; "
+    "package.glober.Pipeline; package.lgcvd.Pipeline; print(*sys.modules)"
+  )
   found = subprocess.run(
     [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
   )
   return {name.split(".")[0] for name in found.stdout.split()}
+
+
+def test_the_library_has_no_other_names() -> None:
+  assert {"glober", "lgcvd", "load"} <= {*dir(videodiff_jax)}
+  with pytest.raises(AttributeError, match="no attribute 'globber'"):
+    _ = videodiff_jax.globber
 
 
 @pytest.mark.parametrize("name", ["tensorflow", "torch", "matplotlib", "av"])

@@ -2,10 +2,13 @@
 
 import os
 import pathlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from videodiff_jax import typed
 from videodiff_jax.training.workdir import read_config
+
+if TYPE_CHECKING:
+  from videodiff_jax import glober, lgcvd
 
 # Beside the package in a checkout, which `pip install -e .` leaves where it is. A wheel lacks it.
 FOLDER = pathlib.Path(__file__).resolve().parents[1] / "experiments" / "pretrained"
@@ -39,7 +42,7 @@ def find(name: str | os.PathLike[str]) -> pathlib.Path:
   )
 
 
-def load(name: str | os.PathLike[str], **settings: Any) -> Any:
+def load(name: str | os.PathLike[str], **settings: Any) -> "glober.Pipeline | lgcvd.Pipeline":
   """The pipeline of a shipped system, or of any workdir or exported folder.
 
   Args:

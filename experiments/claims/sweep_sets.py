@@ -86,7 +86,9 @@ def _glober(
     of_labels, of_prompts = (
       None if of is None else of[first : first + part] for of in (labels, prompts)
     )
-    return pipeline.generate(part, None, of_labels, _SEED, of_prompts, first).videos
+    return pipeline.generate(
+      part, labels=of_labels, prompts=of_prompts, seed=_SEED, first=first
+    ).videos
 
   about = (
     f"{len(held_out)} clips under the conditions of held-out ones, both stages in as many steps, "
@@ -124,9 +126,10 @@ def _lgcvd(
 
   def draw(pipeline: lgcvd.Pipeline, first: int) -> np.ndarray:
     given = real[:, : wanted.past]
-    which, videos = next(
-      pipeline.predict_chunks(given, wanted.num_frames, seed=wanted.seed, begin=first)
+    chunks = pipeline.predict_chunks(
+      given, num_frames=wanted.num_frames, seed=wanted.seed, begin=first
     )
+    which, videos = next(chunks)
     return prediction.compared(videos, real[which[:, 0]], wanted)
 
   about = (

@@ -150,18 +150,19 @@ def _draw(
   """A part of each set (n, f, h, w, c), and reconstructions at the times between frames."""
   labels = None if held_out.labels is None else held_out.labels[rows]
   prompts = None if held_out.prompts is None else [held_out.prompts[row] for row in rows]
-  first = int(rows[0])
+  told = {"labels": labels, "prompts": prompts, "seed": seed, "first": int(rows[0])}
   real = held_out.places.read(rows)
   features = pipeline.encode(real)
 
   def redraw(times: np.ndarray | None) -> np.ndarray:
-    return pipeline.redraw(features, times, labels, seed, prompts, first).videos
+    drawn = pipeline.redraw(features, frame_times=times, **told)
+    return drawn.videos
 
   sets = {
     "real": real,
     "kl_vae": pipeline.reconstruct_frames(real),
     "reconstruction": redraw(None),
-    "generated": pipeline.generate(len(rows), None, labels, seed, prompts, first).videos,
+    "generated": pipeline.generate(len(rows), **told).videos,
     "shuffled": baselines.shuffled_frames(real, shuffling),
     "frozen": baselines.frozen_first_frame(real),
     # One at a time: it takes twelve times the memory of what it blurs.

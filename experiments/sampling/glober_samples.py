@@ -7,7 +7,7 @@ import json
 import pathlib
 import re
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import ml_collections
@@ -43,8 +43,10 @@ def sample(
   times = frame_times(pipeline, options)
   with place_for(workdir, "sample", options.seed, pipeline, count, times) as place:
     with checks.told():
-      drawn = pipeline.generate(count, times, labels, options.seed, prompts)
-    save(place, pipeline.config, drawn, drawn.videos)
+      drawn = pipeline.generate(
+        count, frame_times=times, labels=labels, prompts=prompts, seed=options.seed
+      )
+    save(place, pipeline.config, dataclasses.asdict(drawn))
 
 
 def redraw(
@@ -57,8 +59,14 @@ def redraw(
   times, count = frame_times(pipeline, options), len(saved.global_features)
   with place_for(workdir, "redraw", saved.seed, pipeline, count, times) as place:
     with checks.told():
-      drawn = pipeline.redraw(saved.global_features, times, saved.labels, saved.seed, saved.prompts)
-    save(place, pipeline.config, drawn, drawn.videos)
+      drawn = pipeline.redraw(
+        saved.global_features,
+        frame_times=times,
+        labels=saved.labels,
+        prompts=saved.prompts,
+        seed=saved.seed,
+      )
+    save(place, pipeline.config, dataclasses.asdict(drawn))
 
 
 def reconstruct(
@@ -82,11 +90,13 @@ def reconstruct(
     fps = fps * np.diff(pipeline.frame_times).mean() / np.abs(np.diff(times)).mean()
   with place_for(workdir, "reconstruct", options.seed, pipeline, len(real), times) as place:
     with checks.told():
-      drawn = pipeline.reconstruct(real, labels, times, options.seed, prompts)
+      drawn = pipeline.reconstruct(
+        real, frame_times=times, labels=labels, prompts=prompts, seed=options.seed
+      )
     if times is None:
       psnr = images.psnr(drawn.videos, real).mean()
       logging.info("PSNR %.2f dB over %d clips", psnr, len(real))
-    save(place, pipeline.config, drawn, drawn.videos, real, fps)
+    save(place, pipeline.config, dataclasses.asdict(drawn), real, fps)
 
 
 def place_for(
@@ -243,8 +253,7 @@ def rates_of(
 def save(
   place: numbered.SampleFolder,
   config: ml_collections.ConfigDict,
-  drawn: Any,
-  videos: np.ndarray,
+  drawn: Mapping[str, Any],
   real: np.ndarray | None = None,
   fps: float | Sequence[float] | np.ndarray = FPS,
 ) -> pathlib.Path:
@@ -253,21 +262,22 @@ def save(
   Args:
     place: entered.
     config: `config.sample` says how.
-    drawn: a pipeline's `Samples`, which the .npz holds field by field.
-    videos: (n, f, h, w, c) uint8, all of it as clips.
+    drawn: what the .npz holds: `videos`, (n, f, h, w, c) uint8 or (n, N, f, h, w, c), which are
+      written as clips, `prompts` where clips have some, which name them, and any more.
     real: (n, f, h, w, c) what stands above each clip on the strip.
     fps: frames a second of the clips, or of each; the GIF of all has the first one's.
   """
-  folder = place.unfinished
+  folder, videos = place.unfinished, drawn["videos"]
+  videos = videos.reshape(-1, *videos.shape[-4:])
   with whole_files.written(folder / numbered.SAMPLES) as half:
-    np.savez_compressed(half, **dataclasses.asdict(drawn))
+    np.savez_compressed(half, **drawn)
   settings = {
     "mode": place.mode,
     "sample": config.sample.to_dict(),
     "code": provenance.code_version(),
   }
   whole_files.write_text(folder / "settings.json", json.dumps(settings, indent=2) + "\n")
-  prompts = getattr(drawn, "prompts", np.full(len(videos), ""))
+  prompts = drawn.get("prompts", np.full(len(videos), ""))
   names = [f"{i:03d}_{_slug(prompt)}".rstrip("_") for i, prompt in enumerate(prompts)]
   rows = {}
   for i, video in enumerate(videos[:_MAX_ROWS]):

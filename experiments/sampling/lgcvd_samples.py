@@ -35,7 +35,12 @@ def predict(
   count = len(past) * settings.trajectories * (settings.past + settings.num_frames)
   with _place(workdir, "predict", options.seed, pipeline, count) as place:
     with checks.told():
-      drawn = pipeline.predict(past, settings.num_frames, settings.trajectories, options.seed)
+      drawn = pipeline.predict(
+        past,
+        num_frames=settings.num_frames,
+        trajectories=settings.trajectories,
+        seed=options.seed,
+      )
     _save(place, pipeline, drawn, real, fps)
   if options.input:
     _write_beside(file, "predict", drawn, fps)
@@ -65,7 +70,11 @@ def interpolate(
   with _place(workdir, "interpolate", options.seed, pipeline, count) as place:
     with checks.told():
       drawn = pipeline.interpolate(
-        real[:, :p], real[:, total - q :], settings.gap, settings.trajectories, options.seed
+        real[:, :p],
+        real[:, total - q :],
+        gap=settings.gap,
+        trajectories=settings.trajectories,
+        seed=options.seed,
       )
     _save(place, pipeline, drawn, real, fps)
   if options.input:
@@ -81,7 +90,9 @@ def sample(
   count = settings.num_videos * settings.num_frames
   with _place(workdir, "sample", options.seed, pipeline, count) as place:
     with checks.told():
-      drawn = pipeline.generate(settings.num_frames, settings.num_videos, options.seed)
+      drawn = pipeline.generate(
+        settings.num_videos, num_frames=settings.num_frames, seed=options.seed
+      )
     _save(place, pipeline, drawn)
 
 
@@ -143,22 +154,22 @@ def _save(
   real: np.ndarray | None = None,
   fps: float | np.ndarray = FPS,
 ) -> None:
-  n, trajectories = drawn.videos.shape[:2]
-  videos = drawn.videos.reshape(n * trajectories, *drawn.videos.shape[2:])
+  videos, trajectories = drawn.by_video, drawn.trajectories
   if real is not None:
     real = np.repeat(real, trajectories, axis=0)
-  rates = np.repeat(np.broadcast_to(fps, n), trajectories)
-  save(place, pipeline.config, drawn, videos, real, rates)
+  rates = np.repeat(np.broadcast_to(fps, len(videos)), trajectories)
+  arrays = {"videos": videos, "positions": drawn.positions, "seed": drawn.seed}
+  save(place, pipeline.config, arrays, real, rates)
 
 
 def _write_beside(file: pathlib.Path, mode: str, drawn: Samples, fps: float) -> None:
   """An mp4 a trajectory beside the file they came from, at its rate; earlier ones are kept."""
-  count = len(drawn.videos[0])
+  count = drawn.trajectories
   letters = [f"_{i}" for i in range(count)] if count > 1 else [""]
   names = [f"{file.stem}_{mode}{letter}.mp4" for letter in letters]
   try:
     with numbered.files(file.parent, *names) as paths:
-      for path, video in zip(paths, drawn.videos[0]):
+      for path, video in zip(paths, drawn.videos):
         video_io.write_mp4(path, video, fps)
   except OSError as error:  # the samples are safe
     logging.warning("Nothing is written beside %s: %s", file, error)

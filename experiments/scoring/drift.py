@@ -84,7 +84,7 @@ def _draw(
   settings = config.sample.to_dict()
   if config.system == "lgcvd":
     pipeline = lgcvd.Pipeline.from_workdir(workdir, **settings)
-    return pipeline.generate(frames, count, _SEED).videos[:, 0]
+    return pipeline.generate(count, num_frames=frames, seed=_SEED).videos
   pipeline = glober.Pipeline.from_workdir(workdir, **settings)
   return pipeline.generate(count, seed=_SEED).videos
 

@@ -34,7 +34,8 @@ def evaluate(
 
   def draw(*_: Any) -> glober_protocols.Chunks:
     for seed, count in glober_protocols.chunks_of(protocol, protocol.num_drawn):
-      yield pipeline.generate(protocol.num_frames, count, seed).videos[:, 0], {}, None
+      drawn = pipeline.generate(count, num_frames=protocol.num_frames, seed=seed)
+      yield drawn.videos, {}, None
 
   read_digits = (config or pipeline.config).evaluate.digits
   return glober_protocols.against_real(

@@ -253,13 +253,15 @@ def _prediction(pipeline: Pipeline, judge: Judge, kept: Kept) -> Sets:
     judge = dataclasses.replace(judge, features=None)
   else:
     reals = judge.features(real)
-  draw = functools.partial(
-    pipeline.predict_chunks,
-    real[:, :past],
-    ahead,
-    protocol.trajectories,
-    protocol.seed,
-  )
+
+  def draw(begin: int) -> Chunks:
+    return pipeline.predict_chunks(
+      real[:, :past],
+      num_frames=ahead,
+      trajectories=protocol.trajectories,
+      seed=protocol.seed,
+      begin=begin,
+    )
 
   def begun(true: np.ndarray, rest: np.ndarray) -> np.ndarray:
     return np.concatenate([true[:, :past], rest], axis=1)
@@ -291,7 +293,12 @@ def _interpolation(pipeline: Pipeline, judge: Judge, kept: Kept) -> Sets:
 
   def draw(begin: int) -> Chunks:
     chunks = pipeline.interpolate_chunks(
-      real[:, :1], real[:, -1:], gap, protocol.trajectories, protocol.seed, begin
+      real[:, :1],
+      real[:, -1:],
+      gap=gap,
+      trajectories=protocol.trajectories,
+      seed=protocol.seed,
+      begin=begin,
     )
     return ((which, videos[:, :-1]) for which, videos in chunks)
 

@@ -16,7 +16,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import ml_collections
-import numpy as np
 
 from experiments.setup import checks, glober
 from experiments.tables import score_table
@@ -109,10 +108,9 @@ def measure(pipeline: Pipeline | lgcvd.Pipeline, frames: int) -> tuple[float, fl
 def _drawing(pipeline: Pipeline | lgcvd.Pipeline, frames: int) -> Callable[[int], Any]:
   """seed -> one clip of so many frames."""
   if isinstance(pipeline, lgcvd.Pipeline):
-    return lambda seed: pipeline.generate(frames, 1, seed)
+    return lambda seed: pipeline.generate(1, num_frames=frames, seed=seed)
   at_once = pipeline.with_settings(frames_per_chunk=frames)
-  times = np.linspace(0, pipeline.frame_times[-1], frames)
-  return lambda seed: at_once.generate(1, times, seed=seed)
+  return lambda seed: at_once.generate(1, num_frames=frames, seed=seed)
 
 
 def _memory() -> tuple[float, str]:

@@ -138,7 +138,7 @@ def test_library_reads_what_the_command_wrote(workdir, tmp_path) -> None:
     (tmp_path / stage).symlink_to(workdir / stage)
   pipeline = glober.Pipeline.from_workdir(tmp_path, guidance_decoder=2.0)
   assert pipeline.config.sample.guidance_decoder == 2.0
-  assert pipeline.generate(1, np.array([0.5])).videos.shape == (1, 1, SIDE, SIDE, 1)
+  assert pipeline.generate(1, frame_times=[0.5]).videos.shape == (1, 1, SIDE, SIDE, 1)
 
 
 @dataclasses.dataclass
@@ -457,7 +457,7 @@ def test_too_many_clips_are_told(workdir, config, monkeypatch) -> None:
 
 
 def test_wrong_requests_are_told(workdir) -> None:
-  with pytest.raises(checks.UserError, match="classes are 0 to 9"):
+  with pytest.raises(checks.UserError, match="classes 0 to 9"):
     glober_samples.sample(workdir, None, options(class_label=10))
   with pytest.raises(checks.UserError, match="No file"):
     glober_samples.redraw(workdir, None, options(input="nowhere.npz"))

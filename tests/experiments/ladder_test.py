@@ -48,9 +48,9 @@ class Pipeline:
   def reconstruct_frames(self, clips: np.ndarray) -> np.ndarray:
     return clips // 8 * 8
 
-  def redraw(self, features, times, labels, seed, prompts, first) -> Any:
+  def redraw(self, features, *, frame_times=None, labels, prompts, seed, first) -> Any:
     assert len(features) == len(labels) == len(prompts)
-    times = self.frame_times if times is None else times
+    times = self.frame_times if frame_times is None else frame_times
     videos = []
     for i, feature in enumerate(features):
       assert prompts[i] == f"prompt {labels[i]}"
@@ -63,8 +63,9 @@ class Pipeline:
       videos.append(video)
     return types.SimpleNamespace(videos=np.stack(videos))
 
-  def generate(self, count, times, labels, seed, prompts, first) -> Any:
-    return self.redraw(np.arange(first, first + count), times, labels, seed + 1, prompts, first)
+  def generate(self, count, *, seed, first, **told) -> Any:
+    features = np.arange(first, first + count)
+    return self.redraw(features, seed=seed + 1, first=first, **told)
 
 
 def features(parts: Iterable[np.ndarray]) -> np.ndarray:

@@ -266,7 +266,7 @@ def test_a_sweep_goes_on_from_held_out_videos(judge, workdir, config, monkeypatc
   real, drawn = seen
   pipeline = lgcvd.Pipeline.from_workdir(workdir)
   pipeline = pipeline.with_settings(sampler={"kind": "ddim", "grid": "uniform", "num_steps": 2})
-  assert_same_pixels(drawn, pipeline.predict(real[:, :2], 8).videos[:, 0])
+  assert_same_pixels(drawn, pipeline.predict(real[:, :2], num_frames=8).videos)
   fvd = frechet.fvd(projection(real, "torch"), projection(drawn, "torch"))
   assert point["scores"]["fvd"] == pytest.approx(fvd) and point["seconds_a_clip"] > 0
 
@@ -293,9 +293,9 @@ def test_a_killed_evaluation_goes_on_and_gives_the_same(judge, workdir, monkeypa
   begun = []
   original = lgcvd.Pipeline.predict_chunks
 
-  def killed(self, frames, num_frames, trajectories, seed, begin=0):
+  def killed(self, frames, *, begin, **settings):
     begun.append(begin)
-    for chunk in original(self, frames, num_frames, trajectories, seed, begin):
+    for chunk in original(self, frames, begin=begin, **settings):
       yield chunk
       if len(begun) == 1:
         raise KeyboardInterrupt
@@ -309,7 +309,7 @@ def test_a_killed_evaluation_goes_on_and_gives_the_same(judge, workdir, monkeypa
   assert begun == [0, 8] and not unfinished.exists()
   pipeline = lgcvd.Pipeline.from_workdir(workdir)
   real, _ = lgcvd_samples.held_out(pipeline, 10, 3)
-  drawn = pipeline.predict(real[:, :2], 8, 4).videos
+  drawn = pipeline.predict(real[:, :2], num_frames=8, trajectories=4).by_video
   frames = prediction.frame_scores(drawn, real, protocol)
   scores = prediction.trajectory_scores(frames, drawn, real, protocol)
   row = found["scores"]["prediction"]["predicted"]
@@ -375,7 +375,7 @@ def test_generated_videos_are_scored_against_the_test_split(monkeypatch, workdir
   real, drawn = seen
   assert real.shape == (4, 10, SIDE, SIDE, 1) and drawn.shape == (3, 10, SIDE, SIDE, 1)
   pipeline = lgcvd.Pipeline.from_workdir(workdir)
-  assert_same_pixels(drawn[2:], pipeline.generate(10, 1, seed=1).videos[:, 0])
+  assert_same_pixels(drawn[2:], pipeline.generate(1, num_frames=10, seed=1).videos)
   expected = frechet.fvd(*(projection(clips, "torch") for clips in (real, drawn)))
   assert record["scores"]["generated"]["fvd"] == pytest.approx(expected)
   figures = {"alexnet_frame_frechet", "i3d_inception_score", "i3d_kernel_distance", "sharpness"}

@@ -70,7 +70,8 @@ def _generated(name: str, store: FrameStore) -> tuple[np.ndarray, np.ndarray]:
   pipeline = videodiff_jax.load(name, decoder=steps, generator=steps)
   videos = np.linspace(0, store.num_videos - 1, _CLIPS).astype(int)
   labels, prompts = glober_samples.told_of(pipeline, store, videos)
-  drawn = pipeline.generate(_CLIPS, pipeline.frame_times[::5], labels, prompts=prompts)
+  times = pipeline.frame_times[::5]
+  drawn = pipeline.generate(_CLIPS, frame_times=times, labels=labels, prompts=prompts)
   return drawn.videos, digits.labels_of(store, videos)
 
 
@@ -79,8 +80,8 @@ def _predicted(name: str, store: FrameStore) -> tuple[np.ndarray, np.ndarray]:
   past, length = pipeline.config.sample.past, pipeline.networks.num_frames
   videos = np.linspace(0, store.num_videos - 1, _CLIPS).astype(int)
   given = np.stack([store.read(int(video), range(past)) for video in videos])
-  drawn = pipeline.predict(given, length - past)
-  return drawn.videos[:, 0, past:], digits.labels_of(store, videos)
+  drawn = pipeline.predict(given, num_frames=length - past)
+  return drawn.videos[:, past:], digits.labels_of(store, videos)
 
 
 _DRAWN = {"glober": _generated, "lgcvd": _predicted}

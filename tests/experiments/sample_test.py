@@ -1,5 +1,6 @@
 """What the flags of sampling ask for; the drawing itself is end_to_end_test's."""
 
+import dataclasses
 import pathlib
 import types
 from collections.abc import Callable
@@ -110,7 +111,7 @@ def test_each_clip_is_written_at_its_rate(tmp_path) -> None:
   none = np.zeros(2)
   drawn = Samples(videos, none, none, none, np.full(2, ""), seed=0)
   with numbered.SampleFolder(tmp_path, "reconstruct", 0, 1) as place:
-    folder = glober_samples.save(place, tiny.config(), drawn, videos, None, [25, 10])
+    folder = glober_samples.save(place, tiny.config(), dataclasses.asdict(drawn), None, [25, 10])
   rates = [video_io.read_video(folder / f"{i:03d}.mp4")[1] for i in range(2)]
   assert rates == [25, 10]
   with Image.open(folder / "all.gif") as gif:
@@ -167,7 +168,7 @@ def test_features_that_no_sample_has_are_not_drawn(features) -> None:
   with pytest.raises(ValueError, match="expected are finite numbers of shape"):
     pipeline.redraw(features)
   with pytest.raises(ValueError, match="frame_times"):
-    pipeline.redraw(np.zeros((2, *pipeline.networks.feature_shape)), np.array([0.0, np.nan]))
+    pipeline.redraw(np.zeros((2, *pipeline.networks.feature_shape)), frame_times=[0.0, np.nan])
 
 
 @pytest.mark.parametrize(

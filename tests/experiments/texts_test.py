@@ -100,12 +100,12 @@ def test_prompts_name_the_clips(workdir, loaded, monkeypatch) -> None:
   """And a sample drawn again is told what it was told."""
   needs("av")
 
-  def redraw(self, features, times, labels, seed, prompts) -> Samples:
+  def redraw(self, features, *, frame_times, labels, prompts, seed) -> Samples:
     videos = np.zeros((len(features), 2, SIDE, SIDE, 1), np.uint8)
     return Samples(videos, features, np.zeros(2), np.zeros(2, int), np.asarray(prompts), seed)
 
-  def generate(self, count, times, labels, seed, prompts) -> Samples:
-    return redraw(self, np.ones((count, 1, 1, 1)), times, labels, seed, prompts)
+  def generate(self, count, **settings) -> Samples:
+    return redraw(self, np.ones((count, 1, 1, 1)), **settings)
 
   monkeypatch.setattr(Pipeline, "generate", generate)
   monkeypatch.setattr(Pipeline, "redraw", redraw)

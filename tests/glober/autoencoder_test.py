@@ -87,7 +87,7 @@ def learned() -> Pipeline:
 
 def test_learns_one_clip_by_heart(learned) -> None:
   clip = moving_clip()[None]
-  drawn = learned.reconstruct(clip, [0]).videos
+  drawn = learned.reconstruct(clip, labels=[0]).videos
   psnr = images.psnr(drawn, clip).mean()
   assert psnr > images.psnr(baselines.mean_frame(clip), clip).mean() + 4
   assert motion.position_error(drawn, clip) < 1.0
@@ -99,7 +99,7 @@ def test_position_follows_tau_between_trained_indices(learned) -> None:
   times = learned.frame_times
   between = (times[:-1] + times[1:]) / 2
   # In one call: chunks of one size, one compiled program.
-  drawn = learned.redraw(features, np.sort([*times, *between]), [0]).videos
+  drawn = learned.redraw(features, frame_times=np.sort([*times, *between]), labels=[0]).videos
   # Even motion gives the slope no spread of its own: measure the path at all times instead.
   path = motion.centroid(drawn)[0]
   true = np.linspace(*motion.centroid(clip)[0][[0, -1]], len(path))

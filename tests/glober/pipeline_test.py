@@ -57,20 +57,20 @@ def test_no_collective_inside_the_sampling_loop(features, monkeypatch) -> None:
 
 
 def test_seed_class_and_time_all_matter(pipe, features) -> None:
-  base = pipe.redraw(features, None, LABELS, seed=0).videos
-  assert (pipe.redraw(features, None, LABELS, seed=1).videos != base).any()
-  assert (pipe.redraw(features, None, 1 - LABELS, seed=0).videos != base).any()
-  shifted = pipe.redraw(features, np.array([0.1]), LABELS).videos
-  assert (shifted != pipe.redraw(features, np.array([0.2]), LABELS).videos).any()
+  base = pipe.redraw(features, labels=LABELS, seed=0).videos
+  assert (pipe.redraw(features, labels=LABELS, seed=1).videos != base).any()
+  assert (pipe.redraw(features, labels=1 - LABELS, seed=0).videos != base).any()
+  shifted = pipe.redraw(features, frame_times=[0.1], labels=LABELS).videos
+  assert (shifted != pipe.redraw(features, frame_times=[0.2], labels=LABELS).videos).any()
   guided = pipe.with_settings(guidance_decoder=4.0, guidance_generator=4.0)
-  assert (guided.redraw(features, None, LABELS).videos != base).any()
+  assert (guided.redraw(features, labels=LABELS).videos != base).any()
   one, other = (p.generate(2, labels=[0, 1]).global_features for p in (pipe, guided))
   assert np.abs(one - other).max() > 1e-3
 
 
 def test_shared_noise_makes_frames_alike(pipe, features) -> None:
   def spread(noise: str) -> float:
-    videos = pipe.with_settings(noise=noise).redraw(features, None, LABELS).videos
+    videos = pipe.with_settings(noise=noise).redraw(features, labels=LABELS).videos
     return float(videos.std(axis=1).mean())
 
   assert spread("shared") < spread("mixed") < spread("individual")
@@ -88,8 +88,9 @@ def test_encode_reads_keyframes_and_their_order(pipe) -> None:
 
 def test_reconstruct_is_encode_then_redraw(pipe) -> None:
   clips = tiny.clips(2)
-  samples = pipe.reconstruct(clips, [0, 1], seed=3)
-  assert_same_pixels(samples.videos, pipe.redraw(pipe.encode(clips), None, [0, 1], 3).videos)
+  samples = pipe.reconstruct(clips, labels=[0, 1], seed=3)
+  again = pipe.redraw(pipe.encode(clips), labels=[0, 1], seed=3)
+  assert_same_pixels(samples.videos, again.videos)
   assert samples.videos.shape == clips.shape
   assert samples.videos.dtype == np.uint8
   assert {field.name for field in dataclasses.fields(samples)} >= {"seed", "global_features"}
@@ -99,9 +100,24 @@ def test_wrong_input_is_told(pipe, features) -> None:
   with pytest.raises(ValueError, match=r"uint8 of shape \(n, 8, 8, 8, 1\)"):
     pipe.encode(tiny.clips(1).astype(np.float32))
   with pytest.raises(ValueError, match="between 0 and 1"):
-    pipe.redraw(features, np.array([1.5]))
-  with pytest.raises(ValueError, match="classes 0 to 1"):
-    pipe.generate(1, labels=[7])
+    pipe.redraw(features, frame_times=[1.5])
+  with pytest.raises(ValueError, match="give one of them"):
+    pipe.redraw(features, num_frames=2, frame_times=[0.5])
+  for labels, message in (
+    ([7], "label 7 was asked for, but this system has classes 0 to 1"),
+    ([1, -3], "label -3 was"),
+    ([2], "label 2 was"),  # what stands for no class
+    ([0.5], "whole numbers"),
+    ([0, 1, 1], r"\(3,\) do not fit 2 videos"),
+  ):
+    with pytest.raises(ValueError, match=message):
+      pipe.generate(len(labels[:2]), labels=labels)
+  with pytest.raises(ValueError, match="draw at least 1"):
+    pipe.generate(0)
+  config = tiny.config()
+  config.condition = "none"
+  with pytest.raises(ValueError, match="label 0 was asked for, but this system has no classes"):
+    Pipeline(config, {}, pipe.mesh).generate(1, labels=[0])
   with pytest.raises(ValueError, match="Choose among"):
     pipe.with_settings(guidance=1.0)
 

@@ -34,8 +34,8 @@ def test_rounded_weights_draw_the_same_bits() -> None:
   before, after = (Pipeline(config, stages.sampling_params(x), mesh) for x in (ema, held))
   clips, labels = tiny.clips(1), np.array([1])
   for draw in (
-    lambda pipe: pipe.generate(1, np.array([0.0, 0.5]), labels).videos,
-    lambda pipe: pipe.reconstruct(clips, labels, np.array([0.0, 0.5])).videos,
+    lambda pipe: pipe.generate(1, frame_times=[0.0, 0.5], labels=labels).videos,
+    lambda pipe: pipe.reconstruct(clips, frame_times=[0.0, 0.5], labels=labels).videos,
     lambda pipe: pipe.reconstruct_frames(clips),
   ):
     np.testing.assert_array_equal(draw(after), draw(before))

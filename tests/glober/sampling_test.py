@@ -63,7 +63,7 @@ def features() -> np.ndarray:
 @pytest.fixture(scope="module")
 def whole(pipe, features) -> np.ndarray:
   """(3, 4, h, w, c): 12 frames in chunks of 8."""
-  return pipe.redraw(features, TIMES, LABELS).videos
+  return pipe.redraw(features, frame_times=TIMES, labels=LABELS).videos
 
 
 @pytest.fixture
@@ -78,14 +78,14 @@ def assert_same(scale):
 
 
 def test_frame_alone_equals_the_same_frame_among_others(pipe, features, whole, assert_same) -> None:
-  alone = pipe.redraw(features[:1], TIMES[2:3], LABELS[:1]).videos
+  alone = pipe.redraw(features[:1], frame_times=TIMES[2:3], labels=LABELS[:1]).videos
   assert_same(alone, whole[:1, 2:3])
-  assert_same(pipe.redraw(features, TIMES[::-1], LABELS).videos, whole[:, ::-1])
+  assert_same(pipe.redraw(features, frame_times=TIMES[::-1], labels=LABELS).videos, whole[:, ::-1])
 
 
 def test_chunks_do_not_show(pipe, features, whole, assert_same) -> None:
   chunked = pipe.with_settings(frames_per_chunk=5)  # the last one is padded
-  assert_same(chunked.redraw(features, TIMES, LABELS).videos, whole)
+  assert_same(chunked.redraw(features, frame_times=TIMES, labels=LABELS).videos, whole)
 
 
 @pytest.mark.parametrize(
@@ -106,17 +106,17 @@ def test_a_chunk_is_of_each_device(rows, frames_a_row, calls) -> None:
 
 def test_devices_do_not_show(scale, features, whole, assert_same) -> None:
   eight = pipeline(scale, 2, 4)
-  assert_same(eight.redraw(features, TIMES, LABELS).videos, whole)
+  assert_same(eight.redraw(features, frame_times=TIMES, labels=LABELS).videos, whole)
 
 
 def test_new_clips_depend_on_nothing_but_their_number(pipe, scale, assert_same) -> None:
   """One clip, three clips, and three on eight devices: global features and frames."""
-  three = pipe.generate(3, TIMES, LABELS, seed=5)
-  one = pipe.generate(1, TIMES, LABELS[:1], seed=5)
-  split = pipeline(scale, 2, 4).generate(3, TIMES, LABELS, seed=5)
+  three = pipe.generate(3, frame_times=TIMES, labels=LABELS, seed=5)
+  one = pipe.generate(1, frame_times=TIMES, labels=LABELS[:1], seed=5)
+  split = pipeline(scale, 2, 4).generate(3, frame_times=TIMES, labels=LABELS, seed=5)
   assert_same(one.global_features, three.global_features[:1])
   assert_same(one.videos, three.videos[:1])
-  last = pipe.generate(1, TIMES, LABELS[2:], seed=5, first=2)
+  last = pipe.generate(1, frame_times=TIMES, labels=LABELS[2:], seed=5, first=2)
   assert_same(last.global_features, three.global_features[2:])
   assert_same(last.videos, three.videos[2:])
   assert_same(split.global_features, three.global_features)
@@ -126,8 +126,9 @@ def test_new_clips_depend_on_nothing_but_their_number(pipe, scale, assert_same) 
 def test_everything_that_could_show_matters(pipe, scale, features, whole) -> None:
   """Without this the tests above would hold for networks that ignore what they are given."""
 
-  def change(*args) -> float:
-    return float(np.abs(pipe.redraw(*args).videos - whole).max())
+  def change(features, times, labels) -> float:
+    drawn = pipe.redraw(features, frame_times=times, labels=labels)
+    return float(np.abs(drawn.videos - whole).max())
 
   frames = whole.reshape(12, -1)
   distances = np.abs(frames[:, None] - frames).max(-1)
@@ -136,10 +137,11 @@ def test_everything_that_could_show_matters(pipe, scale, features, whole) -> Non
   assert change(features, TIMES, 1 - LABELS) > 1e-2
   assert change(features, TIMES + np.array([0.02, 0, 0, -0.02]), LABELS) > 1e-2
   if scale == GUIDED:
-    other = pipe.with_settings(guidance_decoder=1.0).redraw(features, TIMES, LABELS).videos
-    assert np.abs(other - whole).max() > 1e-2
-    unguided = pipe.with_settings(guidance_generator=1.0).generate(3, TIMES, LABELS, seed=5)
-    guided = pipe.generate(3, TIMES, LABELS, seed=5)
+    settings = {"frame_times": TIMES, "labels": LABELS}
+    other = pipe.with_settings(guidance_decoder=1.0).redraw(features, **settings)
+    assert np.abs(other.videos - whole).max() > 1e-2
+    unguided = pipe.with_settings(guidance_generator=1.0).generate(3, seed=5, **settings)
+    guided = pipe.generate(3, seed=5, **settings)
     assert np.abs(unguided.global_features - guided.global_features).max() > 1e-2
 
 

@@ -121,10 +121,10 @@ def test_clips_follow_their_prompts(pipe) -> None:
   other = pipe.generate(2, seed=1, prompts=["a", "c"])
   assert_same_pixels(drawn.videos[0], other.videos[0])
   assert np.abs(drawn.global_features[1] - other.global_features[1]).max() > 1e-3
-  again = pipe.redraw(drawn.global_features, None, None, 1, drawn.prompts)
+  again = pipe.redraw(drawn.global_features, prompts=drawn.prompts, seed=1)
   assert_same_pixels(again.videos, drawn.videos)
   # The decoder reads the text, too, not the global feature alone.
-  told_otherwise = pipe.redraw(drawn.global_features, None, None, 1, ["a", "c"]).videos
+  told_otherwise = pipe.redraw(drawn.global_features, prompts=["a", "c"], seed=1).videos
   assert_same_pixels(told_otherwise[0], drawn.videos[0])
   assert np.abs(told_otherwise[1].astype(int) - drawn.videos[1]).max() > 1
   told_nothing = pipe.generate(2, seed=1)
@@ -142,7 +142,7 @@ def test_the_scale_of_text_guides_from_no_text_and_no_video(pipe, monkeypatch) -
 
   def drawn(**settings: Any) -> np.ndarray:
     guided = Pipeline(pipe.with_settings(**settings).config, far, pipe.mesh)
-    return guided.redraw(features, [0.0], None, 1, ["a"]).videos.astype(int)
+    return guided.redraw(features, frame_times=[0.0], prompts="a", seed=1).videos.astype(int)
 
   # e_ud + s (e_c - e_ud): with the null video's scale at 0 the two forms are the same.
   alone = drawn(guidance_video=0.0, guidance_text=2.0)

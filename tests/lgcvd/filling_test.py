@@ -46,12 +46,12 @@ def close(a: np.ndarray, b: np.ndarray) -> None:
 
 @pytest.mark.parametrize("gap", [7, 8, 13, 20])
 def test_long_gaps_have_all_their_frames(pipe, gap: int) -> None:
-  drawn = pipe.interpolate(*ends(), gap, trajectories=2)
-  assert drawn.videos.shape == (3, 2, gap + 2, tiny.SIDE, tiny.SIDE, 1)
+  drawn = pipe.interpolate(*ends(), gap=gap, trajectories=2)
+  assert drawn.by_video.shape == (3, 2, gap + 2, tiny.SIDE, tiny.SIDE, 1)
   np.testing.assert_array_equal(drawn.positions, [0, gap + 1])
   for trajectory in (0, 1):
-    np.testing.assert_array_equal(drawn.videos[:, trajectory, [0]], ends()[0])
-    np.testing.assert_array_equal(drawn.videos[:, trajectory, [-1]], ends()[1])
+    np.testing.assert_array_equal(drawn.by_video[:, trajectory, [0]], ends()[0])
+    np.testing.assert_array_equal(drawn.by_video[:, trajectory, [-1]], ends()[1])
   # Every frame was drawn, with noise of its own.
   frames = drawn.videos.reshape(6 * (gap + 2), -1)
   assert len(np.unique(frames, axis=0)) == 3 * 2 * gap + 6
@@ -69,7 +69,7 @@ def test_fine_fragments_lie_between_coarse_frames(pipe, monkeypatch) -> None:
     return chunks
 
   monkeypatch.setattr(Pipeline, "_drawn", watched)
-  video = pipe.interpolate(*ends(1), 8).videos[0, 0]
+  video = pipe.interpolate(*ends(1), gap=8).videos[0]
   (_, positions, _, coarse), (given, fine_positions, rows, fine) = calls
   assert positions.tolist() == [[0, 3]] and fine_positions.tolist() == [[0, 3]] * 3
   np.testing.assert_array_equal(video[[0, 3, 6, 9]], coarse[0, :4])
@@ -82,14 +82,14 @@ def test_fine_fragments_lie_between_coarse_frames(pipe, monkeypatch) -> None:
 
 def test_a_filling_is_its_own(pipe) -> None:
   """Whatever the number of videos, trajectories and chunks."""
-  drawn = pipe.interpolate(*ends(), 10, trajectories=2, seed=3).videos
-  close(pipe.interpolate(*ends(2), 10, seed=3).videos, drawn[:2, :1])
+  drawn = pipe.interpolate(*ends(), gap=10, trajectories=2, seed=3).by_video
+  close(pipe.interpolate(*ends(2), gap=10, seed=3).by_video, drawn[:2, :1])
   chunked = pipe.with_settings(videos_per_chunk=3)
-  close(chunked.interpolate(*ends(), 10, trajectories=2, seed=3).videos, drawn)
-  rest = list(chunked.interpolate_chunks(*ends(), 10, trajectories=2, seed=3, begin=3))
+  close(chunked.interpolate(*ends(), gap=10, trajectories=2, seed=3).by_video, drawn)
+  rest = list(chunked.interpolate_chunks(*ends(), gap=10, trajectories=2, seed=3, begin=3))
   assert [which.tolist() for which, _ in rest] == [[[1, 1], [2, 0], [2, 1]]]
   close(rest[0][1], drawn.reshape(6, *drawn.shape[2:])[3:])
-  other = pipe.interpolate(*ends(), 10, trajectories=2, seed=4).videos
+  other = pipe.interpolate(*ends(), gap=10, trajectories=2, seed=4).by_video
   assert np.abs(other[:, :, 1:-1].astype(int) - drawn[:, :, 1:-1]).max() > 5
 
 
@@ -97,10 +97,10 @@ def test_redrawn_ends_are_the_coarse_fragment_s(pipe) -> None:
   """As the release has given frames: the model's, once."""
   redrawn = pipe.with_settings(given_frames="redrawn", last_fragment="right_aligned")
   for gap in (3, 8):
-    videos = redrawn.interpolate(*ends(), gap).videos
-    assert videos.shape[2] == gap + 2
-    assert np.abs(videos[:, 0, [0]].astype(int) - ends()[0]).max() > 5
-    assert np.abs(videos[:, 0, [-1]].astype(int) - ends()[1]).max() > 5
+    videos = redrawn.interpolate(*ends(), gap=gap).videos
+    assert videos.shape[1] == gap + 2
+    assert np.abs(videos[:, [0]].astype(int) - ends()[0]).max() > 5
+    assert np.abs(videos[:, [-1]].astype(int) - ends()[1]).max() > 5
 
 
 def test_frames_beyond_the_gap_s_ends_stay(pipe) -> None:
@@ -112,39 +112,39 @@ def test_frames_beyond_the_gap_s_ends_stay(pipe) -> None:
     networks.model, networks.process, pipe.rollout.sampler, networks.num_frames, slots=3
   )
   clips = tiny.clips(2)
-  drawn = wide.interpolate(clips[:, :2], clips[:, 2:3], 9)
-  assert drawn.videos.shape[2] == 12
+  drawn = wide.interpolate(clips[:, :2], clips[:, 2:3], gap=9)
+  assert drawn.videos.shape[1] == 12
   np.testing.assert_array_equal(drawn.positions, [0, 1, 11])
-  np.testing.assert_array_equal(drawn.videos[:, 0, [0, 1, 11]], clips[:, :3])
+  np.testing.assert_array_equal(drawn.videos[:, [0, 1, 11]], clips[:, :3])
 
 
 def test_gaps_nothing_fills_are_told(pipe) -> None:
   with pytest.raises(ValueError, match=r"A gap of 21 .* longest gap is 20, .* strides 1, 3"):
-    pipe.interpolate(*ends(), 21)
+    pipe.interpolate(*ends(), gap=21)
   with pytest.raises(ValueError, match=r"uint8 of shape \(n, p, 8, 8, 1\), not float64"):
-    pipe.interpolate(ends()[0] / 255, ends()[1], 9)
+    pipe.interpolate(ends()[0] / 255, ends()[1], gap=9)
   clips = tiny.clips(1)
   with pytest.raises(ValueError, match="2 past and 1 future frames do not fit the 2 slots"):
-    pipe.interpolate(clips[:, :2], clips[:, 2:3], 9)
+    pipe.interpolate(clips[:, :2], clips[:, 2:3], gap=9)
   with pytest.raises(ValueError, match="the longest gap is 6"):
-    pipe.interpolate(clips[:, :2], clips[:, 2:2], 9)
+    pipe.interpolate(clips[:, :2], clips[:, 2:2], gap=9)
 
 
 @pytest.mark.parametrize("positions", [(5, 2), (7,), ()])
 def test_infilling_keeps_frames_where_they_were_given(pipe, positions) -> None:
   frames = tiny.clips(3)[:, : len(positions)]
   drawn = pipe.infill(frames, positions, trajectories=2)
-  assert drawn.videos.shape == (3, 2, tiny.FRAMES, tiny.SIDE, tiny.SIDE, 1)
+  assert drawn.by_video.shape == (3, 2, tiny.FRAMES, tiny.SIDE, tiny.SIDE, 1)
   assert drawn.positions.tolist() == list(positions)
   for trajectory in (0, 1):
-    np.testing.assert_array_equal(drawn.videos[:, trajectory, list(positions)], frames)
-  assert np.abs(drawn.videos[:, 0].astype(int) - drawn.videos[:, 1]).max() > 5
+    np.testing.assert_array_equal(drawn.by_video[:, trajectory, list(positions)], frames)
+  assert np.abs(drawn.by_video[:, 0].astype(int) - drawn.by_video[:, 1]).max() > 5
 
 
 def test_interpolation_is_an_infilling(pipe) -> None:
   past, future = ends()
   filled = pipe.infill(np.concatenate([past, future], 1), (0, 5), seed=2).videos
-  assert_same_pixels(pipe.interpolate(past, future, 4, seed=2).videos, filled[:, :, :6])
+  assert_same_pixels(pipe.interpolate(past, future, gap=4, seed=2).videos, filled[:, :6])
 
 
 def test_wrong_positions_are_told(pipe) -> None:

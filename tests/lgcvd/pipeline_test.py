@@ -45,7 +45,7 @@ def close(a: np.ndarray, b: np.ndarray) -> None:
 @pytest.fixture(scope="module")
 def futures(pipe) -> np.ndarray:
   """Two of each of three videos, 12 frames from two."""
-  return pipe.predict(given(), 12, trajectories=2, seed=3).videos
+  return pipe.predict(given(), num_frames=12, trajectories=2, seed=3).by_video
 
 
 def test_prediction_keeps_what_was_given(futures) -> None:
@@ -57,32 +57,35 @@ def test_prediction_keeps_what_was_given(futures) -> None:
 
 def test_a_trajectory_is_its_own(pipe, one_device, futures) -> None:
   """Whatever the number of videos, trajectories, frames, chunks or devices."""
-  close(pipe.predict(given()[:2], 12, seed=3).videos, futures[:2, :1])
-  close(pipe.predict(given(), 3, trajectories=2, seed=3).videos, futures[:, :, :5])
-  close(one_device.predict(given(), 12, trajectories=2, seed=3).videos, futures)
-  other = pipe.predict(given(), 12, trajectories=2, seed=4).videos
+  close(pipe.predict(given()[:2], num_frames=12, seed=3).by_video, futures[:2, :1])
+  close(pipe.predict(given(), num_frames=3, trajectories=2, seed=3).by_video, futures[:, :, :5])
+  close(one_device.predict(given(), num_frames=12, trajectories=2, seed=3).by_video, futures)
+  other = pipe.predict(given(), num_frames=12, trajectories=2, seed=4).by_video
   assert np.abs(other[:, :, 2:].astype(int) - futures[:, :, 2:]).max() > 5
 
 
 def test_chunks_are_the_whole_and_what_was_drawn_before_is_left_out(one_device) -> None:
   """Bit for bit: every chunk runs the same compiled function on the same rows."""
   pipeline = one_device.with_settings(videos_per_chunk=4)
-  whole = pipeline.predict(given(), 12, trajectories=3, seed=3).videos
-  whole = whole.reshape(9, *whole.shape[2:])
+  whole = pipeline.predict(given(), num_frames=12, trajectories=3, seed=3).videos
   for begin in (0, 4, 8, 9):
-    chunks = list(pipeline.predict_chunks(given(), 12, trajectories=3, seed=3, begin=begin))
+    chunks = list(
+      pipeline.predict_chunks(given(), num_frames=12, trajectories=3, seed=3, begin=begin)
+    )
     assert [len(videos) for _, videos in chunks] == [4, 4, 1][begin // 4 :][: 9 - begin]
     for at, (which, videos) in zip(range(begin, 9, 4), chunks):
       expected = [divmod(row, 3) for row in range(at, min(at + 4, 9))]
       assert which.tolist() == [list(row) for row in expected]
       np.testing.assert_array_equal(videos, whole[at : at + 4])
   past, future = given()[:, :1], given()[:, 1:]
-  filled = pipeline.interpolate(past, future, 4, trajectories=3, seed=3).videos
-  ((which, rest),) = pipeline.interpolate_chunks(past, future, 4, 3, seed=3, begin=8)
+  filled = pipeline.interpolate(past, future, gap=4, trajectories=3, seed=3).by_video
+  ((which, rest),) = pipeline.interpolate_chunks(
+    past, future, gap=4, trajectories=3, seed=3, begin=8
+  )
   assert which.tolist() == [[2, 2]]
   np.testing.assert_array_equal(rest[0], filled[2, 2])
   with pytest.raises(ValueError, match="3 trajectories are no whole number of chunks of 4"):
-    list(pipeline.predict_chunks(given(), 12, trajectories=3, begin=3))
+    list(pipeline.predict_chunks(given(), num_frames=12, trajectories=3, begin=3))
 
 
 def test_sampling_may_have_a_precision_of_its_own(one_device, monkeypatch) -> None:
@@ -97,35 +100,35 @@ def test_sampling_may_have_a_precision_of_its_own(one_device, monkeypatch) -> No
 
 
 def test_one_compilation_for_any_length_and_task(pipe, futures) -> None:
-  pipe.predict(given(), 30)
-  pipe.predict(given()[:, :1], 5)
-  pipe.interpolate(given()[:, :1], given()[:, 1:], 4)
-  pipe.generate(9, num_videos=2)
+  pipe.predict(given(), num_frames=30)
+  pipe.predict(given()[:, :1], num_frames=5)
+  pipe.interpolate(given()[:, :1], given()[:, 1:], gap=4)
+  pipe.generate(2, num_frames=9)
   assert pipe.rollout.step._cache_size() == 1
 
 
 def test_frames_are_streamed(pipe) -> None:
-  stream = pipe.stream(given(), 10**6, seed=3)
+  stream = pipe.stream(given(), num_frames=10**6, seed=3)
   pieces = [next(stream) for _ in range(3)]
   assert [piece.shape[1] for piece in pieces] == [6] * 3
   assert jax.sharding.get_mesh().empty  # the caller's turn
-  close(np.concatenate(pieces, axis=1), pipe.predict(given(), 16, seed=3).videos[:, 0])
+  close(np.concatenate(pieces, axis=1), pipe.predict(given(), num_frames=16, seed=3).videos)
 
 
 @pytest.mark.parametrize("gap", [1, 6])
 def test_interpolation_fills_the_gap(pipe, gap: int) -> None:
   past, future = given()[:, :1], given()[:, 1:]
-  drawn = pipe.interpolate(past, future, gap)
-  assert drawn.videos.shape[2] == gap + 2
-  np.testing.assert_array_equal(drawn.videos[:, 0, [0, -1]], given())
+  drawn = pipe.interpolate(past, future, gap=gap)
+  assert drawn.videos.shape[1] == gap + 2
+  np.testing.assert_array_equal(drawn.videos[:, [0, -1]], given())
   np.testing.assert_array_equal(drawn.positions, [0, gap + 1])
-  other = pipe.interpolate(past, 255 - future, gap).videos
-  assert (other[:, :, 1:-1] != drawn.videos[:, :, 1:-1]).any()
+  other = pipe.interpolate(past, 255 - future, gap=gap).videos
+  assert (other[:, 1:-1] != drawn.videos[:, 1:-1]).any()
 
 
 def test_generation_starts_from_nothing(pipe) -> None:
-  drawn = pipe.generate(11, num_videos=5)
-  assert drawn.videos.shape == (5, 1, 11, tiny.SIDE, tiny.SIDE, 1)
+  drawn = pipe.generate(5, num_frames=11)
+  assert drawn.videos.shape == (5, 11, tiny.SIDE, tiny.SIDE, 1)
   assert not len(drawn.positions)
   assert len(np.unique(drawn.videos.reshape(5, -1), axis=0)) == 5
 
@@ -154,13 +157,17 @@ def test_settings_of_a_copy_stay_with_it(one_device) -> None:
 
 def test_wrong_requests_are_told(one_device) -> None:
   with pytest.raises(ValueError, match=r"uint8 of shape \(n, p, 8, 8, 1\), not float32"):
-    one_device.predict(given().astype(np.float32), 4)
+    one_device.predict(given().astype(np.float32), num_frames=4)
   with pytest.raises(ValueError, match="3 past and 0 future frames do not fit the 2 slots"):
-    one_device.predict(tiny.clips(1)[:, :3], 4)
+    one_device.predict(tiny.clips(1)[:, :3], num_frames=4)
   with pytest.raises(ValueError, match="the longest gap is 6"):
-    one_device.interpolate(given()[:, :1], given()[:, 1:], 7)
+    one_device.interpolate(given()[:, :1], given()[:, 1:], gap=7)
   with pytest.raises(ValueError, match="0 frames were asked for"):
-    one_device.generate(0)
+    one_device.generate(num_frames=0)
+  with pytest.raises(ValueError, match="0 videos with 1 trajectories"):
+    one_device.generate(0, num_frames=4)
+  with pytest.raises(TypeError, match="num_frames"):  # never 16 videos in place of 16 frames
+    one_device.generate(16)
   with pytest.raises(ValueError, match=r"'guidance'\. Choose among: .*trajectories"):
     one_device.with_settings(guidance=2.0)
 
@@ -183,28 +190,28 @@ def test_positions_that_training_never_drew_are_told(linear_networks, monkeypatc
   plain = Pipeline(config, tiny.weights(), mesh)
   one, other = given()[:, :1], given()[:, 1:]
 
-  def warned(call, *args) -> str:
+  def warned(call, *args, **settings) -> str:
     said.clear()
-    call(*args)
+    call(*args, **settings)
     assert len(said) <= 1
     return said[0] if said else ""
 
-  assert not warned(plain.predict, given(), 28)
-  assert not warned(plain.interpolate, one, other, 6)
-  assert "at [0, 3] of" in warned(plain.interpolate, one, other, 20)  # stride 3, then 1 between
-  assert not warned(plain.generate, 20)
-  text = warned(plain.predict, one, 5)
+  assert not warned(plain.predict, given(), num_frames=28)
+  assert not warned(plain.interpolate, one, other, gap=6)
+  assert "at [0, 3] of" in warned(plain.interpolate, one, other, gap=20)  # stride 3, then 1 between
+  assert not warned(plain.generate, num_frames=20)
+  text = warned(plain.predict, one, num_frames=5)
   assert "never trained with frames given at [0] of a fragment's 0 to 7" in text
   assert "prediction 0.75, generation 0.05, interpolation 0.2 (config.tasks.shares)" in text
-  assert "at [0, 2] of" in warned(plain.interpolate, one, other, 1)
-  assert "at [0, 4], [0, 3], [0, 2] of" in warned(plain.interpolate, one, other, 9)
+  assert "at [0, 2] of" in warned(plain.interpolate, one, other, gap=1)
+  assert "at [0, 4], [0, 3], [0, 2] of" in warned(plain.interpolate, one, other, gap=9)
   assert "at [7, 0] of" in warned(plain.infill, given(), (7, 0))
-  assert "at [0] of" in warned(lambda *args: next(plain.stream(*args)), one, 3)
+  assert "at [0] of" in warned(lambda given: next(plain.stream(given, num_frames=3)), one)
   config.tasks.shares.update(prediction=0.0, generation=0.8)
   config.objective.second_stage = "release"
   plain = Pipeline(config, tiny.weights(), mesh)
-  assert not warned(plain.generate, 8)
-  assert "at [0, 1] of" in warned(plain.generate, 9)  # it goes on from its own frames
+  assert not warned(plain.generate, num_frames=8)
+  assert "at [0, 1] of" in warned(plain.generate, num_frames=9)  # it goes on from its own frames
 
 
 def test_folder_without_a_run_is_told(tmp_path) -> None:

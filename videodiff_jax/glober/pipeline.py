@@ -11,6 +11,7 @@ import ml_collections
 import numpy as np
 import tqdm
 from jax.sharding import Mesh
+from numpy.typing import ArrayLike
 
 from videodiff_jax import typed
 from videodiff_jax.glober import precision, sampling, stages
@@ -136,60 +137,105 @@ class Pipeline:
   def reconstruct(
     self,
     clips: np.ndarray,
-    labels: np.ndarray | None = None,
-    frame_times: np.ndarray | None = None,
+    *,
+    num_frames: int | None = None,
+    frame_times: ArrayLike | None = None,
+    labels: ArrayLike | None = None,
+    prompts: str | Sequence[str] | None = None,
     seed: int = 0,
-    prompts: Sequence[str] | None = None,
     first: int = 0,
   ) -> Samples:
-    """Encodes clips and draws them again, at their own frame times or others."""
-    return self.redraw(self.encode(clips), frame_times, labels, seed, prompts, first)
+    """Encodes clips and draws them again.
+
+    Args:
+      clips: (n, F, h, w, c) uint8, as for `encode`.
+      num_frames: as in `generate`, like all that follow.
+      frame_times: as there.
+      labels: (n,) classes of the clips; none by default.
+      prompts: as there.
+      seed: as there.
+      first: as there.
+    """
+    return self.redraw(
+      self.encode(clips),
+      num_frames=num_frames,
+      frame_times=frame_times,
+      labels=labels,
+      prompts=prompts,
+      seed=seed,
+      first=first,
+    )
 
   def generate(
     self,
-    num_videos: int,
-    frame_times: np.ndarray | None = None,
-    labels: np.ndarray | None = None,
+    num_videos: int = 1,
+    *,
+    num_frames: int | None = None,
+    frame_times: ArrayLike | None = None,
+    labels: ArrayLike | None = None,
+    prompts: str | Sequence[str] | None = None,
     seed: int = 0,
-    prompts: Sequence[str] | None = None,
     first: int = 0,
   ) -> Samples:
-    """New clips.
+    """Draws new clips.
 
     Args:
-      num_videos: how many.
-      frame_times: (f,) tau; the frames of a training clip by default. Any times, any number.
-      labels: (n,) classes; by default drawn uniformly where the system has classes.
-      seed: of every draw.
+      num_videos: how many clips.
+      num_frames: frames of each, spread evenly over the time of a training clip; as many as a
+        training clip has by default.
+      frame_times: (f,) tau in [0, 1], in place of `num_frames`: any times, in any order.
+      labels: one class for all clips or (n,) one each; by default drawn uniformly where the system
+        has classes.
       prompts: what the clips are to show, one for all or one each. Without any, the sentence the
         system was trained with, or nothing.
+      seed: of every draw.
       first: the number of the first clip.
+
+    Raises:
+      ValueError: labels, prompts or times that this system does not take, or too many or too few.
     """
+    _check_count(num_videos)
     classes = self.networks.num_classes
-    if labels is None and classes:
+    if labels is not None:
+      labels = self._labels(labels, num_videos, classes - 1)
+    elif classes:
       labels = np.random.default_rng(seed).integers(0, classes, first + num_videos)[first:]
-    elif labels is not None and np.max(labels) == classes:
-      raise ValueError(f"Class label {classes} was asked for; classes are 0 to {classes - 1}.")
-    labels = self._labels(labels, num_videos)
+    labels = self._labels(labels, num_videos, classes)
+    times = self._times(num_frames, frame_times)
     condition, _ = self._condition(labels, prompts, num_videos)
     draw = functools.partial(self._draw_features, seed=seed)
     numbers = np.arange(first, first + num_videos)
     features = self._in_chunks("global features", draw, (condition, numbers), 1)
-    return self.redraw(features, frame_times, labels, seed, prompts, first)
+    return self.redraw(
+      features, frame_times=times, labels=labels, prompts=prompts, seed=seed, first=first
+    )
 
   def redraw(
     self,
     global_features: np.ndarray,
-    frame_times: np.ndarray | None = None,
-    labels: np.ndarray | None = None,
+    *,
+    num_frames: int | None = None,
+    frame_times: ArrayLike | None = None,
+    labels: ArrayLike | None = None,
+    prompts: str | Sequence[str] | None = None,
     seed: int = 0,
-    prompts: Sequence[str] | None = None,
     first: int = 0,
   ) -> Samples:
-    """Draws frames of given global features (n, H'', W'', C'') at any times tau (f,)."""
-    times = np.asarray(self.frame_times if frame_times is None else frame_times, np.float64)
-    if times.ndim != 1 or not len(times) or not np.all((times >= 0) & (times <= 1)):
-      raise ValueError("frame_times must be a non-empty list of numbers between 0 and 1.")
+    """Draws the frames of given global features at any times.
+
+    Args:
+      global_features: (n, H'', W'', C'').
+      num_frames: as in `generate`, like all that follow.
+      frame_times: as there.
+      labels: as there, or those of `Samples`; none by default.
+      prompts: as there.
+      seed: as there.
+      first: as there.
+
+    Raises:
+      ValueError: as there; features of another shape, or that are not finite.
+    """
+    times = self._times(num_frames, frame_times)
     features = np.asarray(global_features, np.float32)
     if features.shape[1:] != tuple(self.networks.feature_shape) or not np.isfinite(features).all():
       raise ValueError(
@@ -197,8 +243,9 @@ class Pipeline:
         f"shape {('n', *self.networks.feature_shape)}."
       )
     n, f = len(features), len(times)
-    labels = self._labels(labels, n)
-    condition, prompts = self._condition(labels, prompts, n)
+    _check_count(n)
+    labels = self._labels(labels, n, self.networks.num_classes)
+    condition, told = self._condition(labels, prompts, n)
     rows = (
       _PerFrame(features, f),
       np.tile(times.astype(np.float32), n),
@@ -208,29 +255,55 @@ class Pipeline:
     draw = functools.partial(self._draw_frames, seed=seed)
     frames = self._in_chunks("frames", draw, rows, 1)
     videos = frames.reshape(n, f, *frames.shape[1:])
-    return Samples(videos, features, times, labels, prompts, seed)
+    return Samples(videos, features, times, labels, told, seed)
 
   def conditions(
     self,
     num_videos: int,
-    labels: np.ndarray | None = None,
-    prompts: Sequence[str] | None = None,
+    *,
+    labels: ArrayLike | None = None,
+    prompts: str | Sequence[str] | None = None,
   ) -> np.ndarray:
     """What the networks are given, (n, ...) as in conditions.py; arguments as of `redraw`."""
-    return self._condition(self._labels(labels, num_videos), prompts, num_videos)[0]
+    labels = self._labels(labels, num_videos, self.networks.num_classes)
+    return self._condition(labels, prompts, num_videos)[0]
 
-  def _labels(self, labels: np.ndarray | None, num_videos: int) -> np.ndarray:
+  def _times(self, num_frames: int | None, frame_times: ArrayLike | None) -> np.ndarray:
+    """(f,) tau of the frames to draw."""
+    if frame_times is None:
+      times = np.asarray(self.frame_times, np.float64)
+      if num_frames is None:
+        return times
+      if num_frames < 1:
+        raise ValueError(f"num_frames is {num_frames}; draw at least 1.")
+      return np.linspace(times[0], times[-1], num_frames)
+    if num_frames is not None:
+      raise ValueError("num_frames and frame_times were given: give one of them.")
+    times = np.asarray(frame_times, np.float64)
+    if times.ndim != 1 or not len(times) or not np.all((times >= 0) & (times <= 1)):
+      raise ValueError("frame_times must be a non-empty list of numbers between 0 and 1.")
+    return times
+
+  def _labels(self, labels: ArrayLike | None, num_videos: int, highest: int) -> np.ndarray:
+    """(n,) int32 from 0 to `highest`; num_classes is 'none'."""
     classes = self.networks.num_classes
     if labels is None:
       return np.full(num_videos, classes, np.int32)
-    labels = np.broadcast_to(np.asarray(labels, np.int32), num_videos)
-    if labels.min() < 0 or labels.max() > classes:
+    given = np.atleast_1d(labels)
+    if given.dtype.kind not in "iu":
+      raise ValueError(f"Class labels must be whole numbers, not {given.dtype}.")
+    if given.shape not in ((1,), (num_videos,)):
+      raise ValueError(
+        f"Class labels of shape {given.shape} do not fit {num_videos} videos: give one for all, "
+        "or one each."
+      )
+    if (wrong := given[(given < 0) | (given > highest)]).size:
       has = f"classes 0 to {classes - 1}" if classes else "no classes"
-      raise ValueError(f"Class label {labels.max()} was asked for, but this system has {has}.")
-    return labels
+      raise ValueError(f"Class label {wrong[0]} was asked for, but this system has {has}.")
+    return np.broadcast_to(given.astype(np.int32), num_videos)
 
   def _condition(
-    self, labels: np.ndarray, prompts: Sequence[str] | None, num_videos: int
+    self, labels: np.ndarray, prompts: str | Sequence[str] | None, num_videos: int
   ) -> tuple[np.ndarray, np.ndarray]:
     """What the networks are given, (n, ...) as in conditions.py, and the n prompts it is of."""
     kind = self.networks.condition
@@ -245,7 +318,12 @@ class Pipeline:
         "This system reads no prompts: it was trained with "
         + {"none": "no condition.", "class": "classes.", "prompt": "one learned prompt."}[kind]
       )
-    told = np.broadcast_to(np.asarray(prompts, str), num_videos)
+    given = np.atleast_1d(np.asarray(prompts, str))
+    if given.shape not in ((1,), (num_videos,)):
+      raise ValueError(
+        f"{given.size} prompts do not fit {num_videos} videos: give one for all, or one each."
+      )
+    told = np.broadcast_to(given, num_videos)
     unique, rows = np.unique(told, return_inverse=True)
     return self.encode_prompts(unique.tolist())[rows], told
 
@@ -325,3 +403,8 @@ class Pipeline:
 
 def _clip_keys(seed: jax.Array, clips: jax.Array) -> jax.Array:
   return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), clips)
+
+
+def _check_count(num_videos: int) -> None:
+  if num_videos < 1:
+    raise ValueError(f"{num_videos} videos were asked for; draw at least 1.")

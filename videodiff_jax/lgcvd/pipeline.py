@@ -13,6 +13,7 @@ import numpy as np
 import tqdm
 from absl import logging
 from jax.sharding import Mesh
+from numpy.typing import ArrayLike
 
 from videodiff_jax import typed
 from videodiff_jax.lgcvd import gaps, stages
@@ -32,14 +33,22 @@ class Samples:
   """Drawn videos.
 
   Attributes:
-    videos: (n, N, f, h, w, c) uint8, N trajectories of each of n videos, given frames included.
+    videos: (n N, f, h, w, c) uint8, given frames included: the N trajectories of the first of n
+      videos, then those of the second, and so on.
     positions: (p,) where the given frames are among the f.
     seed: of every draw.
+    trajectories: N.
   """
 
   videos: np.ndarray
   positions: np.ndarray
   seed: int
+  trajectories: int = 1
+
+  @property
+  def by_video(self) -> np.ndarray:
+    """(n, N, f, h, w, c): `videos` with the trajectories of each video on an axis of their own."""
+    return self.videos.reshape(-1, self.trajectories, *self.videos.shape[1:])
 
 
 class Pipeline:
@@ -95,7 +104,7 @@ class Pipeline:
     return Pipeline(with_settings(self.config, settings), self._weights, self.mesh)
 
   def predict(
-    self, frames: np.ndarray, num_frames: int, trajectories: int = 1, seed: int = 0
+    self, frames: np.ndarray, *, num_frames: int, trajectories: int = 1, seed: int = 0
   ) -> Samples:
     """Goes on from given frames.
 
@@ -105,12 +114,15 @@ class Pipeline:
       trajectories: N, different futures of each video.
       seed: of every draw.
     """
-    chunks = self.predict_chunks(frames, num_frames, trajectories, seed)
+    chunks = self.predict_chunks(
+      frames, num_frames=num_frames, trajectories=trajectories, seed=seed
+    )
     return _gathered(chunks, len(frames), trajectories, np.arange(frames.shape[1]), seed)
 
   def predict_chunks(
     self,
     frames: np.ndarray,
+    *,
     num_frames: int,
     trajectories: int = 1,
     seed: int = 0,
@@ -135,7 +147,7 @@ class Pipeline:
     rows = _rows(len(frames), trajectories)
     return self._chunks(frames, positions, past + num_frames, rows, seed, begin)
 
-  def stream(self, frames: np.ndarray, num_frames: int, seed: int = 0) -> Iterator[np.ndarray]:
+  def stream(self, frames: np.ndarray, *, num_frames: int, seed: int = 0) -> Iterator[np.ndarray]:
     """`predict` for one future a video, yielding frames (n, m, h, w, c) as they are final.
 
     Memory does not grow with `num_frames`.
@@ -150,7 +162,7 @@ class Pipeline:
     return self._stream(slots, every, past + num_frames, rows, seed)
 
   def interpolate(
-    self, past: np.ndarray, future: np.ndarray, gap: int, trajectories: int = 1, seed: int = 0
+    self, past: np.ndarray, future: np.ndarray, *, gap: int, trajectories: int = 1, seed: int = 0
   ) -> Samples:
     """Fills in the frames between given ones.
 
@@ -168,7 +180,7 @@ class Pipeline:
     Raises:
       ValueError: a longer gap than the configuration trained strides for; names the longest.
     """
-    chunks = self.interpolate_chunks(past, future, gap, trajectories, seed)
+    chunks = self.interpolate_chunks(past, future, gap=gap, trajectories=trajectories, seed=seed)
     p, q = past.shape[1], future.shape[1]
     positions = np.array([*range(p), *range(p + gap, p + gap + q)])
     return _gathered(chunks, len(past), trajectories, positions, seed)
@@ -177,6 +189,7 @@ class Pipeline:
     self,
     past: np.ndarray,
     future: np.ndarray,
+    *,
     gap: int,
     trajectories: int = 1,
     seed: int = 0,
@@ -247,7 +260,7 @@ class Pipeline:
     return video
 
   def infill(
-    self, frames: np.ndarray, positions: Sequence[int], trajectories: int = 1, seed: int = 0
+    self, frames: np.ndarray, positions: ArrayLike, *, trajectories: int = 1, seed: int = 0
   ) -> Samples:
     """Draws one fragment around frames given anywhere in it, the tasks 'infilling' and 'random'.
 
@@ -261,7 +274,7 @@ class Pipeline:
       Videos of F frames.
     """
     num_frames, slots = self.networks.num_frames, self.networks.slots
-    positions = tuple(int(at) for at in positions)
+    positions = tuple(np.asarray(positions, np.int64).tolist())
     if len(positions) != frames.shape[1]:
       raise ValueError(f"{frames.shape[1]} frames were given, but {len(positions)} positions.")
     if len(positions) > slots:
@@ -276,12 +289,19 @@ class Pipeline:
     chunks = self._chunks(frames, filled, num_frames, rows, seed)
     return _gathered(chunks, len(frames), trajectories, np.array(positions, np.int64), seed)
 
-  def generate(self, num_frames: int, num_videos: int = 1, seed: int = 0) -> Samples:
-    """New videos from nothing."""
+  def generate(self, num_videos: int = 1, *, num_frames: int, seed: int = 0) -> Samples:
+    """Draws new videos from nothing.
+
+    Args:
+      num_videos: how many.
+      num_frames: frames of each; any number.
+      seed: of every draw.
+    """
     self._check_length(num_frames)
     slots = self.networks.slots
+    rows = _rows(num_videos, 1)
     nothing = np.zeros((num_videos, 0, *self.networks.frame_shape), np.uint8)
-    chunks = self._chunks(nothing, (EMPTY,) * slots, num_frames, _rows(num_videos, 1), seed)
+    chunks = self._chunks(nothing, (EMPTY,) * slots, num_frames, rows, seed)
     return _gathered(chunks, num_videos, 1, np.array([], np.int64), seed)
 
   def _check_length(self, num_frames: int) -> None:
@@ -418,9 +438,13 @@ def _gathered(
       videos = np.empty((num_videos * trajectories, *drawn.shape[1:]), np.uint8)
     videos[done : done + len(drawn)] = drawn
     done += len(drawn)
-  return Samples(videos.reshape(num_videos, trajectories, *videos.shape[1:]), positions, seed)
+  return Samples(videos, positions, seed, trajectories)
 
 
 def _rows(num_videos: int, trajectories: int) -> np.ndarray:
   """(n N, 2): each trajectory's video and its number there."""
+  if num_videos < 1 or trajectories < 1:
+    raise ValueError(
+      f"{num_videos} videos with {trajectories} trajectories each were asked for; draw at least 1."
+    )
   return np.stack(np.divmod(np.arange(num_videos * trajectories), trajectories), axis=1)
