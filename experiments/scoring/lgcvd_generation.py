@@ -20,7 +20,7 @@ def evaluate(
   name: str | ClipProtocol,
   reuse: bool = False,
 ) -> dict[str, Any]:
-  """Scores videos drawn from nothing against real ones; arguments as `score_clips.evaluate`.
+  """Scores videos drawn from nothing against real ones; arguments as `glober_protocols.evaluate`.
 
   Raises:
     UserError: a protocol that this system, data set or machine cannot do.

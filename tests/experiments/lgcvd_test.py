@@ -293,7 +293,7 @@ def test_a_killed_evaluation_goes_on_and_gives_the_same(judge, workdir, monkeypa
   begun = []
   original = lgcvd.Pipeline.predict_chunks
 
-  def killed(self, frames, *, begin, **settings):
+  def killed(self, frames, *, begin=0, **settings):
     begun.append(begin)
     for chunk in original(self, frames, begin=begin, **settings):
       yield chunk
