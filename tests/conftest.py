@@ -1,4 +1,4 @@
-"""What every test shares: eight fake CPU devices, the compilation cache, the golden folder."""
+"""What every test shares: eight fake CPU devices, the compilation cache, --golden-dir."""
 
 import gc
 import os
@@ -30,15 +30,8 @@ gc.set_threshold(50_000, 20, 50)
 def pytest_addoption(parser: pytest.Parser) -> None:
   parser.addoption(
     "--golden-dir",
-    default=None,
-    help="Folder with glober/ and lgcvd/*.npz recorded from the authors' modules. "
-    "Default: ../shared/golden where it exists, else tests/golden/data.",
+    type=pathlib.Path,
+    default=ROOT / "tests" / "golden" / "data",
+    help="Folder with glober/ and lgcvd/*.npz recorded from the authors' modules; "
+    "default: %(default)s.",
   )
-
-
-def golden_dir(config: pytest.Config) -> pathlib.Path:
-  """The folder of golden arrays this run tests against."""
-  if chosen := config.getoption("--golden-dir"):
-    return pathlib.Path(chosen)
-  shared = ROOT.parent / "shared" / "golden"
-  return shared if shared.is_dir() else ROOT / "tests" / "golden" / "data"

@@ -117,3 +117,13 @@ def filled_state(stage: Stage, scale: float = 0.05) -> TrainState:
     step=np.int32(0),
     ema_params=keyless.params,
   )
+
+
+def first_moment(state: TrainState) -> dict:
+  """Adam's first moment after one step from zero: a tenth of the (scattered, clipped) gradient."""
+
+  def is_adam(part: object) -> bool:
+    return hasattr(part, "mu")
+
+  parts = jax.tree.leaves(state.opt_state, is_leaf=is_adam)
+  return next(part.mu for part in parts if is_adam(part))

@@ -106,6 +106,14 @@ def test_walls(path: pathlib.Path) -> None:
     assert libraries(names) <= {"ml_collections", "collections"}
 
 
+def test_no_test_imports_another() -> None:
+  """Helpers of several tests are modules of their own."""
+  for path in (ROOT / "tests").rglob("*.py"):
+    names = imported(path.relative_to(ROOT))
+    parts = {part for name in names if name.startswith("tests.") for part in name.split(".")}
+    assert not any(part == "conftest" or part.endswith("_test") for part in parts), path
+
+
 def test_every_room_has_its_rule() -> None:
   found = {room(".".join(path.with_suffix("").parts)) for path in MODULES} - {None}
   assert found == MAY_IMPORT.keys()

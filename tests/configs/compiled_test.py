@@ -5,7 +5,7 @@ import json
 import pytest
 
 from experiments.tools import paper_map
-from tests.configs.configs_test import load
+from tests.configs.names import load
 
 FIGURES = json.loads((paper_map.ROOT / "experiments/results/compiled/figures.json").read_text())
 MEASURED = {(row["config"], row["stage"]): row for row in FIGURES["now"]}

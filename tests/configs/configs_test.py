@@ -1,49 +1,17 @@
 """The literals of the paper's configurations, and what every configuration must do."""
 
 import importlib
-import inspect
-import pathlib
 import re
 
 import jax
 import pytest
-from ml_collections import ConfigDict
 
-from configs import common
 from experiments.setup import checks, systems
+from tests.configs.names import FILES, PAPER, VARIANTS, load
 from videodiff_jax.glober import networks, stages
 from videodiff_jax.pretrained import architectures
 
-FILES = sorted(
-  path.stem
-  for path in pathlib.Path(common.__file__).parent.glob("*.py")
-  if path.stem != "__init__" and not path.stem.endswith("common")
-)
-LGCVD_VARIANTS = (
-  "baseline", "eps", "full", "no_encoder", "no_two_stage", "one_update", "release", "smoke"
-)  # fmt: skip
-VARIANTS = {
-  "glober_clips": ("kl_f8", "smoke"),
-  "glober_digits": ("64", "cra", "frames64", "long", "smoke", "text"),
-  "glober_sky": ("frames128", "no_cra", "smoke"),
-  "glober_taichi": ("kl_f4", "no_cra", "smoke"),
-  "glober_ucf101": (
-    "128px", "class_names", "cond", "frames128", "kl_f4", "no_cra", "smoke", "v16x16x32", "v8x8x64"
-  ),
-  "lgcvd_bair": LGCVD_VARIANTS,
-  "lgcvd_cityscapes": LGCVD_VARIANTS,
-  "lgcvd_digits": tuple(sorted((*LGCVD_VARIANTS, "gpu", "long", "mean", "occluded"))),
-  "lgcvd_doom": tuple(sorted((*LGCVD_VARIANTS, "128px", "small"))),
-  "lgcvd_moving_mnist": tuple(sorted((*LGCVD_VARIANTS, "p2", "p5", "small"))),
-}  # fmt: skip
-PAPER = ("glober_ucf101", "glober_ucf101:128px", "glober_sky", "glober_taichi")
 GPUS = 8
-
-
-def load(name: str) -> ConfigDict:
-  """'file:variant,variant' -> its configuration."""
-  file, _, variants = name.partition(":")
-  return importlib.import_module(f"configs.{file}").get_config(variants)
 
 
 # ---- the table of the paper's values (Sec. 4.1 and Table 8; generator: May 2023)
@@ -242,41 +210,6 @@ def test_docstring_gives_the_command(file: str) -> None:
   assert "python -m experiments.main" in doc and f"configs/{file}.py" in doc
   for variant in VARIANTS[file]:
     assert re.search(rf"\b{variant}\b", doc), variant
-
-
-# ---- comments: where paper and release differ both are told; what neither names is 'ours'
-
-
-def comments() -> dict[str, str]:
-  """'loss.lambda_kl' -> the comment behind its value, as common.py is written."""
-  lines = re.findall(r"^  ([\w.]+) = .*?#(.*)$", inspect.getsource(common), re.MULTILINE)
-  return {key.removeprefix("config."): comment for key, comment in lines}
-
-
-@pytest.mark.parametrize(
-  "key",
-  [
-    "data.num_keyframes",
-    "loss.lambda_kl",
-    "model.video_encoder.temporal_kernel",
-    "model.video_encoder.attention_rates",
-    "diffusion.schedule.kind",
-    "settings.optimizer.warmup_steps",
-    "settings.optimizer.clip_norm",
-    "settings.ema.decay",
-  ],
-)
-def test_comment_tells_the_release_s_value(key: str) -> None:
-  assert "release" in comments()[key]
-
-
-@pytest.mark.parametrize(
-  "key",
-  ["after", "remat", "settings.ema.decay", "settings.ema.warmup", "settings.optimizer.warmup_steps",
-   "settings.optimizer.clip_norm", "model.video_encoder.logvar_bias"],
-)  # fmt: skip
-def test_comment_marks_what_is_ours(key: str) -> None:
-  assert "ours" in comments()[key]
 
 
 def test_the_long_run_of_digits_draws_as_the_paper_does() -> None:

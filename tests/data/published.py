@@ -101,3 +101,18 @@ def write_ucf101(source: pathlib.Path, size: tuple[int, int] = (30, 42), frames:
   }
   for name, lines in content.items():
     (lists / name).write_bytes("".join(f"{line}\r\n" for line in lines).encode())
+
+
+def write_bair(source: pathlib.Path) -> None:
+  for split in ("train", "test"):
+    videos = [noise_video(30, 64, seed) for seed in range(8)]
+    payloads = [bair_example(dict(enumerate(video))) for video in videos]
+    write_tfrecords(source / split / "traj_0_to_7.tfrecords", payloads)
+
+
+def write_cities(source: pathlib.Path) -> None:
+  for split in ("train", "val", "test"):
+    for seed in range(3):
+      frames = noise_video(30, 64, seed)[:, :32]
+      drive = f"ulm_{seed:06d}"
+      write_city(source / split / "ulm", drive, dict(enumerate(frames)))

@@ -21,21 +21,6 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 STEPS = 5
 
 
-def write_bair(source: pathlib.Path) -> None:
-  for split in ("train", "test"):
-    videos = [noise_video(30, 64, seed) for seed in range(8)]
-    payloads = [published.bair_example(dict(enumerate(video))) for video in videos]
-    published.write_tfrecords(source / split / "traj_0_to_7.tfrecords", payloads)
-
-
-def write_cities(source: pathlib.Path) -> None:
-  for split in ("train", "val", "test"):
-    for seed in range(3):
-      frames = noise_video(30, 64, seed)[:, :32]
-      drive = f"ulm_{seed:06d}"
-      published.write_city(source / split / "ulm", drive, dict(enumerate(frames)))
-
-
 def write_folder(source: pathlib.Path) -> None:
   """Files and folders of frames of any size, and what is no video."""
   write_video(source / "wide.mp4", noise_video(20, 48)[:, :36])
@@ -78,8 +63,8 @@ def test_sky_without_splits_can_be_trained_on(tmp_path) -> None:
     ("sky_timelapse", "glober_sky", write_flat_sky),
     ("taichi_hd", "glober_taichi", lambda source: published.write_taichi(source, frames=18)),
     ("ucf101", "glober_ucf101", lambda source: published.write_ucf101(source, frames=18)),
-    ("bair", "lgcvd_bair", write_bair),
-    ("cityscapes", "lgcvd_cityscapes", write_cities),
+    ("bair", "lgcvd_bair", published.write_bair),
+    ("cityscapes", "lgcvd_cityscapes", published.write_cities),
     ("video_folder", "glober_clips", write_folder),
   ],
 )

@@ -7,7 +7,7 @@ import pytest
 
 from configs import common, lgcvd_common
 from experiments.setup import checks, range_table, ranges
-from tests.configs.configs_test import FILES, VARIANTS, load
+from tests.configs.names import FILES, VARIANTS, load
 
 BASES = {"glober": common.base, "lgcvd": lgcvd_common.base}
 NAMES = [*FILES, *(f"{file}:{variant}" for file in FILES for variant in VARIANTS[file])]

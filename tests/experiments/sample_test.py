@@ -12,7 +12,7 @@ from PIL import Image
 from experiments.sampling import glober_samples, saved_samples
 from experiments.setup import checks
 from experiments.workdirs import numbered
-from tests.experiments.end_to_end_test import options
+from tests.experiments.flags import options
 from tests.glober import tiny
 from tests.helpers import needs
 from tests.inputs.make import write_frames, write_video

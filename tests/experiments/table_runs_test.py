@@ -12,7 +12,6 @@ from experiments.setup import checks, systems
 from experiments.tables import score_table, speed_table
 from experiments.tables.papers import TABLES
 from tests.data import published
-from tests.experiments.published_sets_test import write_bair, write_cities
 from tests.helpers import filled_state
 from tests.weights import require
 from videodiff_jax.inputs.frame_store import FrameStore
@@ -26,8 +25,8 @@ WRITE = {
   "sky_timelapse": lambda source: published.write_sky(source, frames=130),
   "taichi_hd": lambda source: published.write_taichi(source, frames=18),
   "ucf101": lambda source: published.write_ucf101(source, frames=130),
-  "bair": write_bair,
-  "cityscapes": write_cities,
+  "bair": published.write_bair,
+  "cityscapes": published.write_cities,
 }
 
 

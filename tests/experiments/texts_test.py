@@ -14,11 +14,11 @@ from experiments.measures import directions
 from experiments.sampling import glober_samples
 from experiments.setup import checks, frame_stores, texts
 from experiments.train import train
-from tests.experiments.end_to_end_test import options
-from tests.glober.text_test import LENGTH, WIDTH, ema
-from tests.glober.text_test import config as told_config
+from tests.experiments.flags import options
+from tests.glober.tiny_text import LENGTH, WIDTH, ema
+from tests.glober.tiny_text import config as told_config
 from tests.helpers import needs
-from tests.inputs.text_test import tiny_encoder
+from tests.inputs.tiny_text import tiny_encoder
 from videodiff_jax.glober import pipeline as pipeline_module
 from videodiff_jax.glober.pipeline import Pipeline, Samples
 from videodiff_jax.text import embeddings

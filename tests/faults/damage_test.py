@@ -12,7 +12,6 @@ import pytest
 
 from tests import damage
 from tests.faults import commands, doors, kills, runs, toys
-from tests.faults.kills_test import undisturbed
 from tests.faults.ledger import Ledger
 from videodiff_jax import glober, lgcvd
 from videodiff_jax.glober import stages as glober_stages
@@ -33,7 +32,7 @@ def folder() -> pathlib.Path:
 
 @pytest.fixture(scope="module")
 def store(folder) -> pathlib.Path:
-  return undisturbed(runs.preparation(folder / "prepared" / "store"))[0] / "store"
+  return runs.undisturbed(runs.preparation(folder / "prepared" / "store"))[0] / "store"
 
 
 @pytest.fixture
@@ -41,7 +40,7 @@ def trained(store, folder, tmp_path) -> Callable[[str], pathlib.Path]:
   """A copy of a system's undisturbed workdir."""
 
   def copy(system: str) -> pathlib.Path:
-    whole = undisturbed(runs.training(system, folder / f"undisturbed_{system}", store))[0]
+    whole = runs.undisturbed(runs.training(system, folder / f"undisturbed_{system}", store))[0]
     return pathlib.Path(shutil.copytree(whole, tmp_path / system))
 
   return copy

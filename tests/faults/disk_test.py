@@ -10,7 +10,6 @@ from collections.abc import Iterator
 import pytest
 
 from tests.faults import commands, kills, runs
-from tests.faults.kills_test import undisturbed
 from tests.faults.ledger import Ledger
 
 pytestmark = [
@@ -49,11 +48,11 @@ def folder() -> pathlib.Path:
 
 @pytest.fixture(scope="module")
 def store(folder) -> pathlib.Path:
-  return undisturbed(runs.preparation(folder / "prepared" / "store"))[0] / "store"
+  return runs.undisturbed(runs.preparation(folder / "prepared" / "store"))[0] / "store"
 
 
 def trained(system: str, store: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
-  return undisturbed(runs.training(system, folder / f"undisturbed_{system}", store))[0]
+  return runs.undisturbed(runs.training(system, folder / f"undisturbed_{system}", store))[0]
 
 
 def record(case: str, outcome: commands.Outcome, lost: list[str], ledger: Ledger) -> None:

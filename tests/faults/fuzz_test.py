@@ -7,7 +7,6 @@ import pytest
 
 from data import prepare as stores
 from tests.faults import cases, commands, doors, runs, tried
-from tests.faults.kills_test import undisturbed
 from tests.faults.ledger import Ledger
 
 SEED = 1
@@ -73,13 +72,13 @@ def folder() -> pathlib.Path:
 
 @pytest.fixture(scope="module")
 def store(folder) -> pathlib.Path:
-  return undisturbed(runs.preparation(folder / "prepared" / "store"))[0] / "store"
+  return runs.undisturbed(runs.preparation(folder / "prepared" / "store"))[0] / "store"
 
 
 @pytest.fixture(scope="module")
 def workdirs(folder, store) -> dict[str, pathlib.Path]:
   return {
-    system: undisturbed(runs.training(system, folder / f"undisturbed_{system}", store))[0]
+    system: runs.undisturbed(runs.training(system, folder / f"undisturbed_{system}", store))[0]
     for system in runs.STAGES
   }
 

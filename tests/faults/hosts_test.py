@@ -11,7 +11,6 @@ import time
 import pytest
 
 from tests.faults import commands, kills, runs
-from tests.faults.kills_test import undisturbed
 from tests.faults.ledger import Ledger
 
 pytestmark = pytest.mark.faults
@@ -30,7 +29,7 @@ def folder() -> pathlib.Path:
 
 @pytest.fixture(scope="module")
 def store(folder) -> pathlib.Path:
-  return undisturbed(runs.preparation(folder / "prepared" / "store"))[0] / "store"
+  return runs.undisturbed(runs.preparation(folder / "prepared" / "store"))[0] / "store"
 
 
 @dataclasses.dataclass

@@ -26,23 +26,10 @@ def folder() -> pathlib.Path:
   return Ledger().file.parent
 
 
-def undisturbed(command: kills.Command) -> tuple[pathlib.Path, float]:
-  """What a command makes that nobody kills, and how long it takes with a warm cache."""
-  noted = command.folder.with_name(f"{command.folder.name}.seconds")
-  if not noted.exists():
-    outcome = None
-    for _ in range(2):  # the first compiles
-      shutil.rmtree(command.folder, ignore_errors=True)
-      outcome = commands.run(command.module, command.argv, command.log, limit=1800)
-      assert outcome.verdict == "accepted", outcome.said
-    noted.write_text(str(outcome.seconds))
-  return command.folder, float(noted.read_text())
-
-
 @pytest.fixture(scope="module")
 def store(folder) -> pathlib.Path:
   command = runs.preparation(folder / "prepared" / "store")
-  return undisturbed(command)[0] / "store"
+  return runs.undisturbed(command)[0] / "store"
 
 
 def campaign(
@@ -92,7 +79,9 @@ def campaign(
 
 @pytest.mark.parametrize("system", ["lgcvd", "glober"])
 def test_training(system, store, folder) -> None:
-  expected, seconds = undisturbed(runs.training(system, folder / f"undisturbed_{system}", store))
+  expected, seconds = runs.undisturbed(
+    runs.training(system, folder / f"undisturbed_{system}", store)
+  )
   campaign(
     f"kill: {runs.NAMES[system]} training",
     lambda target: runs.training(system, target, store),
@@ -104,7 +93,9 @@ def test_training(system, store, folder) -> None:
 @pytest.mark.parametrize(("system", "mode"), [("glober", "sample"), ("lgcvd", "predict")])
 def test_sampling(system, mode, store, folder) -> None:
   """What is killed leaves nothing torn, and the report is written."""
-  trained, seconds = undisturbed(runs.training(system, folder / f"undisturbed_{system}", store))
+  trained, seconds = runs.undisturbed(
+    runs.training(system, folder / f"undisturbed_{system}", store)
+  )
 
   def begun(target: pathlib.Path) -> kills.Command:
     shutil.copytree(trained, target)
@@ -121,7 +112,7 @@ def test_sampling(system, mode, store, folder) -> None:
 
 
 def test_cache(store, folder) -> None:
-  trained, seconds = undisturbed(runs.training("glober", folder / "undisturbed_glober", store))
+  trained, seconds = runs.undisturbed(runs.training("glober", folder / "undisturbed_glober", store))
 
   def caching(target: pathlib.Path) -> kills.Command:
     shutil.copytree(trained, target)
@@ -143,7 +134,7 @@ def test_cache(store, folder) -> None:
 
 
 def test_preparation(store, folder) -> None:
-  _, seconds = undisturbed(runs.preparation(folder / "prepared" / "store"))
+  _, seconds = runs.undisturbed(runs.preparation(folder / "prepared" / "store"))
   campaign(
     "kill: preparation",
     lambda target: runs.preparation(target / "store"),

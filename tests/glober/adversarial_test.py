@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.configs.configs_test import PAPER, load
+from tests.configs.names import PAPER, load
 from videodiff_jax.diffusion.process import Process
 from videodiff_jax.glober import adversarial
 from videodiff_jax.glober.networks import build

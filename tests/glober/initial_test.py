@@ -16,7 +16,7 @@ from configs import glober_sky
 from experiments.setup import checks, systems
 from experiments.tools import convert
 from experiments.train import plan
-from tests.configs.configs_test import load
+from tests.configs.names import load
 from tests.glober import tiny
 from tests.pretrained import sd_names
 from videodiff_jax.glober import stages

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.glober import tiny
-from tests.glober.stages_test import first_moment
+from tests.helpers import first_moment
 from videodiff_jax.glober import patch_adversary, stages
 from videodiff_jax.models.patch_discriminator import PatchDiscriminator
 from videodiff_jax.models.pixels import to_float

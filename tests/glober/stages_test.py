@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from tests.glober import tiny
+from tests.helpers import first_moment
 from videodiff_jax.glober import stages
 from videodiff_jax.models.pixels import to_float
 from videodiff_jax.training import flops, optimizers, partitioning
@@ -34,17 +35,6 @@ def norm(tree: dict) -> float:
 def direction(tree: dict) -> dict:
   length = norm(tree)
   return jax.tree.map(lambda x: np.asarray(x) / length, tree)
-
-
-def first_moment(state: TrainState) -> dict:
-  """Adam's first moment after one step from zero: a tenth of the (scattered, clipped) gradient."""
-  return next(
-    part.mu for part in jax.tree.leaves(state.opt_state, is_leaf=is_adam) if is_adam(part)
-  )
-
-
-def is_adam(part: object) -> bool:
-  return hasattr(part, "mu")
 
 
 def settings(discriminator_every: int = 1) -> ml_collections.ConfigDict:

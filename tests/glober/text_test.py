@@ -1,6 +1,5 @@
 """Text as a condition: what is dropped, what is learned, what guidance compares with."""
 
-import functools
 from typing import Any
 
 import jax
@@ -9,48 +8,14 @@ import numpy as np
 import pytest
 
 from tests.glober import tiny
+from tests.glober.tiny_text import LENGTH, WIDTH, batch, config, ema, states, tokens
 from tests.helpers import assert_same_pixels
-from tests.inputs.text_test import tiny_encoder
+from tests.inputs.tiny_text import tiny_encoder
 from videodiff_jax.glober import conditions, stages
 from videodiff_jax.glober.networks import build
 from videodiff_jax.glober.pipeline import Pipeline
 from videodiff_jax.text import embeddings
 from videodiff_jax.training import partitioning
-from videodiff_jax.training.state import TrainState
-
-LENGTH, WIDTH = 5, 8  # of tiny_encoder's tokens
-
-
-def config(encoder: str = "minilm", **loss: float) -> ml_collections.ConfigDict:
-  told = tiny.config(**loss)
-  told.condition = "text"
-  told.text.update(source="captions", encoder=encoder, length=LENGTH)
-  told.data.flip = False
-  told.model.unet.context_dim = told.model.dit.context_dim = WIDTH
-  return told
-
-
-@functools.cache
-def tokens() -> np.ndarray:
-  """(9, l, d): eight captions, and last the empty prompt."""
-  return tiny_encoder()([f"caption {i}"[-3:] for i in range(8)] + [""])
-
-
-def batch() -> dict[str, np.ndarray]:
-  return tiny.batch() | {"text": tokens()[:8]}
-
-
-@functools.cache
-def states() -> dict[str, TrainState]:
-  return {name: tiny.filled(config(), name) for name in stages.NAMES}
-
-
-def ema() -> dict:
-  weights = {
-    name: {"ema_params": state.params, "statistics": state.statistics}
-    for name, state in states().items()
-  }
-  return weights | {"text": {"null": tokens()[-1]}}
 
 
 def test_the_empty_prompt_is_frozen_with_the_networks_above_the_vae() -> None:

@@ -1,4 +1,4 @@
-"""What the files of both systems' golden folders have in common, and how their arrays lie."""
+"""The files of both systems' golden folders: where they are and how their arrays lie."""
 
 import functools
 import json
@@ -8,8 +8,14 @@ from typing import Any
 import flax.linen as nn
 import jax
 import numpy as np
+import pytest
 
 Arrays = dict[str, np.ndarray]
+
+
+def folder_of(config: pytest.Config) -> pathlib.Path:
+  """The folder that this test run takes its recordings from."""
+  return config.getoption("--golden-dir").resolve()
 
 
 def read(path: pathlib.Path) -> tuple[dict[str, Any], Arrays, Arrays, Arrays]:

@@ -13,7 +13,6 @@ import jax
 import numpy as np
 import pytest
 
-from tests.conftest import golden_dir
 from tests.golden import files
 from tests.golden.files import Arrays, apply, channels_first, channels_last, shapes_of
 from videodiff_jax.models.discriminator import PairDiscriminator
@@ -54,7 +53,7 @@ def kind_of(path: pathlib.Path) -> str:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-  folder = golden_dir(metafunc.config)
+  folder = files.folder_of(metafunc.config)
   paths = [p for p in sorted(folder.glob("glober/**/*.npz")) if kind_of(p) not in ELSEWHERE]
   if not paths:
     raise pytest.UsageError(f"{folder} holds no glober/*.npz of a network; give --golden-dir.")

@@ -6,20 +6,20 @@ import pathlib
 import numpy as np
 import pytest
 
-from tests.conftest import golden_dir
+from tests.golden import files
 from videodiff_jax.glober.autoencoder import to_float
 from videodiff_jax.inputs.video_io import square_crop_resize
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-  folder = golden_dir(metafunc.config)
-  files = sorted(folder.glob("glober/preprocess*.npz"))
-  ids = [str(file.relative_to(folder)) for file in files]
-  metafunc.parametrize("file", files, ids=ids)
+  folder = files.folder_of(metafunc.config)
+  paths = sorted(folder.glob("glober/preprocess*.npz"))
+  ids = [str(path.relative_to(folder)) for path in paths]
+  metafunc.parametrize("path", paths, ids=ids)
 
 
-def test_crop_resize_and_range(file: pathlib.Path) -> None:
-  with np.load(file) as golden:
+def test_crop_resize_and_range(path: pathlib.Path) -> None:
+  with np.load(path) as golden:
     config = json.loads(str(golden["config"]))
     frame = square_crop_resize(golden["in/image_uint8_hwc"], config["size"])
     np.testing.assert_array_equal(frame.transpose(2, 0, 1), golden["out/resized_uint8_chw"])

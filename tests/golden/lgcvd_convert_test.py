@@ -9,9 +9,9 @@ import jax
 import numpy as np
 import pytest
 
-from tests.conftest import ROOT
 from tests.golden import recording
 from tests.golden.files import channels_last
+from tests.helpers import ROOT
 from videodiff_jax.lgcvd import Pipeline
 from videodiff_jax.lgcvd.rollout import sampling_params
 from videodiff_jax.pretrained.names.lgcvd import lgcvd_params, read_checkpoint

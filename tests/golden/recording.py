@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from tests.conftest import golden_dir
 from tests.golden import files
 from tests.golden.files import Arrays, channels_first, shapes_of
 from tests.helpers import needs
@@ -52,7 +51,7 @@ def kind_of(path: pathlib.Path) -> str:
 
 def parametrize(metafunc: pytest.Metafunc, *kinds: str) -> None:
   """One test for each recorded file of these kinds, called with its `path`."""
-  folder = golden_dir(metafunc.config)
+  folder = files.folder_of(metafunc.config)
   paths = sorted(folder.glob("lgcvd/**/*.npz"))
   if not paths:
     raise pytest.UsageError(f"{folder} holds no lgcvd/*.npz; give --golden-dir.")

@@ -4,32 +4,19 @@ import json
 import os
 import pathlib
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
 
 from tests import damage
-from tests.helpers import fill, needs
+from tests.helpers import needs
+from tests.inputs.tiny_text import tiny_encoder
 from tests.weights import require
-from videodiff_jax.models.sentence_encoder import SentenceEncoder
 from videodiff_jax.models.text_encoder import CLIPText
 from videodiff_jax.pretrained import clip_text
 from videodiff_jax.text import embeddings, tokenizer
 
 CAPTIONS = ["a dog", "a cat", "a dog", ""]
-
-
-def tiny_encoder(seed: int = 0, width: int = 8, length: int = 5) -> embeddings.TextEncoder:
-  """Knows a text by its letters."""
-  model = SentenceEncoder(
-    vocabulary=128, length=length, width=width, depth=1, num_heads=2, hidden=8
-  )
-  ids = jax.ShapeDtypeStruct((1, length), jnp.int32)
-  params = fill(jax.eval_shape(model.init, jax.random.key(0), ids)["params"], seed, 0.5)
-  words = tokenizer.Tokenizer(lambda t: [ord(c) for c in t], length, start=1, end=2, padding=0)
-  return embeddings.TextEncoder("tiny", model, params, words, f"weights {seed}")
 
 
 def test_prompts_are_encoded_alike_in_any_number():

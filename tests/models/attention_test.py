@@ -1,4 +1,5 @@
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -83,6 +84,32 @@ def test_many_logits_take_flash_attention_where_it_runs(
   jaxpr = str(jax.make_jaxpr(attention.attend)(q, q, q))
   assert not asked  # the CPU's own form
   assert (" scan" in jaxpr) == (tokens == 4096)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("tokens", "width"), [(512, 32), (1024, 40), (640, 128)])
+def test_flash_attention_gives_what_all_logits_give(tokens, width):
+  """cuDNN's numbers and gradients in bfloat16 against XLA's of the same inputs in float32."""
+  if jax.default_backend() != "gpu":
+    pytest.skip("no GPU: JAX_PLATFORMS=cuda python -m pytest -n 0 -m gpu runs this where one is")
+  inputs = [jnp.bfloat16(normal(2, tokens, 3, width, seed=seed)) for seed in range(4)]
+
+  @jax.jit
+  def flash(q, k, v, weight):
+    y, back = jax.vjp(attention.attend, q, k, v)
+    return y, *back(weight)
+
+  @jax.jit
+  def whole(q, k, v, weight):
+    y, back = jax.vjp(lambda *a: jax.nn.dot_product_attention(*a, implementation="xla"), q, k, v)
+    return y, *back(weight)
+
+  assert "__cudnn$fmha" in flash.lower(*inputs).compile().as_text()
+  with jax.default_matmul_precision("highest"):
+    expected = whole(*(x.astype(jnp.float32) for x in inputs))
+  for ours, truth in zip(flash(*inputs), expected):
+    error = np.abs(np.asarray(ours, np.float32) - truth)
+    assert error.max() < 2e-2 * np.abs(truth).max() and error.mean() < 1e-2 * np.abs(truth).mean()
 
 
 @pytest.mark.parametrize("tokens, reach", [("spatial", 16), ("temporal", 3), ("joint", 48)])

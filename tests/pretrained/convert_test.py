@@ -12,8 +12,9 @@ import pytest
 from configs import glober_digits, lgcvd_bair
 from experiments.tools import convert
 from tests.helpers import needs
-from tests.pretrained import lgcvd_test
+from tests.pretrained import lgcvd_release
 from videodiff_jax.lgcvd import Pipeline, stages
+from videodiff_jax.pretrained.names.lgcvd import lgcvd_params
 from videodiff_jax.training import partitioning
 from videodiff_jax.training.checkpoints import Checkpoints
 from videodiff_jax.training.workdir import load_state, read_config
@@ -27,7 +28,7 @@ def torch() -> types.ModuleType:
 
 
 def config(variants: str = "release") -> ml_collections.ConfigDict:
-  """Of `lgcvd_test.state`: fragments of 3 grey frames and one conditioning frame."""
+  """Of `lgcvd_release.state`: fragments of 3 grey frames and one conditioning frame."""
   tiny = lgcvd_bair.get_config(variants)
   tiny.data.update(image_size=4, channels=1)
   tiny.fragment.update(num_frames=3, slots=1)
@@ -37,7 +38,7 @@ def config(variants: str = "release") -> ml_collections.ConfigDict:
 
 def write(torch: types.ModuleType, file: pathlib.Path, **changes: object) -> pathlib.Path:
   """A checkpoint whose average is twice its weights; `changes` replace its entries."""
-  raw = lgcvd_test.state() | lgcvd_test.buffers()
+  raw = lgcvd_release.state() | lgcvd_release.buffers()
   content = {"step": STEP, "model": raw, "ema": {k: 2 * v for k, v in raw.items()}} | changes
   tensors = {
     key: {k: torch.tensor(v) for k, v in value.items()} if isinstance(value, dict) else value
@@ -57,7 +58,7 @@ def test_the_workdir_is_as_training_leaves_it(torch, tmp_path) -> None:
 
   stage = stages.make_stage(config(), "lgcvd")
   state = load_state(config(), out, stage, partitioning.make_mesh())
-  expected = lgcvd_test.lgcvd.lgcvd_params(lgcvd_test.state(), lgcvd_test.shapes())
+  expected = lgcvd_params(lgcvd_release.state(), lgcvd_release.shapes())
   jax.tree.map(np.testing.assert_array_equal, state.params["params"], expected)
   jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, 2 * b), state.ema_params, state.params)
   assert int(state.step) == STEP
@@ -73,7 +74,7 @@ def test_the_workdir_is_as_training_leaves_it(torch, tmp_path) -> None:
   said = convert.report(converted, files, out)
   for part in (f"{source.stat().st_size:,} bytes", sha256, "step 12", f"--workdir={out}"):
     assert part in said
-  assert converted.tensors == 2 * len(lgcvd_test.state())
+  assert converted.tensors == 2 * len(lgcvd_release.state())
 
 
 def test_the_release_s_pairing_is_sampled(torch, tmp_path) -> None:
@@ -81,21 +82,21 @@ def test_the_release_s_pairing_is_sampled(torch, tmp_path) -> None:
   out.mkdir()  # an empty folder may be there
   convert.convert("lgcvd", write(torch, tmp_path / "tiny.pt"), config(), out)
   params = Pipeline.from_workdir(out).params["params"]
-  raw = lgcvd_test.lgcvd.lgcvd_params(lgcvd_test.state(), lgcvd_test.shapes())
+  raw = lgcvd_params(lgcvd_release.state(), lgcvd_release.shapes())
   jax.tree.map(np.testing.assert_array_equal, params["encoder"], raw["encoder"])
   jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, 2 * b), params["unet"], raw["unet"])
 
 
 def less() -> dict[str, np.ndarray]:
-  return {k: v for k, v in lgcvd_test.state().items() if k != "encoder_fn.init_conv.bias"}
+  return {k: v for k, v in lgcvd_release.state().items() if k != "encoder_fn.init_conv.bias"}
 
 
 def more() -> dict[str, np.ndarray]:
-  return lgcvd_test.state() | {"denoise_fn.extra.weight": np.zeros(3)}
+  return lgcvd_release.state() | {"denoise_fn.extra.weight": np.zeros(3)}
 
 
 def wider() -> dict[str, np.ndarray]:
-  return lgcvd_test.state() | {"encoder_fn.init_conv.bias": np.zeros(5)}
+  return lgcvd_release.state() | {"encoder_fn.init_conv.bias": np.zeros(5)}
 
 
 @pytest.mark.parametrize(
@@ -105,7 +106,7 @@ def wider() -> dict[str, np.ndarray]:
     ({"model": more()}, r"extra\.weight has no place"),
     ({"model": wider()}, r"init_conv\.bias gives \(5,\), but conv_in\.bias is \(4,\)"),
     ({"ema": "none"}, "its 'ema' is no dict of tensors"),
-    ({"ema": lgcvd_test.Trap()}, "more than tensors"),
+    ({"ema": lgcvd_release.Trap()}, "more than tensors"),
   ],
 )
 def test_a_source_that_does_not_fit_leaves_nothing(torch, tmp_path, changes, message) -> None:
