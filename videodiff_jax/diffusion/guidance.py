@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -28,6 +29,7 @@ def guide(
   """
   if guidance_scale == 1.0:
     return lambda x, t, carry: denoise(x, t, condition, carry)
+  chex.assert_trees_all_equal_shapes(condition, null_condition)
   both = jax.tree.map(_interleave, condition, null_condition)
 
   def guided(x: jax.Array, t: jax.Array, carry: Any) -> tuple[jax.Array, Any]:
@@ -64,6 +66,8 @@ def combine(
   used = [(c, w) for c, w in zip(conditions, weights, strict=True) if w]
   if not used:
     raise ValueError("Guidance without any weight predicts nothing: choose other scales.")
+  for condition, _ in used[1:]:
+    chex.assert_trees_all_equal_shapes(used[0][0], condition)
   together = jax.tree.map(_interleave, *(condition for condition, _ in used))
   n = len(used)
 

@@ -5,6 +5,7 @@ Starting noise is individual (GLOBER), shared by the clip's frames, or mixed.
 
 import enum
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -39,6 +40,8 @@ def frame_keys(clip_keys: jax.Array, frame_times: jax.Array) -> jax.Array:
     clip_keys: (n,) typed PRNG keys, of one purpose.
     frame_times: (n,) tau in [0, 1].
   """
+  chex.assert_rank(frame_times, 1)
+  chex.assert_equal_shape([clip_keys, frame_times])
   tick = jnp.round(frame_times * _TIME_RESOLUTION).astype(jnp.uint32)
   return jax.vmap(jax.random.fold_in)(clip_keys, tick)
 

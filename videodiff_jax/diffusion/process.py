@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -73,11 +74,13 @@ class Process:
 
     GLOBER Eq. 4-5 (the latter misprints the root), LGC-VD Eq. 3.
     """
+    _check_batch(t, x0, noise)
     alpha, sigma = self.alpha_sigma(t, x0.ndim)
     return alpha * x0 + sigma * noise
 
   def target(self, x0: jax.Array, t: jax.Array, noise: jax.Array) -> jax.Array:
     """What the network is trained to return."""
+    _check_batch(t, x0, noise)
     if self.prediction_type == "epsilon":
       return noise
     if self.prediction_type == "sample":
@@ -87,6 +90,7 @@ class Process:
 
   def to_x0(self, x_t: jax.Array, t: jax.Array, prediction: jax.Array) -> jax.Array:
     """The x_0 a prediction stands for: GLOBER Eq. 9 (which misprints the root), LGC-VD Eq. 7."""
+    _check_batch(t, x_t, prediction)
     return self.x0_at(*self.alpha_sigma(t, x_t.ndim), x_t, prediction)
 
   def x0_at(
@@ -114,6 +118,7 @@ class Process:
 
     GLOBER Eq. 7, LGC-VD Eq. 8.
     """
+    _check_batch(t, x0, prediction, noise)
     error = (prediction - self.target(x0, t, noise)).astype(jnp.float32)
     error = jnp.square(error) if self.loss_norm == "l2" else jnp.abs(error)
     error = error.reshape(*t.shape, -1).mean(-1)
@@ -122,3 +127,9 @@ class Process:
     snr = jnp.exp(2.0 * self.log_snr(t))
     per_type = {"epsilon": snr, "v_prediction": snr + 1.0, "sample": jnp.ones_like(snr)}
     return error * jnp.minimum(snr, 5.0) / per_type[self.prediction_type]
+
+
+def _check_batch(t: jax.Array, *arrays: jax.Array) -> None:
+  """Arrays of one shape, which begins with that of their timesteps."""
+  chex.assert_equal_shape(arrays)
+  chex.assert_tree_shape_prefix(arrays, t.shape)

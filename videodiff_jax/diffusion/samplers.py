@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -84,6 +85,7 @@ class Sampler:
       prediction: the network's output at (state.x, timesteps[i]).
       noise: standard normal, shaped as x; used where `stochastic`.
     """
+    chex.assert_equal_shape([state.x, prediction, *(() if noise is None else (noise,))])
     row = {name: jnp.asarray(table)[i] for name, table in self.tables.items()}
     level = row["alpha"], row["sigma"]
     x0 = process.x0_at(*level, state.x, prediction)
@@ -290,6 +292,10 @@ def sample(
   """
   if sampler.stochastic and keys is None and noise is None:
     raise ValueError("This sampler adds noise: give `keys`, one PRNG key a sample, or `noise`.")
+  if keys is not None:
+    chex.assert_shape(keys, x_T.shape[:1])
+  if noise is not None:
+    chex.assert_shape(noise, (sampler.num_steps, *x_T.shape))
 
   def body(loop: tuple[SamplerState, Any], i: jax.Array) -> tuple[tuple[SamplerState, Any], None]:
     state, carry = loop
