@@ -41,6 +41,7 @@ setup(
   license="Apache-2.0",
   packages=find_packages(include=["videodiff_jax", "videodiff_jax.*"]),
   package_data={"videodiff_jax": ["py.typed"]},
+  entry_points={"console_scripts": ["videodiff = videodiff_jax.checkout:main"]},
   python_requires=">=3.11,<3.14",
   install_requires=[
     "array_record>=0.8.1,<0.9",
@@ -65,6 +66,7 @@ setup(
     # For data.prepare --beam, in an environment of its own: it holds Pillow below 13.
     "beam": ["apache-beam>=2.70,<3", _AV],
     "demo": _DEMO,
+    "docs": ["mkdocs-material>=9.6,<10", "mkdocstrings[python]>=1.0,<2"],
     "doom": [_DOOM],
     "hdf5": [_HDF5],
     "metrics": _METRICS,
