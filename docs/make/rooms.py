@@ -5,6 +5,7 @@ imply is left out.
 """
 
 import ast
+import itertools
 import pathlib
 from collections.abc import Iterable, Mapping
 
@@ -16,12 +17,12 @@ _LEFT_OUT = ("experiments/results", "experiments/pretrained", "experiments/colab
 _COLOURS = {
   "experiments": "#ffe0b2", "data": "#c8e6c9", "configs": "#f8bbd0", PACKAGE: "#bbdefb"
 }  # fmt: skip
-_WIDTH, _HEIGHT, _GAP, _FLOOR, _MARGIN = 132, 30, 14, 78, 16
+_WIDTH, _NARROW, _HEIGHT, _GAP, _FLOOR, _MARGIN = 152, 8, 30, 14, 72, 16
 
 
 def room_of(path: pathlib.PurePath) -> str:
   """'videodiff_jax/models' of a file below it; a file of a top folder belongs to that folder."""
-  return "/".join(path.parts[: 2 if len(path.parts) > 2 else 1])
+  return "/".join(path.parts[: 2 if len(path.parts) > 2 and path.parts[0] != "data" else 1])
 
 
 def imports(root: pathlib.Path) -> Graph:
@@ -29,7 +30,11 @@ def imports(root: pathlib.Path) -> Graph:
   files = [p.relative_to(root) for top in _TOPS for p in sorted((root / top).rglob("*.py"))]
   files = [path for path in files if not str(path).startswith(_LEFT_OUT)]
   modules = {".".join(path.with_suffix("").parts): room_of(path) for path in files}
-  modules |= {".".join(path.parent.parts): room_of(path) for path in files if path.stem[0] == "_"}
+  modules |= {
+    ".".join(path.parent.parts): room_of(path) for path in files if path.stem == "__init__"
+  }
+  for top in _TOPS:
+    modules.pop(top)
   graph: Graph = {}
   for path in files:
     own = graph.setdefault(room_of(path), set())
@@ -38,6 +43,7 @@ def imports(root: pathlib.Path) -> Graph:
     below.discard(room)
     below.discard(PACKAGE)  # errors, paths and files that every room uses
   graph.pop(PACKAGE)
+  graph["experiments/main.py"] = graph.pop("experiments")
   return graph
 
 
@@ -76,47 +82,75 @@ def reduced(graph: Graph) -> Graph:
   return {room: below - set().union(*map(reach, below)) for room, below in graph.items()}
 
 
-def _order(graph: Graph, floor: Mapping[str, int]) -> list[list[str]]:
-  """Rooms floor by floor, each near the rooms that it is joined to."""
-  rows = [sorted(r for r in graph if floor[r] == i) for i in range(max(floor.values()) + 1)]
-  joined = {r: graph[r] | {other for other in graph if r in graph[other]} for r in graph}
-  for _ in range(8):
-    place = {r: (i + 0.5) / len(row) for row in rows for i, r in enumerate(row)}
+def _rows(graph: Graph, floor: Mapping[str, int]) -> tuple[list[list[str]], list[list[str]]]:
+  """What stands on each floor in order, and each arrow as the things that it leads through.
+
+  An arrow over several floors gets a place of its own, named 'room>below>floor', on those between,
+  so that it passes beside boxes and not behind them.
+  """
+  rows: list[list[str]] = [[] for _ in range(max(floor.values()) + 1)]
+  for room in sorted(graph):
+    rows[floor[room]].append(room)
+  ways = []
+  for room in sorted(graph):
+    for below in sorted(graph[room]):
+      between = [f"{room}>{below}>{i}" for i in range(floor[room] - 1, floor[below], -1)]
+      for name in between:
+        rows[int(name.split(">")[2])].append(name)
+      ways.append([room, *between, below])
+  joined: dict[str, list[str]] = {name: [] for row in rows for name in row}
+  for way in ways:
+    for upper, lower in itertools.pairwise(way):
+      joined[upper].append(lower)
+      joined[lower].append(upper)
+  for _ in range(20):
     for row in rows:
-      row.sort(key=lambda r: sum(place[o] for o in joined[r]) / max(len(joined[r]), 1))
-  return rows
+      place = {name: x for row in rows for name, x in _places(row).items()}
+      row.sort(key=lambda name: sum(place[other] for other in joined[name]) / len(joined[name]))
+  return rows, ways
+
+
+def _places(row: list[str]) -> dict[str, float]:
+  """Where the middle of each thing of a row is, counted from the middle of the picture."""
+  widths = [_NARROW if ">" in name else _WIDTH for name in row]
+  at, found = -(sum(widths) + _GAP * (len(row) - 1)) / 2, {}
+  for name, width in zip(row, widths):
+    found[name] = at + width / 2
+    at += width + _GAP
+  return found
 
 
 def picture(graph: Graph) -> str:
   """The graph as the text of an SVG file."""
-  lines, floor = reduced(graph), floors(graph)
-  rows = _order(lines, floor)
-  width = 2 * _MARGIN + max(len(row) for row in rows) * (_WIDTH + _GAP) - _GAP
+  floor = floors(graph)
+  rows, ways = _rows(reduced(graph), floor)
+  half = max(max(_places(row).values()) for row in rows) + _WIDTH / 2 + _MARGIN
   height = 2 * _MARGIN + (len(rows) - 1) * _FLOOR + _HEIGHT
   place = {
-    room: (width * (i + 0.5) / len(row), height - _MARGIN - _HEIGHT - y * _FLOOR)
+    name: (half + x, height - _MARGIN - _HEIGHT - y * _FLOOR)
     for y, row in enumerate(rows)
-    for i, room in enumerate(row)
+    for name, x in _places(row).items()
   }
   out = [
-    f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
+    f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {2 * half:.0f} {height}" '
     'font-family="sans-serif" font-size="12">',
-    f'<rect width="{width}" height="{height}" fill="#ffffff"/>',
+    f'<rect width="{2 * half:.0f}" height="{height}" fill="#ffffff"/>',
   ]
-  for room in sorted(lines):
+  for way in ways:
+    x, y = place[way[0]]
+    line = f"M{x:.0f} {y + _HEIGHT}"
+    for name in way[1:]:
+      from_y, (x_to, y) = y + _HEIGHT, place[name]
+      middle = (from_y + y) / 2
+      line += f" C{x:.0f} {middle:.0f} {x_to:.0f} {middle:.0f} {x_to:.0f} {y}"
+      line += f" L{x_to:.0f} {y + _HEIGHT}" if ">" in name else ""
+      x = x_to
+    out.append(f'<path d="{line}" fill="none" stroke="#78909c"/>')
+  for room in sorted(graph):
     x, y = place[room]
-    for below in sorted(lines[room]):
-      to_x, to_y = place[below]
-      middle = (y + _HEIGHT + to_y) / 2
-      out.append(
-        f'<path d="M{x:.0f} {y + _HEIGHT} C{x:.0f} {middle:.0f} {to_x:.0f} {middle:.0f} '
-        f'{to_x:.0f} {to_y}" fill="none" stroke="#78909c"/>'
-      )
-  for room, (x, y) in sorted(place.items()):
-    colour = _COLOURS[room.split("/")[0]]
     out.append(
       f'<rect x="{x - _WIDTH / 2:.0f}" y="{y}" width="{_WIDTH}" height="{_HEIGHT}" rx="5" '
-      f'fill="{colour}" stroke="#546e7a"/>'
+      f'fill="{_COLOURS[room.split("/")[0]]}" stroke="#546e7a"/>'
       f'<text x="{x:.0f}" y="{y + 19}" text-anchor="middle">{room.removeprefix(PACKAGE + "/")}'
       "</text>"
     )
