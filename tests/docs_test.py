@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 from absl.testing import flagsaver
 
+import videodiff_jax
 from data import prepare
 from docs.make import __main__ as make
 from docs.make import commands as made
@@ -222,6 +223,14 @@ def test_the_data_set_of_the_page_can_be_added(tmp_path, monkeypatch) -> None:
   assert "train: 3 videos, 15 frames" in prepare.summarise(store)
 
 
+def test_the_release_has_one_number_and_one_date() -> None:
+  released = re.findall(r"^## (\d.*) - (.*)$", (ROOT / "CHANGELOG.md").read_text(), re.M)
+  citation = (ROOT / "CITATION.cff").read_text()
+  cited = [re.search(rf"^{key}: (.*)$", citation, re.M)[1] for key in ("version", "date-released")]
+  assert released[0] == tuple(cited)
+  assert released[0][0] == videodiff_jax.__version__
+
+
 # ---- What is run
 
 
@@ -274,7 +283,8 @@ def run(sandbox: pathlib.Path) -> Any:
   environment = os.environ | {
     "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".cache" / "jax"),
     "PYTHONPATH": str(sandbox),
-    "XLA_FLAGS": "",
+    # As conftest's, but with the devices that a person's machine has.
+    "XLA_FLAGS": re.sub(r"--xla_force_host_\S+", "", os.environ["XLA_FLAGS"]),
   }
 
   def run(words: list[str]) -> None:

@@ -48,7 +48,7 @@ class Sheet:
     self.image = Image.new("RGB", (width, height), "white")
     self.draw = ImageDraw.Draw(self.image)
 
-  def text(self, x: float, y: float, words: str, anchor: str = "lm", size: int = 13) -> None:
+  def text(self, x: float, y: float, words: str, anchor: str = "lm", size: int = 17) -> None:
     self.draw.text((x, y), words, "black", ImageFont.load_default(size=size), anchor)
 
   def frame(
@@ -122,7 +122,7 @@ def glober_samples(pipeline: Glober) -> None:
 
 def glober_flow(pipeline: Glober, clip: np.ndarray, label: int) -> None:
   """Keyframes -> global feature -> frames at any time."""
-  side, step, left = 84, 92, 150
+  side, step, left = 84, 92, 190
   feature = pipeline.encode(clip[None])
   shown = (0, 4, 8, 11, 14, 18, 22, 25, 28, 30)  # of 30 halves of the time between two frames
   times = [i / 30 for i in shown]
@@ -130,7 +130,7 @@ def glober_flow(pipeline: Glober, clip: np.ndarray, label: int) -> None:
   sheet = Sheet(left + len(shown) * step, 3 * 126)
   keys = keyframe_indices(pipeline.config.data.num_frames, pipeline.config.data.num_keyframes)
   for i, words in enumerate(("K = 4 keyframes", "global feature v", "frames at any time")):
-    sheet.text(8, i * 126 + 42, words, size=15)
+    sheet.text(8, i * 126 + 42, words, size=19)
   for i, index in enumerate(np.asarray(keys)):
     sheet.frame(left + i * step, 6, clip[index], side)
     sheet.text(left + i * step + side / 2, side + 18, f"frame {index}", "mm")
@@ -177,11 +177,11 @@ def glober_denoising(pipeline: Glober, clip: np.ndarray, label: int) -> None:
       decode_frames(networks.kl_vae, params["kl_vae"], params["latent_statistics"], z)
     )
 
-  side, step, left = 92, 100, 130
+  side, step, left = 92, 100, 160
   shown = (0, 4, 8, 14, 20, 28, 36, 44, 49)
   sheet = Sheet(left + len(shown) * step, 2 * step + 26)
-  sheet.text(8, 50, "noisy latent z_t", size=15)
-  sheet.text(8, 50 + step, "estimate of z_0", size=15)
+  sheet.text(8, 50, "noisy latent z_t", size=19)
+  sheet.text(8, 50 + step, "estimate of z_0", size=19)
   for i, at in enumerate(shown):
     sheet.frame(left + i * step, 6, np.asarray(pixels(noisy[at]))[0], side)
     sheet.frame(left + i * step, 6 + step, np.asarray(pixels(estimates[at]))[0], side)
@@ -210,7 +210,7 @@ def glober_generator(pipeline: Glober) -> None:
   feature = noisy[-1] * np.asarray(statistics["std"]) + np.asarray(statistics["mean"])
   times = np.linspace(0, 1, 6)
   frames = pipeline.redraw(feature, frame_times=times, labels=[_CLASS]).videos[0]
-  side, step, left = 84, 92, 96
+  side, step, left = 84, 92, 110
   shown = (0, 10, 20, 30, 40, 50)
   sheet = Sheet(left + 6 * step + 40 + 2 * step, 4 * step + 26)
   for row in range(4):
@@ -239,7 +239,7 @@ def lgcvd_fragments(pipeline: Lgcvd, clip: np.ndarray) -> None:
   """A predicted video as the fragments that it was drawn in."""
   total, rollout = 20, pipeline.rollout
   drawn = pipeline.predict(clip[None, :2], num_frames=total - 2).videos.reshape(total, 32, 32, 1)
-  side, step, left = 44, 48, 170
+  side, step, left = 44, 48, 215
   windows = rollout.windows(total)
   sheet = Sheet(left + total * step + 4, (len(windows) + 2) * 66)
   rows = [("true video", 0, total, (0, 1), clip)]
@@ -250,15 +250,15 @@ def lgcvd_fragments(pipeline: Lgcvd, clip: np.ndarray) -> None:
   rows.append(("predicted video", 0, total, (0, 1), drawn))
   for y, (words, start, end, given, video) in enumerate(rows):
     top = y * 66 + 6
-    sheet.text(8, top + 14, words, size=15)
+    sheet.text(8, top + 14, words, size=19)
     if words.startswith("fragment"):
       below = "encoder reads U" if y == 1 else f"encoder reads fragment {y - 1}"
-      sheet.text(8, top + 34, below, size=12)
+      sheet.text(8, top + 34, below, size=15)
     for at in range(start, min(end, total)):
       colour = _GIVEN if at - start in given else _GREY
       sheet.frame(left + at * step, top, video[at], side, colour)
   for at in range(total):
-    sheet.text(left + at * step + side / 2, len(rows) * 66 - 8, str(at), "mm", 12)
+    sheet.text(left + at * step + side / 2, len(rows) * 66 - 8, str(at), "mm", 15)
   sheet.save("lgcvd_fragments.png")
 
 
@@ -277,12 +277,12 @@ def lgcvd_denoising(pipeline: Lgcvd, clip: np.ndarray) -> None:
   sampler = rollout.sampler
   x_T = jax.random.normal(jax.random.key(_SEED), shape)
   noisy, estimates = trajectory(denoise, rollout.process, sampler, x_T)
-  side, step, left = 54, 57, 80
+  side, step, left = 54, 57, 90
   shown = [round(i * (sampler.num_steps - 1) / 6) for i in range(7)]
   width = num_frames * step
   sheet = Sheet(left + 2 * width + 24, 26 + (len(shown) + 1) * step)
-  sheet.text(left + width / 2, 12, "fragment x_t", "mm", 15)
-  sheet.text(left + 24 + 1.5 * width, 12, "estimate of x_0", "mm", 15)
+  sheet.text(left + width / 2, 12, "fragment x_t", "mm", 19)
+  sheet.text(left + 24 + 1.5 * width, 12, "estimate of x_0", "mm", 19)
   for y, at in enumerate(shown):
     top = 26 + y * step
     sheet.text(8, top + side / 2, f"t = {sampler.timesteps[at]:.0f}")
@@ -305,7 +305,7 @@ def lgcvd_tasks(pipeline: Lgcvd, clip: np.ndarray) -> None:
   tasks = {name: task_positions(name, num_frames, slots) for name in names}
   tasks |= {"infilling": (2, 7), "random": (1, 4)}
   fragment = jnp.asarray(to_float(clip[None, :num_frames]))
-  side, step, left = 72, 78, 130
+  side, step, left = 72, 78, 140
   sheet = Sheet(left + num_frames * step, len(tasks) * (step + 20) + 4)
   nothing = np.full((1, 1, 3), 225, np.uint8)
   for y, (name, positions) in enumerate(tasks.items()):
@@ -313,7 +313,7 @@ def lgcvd_tasks(pipeline: Lgcvd, clip: np.ndarray) -> None:
     given = local_condition(frames_at(fragment, at), at, num_frames)
     given = np.asarray(given).reshape(32, 32, slots, 2)
     top = 6 + y * (step + 20)
-    sheet.text(8, top + side / 2, name, size=15)
+    sheet.text(8, top + side / 2, name, size=19)
     for j in range(num_frames):
       sheet.frame(left + j * step, top, nothing, side)
     for slot, place in enumerate(positions):
