@@ -17,6 +17,13 @@ from experiments.commands import modes
 from videodiff_jax import command, config_flag, typed
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
+# Modes of a workdir that are the same for every system, beside a system's own `modes`.
+_OF_EVERY_SYSTEM = {
+  "ablation": "experiments.claims.ablation:mode",
+  "export": "experiments.export.export:export",
+  "report": "experiments.report.report:mode",
+  "sweep": "experiments.claims.sweep:mode",
+}
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "configs/NAME.py[:variant,variant]")
 _MOST = 100_000  # of what is drawn in one command
@@ -272,58 +279,14 @@ def saved_config(workdir: pathlib.Path, config: ConfigDict | None) -> ConfigDict
 
 def mode_function(system: str, mode: str) -> Callable[..., None]:
   """What a mode runs for a system: (workdir, configuration or None, flags)."""
-  from experiments.claims import ablation, sweep
-  from experiments.export import export
-  from experiments.report import report
-  from experiments.sampling import glober_samples, lgcvd_samples
-  from experiments.scoring import (
-    glober_ladder,
-    glober_protocols,
-    lgcvd_generation,
-    lgcvd_prediction,
-  )
-  from experiments.setup import checks
-  from experiments.train import make_cache
-  from videodiff_jax.metrics.clip_protocols import GENERATED_VIDEOS
+  from experiments.setup import checks, systems
 
-  def compare_variants(
-    workdir: pathlib.Path, config: ConfigDict, options: flags.FlagValues
-  ) -> None:
-    if ablation.run(workdir, config, options.protocol) is None:
-      raise command.Terminated
-
-  of_both = {
-    "ablation": compare_variants,
-    "export": export.export,
-    "report": lambda workdir, config, _: report.write(workdir),
-    "sweep": lambda workdir, config, options: sweep.run(workdir, config, options.protocol),
-  }
-  functions = {
-    "glober": {
-      "sample": glober_samples.sample,
-      "redraw": glober_samples.redraw,
-      "reconstruct": glober_samples.reconstruct,
-      "cache": make_cache.make,
-      "evaluate": lambda workdir, config, options: (
-        glober_protocols.evaluate(workdir, config, options.protocol)
-        if options.protocol
-        else glober_ladder.evaluate(workdir, config)
-      ),
-    },
-    "lgcvd": {
-      "sample": lgcvd_samples.sample,
-      "predict": lgcvd_samples.predict,
-      "interpolate": lgcvd_samples.interpolate,
-      "evaluate": lambda workdir, config, options: (
-        lgcvd_generation if options.protocol in GENERATED_VIDEOS else lgcvd_prediction
-      ).evaluate(workdir, config, options.protocol),
-    },
-  }[system] | of_both
-  if mode not in functions:
+  paths = {**systems.by_name(system).modes, **_OF_EVERY_SYSTEM}
+  if mode not in paths:
     raise checks.UserError(
-      f"System {system!r} has no --mode={mode}; with a workdir it has {', '.join(functions)}."
+      f"System {system!r} has no --mode={mode}; with a workdir it has {', '.join(paths)}."
     )
-  return functions[mode]
+  return systems.find(paths[mode])
 
 
 def enable_compilation_cache() -> None:

@@ -40,7 +40,7 @@ def show(config: ml_collections.ConfigDict, late: int = _LATE, early: int = _EAR
   seconds, peaks = read(store, frame_stores.clip_sampler(config, "clip"), late, early)
   rows = [(f"whole, {config.data.num_frames} frames", *_speed(seconds), "", "")]
   for name in config.stages:
-    content, other = systems.of(config).CONTENTS[name]
+    content, other = systems.of(config).contents[name]
     seconds, _ = read(store, frame_stores.clip_sampler(config, content, **other), late // 10, early)
     rows.append((f"{name}: {content}", *_speed(seconds), *_demand(config, name, seconds)))
   first, last = (f"{peak / 1e6:.0f} MB" for peak in peaks)

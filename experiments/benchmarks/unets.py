@@ -15,13 +15,12 @@ from types import ModuleType
 import ml_collections
 import numpy as np
 
-from experiments.benchmarks import glober_unet, lgcvd_unet
+from experiments.setup import systems
 
-# A comparison is a module of this folder with
+# A system's hook 'unet_benchmark' is a module with
 #   require(): raises UserError where its PyTorch side cannot be imported.
 #   ROWS: (name, rounds, aim of the ratio ours / theirs).
 #   functions(config): heading, our functions and theirs in the order of ROWS, a remark.
-_COMPARISONS: dict[str, ModuleType] = {"glober": glober_unet, "lgcvd": lgcvd_unet}
 
 
 def show(config: ml_collections.ConfigDict | None) -> str:
@@ -71,7 +70,7 @@ def measure(config: ml_collections.ConfigDict | None) -> str:
 
 
 def _comparison(config: ml_collections.ConfigDict | None) -> ModuleType:
-  return _COMPARISONS["glober" if config is None else config.system]
+  return systems.by_name("glober" if config is None else config.system).hook("unet_benchmark")
 
 
 def _seconds(function: Callable[[], object]) -> float:

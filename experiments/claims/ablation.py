@@ -20,15 +20,15 @@ from typing import Any
 import jax
 import ml_collections
 import numpy as np
-from absl import logging
+from absl import flags, logging
 
 from experiments.claims import claim_scores, rivals
 from experiments.claims.claim_scores import Figures, Scorer
 from experiments.scoring import score_files
-from experiments.setup import checks
+from experiments.setup import checks, systems
 from experiments.train import train
 from experiments.workdirs import provenance
-from videodiff_jax import locks, whole_files
+from videodiff_jax import command, locks, whole_files
 from videodiff_jax.metrics.paired import paired_difference, paired_interval
 from videodiff_jax.training.workdir import LOCK, steps_done
 from videodiff_jax.training.writers import format_table
@@ -49,6 +49,14 @@ class Run:
   seed: int
   config: ml_collections.ConfigDict
   workdir: pathlib.Path
+
+
+def mode(
+  workdir: pathlib.Path, config: ml_collections.ConfigDict, options: flags.FlagValues
+) -> None:
+  """--mode=ablation; raises Terminated where SIGTERM ended it early."""
+  if run(workdir, config, options.protocol) is None:
+    raise command.Terminated
 
 
 def run(
@@ -161,7 +169,7 @@ def compare(
   for name, seeds in figures.items():
     common = sorted(seeds.keys() & figures.get(reference, {}).keys())
     row: dict[str, Any] = {"seeds": sorted(seeds), "mean": {}, "by_seed": {}, "difference": {}}
-    row["updates"] = claim_scores.updates(configs[name])
+    row["updates"] = systems.of(configs[name]).updates(configs[name])
     row["steps"] = {stage: configs[name].train[stage].steps for stage in configs[name].stages}
     row["sample"] = configs[name].sample.to_dict()
     for column in next(iter(seeds.values())):

@@ -17,7 +17,6 @@ from experiments.scoring import (
   use_of_condition,
 )
 from experiments.setup import checks, frame_stores
-from videodiff_jax.lgcvd import networks
 from videodiff_jax.training.workdir import steps_done
 
 Figures = dict[str, np.ndarray]  # column -> (v,) of the videos, or (1,)
@@ -172,11 +171,3 @@ def _at(tree: Any, keys: list[str]) -> float | None:
       return None
     tree = tree[key]
   return tree
-
-
-def updates(config: ml_collections.ConfigDict) -> int:
-  """Optimiser steps of all stages; an iteration of LGC-VD may make two."""
-  steps = sum(config.train[name].steps for name in config.stages)
-  if config.system == "lgcvd":
-    return steps * networks.make_objective(config, networks.build(config)).num_updates
-  return steps

@@ -16,13 +16,12 @@ from typing import Any, NamedTuple
 
 import ml_collections
 import numpy as np
-from absl import logging
+from absl import flags, logging
 
-from experiments.claims import sweep_sets
 from experiments.claims.sweep_sets import Bench
 from experiments.measures import digits, set_scores
 from experiments.scoring import score_files
-from experiments.setup import checks, frame_stores
+from experiments.setup import checks, frame_stores, systems
 from experiments.workdirs import outputs, provenance
 from videodiff_jax import text_files, whole_files
 from videodiff_jax.metrics import images, resampling
@@ -50,6 +49,13 @@ class Point(NamedTuple):
   steps: int
 
 
+def mode(
+  workdir: pathlib.Path, config: ml_collections.ConfigDict | None, options: flags.FlagValues
+) -> None:
+  """--mode=sweep."""
+  run(workdir, config, options.protocol)
+
+
 def run(
   workdir: pathlib.Path, config: ml_collections.ConfigDict | None, protocol: str | None = None
 ) -> dict[str, Any]:
@@ -67,7 +73,7 @@ def run(
     UserError: a sampler that is none, or a sweep.json of other weights or settings.
   """
   set_scores.locate()  # told now, not after the drawing
-  bench = sweep_sets.BENCHES[read_config(workdir).system](workdir, config, protocol)
+  bench = systems.of(read_config(workdir)).hook("sweep")(workdir, config, protocol)
   points = plan((config or bench.pipeline.config).sweep)
   for point in points:
     bench.drawing(*point)  # one that cannot be drawn is told now

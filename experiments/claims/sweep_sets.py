@@ -64,7 +64,7 @@ class Bench:
     return found
 
 
-def _glober(
+def glober_bench(
   workdir: pathlib.Path, config: ml_collections.ConfigDict | None, protocol: str | None
 ) -> Bench:
   if protocol:
@@ -107,7 +107,7 @@ def _glober(
   )
 
 
-def _lgcvd(
+def lgcvd_bench(
   workdir: pathlib.Path, config: ml_collections.ConfigDict | None, protocol: str | None
 ) -> Bench:
   pipeline = lgcvd.Pipeline.from_workdir(workdir, **_sample(config))
@@ -146,9 +146,6 @@ def _lgcvd(
     draw,
     digits.labels_of(store, videos) if chosen.digits else None,
   )
-
-
-BENCHES = {"glober": _glober, "lgcvd": _lgcvd}
 
 
 def _sample(config: ml_collections.ConfigDict | None) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from collections.abc import Collection, Sequence
 from absl import flags
 from ml_collections import ConfigDict
 
+from experiments.setup import systems
 from experiments.setup.errors import UserError
 
 MODES = (
@@ -45,11 +46,6 @@ READ_BY: dict[str, tuple[str, ...]] = {
   "config": tuple(mode for mode in MODES if mode not in ("compare", "doctor", "report")),
   "workdir": tuple(mode for mode in MODES if mode not in ("compare", "doctor")),
 }
-# Flags of sampling that one system alone understands.
-_OF_SYSTEM = {
-  "glober": ("frame_times", "start", "end", "guidance_scale", "class_label", "prompts", "cache"),
-  "lgcvd": ("trajectories", "past", "future", "gap"),
-}
 # Of a --config beside a workdir's own: a mode that goes on with the run compares them all.
 _GROUPS = {"evaluate": ("sample", "evaluate"), "sweep": ("sample", "evaluate", "sweep")}
 _GROUPS |= dict.fromkeys((*_DRAWING, "export"), ("sample",))
@@ -65,8 +61,9 @@ def check_flags(mode: str, after: Sequence[str] = ()) -> None:
 
 def check_system(system: str) -> None:
   """Raises UserError for a given flag that is another system's."""
-  others = [name for other, names in _OF_SYSTEM.items() if other != system for name in names]
-  if given := [name for name in others if flags.FLAGS[name].present]:
+  own = systems.by_name(system).flags
+  others = [name for other in systems.names() for name in systems.by_name(other).flags]
+  if given := [name for name in others if name not in own and flags.FLAGS[name].present]:
     raise UserError(f"--{given[0]} means nothing to system {system!r}: leave it away.")
 
 

@@ -29,6 +29,12 @@ _LADDER = (
 )
 
 
+def mode(workdir: pathlib.Path, config: object, options: object) -> None:
+  """--mode=report."""
+  del config, options
+  write(workdir)
+
+
 def write(workdir: pathlib.Path) -> pathlib.Path:
   """Writes the page of a run, in place of an earlier one.
 

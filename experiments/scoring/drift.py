@@ -12,7 +12,7 @@ from absl import logging
 
 from experiments.measures import digits
 from experiments.scoring import score_files
-from experiments.setup import checks, frame_stores
+from experiments.setup import checks, frame_stores, systems
 from experiments.workdirs import outputs
 from videodiff_jax import glober, lgcvd
 from videodiff_jax.inputs import clips
@@ -57,7 +57,7 @@ def score(
   with checks.told():
     real, _, _ = clips.evaluation_clips(store, sampler, num_real, _SEED)
   reader = digits.reader(frame_stores.open_store(config, "train"))
-  drawn = _draw(workdir, config, frames, num_drawn)
+  drawn = systems.of(config).hook("drift")(workdir, config, frames, num_drawn)
   curves = {"drawn": curve(drawn, real, reader), "real": curve(real, real, reader)}
   record = {
     "protocol": PROTOCOL,
@@ -73,20 +73,34 @@ def score(
 
 
 def length(config: ml_collections.ConfigDict) -> int:
-  """Frames of a video: those of GLOBER's clips, or of all LGC-VD's data."""
-  return config.data.num_frames if config.system == "glober" else config.data.video_frames
+  """Frames of a video: those of all of LGC-VD's data, or of GLOBER's clips."""
+  return config.data.get("video_frames", config.data.num_frames)
 
 
-def _draw(
+def generate_glober(
   workdir: pathlib.Path, config: ml_collections.ConfigDict, frames: int, count: int
 ) -> np.ndarray:
+<<<<<<< HEAD
   """(n, f, h, w, c) uint8, generated."""
   settings = config.sample.to_dict()
   if config.system == "lgcvd":
     pipeline = lgcvd.Pipeline.from_workdir(workdir, **settings)
     return pipeline.generate(count, num_frames=frames, seed=_SEED).videos
   pipeline = glober.Pipeline.from_workdir(workdir, **settings)
+=======
+  """(n, f, h, w, c) uint8: clips of all the frames that the system was trained on."""
+  del frames
+  pipeline = glober.Pipeline.from_workdir(workdir, **config.sample.to_dict())
+>>>>>>> 4d9b5f2 (A system is a value that commands look up by name; another package may bring one)
   return pipeline.generate(count, seed=_SEED).videos
+
+
+def generate_lgcvd(
+  workdir: pathlib.Path, config: ml_collections.ConfigDict, frames: int, count: int
+) -> np.ndarray:
+  """(n, f, h, w, c) uint8: videos of `frames` frames, drawn from nothing."""
+  pipeline = lgcvd.Pipeline.from_workdir(workdir, **config.sample.to_dict())
+  return pipeline.generate(frames, count, _SEED).videos[:, 0]
 
 
 def curve(videos: np.ndarray, real: np.ndarray, reader: DigitReader) -> dict[str, np.ndarray]:

@@ -5,11 +5,11 @@ from typing import Any
 
 import ml_collections
 import numpy as np
-from absl import logging
+from absl import flags, logging
 
 from experiments.measures import digits, directions, ladder, nearest, set_scores
 from experiments.sampling import glober_samples
-from experiments.scoring import score_files, use_of_condition
+from experiments.scoring import glober_protocols, score_files, use_of_condition
 from experiments.setup import checks, frame_stores
 from experiments.workdirs import numbered, outputs, provenance
 from videodiff_jax.glober.pipeline import Pipeline
@@ -22,6 +22,16 @@ from videodiff_jax.training.writers import format_table
 
 PROTOCOL = "ladder"
 _SEED = 0
+
+
+def mode(
+  workdir: pathlib.Path, config: ml_collections.ConfigDict | None, options: flags.FlagValues
+) -> None:
+  """--mode=evaluate: the ladder, or a named protocol."""
+  if options.protocol:
+    glober_protocols.evaluate(workdir, config, options.protocol)
+  else:
+    evaluate(workdir, config)
 
 
 def evaluate(workdir: pathlib.Path, config: ml_collections.ConfigDict | None) -> dict[str, Any]:

@@ -12,17 +12,18 @@ from typing import Any
 
 import ml_collections
 import numpy as np
-from absl import logging
+from absl import flags, logging
 
 from experiments.measures import digits
 from experiments.measures.trajectories import SHOWN, Judge, Kept, Measured, measure, one_of_each
-from experiments.scoring import score_files, use_of_condition
+from experiments.scoring import lgcvd_generation, score_files, use_of_condition
 from experiments.setup import checks, errors, frame_stores
 from experiments.workdirs import outputs
 from videodiff_jax.inputs import clips
 from videodiff_jax.inputs.frame_store import FrameStore
 from videodiff_jax.lgcvd.pipeline import Chunks, Pipeline
 from videodiff_jax.metrics import baselines, i3d, images, lpips, prediction, resampling
+from videodiff_jax.metrics.clip_protocols import GENERATED_VIDEOS
 from videodiff_jax.metrics.protocols import PROTOCOLS, Protocol
 from videodiff_jax.pretrained import i3d as i3d_weights
 from videodiff_jax.pretrained import lpips as lpips_weights
@@ -42,6 +43,16 @@ _CURVES = {
 }
 
 Features = Callable[[np.ndarray], np.ndarray]
+
+
+def mode(
+  workdir: pathlib.Path, config: ml_collections.ConfigDict | None, options: flags.FlagValues
+) -> None:
+  """--mode=evaluate: by a protocol of predictions, or one of generated videos."""
+  if options.protocol in GENERATED_VIDEOS:
+    lgcvd_generation.evaluate(workdir, config, options.protocol)
+  else:
+    evaluate(workdir, config, options.protocol)
 
 
 def evaluate(

@@ -70,7 +70,7 @@ def check_given(config: Any) -> None:
       "configs/common.py makes."
     )
   if "system" in config:
-    choice("system", config.system, tuple(systems.SYSTEMS))
+    choice("system", config.system, systems.names())
   if missing := _missing(config) if "system" in config else "system":
     raise UserError(
       f"--config lacks keys that this code reads: {missing}. Begin with one of configs/, as its "
@@ -83,13 +83,13 @@ def check_given(config: Any) -> None:
 
 def check_config(config: ml_collections.ConfigDict) -> None:
   """Raises UserError for values that no network or loop could be made of."""
-  choice("system", config.system, tuple(systems.SYSTEMS))
-  table = range_table.TABLES[config.system]
+  choice("system", config.system, systems.names())
+  table = systems.of(config).ranges
   ranges.check(table, config)
   for name, changes in config.get("ablation", {}).get("variants", {}).items():
     if "from" not in changes:  # else of another system: checked whole where it is run
       ranges.check(table, changes, f"ablation.variants.{name}.")
-  schedule = config.diffusion.schedule
+  schedule = config.get("diffusion", {}).get("schedule", {})
   if "beta_end" in schedule and schedule.beta_start > schedule.beta_end:
     raise UserError(
       f"config.diffusion.schedule.beta_start ({schedule.beta_start}) is above beta_end "
@@ -173,7 +173,7 @@ def check_saved(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Non
     )
   try:
     _check_known(config)
-    ranges.check(range_table.TABLES[config.system], config)
+    ranges.check(systems.of(config).ranges, config)
   except UserError as error:
     raise UserError(f"{workdir}/config.json: {error}") from error
 

@@ -9,17 +9,16 @@ import jax.numpy as jnp
 import ml_collections
 
 from configs.common import base
-from experiments.setup import texts
+from experiments.setup import range_table, texts
 from experiments.setup.errors import UserError
 from experiments.setup.needs import Need
+from experiments.setup.systems import System
 from videodiff_jax.diffusion import samplers
 from videodiff_jax.glober import initial, networks, sampling, stages
 from videodiff_jax.glober.networks import Networks, build
 from videodiff_jax.metrics import i3d
 from videodiff_jax.models import attention
 from videodiff_jax.training import flops, warm_start
-
-__all__ = ["Networks", "base", "build", "stages"]
 
 CONTENTS: dict[str, tuple[str, dict[str, int]]] = {
   # A batch of the frame auto-encoder is as many videos as frames: more of them differ.
@@ -218,3 +217,47 @@ def network_figures(networks: Networks) -> list[tuple[str, int, int, str]]:
     ("discriminator", *forward(judge, pair), "pair"),
     ("DiT", *forward(dit, one(*feature), t, labels, text), "global feature"),
   ]
+
+
+_SAMPLES, _LADDER = "experiments.sampling.glober_samples", "experiments.scoring.glober_ladder"
+SYSTEM = System(
+  name="glober",
+  base=base,
+  ranges=range_table.GLOBER,
+  networks=Networks,
+  build=build,
+  stages=stages,
+  contents=CONTENTS,
+  abstract_batch=abstract_batch,
+  modes={
+    "sample": f"{_SAMPLES}:sample",
+    "redraw": f"{_SAMPLES}:redraw",
+    "reconstruct": f"{_SAMPLES}:reconstruct",
+    "cache": "experiments.train.make_cache:make",
+    "evaluate": f"{_LADDER}:mode",
+  },
+  hooks={
+    "clip_protocols": "experiments.scoring.glober_protocols:evaluate",
+    "drift": "experiments.scoring.drift:generate_glober",
+    "sweep": "experiments.claims.sweep_sets:glober_bench",
+    "table_identity": "experiments.tables.score_table:glober_identity",
+    "speed_table": "experiments.tables.speed_table:GLOBER",
+    "unet_benchmark": "experiments.benchmarks.glober_unet",
+  },
+  flags=("frame_times", "start", "end", "guidance_scale", "class_label", "prompts", "cache"),
+  identity=(
+    "data.name",
+    "data.image_size",
+    "data.num_frames",
+    "model.video_encoder.multipliers",
+    "model.video_encoder.out_channels",
+  ),
+  clip_settings=clip_settings,
+  store_options=store_options,
+  needs=needs,
+  check=check,
+  check_pretrained=check_pretrained,
+  countable=countable,
+  given=given,
+  network_figures=network_figures,
+)

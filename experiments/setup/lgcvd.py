@@ -8,15 +8,15 @@ import jax.numpy as jnp
 import ml_collections
 
 from configs.lgcvd_common import base
+from experiments.setup import range_table
 from experiments.setup.errors import UserError
 from experiments.setup.needs import Need
+from experiments.setup.systems import System
 from videodiff_jax.lgcvd import gaps, networks, stages
 from videodiff_jax.lgcvd.conditioning import given_positions
 from videodiff_jax.lgcvd.networks import Networks, build
 from videodiff_jax.metrics.protocols import PROTOCOLS
 from videodiff_jax.training import flops, warm_start
-
-__all__ = ["Networks", "base", "build", "stages"]
 
 CONTENTS: dict[str, tuple[str, dict[str, int]]] = {"lgcvd": ("clip", {})}
 
@@ -94,12 +94,6 @@ def check_pretrained(config: ml_collections.ConfigDict, names: Sequence[str]) ->
   warm_start.check(config, names, stages.make_stage, _ALIKE)
 
 
-def given(config: ml_collections.ConfigDict) -> dict[str, Any]:
-  """Every frozen network is a stage's."""
-  del config
-  return {}
-
-
 def check(config: ml_collections.ConfigDict) -> None:
   data, fragment, sample = config.data, config.fragment, config.sample
   _check_heads(config)
@@ -141,15 +135,16 @@ def _check_heads(config: ml_collections.ConfigDict) -> None:
       )
 
 
-def countable(config: ml_collections.ConfigDict) -> None:
-  """Nothing beside what every system leaves out."""
-  del config
-
-
 def abstract_batch(config: ml_collections.ConfigDict, name: str) -> dict[str, jax.ShapeDtypeStruct]:
   data, b = config.data, config.train[name].batch_size
   shape = (b, data.num_frames, data.image_size, data.image_size, data.channels)
   return {"frames": jax.ShapeDtypeStruct(shape, jnp.uint8)}
+
+
+def updates(config: ml_collections.ConfigDict) -> int:
+  """Optimiser steps of all stages: an iteration in two stages makes two (Sec. 3.3)."""
+  steps = sum(config.train[name].steps for name in config.stages)
+  return steps * networks.make_objective(config, build(config)).num_updates
 
 
 def network_figures(networks: Networks) -> list[tuple[str, int, int, str]]:
@@ -162,3 +157,46 @@ def network_figures(networks: Networks) -> list[tuple[str, int, int, str]]:
     params = jax.eval_shape(model.encoder.init, jax.eval_shape(lambda: jax.random.key(0)), fragment)
     context = jax.eval_shape(model.encoder.apply, params, fragment)
   return [("UNet", *flops.forward(model.unet, fragment, one(), condition, context), of), *rows]
+
+
+_SAMPLES = "experiments.sampling.lgcvd_samples"
+SYSTEM = System(
+  name="lgcvd",
+  base=base,
+  ranges=range_table.LGCVD,
+  networks=Networks,
+  build=build,
+  stages=stages,
+  contents=CONTENTS,
+  abstract_batch=abstract_batch,
+  modes={
+    "sample": f"{_SAMPLES}:sample",
+    "predict": f"{_SAMPLES}:predict",
+    "interpolate": f"{_SAMPLES}:interpolate",
+    "evaluate": "experiments.scoring.lgcvd_prediction:mode",
+  },
+  hooks={
+    "clip_protocols": "experiments.scoring.lgcvd_generation:evaluate",
+    "drift": "experiments.scoring.drift:generate_lgcvd",
+    "sweep": "experiments.claims.sweep_sets:lgcvd_bench",
+    "speed_table": "experiments.tables.speed_table:LGCVD",
+    "unet_benchmark": "experiments.benchmarks.lgcvd_unet",
+  },
+  flags=("trajectories", "past", "future", "gap"),
+  identity=(
+    "data.name",
+    "data.image_size",
+    "fragment.num_frames",
+    "fragment.slots",
+    "model.sequence_encoder",
+    "objective.two_stage",
+    "diffusion.process.prediction_type",
+  ),
+  clip_settings=clip_settings,
+  store_options=store_options,
+  needs=needs,
+  check=check,
+  check_pretrained=check_pretrained,
+  updates=updates,
+  network_figures=network_figures,
+)

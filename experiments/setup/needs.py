@@ -6,14 +6,16 @@ they will do is told before anything is prepared, written or compiled.
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ml_collections
 import numpy as np
 
 from experiments.setup.errors import UserError
 from videodiff_jax.inputs.clips import ClipSampler
+
+if TYPE_CHECKING:  # which holds functions that return needs
+  from experiments.setup.systems import System
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +64,7 @@ class Need:
     )
 
 
-def of(config: ml_collections.ConfigDict, system: ModuleType, after: Sequence[str]) -> list[Need]:
+def of(config: ml_collections.ConfigDict, system: "System", after: Sequence[str]) -> list[Need]:
   """What a run of a system and the modes `after` it take, in the order in which it is taken.
 
   Raises:

@@ -35,7 +35,7 @@ _PRECISIONS = ("float32", "bfloat16")
 # Modes that may follow training (main.py has them all).
 _AFTER = ("sample", "evaluate", "sweep", "report")
 
-_BOTH: Mapping[str, Rule] = {
+COMMON: Mapping[str, Rule] = {
   "expected": _TEXT,
   "checksums": _FLAG,
   "seed": _SEED,
@@ -104,7 +104,9 @@ _BOTH: Mapping[str, Rule] = {
   "ablation.seeds": Several(_SEED, 1, 1000),
 }
 
-_GLOBER: Mapping[str, Rule] = {
+# A system's own lines come after the common ones: the first that a key matches is its rule.
+GLOBER: Mapping[str, Rule] = {
+  **COMMON,
   "system": Choice(("glober",)),
   "stages": Several(Choice(glober_stages.NAMES), 1),
   "after": Several(Choice((*_AFTER, "reconstruct", "redraw"))),
@@ -165,7 +167,8 @@ _GLOBER: Mapping[str, Rule] = {
   "ablation.shared": Several(Choice(glober_stages.NAMES)),
 }
 
-_LGCVD: Mapping[str, Rule] = {
+LGCVD: Mapping[str, Rule] = {
+  **COMMON,
   "system": Choice(("lgcvd",)),
   "stages": Several(Choice(lgcvd_stages.NAMES), 1),
   "after": Several(Choice((*_AFTER, "predict", "interpolate"))),
@@ -195,9 +198,6 @@ _LGCVD: Mapping[str, Rule] = {
   "ablation.scored_by": Choice(("prediction", "drift")),
   "ablation.shared": Several(Choice(lgcvd_stages.NAMES)),
 }
-
-# A system's own lines come after those of both: the first that a key matches is its rule.
-TABLES: Mapping[str, Mapping[str, Rule]] = {"glober": _BOTH | _GLOBER, "lgcvd": _BOTH | _LGCVD}
 
 # Keys that a base() lacks and a configuration may have: other settings of samplers and schedules.
 OPTIONAL = (

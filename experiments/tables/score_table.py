@@ -16,8 +16,8 @@ from typing import Any
 import ml_collections
 from absl import logging
 
-from experiments.scoring import glober_protocols, lgcvd_generation, lgcvd_prediction, score_files
-from experiments.setup import checks
+from experiments.scoring import lgcvd_prediction, score_files
+from experiments.setup import checks, systems
 from experiments.tables.papers import SPEED, TABLES, Measure, Table
 from videodiff_jax.metrics.clip_protocols import CLIP_PROTOCOLS, ClipProtocol
 from videodiff_jax.metrics.protocols import PROTOCOLS, Protocol
@@ -26,19 +26,6 @@ from videodiff_jax.training.writers import format_table
 
 _SMOKE = "smoke"
 _NOT_RUN = "not run"
-# What a row's configuration and a workdir's have in common; the rest is how it was trained.
-_IDENTITY = {
-  "glober": (
-    "data.name", "data.image_size", "data.num_frames", "model.video_encoder.multipliers",
-    "model.video_encoder.out_channels",
-  ),
-  "lgcvd": (
-    "data.name", "data.image_size", "fragment.num_frames", "fragment.slots",
-    "model.sequence_encoder", "objective.two_stage",
-    "diffusion.process.prediction_type",
-  ),
-}  # fmt: skip
-
 Records = dict[Measure, dict[str, Any]]
 # Protocol -> features of the sets scored so far: the real one and the trivial ones return.
 Seen = dict[str, lgcvd_prediction.Features]
@@ -91,17 +78,25 @@ def load(name: str, smoke: bool = False) -> ml_collections.ConfigDict:
 
 def identity(config: ml_collections.ConfigDict) -> dict[str, str]:
   """What makes a run that of a row: key -> JSON."""
+  system = systems.of(config)
   found = {
     key: functools.reduce(lambda tree, part: tree[part], key.split("."), config)
-    for key in _IDENTITY[config.system]
+    for key in system.identity
   }
-  if config.system == "glober":
-    told = config.condition == "class" or (
-      config.condition == "text" and config.text.source != "prompt"
-    )
-    found["condition"] = "each video's own" if told else "none, or one for all"
-    found["loss.lambda_cra > 0"] = config.loss.lambda_cra > 0
+  if "table_identity" in system.hooks:
+    found |= system.hook("table_identity")(config)
   return {"system": config.system} | {key: json.dumps(value) for key, value in found.items()}
+
+
+def glober_identity(config: ml_collections.ConfigDict) -> dict[str, Any]:
+  """What beside values of keys makes a run of GLOBER that of a row."""
+  told = config.condition == "class" or (
+    config.condition == "text" and config.text.source != "prompt"
+  )
+  return {
+    "condition": "each video's own" if told else "none, or one for all",
+    "loss.lambda_cra > 0": config.loss.lambda_cra > 0,
+  }
 
 
 def assign(
@@ -153,8 +148,7 @@ def _evaluate(workdir: pathlib.Path, measure: Measure, smoke: bool, seen: Seen) 
   if isinstance(protocol, Protocol):
     features = seen.setdefault(protocol.name, lgcvd_prediction.features_of(protocol))
     return lgcvd_prediction.evaluate(workdir, config, protocol, features, reuse=True)
-  module = glober_protocols if config.system == "glober" else lgcvd_generation
-  return module.evaluate(workdir, config, protocol, reuse=True)
+  return systems.of(config).hook("clip_protocols")(workdir, config, protocol, reuse=True)
 
 
 def _few(protocol: Protocol | ClipProtocol) -> Protocol | ClipProtocol:

@@ -6,6 +6,7 @@ GLOBER draws all frames of a clip at once, LGC-VD fragment after fragment. The n
 the configuration, its weights are all one number: what they are takes no time.
 """
 
+import dataclasses
 import resource
 import statistics
 import sys
@@ -17,13 +18,12 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from experiments.setup import checks, glober
+from experiments.setup import checks, systems
 from experiments.tables import score_table
 from experiments.tables.papers import SPEED, SPEED_CONFIG, SPEED_METHODS, SPEED_ROWS
-from videodiff_jax import lgcvd
+from videodiff_jax import glober, lgcvd
 from videodiff_jax.glober import precision, stages
 from videodiff_jax.glober.networks import condition_of
-from videodiff_jax.glober.pipeline import Pipeline
 from videodiff_jax.lgcvd import stages as lgcvd_stages
 from videodiff_jax.training import partitioning
 from videodiff_jax.training.writers import format_table
@@ -52,11 +52,12 @@ def show(name: str, config: ml_collections.ConfigDict | None) -> str:
     published = SPEED_ROWS.get(frames, ("-",) * len(SPEED_METHODS))
     rows.append((f"F = {frames}", *published, f"{seconds:.2f}s/{gigabytes:.1f}G"))
   side = config.data.image_size
+  steps = systems.of(config).hook("speed_table").steps(config)
   return "\n\n".join(
     [
       "GLOBER Table 2: time and memory of one clip, 256 x 256; the paper's on a V100",
       format_table(rows, ("", *SPEED_METHODS, "here")),
-      f"Here: {side} x {side}, {_steps(config)}, {config.precision}, one "
+      f"Here: {side} x {side}, {steps}, {config.precision}, one "
       f"{jax.devices()[0].device_kind}; the median of {_ROUNDS} clips, from noise to uint8 frames, "
       f"compiled before. Memory: the highest so far, {_memory()[1]}, parameters in float32 "
       "included.",
@@ -64,40 +65,81 @@ def show(name: str, config: ml_collections.ConfigDict | None) -> str:
   )
 
 
-def _steps(config: ml_collections.ConfigDict) -> str:
-  sampled = config.sample
-  if config.system == "lgcvd":
-    return f"{sampled.sampler.num_steps} steps a fragment of {config.fragment.num_frames} frames"
-  steps = f"{sampled.generator.num_steps} + {sampled.decoder.num_steps} steps"
-  return f"{steps}, all frames at once"
-
-
-def untrained(config: ml_collections.ConfigDict) -> Pipeline | lgcvd.Pipeline:
+def untrained(config: ml_collections.ConfigDict) -> Any:
   """The configuration's pipeline on one device, with meaningless weights."""
-  mesh = partitioning.make_mesh(devices=jax.devices()[:1])
-  if config.system == "lgcvd":
-    stage = lgcvd_stages.make_stage(config, *lgcvd_stages.NAMES)
-    params = _filled(jax.eval_shape(stage.init, jax.random.key(0)).params)
-    return lgcvd.Pipeline(config, {"raw": params, "ema": params}, mesh)
+  return systems.of(config).hook("speed_table").untrained(config)
+
+
+def _untrained_glober(config: ml_collections.ConfigDict) -> glober.Pipeline:
   ema = {}
   for name in stages.NAMES:
     stage = stages.make_stage(config, name)
     state = jax.eval_shape(stage.init, jax.random.key(0))
     params = precision.rounded(stage, state.ema_params, config.precision)
     ema[name] = {"ema_params": params, "statistics": state.statistics}
-  params: dict[str, Any] = stages.sampling_params(ema | glober.given(config))
+  params: dict[str, Any] = stages.sampling_params(ema | systems.of(config).given(config))
   if condition_of(config) == "text":
     params["default_text"] = params["null_text"]
-  return Pipeline(config, _filled(params), mesh)
+  return glober.Pipeline(config, _filled(params), _one_device())
+
+
+def _glober_steps(config: ml_collections.ConfigDict) -> str:
+  steps = f"{config.sample.generator.num_steps} + {config.sample.decoder.num_steps} steps"
+  return f"{steps}, all frames at once"
+
+
+def _draw_glober(pipeline: glober.Pipeline, frames: int) -> Callable[[int], Any]:
+  at_once = pipeline.with_settings(frames_per_chunk=frames)
+  times = np.linspace(0, pipeline.frame_times[-1], frames)
+  return lambda seed: at_once.generate(1, times, seed=seed)
+
+
+def _untrained_lgcvd(config: ml_collections.ConfigDict) -> lgcvd.Pipeline:
+  stage = lgcvd_stages.make_stage(config, *lgcvd_stages.NAMES)
+  params = _filled(jax.eval_shape(stage.init, jax.random.key(0)).params)
+  return lgcvd.Pipeline(config, {"raw": params, "ema": params}, _one_device())
+
+
+def _lgcvd_steps(config: ml_collections.ConfigDict) -> str:
+  steps = config.sample.sampler.num_steps
+  return f"{steps} steps a fragment of {config.fragment.num_frames} frames"
+
+
+def _draw_lgcvd(pipeline: lgcvd.Pipeline, frames: int) -> Callable[[int], Any]:
+  return lambda seed: pipeline.generate(frames, 1, seed)
+
+
+@dataclasses.dataclass(frozen=True)
+class Speed:
+  """A system's row of the table.
+
+  Attributes:
+    untrained: configuration -> a pipeline of meaningless weights, on one device.
+    steps: configuration -> how it samples, in words.
+    drawing: (pipeline, frames) -> a function of a seed that draws one clip.
+  """
+
+  untrained: Callable[[ml_collections.ConfigDict], Any]
+  steps: Callable[[ml_collections.ConfigDict], str]
+  drawing: Callable[[Any, int], Callable[[int], Any]]
+
+
+GLOBER = Speed(_untrained_glober, _glober_steps, _draw_glober)
+LGCVD = Speed(_untrained_lgcvd, _lgcvd_steps, _draw_lgcvd)
+
+
+def _one_device() -> jax.sharding.Mesh:
+  return partitioning.make_mesh(devices=jax.devices()[:1])
 
 
 def _filled(abstract: Any) -> Any:
   return jax.tree.map(lambda leaf: jnp.full(leaf.shape, _WEIGHT, leaf.dtype), abstract)
 
 
-def measure(pipeline: Pipeline | lgcvd.Pipeline, frames: int) -> tuple[float, float]:
+def measure(pipeline: Any, frames: int) -> tuple[float, float]:
   """Median seconds of a clip of so many frames, and the peak of memory so far in gigabytes."""
-  draw, seconds = _drawing(pipeline, frames), []
+  system = systems.of(pipeline.config)
+  draw, seconds = system.hook("speed_table").drawing(pipeline, frames), []
   for round_number in range(_ROUNDS + 1):
     began = time.monotonic()
     draw(round_number)
@@ -105,6 +147,7 @@ def measure(pipeline: Pipeline | lgcvd.Pipeline, frames: int) -> tuple[float, fl
   return statistics.median(seconds[1:]), _memory()[0]
 
 
+<<<<<<< HEAD
 def _drawing(pipeline: Pipeline | lgcvd.Pipeline, frames: int) -> Callable[[int], Any]:
   """seed -> one clip of so many frames."""
   if isinstance(pipeline, lgcvd.Pipeline):
@@ -113,6 +156,8 @@ def _drawing(pipeline: Pipeline | lgcvd.Pipeline, frames: int) -> Callable[[int]
   return lambda seed: at_once.generate(1, num_frames=frames, seed=seed)
 
 
+=======
+>>>>>>> 4d9b5f2 (A system is a value that commands look up by name; another package may bring one)
 def _memory() -> tuple[float, str]:
   """Peak in gigabytes, and of what."""
   told = jax.devices()[0].memory_stats() or {}

@@ -144,7 +144,8 @@ def _countable(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
   What is computed again in a backward pass (remat) does not count as model FLOPs.
   """
   config = config.copy_and_resolve_references()  # a plain copy would share the inner dicts
-  config.remat = "none"
+  if "remat" in config:
+    config.remat = "none"
   for name in _stages(config).NAMES:
     config.train[name].optimizer.clip_norm = 0.0
   systems.of(config).countable(config)

@@ -181,7 +181,7 @@ def _train_stage(
 ) -> bool:
   settings = config.train[name]
   system = systems.of(config)
-  content, other = system.CONTENTS[name]
+  content, other = system.contents[name]
   sampler = frame_stores.clip_sampler(config, content, **other)
   frozen = system.stages.frozen_networks(name, ema)
   # A finished stage reads nothing: the file it read may be gone.

@@ -45,7 +45,7 @@ def test_the_table_holds_medians_of_neighbouring_runs(monkeypatch) -> None:
     ROWS=(("forward", 3, 0.85),),
     functions=lambda _: ("UNet", (lambda: None,), (lambda: None,), "The same."),
   )
-  monkeypatch.setitem(unets._COMPARISONS, "lgcvd", fake)
+  monkeypatch.setitem(sys.modules, "experiments.benchmarks.lgcvd_unet", fake)
   table = unets.measure(config())
   assert table.splitlines()[2].split() == ["forward", "2.000", "2.000", "1.50", "<=", "0.85"]
   assert table.endswith("taking turns. The same.")

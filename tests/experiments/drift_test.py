@@ -75,7 +75,7 @@ def test_a_score_is_written_and_found_again(monkeypatch, tmp_path) -> None:
     drawn.append((frames, count))
     return fading(videos(count))
 
-  monkeypatch.setattr(drift, "_draw", draw)
+  monkeypatch.setattr(drift, "generate_lgcvd", draw)
   monkeypatch.setattr(digits, "reader", lambda _: Reader())
   monkeypatch.setattr(score_files, "settings", lambda *_: {"sample": of_sample(config)})
   monkeypatch.setattr(i3d, "features", lambda clips: clips.mean(axis=(2, 3, 4))[:, :3] + _NOISE[:6])

@@ -41,8 +41,8 @@ def workdirs(tmp_path_factory) -> dict[str, pathlib.Path]:
     config.data.dir = "/home/someone/stores/digits"
     config.data.name = "moving_digits"
     write_config(workdir, config)
-    for name in systems.SYSTEMS[system].stages.NAMES:
-      state = filled_state(systems.SYSTEMS[system].stages.make_stage(config, name), scale=0.2)
+    for name in systems.by_name(system).stages.NAMES:
+      state = filled_state(systems.by_name(system).stages.make_stage(config, name), scale=0.2)
       checkpoints = Checkpoints(workdir / name / "checkpoints")
       checkpoints.save(1, jax.tree.map(jnp.asarray, state), META)
       checkpoints.wait()
@@ -92,7 +92,7 @@ def test_weights_are_the_average_rounded_and_statistics_are_whole(
   workdirs, folders, system: str
 ) -> None:
   config, mesh = read_config(folders[system]), partitioning.make_mesh()
-  stages = systems.SYSTEMS[system].stages
+  stages = systems.by_name(system).stages
   for name in stages.NAMES:
     stage = stages.make_stage(config, name)
     run, ours = (load_ema(config, f[system], stage, mesh) for f in (workdirs, folders))
@@ -241,7 +241,7 @@ def test_load_by_name_and_by_path(folders, monkeypatch, tmp_path) -> None:
 
 @SYSTEMS
 def test_a_run_begins_with_the_weights_of_another(folders, workdirs, system: str) -> None:
-  stages = systems.SYSTEMS[system].stages
+  stages = systems.by_name(system).stages
   for run in (folders[system], workdirs[system]):
     config = TINY[system]()
     config.init.run = str(run)

@@ -9,6 +9,7 @@ from configs import common, lgcvd_common
 from experiments.setup import checks, range_table, ranges
 from tests.configs.names import FILES, VARIANTS, load
 
+TABLES = {"glober": range_table.GLOBER, "lgcvd": range_table.LGCVD}
 BASES = {"glober": common.base, "lgcvd": lgcvd_common.base}
 NAMES = [*FILES, *(f"{file}:{variant}" for file in FILES for variant in VARIANTS[file])]
 
@@ -16,7 +17,7 @@ NAMES = [*FILES, *(f"{file}:{variant}" for file in FILES for variant in VARIANTS
 def numeric() -> list[tuple[str, str, ranges.Number, Any]]:
   """(system, key, its range, its value) of every key that holds a number, or several."""
   found = []
-  for system, table in range_table.TABLES.items():
+  for system, table in TABLES.items():
     for key, value in ranges.flat(BASES[system]()).items():
       rule = ranges.rule_of(table, key)
       if isinstance(one := getattr(rule, "of", rule), ranges.Number):
@@ -28,13 +29,13 @@ def test_every_key_of_every_configuration_has_a_range() -> None:
   used = set()
   for name in NAMES:
     config = load(name)
-    table = range_table.TABLES[config.system]
+    table = TABLES[config.system]
     # What an ablation changes are keys of these again, see checks_test.py.
     keys = [key for key in ranges.flat(config) if not key.startswith("ablation.variants")]
     assert not [key for key in keys if ranges.rule_of(table, key) is None], name
     checks.check_given(config)
     used |= {id(ranges.rule_of(table, key)) for key in keys}
-  for table in range_table.TABLES.values():
+  for table in TABLES.values():
     assert not [name for name, rule in table.items() if id(rule) not in used]  # no dead line
 
 
@@ -49,7 +50,7 @@ def test_a_number_outside_its_range_is_refused(
   several = isinstance(value, (tuple, list))
   for bad in [*wrong, *((None, "1", (), True, {}) if not several else (None, "1", True))]:
     with pytest.raises(checks.UserError) as error:
-      ranges.check(range_table.TABLES[system], {key: (bad,) if several else bad})
+      ranges.check(TABLES[system], {key: (bad,) if several else bad})
     said = str(error.value)
     assert said.startswith((f"config.{key} is ", f"config.{key}[0] is "))
     assert "; it must" in said and "\n" not in said
@@ -57,7 +58,7 @@ def test_a_number_outside_its_range_is_refused(
 
 @pytest.mark.parametrize("system", BASES)
 def test_every_choice_flag_and_text_is_refused_where_it_is_another(system: str) -> None:
-  table = range_table.TABLES[system]
+  table = TABLES[system]
   for key in ranges.flat(BASES[system]()):
     rule = ranges.rule_of(table, key)
     if not key.startswith("ablation.variants") and not isinstance(rule, ranges.Number):

@@ -54,7 +54,7 @@ def bench(monkeypatch) -> Pipeline:
     return set_scores.Features(values, np.stack([values] * 10, axis=1))
 
   monkeypatch.setattr(sweep, "read_config", lambda _: config)
-  monkeypatch.setitem(sweep_sets.BENCHES, "glober", build)
+  monkeypatch.setattr(sweep_sets, "glober_bench", build)
   monkeypatch.setattr(set_scores, "locate", lambda: None)
   monkeypatch.setattr(set_scores, "features", features)
   monkeypatch.setattr(checks, "check_config", lambda _: None)

@@ -261,10 +261,10 @@ def test_time_and_memory_stand_beside_the_paper_s(monkeypatch) -> None:
 def test_all_frames_of_a_clip_are_drawn_at_once_and_without_training(monkeypatch) -> None:
   drawn = []
 
-  def generate(self: speed_table.Pipeline, count: int, times: Any, seed: int) -> None:
+  def generate(self: speed_table.glober.Pipeline, count: int, times: Any, seed: int) -> None:
     drawn.append((count, len(times), self.config.sample.frames_per_chunk))
 
-  monkeypatch.setattr(speed_table.Pipeline, "generate", generate)
+  monkeypatch.setattr(speed_table.glober.Pipeline, "generate", generate)
   pipeline = speed_table.untrained(tiny.config())
   seconds, gigabytes = speed_table.measure(pipeline, 64)
   assert seconds > 0 and gigabytes > 0

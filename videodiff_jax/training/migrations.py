@@ -115,7 +115,7 @@ def fill(config: dict[str, Any]) -> None:
     for key in GONE:
       group, name = key.split(".")
       config.get(group, {}).pop(name, None)
-  for _, values in ADDED[config["system"]]:
+  for _, values in ADDED.get(config["system"], ()):
     for key, value in values.items():
       *groups, name = key.split(".")
       tree = config
