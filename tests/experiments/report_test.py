@@ -19,12 +19,12 @@ from experiments import main
 from experiments.report import report
 from experiments.setup import checks
 from experiments.workdirs import provenance
-from tests.helpers import needs
+from tests.helpers import ROOT, needs
 from videodiff_jax.inputs import video_io
 from videodiff_jax.training.checkpoints import CheckpointError
 from videodiff_jax.training.workdir import write_config
 
-RESULTS = pathlib.Path(report.__file__).parent / "results"
+RESULTS = ROOT / "experiments" / "results"
 EVIL = "</pre><script>alert(1)</script>"
 VOID = {"img", "meta"}
 RED, GREEN = (255, 0, 0), (0, 255, 0)

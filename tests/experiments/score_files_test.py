@@ -12,10 +12,11 @@ from absl.testing import flagsaver
 from experiments import main
 from experiments.scoring import score_files
 from experiments.setup import checks
+from tests.helpers import ROOT
 from videodiff_jax.metrics.clip_protocols import CLIP_PROTOCOLS
 from videodiff_jax.metrics.protocols import PROTOCOLS
 
-RESULTS = pathlib.Path(score_files.__file__).parent / "results"
+RESULTS = ROOT / "experiments" / "results"
 LADDERS = [str(RESULTS / "glober_digits" / f"ladder_seed{i}.json") for i in range(3)]
 # From before score files had intervals, or protocols a choice of frames.
 QUICK = pathlib.Path(__file__).parent / "earlier" / "quick.json"
