@@ -80,18 +80,9 @@ def length(config: ml_collections.ConfigDict) -> int:
 def generate_glober(
   workdir: pathlib.Path, config: ml_collections.ConfigDict, frames: int, count: int
 ) -> np.ndarray:
-<<<<<<< HEAD
-  """(n, f, h, w, c) uint8, generated."""
-  settings = config.sample.to_dict()
-  if config.system == "lgcvd":
-    pipeline = lgcvd.Pipeline.from_workdir(workdir, **settings)
-    return pipeline.generate(count, num_frames=frames, seed=_SEED).videos
-  pipeline = glober.Pipeline.from_workdir(workdir, **settings)
-=======
   """(n, f, h, w, c) uint8: clips of all the frames that the system was trained on."""
   del frames
   pipeline = glober.Pipeline.from_workdir(workdir, **config.sample.to_dict())
->>>>>>> 4d9b5f2 (A system is a value that commands look up by name; another package may bring one)
   return pipeline.generate(count, seed=_SEED).videos
 
 
@@ -100,7 +91,7 @@ def generate_lgcvd(
 ) -> np.ndarray:
   """(n, f, h, w, c) uint8: videos of `frames` frames, drawn from nothing."""
   pipeline = lgcvd.Pipeline.from_workdir(workdir, **config.sample.to_dict())
-  return pipeline.generate(frames, count, _SEED).videos[:, 0]
+  return pipeline.generate(count, num_frames=frames, seed=_SEED).videos
 
 
 def curve(videos: np.ndarray, real: np.ndarray, reader: DigitReader) -> dict[str, np.ndarray]:

@@ -90,8 +90,7 @@ def _glober_steps(config: ml_collections.ConfigDict) -> str:
 
 def _draw_glober(pipeline: glober.Pipeline, frames: int) -> Callable[[int], Any]:
   at_once = pipeline.with_settings(frames_per_chunk=frames)
-  times = np.linspace(0, pipeline.frame_times[-1], frames)
-  return lambda seed: at_once.generate(1, times, seed=seed)
+  return lambda seed: at_once.generate(1, num_frames=frames, seed=seed)
 
 
 def _untrained_lgcvd(config: ml_collections.ConfigDict) -> lgcvd.Pipeline:
@@ -106,7 +105,7 @@ def _lgcvd_steps(config: ml_collections.ConfigDict) -> str:
 
 
 def _draw_lgcvd(pipeline: lgcvd.Pipeline, frames: int) -> Callable[[int], Any]:
-  return lambda seed: pipeline.generate(frames, 1, seed)
+  return lambda seed: pipeline.generate(1, num_frames=frames, seed=seed)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,17 +146,6 @@ def measure(pipeline: Any, frames: int) -> tuple[float, float]:
   return statistics.median(seconds[1:]), _memory()[0]
 
 
-<<<<<<< HEAD
-def _drawing(pipeline: Pipeline | lgcvd.Pipeline, frames: int) -> Callable[[int], Any]:
-  """seed -> one clip of so many frames."""
-  if isinstance(pipeline, lgcvd.Pipeline):
-    return lambda seed: pipeline.generate(1, num_frames=frames, seed=seed)
-  at_once = pipeline.with_settings(frames_per_chunk=frames)
-  return lambda seed: at_once.generate(1, num_frames=frames, seed=seed)
-
-
-=======
->>>>>>> 4d9b5f2 (A system is a value that commands look up by name; another package may bring one)
 def _memory() -> tuple[float, str]:
   """Peak in gigabytes, and of what."""
   told = jax.devices()[0].memory_stats() or {}

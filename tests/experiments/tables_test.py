@@ -261,8 +261,8 @@ def test_time_and_memory_stand_beside_the_paper_s(monkeypatch) -> None:
 def test_all_frames_of_a_clip_are_drawn_at_once_and_without_training(monkeypatch) -> None:
   drawn = []
 
-  def generate(self: speed_table.glober.Pipeline, count: int, times: Any, seed: int) -> None:
-    drawn.append((count, len(times), self.config.sample.frames_per_chunk))
+  def generate(self: speed_table.glober.Pipeline, count: int, num_frames: int, seed: int) -> None:
+    drawn.append((count, num_frames, self.config.sample.frames_per_chunk))
 
   monkeypatch.setattr(speed_table.glober.Pipeline, "generate", generate)
   pipeline = speed_table.untrained(tiny.config())
@@ -276,11 +276,13 @@ def test_all_frames_of_a_clip_are_drawn_at_once_and_without_training(monkeypatch
 def test_autoregression_is_timed_too(monkeypatch) -> None:
   drawn = []
   monkeypatch.setattr(
-    speed_table.lgcvd.Pipeline, "generate", lambda self, *clip: drawn.append(clip)
+    speed_table.lgcvd.Pipeline,
+    "generate",
+    lambda self, *clips, **options: drawn.append((clips, options)),
   )
   config = score_table.load("lgcvd_digits:smoke")
   speed_table.measure(speed_table.untrained(config), 64)
-  assert drawn == [(64, 1, seed) for seed in range(4)]  # frames, clips, seed
+  assert drawn == [((1,), {"num_frames": 64, "seed": seed}) for seed in range(4)]
 
 
 def test_other_tables_are_not_timed() -> None:

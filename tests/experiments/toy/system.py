@@ -29,13 +29,6 @@ class Networks:
   shape: tuple[int, ...]
 
 
-@dataclasses.dataclass(frozen=True)
-class Samples:
-  """What a sample's .npz holds: uint8 (n, f, h, w, c)."""
-
-  videos: np.ndarray
-
-
 def base() -> ConfigDict:
   """What every system's configuration has, and nothing else."""
   whole = common.base().to_dict()
@@ -109,7 +102,7 @@ def sample(workdir: pathlib.Path, config: ConfigDict | None, options: Any) -> No
   pixels = np.clip(np.rint(127.5 * (np.asarray(clip) + 1)), 0, 255).astype(np.uint8)
   videos = np.repeat(pixels[None], count, axis=0)
   with numbered.SampleFolder(workdir, "sample", options.seed, videos.nbytes) as place:
-    glober_samples.save(place, saved, Samples(videos), videos)
+    glober_samples.save(place, saved, {"videos": videos})
 
 
 SYSTEM = System(
