@@ -77,7 +77,8 @@ def base() -> ConfigDict:
   data.flip = True  # mirror a whole clip with p = 0.5 (release); see text.tells_sides
   data.sampling = "video"  # an item is a video; "clip": every start is an item
   data.threads = 16  # that read and decode
-  # Read where --mode=cache made it before a stage began; "required": now, or stop; "none": never.
+  # Read where --mode=cache made it before a stage began. "make": the generator's is made first
+  # where it is missing, on one host; "required": now, or stop; "none": never. Ours.
   data.cache = "auto"
 
   config.model = model = ConfigDict()
@@ -276,6 +277,7 @@ def smoke(config: ConfigDict) -> None:
   data, model = config.data, config.model
   data.image_size = 32
   data.threads = 2
+  data.cache = "auto"
   config.text.length = min(config.text.length, 16)
   multipliers = (1, 1, 1) if len(model.kl_vae.multipliers) == 3 else (1, 1, 1, 1)
   model.kl_vae.update(channels=8, multipliers=multipliers, blocks=1, mid_attention=False)

@@ -131,6 +131,11 @@ def check_training(config: ml_collections.ConfigDict) -> None:
         f"A batch of stage {name} takes {size / 1e9:.0f} GB, and {_MOST_BATCH / 1e9:.0f} are "
         f"the most: lower config.train.{name}.batch_size, config.data.image_size or num_frames."
       )
+  if config.data.get("cache") == "make" and jax.process_count() > 1:
+    raise UserError(
+      "config.data.cache = 'make' computes on one host. On several, run --mode=cache on one of "
+      "them when the stage below is trained, and give --config.data.cache=required."
+    )
   if not config.data.dir and config.data.name not in EMBEDDED:
     raise UserError(
       "config.data.dir is empty. Prepare a store (python -m data.prepare --help) and give its "

@@ -108,8 +108,8 @@ def find(
 ) -> latent_cache.Moments | None:
   """What a stage's batches are read from, as config.data.cache asks; None for frames.
 
-  With 'auto' a stage begins with the best there is, and goes on with what it began with: a draw
-  from moments is another than one from frames, and would change the run half-way.
+  With 'auto' and 'make' a stage begins with the best there is, and goes on with what it began
+  with: a draw from moments is another than one from frames, and would change the run half-way.
 
   Raises:
     UserError: as `look_up`; config.data.cache is 'required', and there is none; or what a stage
@@ -118,7 +118,8 @@ def find(
   kinds = READ_BY.get(stage, ())
   if not kinds or config.data.cache == "none":
     return None
-  begun = newest_meta(workdir, stage) if config.data.cache == "auto" else None
+  lasting = config.data.cache in ("auto", "make")
+  begun = newest_meta(workdir, stage) if lasting else None
   others = [file for kind in kinds for file in _files(kind, store, workdir)]
   there = "".join(f"\n  {file}" for file in others)
   if begun is not None and begun.get(READ) is None:

@@ -56,6 +56,23 @@ def make(
   write(config, workdir, kind, store, sampler, frozen, mesh)
 
 
+def make_missing(
+  config: ml_collections.ConfigDict,
+  workdir: pathlib.Path,
+  store: FrameStore,
+  sampler: clips.ClipSampler,
+  frozen: dict[str, Any],
+  mesh: Mesh,
+) -> None:
+  """Makes the global features that the generator's stage is about to read, unless they are there.
+
+  As config.data.cache = 'make' asks; the arguments are those of `write`.
+  """
+  kind = "global_features"
+  if latent_caches.look_up(config, workdir, kind, store, sampler, frozen) is None:
+    write(config, workdir, kind, store, sampler, frozen, mesh)
+
+
 def write(
   config: ml_collections.ConfigDict,
   workdir: pathlib.Path,

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from data import prepare
 from experiments.measures import digits
 from experiments.setup import checks, frame_stores, latent_caches, needs, systems, texts
-from experiments.train import start_table
+from experiments.train import make_cache, start_table
 from experiments.workdirs import provenance
 from videodiff_jax import locks
 from videodiff_jax.inputs import clips, video_io
@@ -185,7 +185,10 @@ def _train_stage(
   sampler = frame_stores.clip_sampler(config, content, **other)
   frozen = system.stages.frozen_networks(name, ema)
   # A finished stage reads nothing: the file it read may be gone.
-  finished = (steps_done(workdir, name) or 0) >= settings.steps
+  done = steps_done(workdir, name)
+  finished = (done or 0) >= settings.steps
+  if config.data.get("cache") == "make" and name == "generator" and done is None:
+    make_cache.make_missing(config, workdir, store, sampler, frozen, mesh)
   moments = None if finished else latent_caches.find(config, workdir, name, store, sampler, frozen)
   run = loop.Run(
     folder=workdir / name,

@@ -203,6 +203,20 @@ def test_a_stage_goes_on_with_the_cache_it_began_with(config, workdir, made, sto
   assert find(auto, workdir, store, "global_features").kind == "global_features"
 
 
+def test_what_is_there_is_not_made_again(config, workdir, made, store, monkeypatch) -> None:
+  """config.data.cache = 'make' writes the generator's where it is missing, and only then."""
+  written = []
+  monkeypatch.setattr(make_cache, "write", lambda *arguments: written.append(arguments))
+  sampler, frozen = frame_stores.clip_sampler(config, "keys"), frozen_of("generator")
+  for weights, count in ((frozen, 0), (jax.tree.map(lambda x: x + 1, frozen), 1)):
+    make_cache.make_missing(config, workdir, store, sampler, weights, partitioning.make_mesh())
+    assert len(written) == count
+  assert (
+    find(asking(config, "make"), workdir, store, "global_features").file == made["global_features"]
+  )
+  assert find(asking(config, "make"), workdir, store, "latents").file == made["latents"]
+
+
 def test_nothing_there(config, tmp_path, store) -> None:
   """Beside a store that nobody may write to, the workdir takes it."""
   with pytest.MonkeyPatch.context() as patch:
@@ -213,7 +227,7 @@ def test_nothing_there(config, tmp_path, store) -> None:
 def test_wrong_requests_are_told(config, workdir) -> None:
   with pytest.raises(checks.UserError, match="needs --cache=latents or --cache=global_features"):
     make_cache.make(workdir, None, types.SimpleNamespace(cache=None))
-  with pytest.raises(checks.UserError, match="Choose one of: auto, required, none"):
+  with pytest.raises(checks.UserError, match="Choose one of: auto, make, required, none"):
     checks.check_config(asking(config, "always"))
   other = config.copy_and_resolve_references()
   other.model.unet.channels = 16
