@@ -8,12 +8,13 @@ Any key of the configuration can be set as --config.data.dir=DIR. See --help for
 import logging as python_logging
 import os
 import pathlib
+import sys
 from collections.abc import Callable, Sequence
 
 from absl import app, flags, logging
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
-from experiments.commands import modes
+from experiments.commands import help_text, modes
 from videodiff_jax import command, config_flag, typed
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -25,105 +26,12 @@ _OF_EVERY_SYSTEM = {
   "sweep": "experiments.claims.sweep:mode",
 }
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "configs/NAME.py[:variant,variant]")
-_MOST = 100_000  # of what is drawn in one command
-_WORKDIR = typed.define_path(
-  "workdir", None, "Folder of the run: made, resumed or read. With --table, several: DIR,DIR."
-)
-_MODE = flags.DEFINE_enum(
-  "mode", "train", modes.MODES,
-  "train: all stages, then config.after. sample: new videos. evaluate: scores. "
-  "GLOBER's redraw: a saved sample's global features at other times; reconstruct: a video file or "
-  "the test split. LGC-VD's predict: what follows a video file or the first frames of the test "
-  "split; interpolate: frames between given ones; ablation: trains and compares the variants of "
-  "config.ablation in folders of --workdir. sweep: quality against seconds, by every sampler, grid "
-  "and number of steps of config.sweep. cache: computes once what a workdir's frozen networks make "
-  "of the training split, which its later stages then read. export: a workdir's averaged weights, "
-  "scores and samples as the folder --out, with a model card; other modes then take that as their "
-  "--workdir. report: report.html, the run as one page. "
-  "compare A.json B.json ...: score files side by side. plan: parameters, FLOPs and bytes. "
-  "benchmark: speed. doctor: versions, devices, optional parts.",
-)  # fmt: skip
-_STAGE = flags.DEFINE_string("stage", None, "train: only this stage.")
-flags.DEFINE_enum(
-  "cache",
-  None,
-  ("latents", "global_features"),
-  "cache, GLOBER: latents, what the KL-VAE makes of each frame, for the autoencoder's stage; "
-  "global_features, what the video encoder makes of each clip, for the generator's.",
-)
-typed.define_integer(
-  "num_videos", None, "Videos to draw; config.sample.num_videos by default.", 1, _MOST
-)
-typed.define_integer(
-  "num_frames",
-  None,
-  "GLOBER: frames a clip, evenly spaced; a training clip's by default. LGC-VD: frames to predict, "
-  "or of a new video; config.sample.num_frames by default.",
-  1,
-  _MOST,
-)
-typed.define_numbers("frame_times", "GLOBER: comma-separated tau in [0, 1], any order.", 0.0, 1.0)
-typed.define_float("start", 0.0, "GLOBER: first tau of --num_frames.", 0.0, 1.0)
-typed.define_float(
-  "end", None, "GLOBER: last tau of --num_frames; that of a training clip by default.", 0.0, 1.0
-)
-flags.DEFINE_string("sampler", None, "ddim, ddpm, dpmpp_2m or unipc, for every stage.")
-typed.define_integer("steps", None, "Sampling steps, for every stage.", 1, _MOST)
-typed.define_float(
-  "guidance_scale", None, "GLOBER: s, for both stages; 1 is unguided.", 0.0, 1000.0
-)
-typed.define_integer("class_label", None, "GLOBER: class of all clips.", 0, _MOST)
-flags.DEFINE_string(
-  "prompts",
-  None,
-  'GLOBER with text: what to draw, "one;another" or a file with one a line; captions of the test '
-  "split by default.",
-)
-typed.define_integer(
-  "trajectories", None, "LGC-VD: N drawn for each video; by default as configured.", 1, _MOST
-)
-typed.define_integer("past", None, "LGC-VD: given frames before the drawn ones.", 1, _MOST)
-typed.define_integer("future", None, "LGC-VD: given frames after a gap.", 1, _MOST)
-typed.define_integer("gap", None, "LGC-VD: frames to interpolate.", 1, _MOST)
-flags.DEFINE_string(
-  "protocol",
-  None,
-  "evaluate, ablation, sweep: how to score. By default LGC-VD takes config.evaluate.protocol, and "
-  "GLOBER scores its ladder.",
-)
-typed.define_path(
-  "out",
-  None,
-  "export: the folder to make. Other modes with an exported folder as --workdir: where they write, "
-  "as nothing is written into it; runs/pretrained/NAME by default.",
-)
-typed.define_path(
-  "notes",
-  None,
-  "export: a Markdown file with what a person adds to the card, under headings such as "
-  "'## What it cannot do' and '## Licence'.",
-)
-_TABLE = flags.DEFINE_string(
-  "table",
-  None,
-  "A table of a paper, such as glober_1a or lgcvd_3, its figures beside those of the runs in "
-  "--workdir=DIR,DIR,... (evaluate); or glober_2, time and memory (benchmark).",
-)
-_INPUTS = flags.DEFINE_bool(
-  "inputs", False, "benchmark: how fast the clips of config.data.dir are read, in what memory."
-)
-typed.define_seed(0, "Of the draws.")
-typed.define_path(
-  "input", None, "reconstruct, predict, interpolate: a video file; redraw: a sample's .npz."
-)
-
 
 def main(argv: list[str]) -> None:
-  if _MODE.value != "compare":
+  if flags.FLAGS.mode != "compare":
     config_flag.refuse_words(argv)
   _quiet_libraries()
-  goes_on = _MODE.value in ("train", "ablation", "cache", "sweep", "evaluate")
+  goes_on = flags.FLAGS.mode in ("train", "ablation", "cache", "sweep", "evaluate")
   with command.door("The same command goes on from what is saved." if goes_on else ""):
     run(argv[1:])
 
@@ -136,7 +44,7 @@ def run(files: Sequence[str] = ()) -> None:
   from experiments.tools import doctor
   from videodiff_jax.training import hosts
 
-  mode, config = _MODE.value, _CONFIG.value
+  mode, config = flags.FLAGS.mode, flags.FLAGS.config
   if config is not None:
     checks.check_given(config)
   modes.check_flags(mode, config.after if mode == "train" and config is not None else ())
@@ -148,12 +56,12 @@ def run(files: Sequence[str] = ()) -> None:
 
     print(score_files.compare([typed.path(file) for file in files]))
     return
-  if mode == "plan" and config is not None and _WORKDIR.value is not None:
+  if mode == "plan" and config is not None and flags.FLAGS.workdir is not None:
     raise checks.UserError("--mode=plan is of --config or of --workdir: give one of them.")
-  if mode == "benchmark" and _WORKDIR.value is not None:
+  if mode == "benchmark" and flags.FLAGS.workdir is not None:
     raise checks.UserError("--workdir means nothing to --mode=benchmark: leave it away.")
-  if config is None and mode == "plan" and _WORKDIR.value is not None:
-    config = saved_config(pathlib.Path(_WORKDIR.value), None)
+  if config is None and mode == "plan" and flags.FLAGS.workdir is not None:
+    config = saved_config(pathlib.Path(flags.FLAGS.workdir), None)
   if config is None and mode in ("train", "ablation", "plan"):
     there_are = ", ".join(config_flag.config_files(_ROOT))
     raise checks.UserError(f"--mode={mode} needs --config. There are: {there_are}.")
@@ -162,11 +70,11 @@ def run(files: Sequence[str] = ()) -> None:
 
     print(plan.show(config))
     return
-  if _TABLE.value is not None:
+  if flags.FLAGS.table is not None:
     enable_compilation_cache()
     print(_table(config))
     return
-  if _INPUTS.value:
+  if flags.FLAGS.inputs:
     from experiments.benchmarks import clip_reading
 
     if config is None:
@@ -184,9 +92,9 @@ def run(files: Sequence[str] = ()) -> None:
   elif hosts.index():
     logging.info("--mode=%s runs in one process: this one, %d, is done.", mode, hosts.index())
     return
-  if _WORKDIR.value is None:
+  if flags.FLAGS.workdir is None:
     raise checks.UserError(f"--mode={mode} needs --workdir.")
-  workdir = pathlib.Path(_WORKDIR.value).absolute()
+  workdir = pathlib.Path(flags.FLAGS.workdir).absolute()
   from experiments.train import train
   from experiments.workdirs import outputs
 
@@ -202,10 +110,12 @@ def run(files: Sequence[str] = ()) -> None:
   after = (mode,)
   if mode == "train":
     checks.check_training(config)
-    if _STAGE.value and _STAGE.value not in config.stages:
-      raise checks.UserError(f"--stage={_STAGE.value}: choose one of {', '.join(config.stages)}.")
-    following = () if _STAGE.value else config.after
-    finished = train.train(config, workdir, _STAGE.value, following)
+    if flags.FLAGS.stage and flags.FLAGS.stage not in config.stages:
+      raise checks.UserError(
+        f"--stage={flags.FLAGS.stage}: choose one of {', '.join(config.stages)}."
+      )
+    following = () if flags.FLAGS.stage else config.after
+    finished = train.train(config, workdir, flags.FLAGS.stage, following)
     after = following if finished else ()
   _follow(system, workdir, config, after)
   if mode == "train" and not finished:
@@ -221,7 +131,7 @@ def _follow(
   from experiments.report import report
   from experiments.workdirs import provenance
 
-  mode = _MODE.value
+  mode = flags.FLAGS.mode
   if jax.process_count() > 1:
     if jax.process_index() == 0 and mode == "train":
       provenance.record(workdir)
@@ -244,8 +154,8 @@ def _table(config: ConfigDict | None) -> str:
   from experiments.workdirs import provenance
   from videodiff_jax.training import hosts
 
-  if _MODE.value == "benchmark":
-    return speed_table.show(_TABLE.value, config)
+  if flags.FLAGS.mode == "benchmark":
+    return speed_table.show(flags.FLAGS.table, config)
   if hosts.several():
     raise checks.UserError("Run --table on one host.")
   for name in ("config", "protocol"):
@@ -253,9 +163,9 @@ def _table(config: ConfigDict | None) -> str:
       raise checks.UserError(
         f"--{name} means nothing to --table, which has its own: leave it away."
       )
-  folders = [folder for folder in (_WORKDIR.value or "").split(",") if folder]
+  folders = [folder for folder in (flags.FLAGS.workdir or "").split(",") if folder]
   workdirs = [typed.path(folder, "--workdir").absolute() for folder in folders]
-  table = score_table.run(_TABLE.value, workdirs)
+  table = score_table.run(flags.FLAGS.table, workdirs)
   for workdir in workdirs:
     provenance.record(workdir)
     report.write(workdir)
@@ -320,7 +230,10 @@ def split_cpu(devices: int) -> None:
 
 
 def parse_flags(argv: Sequence[str]) -> list[str]:
-  """The command's arguments without its options, which are checked and set."""
+  """The command's arguments without its options, which are checked and set; --help ends it."""
+  if help_text.asked_for(argv):
+    print(help_text.page(help_text.mode_of(argv)))
+    sys.exit(0)
   return config_flag.parse_flags(argv, _ROOT)
 
 

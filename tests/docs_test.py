@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from absl import flags
 from absl.testing import flagsaver
 
 import videodiff_jax
@@ -112,7 +113,7 @@ def check_main(arguments: list[str], given: dict[str, str], systems: dict[str, s
     patch.setattr(sys, "argv", argv)  # where ml_collections reads --config.a.b=value
     patch.chdir(ROOT)
     words = main.parse_flags(argv)[1:]
-    mode, config = main._MODE.value, main._CONFIG.value
+    mode, config = flags.FLAGS.mode, flags.FLAGS.config
     modes.check_flags(mode, config.after if mode == "train" and config is not None else ())
     assert bool(words) == (mode == "compare")
     workdir = given.get("workdir")

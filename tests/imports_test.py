@@ -45,9 +45,10 @@ EXPERIMENTS: dict[str, set[str]] = {
   "tables": {"setup", "scoring"},
   "claims": {"setup", "workdirs", "measures", "train", "sampling", "scoring", "tables"},
   "report": {"setup", "workdirs", "scoring"},
-  "export": {"setup", "workdirs", "train", "scoring"},
+  "export": {"setup", "workdirs", "train", "sampling", "scoring"},
   "benchmarks": {"setup", "train"},
-  "commands": {"setup"},
+  # What every room says of its own flags, together.
+  "commands": {"setup", "train", "sampling", "scoring", "export", "benchmarks"},
   "tools": {"setup", "workdirs"},
 }
 MAY_IMPORT |= {
@@ -122,7 +123,7 @@ def test_every_room_has_its_rule() -> None:
 def test_rooms_of_experiments_are_small() -> None:
   for name in EXPERIMENTS:
     files = [path for path in MODULES if path.parent.as_posix() == f"experiments/{name}"]
-    assert 0 < len([path for path in files if path.name != "__init__.py"]) <= MOST_FILES, name
+    assert 1 < len([path for path in files if path.name != "__init__.py"]) <= MOST_FILES, name
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """docs/commands.md: every command's flags, read from the parsers that the commands use."""
 
-import re
 import subprocess
 import sys
 import xml.etree.ElementTree
@@ -8,8 +7,8 @@ from collections.abc import Iterable
 
 from absl import flags
 
-import experiments.main  # noqa: F401, which defines the flags
-from experiments.commands import modes
+from experiments.commands import help_text
+from experiments.commands.mode_table import MODES
 
 Flag = tuple[str, str, str]  # name, meaning, default
 _NO_DEFAULT = ("", "None")
@@ -32,29 +31,20 @@ Every key of a configuration can be set, as `--config.data.dir=DIR` or
 `'--config.model.kl_vae.multipliers=(1, 2, 4)'`. Flags that a mode does not read are refused.
 [Exit statuses](running.md#exit-statuses) tell a scheduler how a command ended.
 
-Modes: {", ".join(f"[`{mode}`](#{mode})" for mode in modes.MODES)}.
+Modes: {", ".join(f"[`{mode}`](#{mode})" for mode in MODES)}.
 """
 
 
 def page() -> str:
   """The whole page."""
   parts = [_HEAD]
-  for mode in modes.MODES:
-    names = [name for name, readers in modes.READ_BY.items() if mode in readers]
-    rows = [_flag(flags.FLAGS[name]) for name in names]
-    parts.append(f"## {mode}\n\n`--mode={mode}`: {_about(mode)}\n\n{_table(rows)}")
+  for mode, (about, example) in MODES.items():
+    rows = [_flag(flags.FLAGS[name]) for name in help_text.of_mode(mode)]
+    command = f"python -m experiments.main --mode={mode} {example}".rstrip()
+    parts.append(f"## {mode}\n\n{about} For example `{command}`.\n\n{_table(rows)}")
   for module, about in _OTHERS.items():
     parts.append(f"## python -m {module}\n\n{about}\n\n{_table(of_module(module))}")
   return "\n".join(parts)
-
-
-def _about(mode: str) -> str:
-  """What the help of --mode says of it."""
-  another = rf"[.;] (?:[\w-]+'s )?(?:{'|'.join(modes.MODES)})\b[^:;.]*:"
-  found = re.search(
-    rf"\b{mode}(?: A\.json [^:]*)?: (.*?)(?={another}|\.?$)", flags.FLAGS["mode"].help
-  )
-  return f"{found[1]}." if found else ""
 
 
 def _flag(flag: flags.Flag) -> Flag:

@@ -5,50 +5,29 @@ from collections.abc import Collection, Sequence
 from absl import flags
 from ml_collections import ConfigDict
 
-from experiments.setup import systems
+from experiments.benchmarks import flags as of_benchmarks
+from experiments.commands import flags as of_all
+from experiments.commands.mode_table import MODES
+from experiments.export import flags as of_export
+from experiments.sampling import flags as of_sampling
+from experiments.scoring import flags as of_scoring
 from experiments.setup.errors import UserError
+from experiments.train import flags as of_train
 
-MODES = (
-  "train", "sample", "redraw", "reconstruct", "evaluate", "predict", "interpolate", "ablation",
-  "sweep", "cache", "export", "report", "compare", "plan", "benchmark", "doctor"
-)  # fmt: skip
-_GIVEN_VIDEO = ("redraw", "reconstruct", "predict", "interpolate")
-_DRAWING = ("sample", *_GIVEN_VIDEO)
-_BY_TIME = ("sample", "redraw", "reconstruct")
-_BY_SEED = ("sample", "reconstruct", "predict", "interpolate")  # redraw takes the sample's own
-_WRITING = (*_DRAWING, "evaluate", "sweep", "export", "report")
-_SCORED = ("evaluate", "ablation", "sweep")
-# Flag -> the modes that read it.
+# Flag -> the modes that read it: what every room says of its own, those of all modes first.
+ROOMS = tuple(
+  room.READ_BY for room in (of_all, of_train, of_sampling, of_scoring, of_export, of_benchmarks)
+)
 READ_BY: dict[str, tuple[str, ...]] = {
-  "stage": ("train",),
-  "cache": ("cache",),
-  "num_videos": _BY_SEED,
-  "num_frames": (*_BY_TIME, "predict"),
-  "frame_times": _BY_TIME,
-  "start": _BY_TIME,
-  "end": _BY_TIME,
-  "guidance_scale": _BY_TIME,
-  "sampler": _DRAWING,
-  "steps": _DRAWING,
-  "class_label": ("sample",),
-  "prompts": ("sample",),
-  "trajectories": ("predict", "interpolate"),
-  "past": ("predict", "interpolate"),
-  "future": ("interpolate",),
-  "gap": ("interpolate",),
-  "protocol": _SCORED,
-  "out": _WRITING,
-  "notes": ("export",),
-  "table": ("evaluate", "benchmark"),
-  "inputs": ("benchmark",),
-  "seed": _BY_SEED,
-  "input": _GIVEN_VIDEO,
-  "config": tuple(mode for mode in MODES if mode not in ("compare", "doctor", "report")),
-  "workdir": tuple(mode for mode in MODES if mode not in ("compare", "doctor")),
+  name: tuple(mode for mode in MODES if mode in of_room[name])
+  for of_room in ROOMS
+  for name in of_room
 }
 # Of a --config beside a workdir's own: a mode that goes on with the run compares them all.
 _GROUPS = {"evaluate": ("sample", "evaluate"), "sweep": ("sample", "evaluate", "sweep")}
-_GROUPS |= dict.fromkeys((*_DRAWING, "export"), ("sample",))
+_GROUPS |= dict.fromkeys(
+  ("sample", "redraw", "reconstruct", "predict", "interpolate", "export"), ("sample",)
+)
 
 
 def check_flags(mode: str, after: Sequence[str] = ()) -> None:
@@ -61,6 +40,8 @@ def check_flags(mode: str, after: Sequence[str] = ()) -> None:
 
 def check_system(system: str) -> None:
   """Raises UserError for a given flag that is another system's."""
+  from experiments.setup import systems  # imported late: --help answers at once
+
   own = systems.by_name(system).flags
   others = [name for other in systems.names() for name in systems.by_name(other).flags]
   if given := [name for name in others if name not in own and flags.FLAGS[name].present]:

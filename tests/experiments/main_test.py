@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import types
@@ -12,7 +13,7 @@ import pytest
 from absl.testing import flagsaver
 
 from experiments import main
-from experiments.commands import modes
+from experiments.commands import mode_table, modes
 from experiments.sampling import glober_samples
 from experiments.train import train
 from tests.inputs.make import make_store, noise_video
@@ -68,7 +69,7 @@ ALL_FILES = "configs/glober_digits.py, configs/glober_sky.py"
     ([DIGITS, "--config.dat.dir=x"], ["config.dat", "condition, data, diffusion"]),
     ([DIGITS, "--config.seed.first=1"], ["config.seed is a value", "--config.seed=VALUE"]),
     ([DIGITS, "--config.seed=one"], ["--config.seed=one", "invalid literal for int()"]),
-    ([DIGITS, "--mode=learn"], ["--mode=learn", "train|sample|redraw|reconstruct|evaluate"]),
+    ([DIGITS, "--mode=learn"], ["--mode=learn", "Choose one of: train, sample, redraw"]),
     ([DIGITS, "--wordir=x"], ["'wordir'", "workdir"]),
     ([DIGITS, "sample"], ["Unexpected 'sample'", "begin with --"]),
     ([DIGITS, "--steps=0"], ["--steps=0", "range [1, "]),
@@ -303,3 +304,39 @@ def _check_message(said: str, expected: list[str]) -> None:
   assert said.startswith("Error: ") and said.count("\n") == 1
   for part in expected:
     assert part in said
+
+
+@pytest.mark.parametrize("mode", mode_table.MODES)
+def test_help_shows_what_a_mode_takes_with_an_example(capsys, mode: str) -> None:
+  with pytest.raises(SystemExit) as ended:
+    main.parse_flags(["experiments.main", f"--mode={mode}", "--help"])
+  assert ended.value.code == 0
+  said = capsys.readouterr().out
+  named = {*re.findall(r"^  --(\w+)", said, re.MULTILINE)} - {"config"}
+  assert named == {name for name, readers in modes.READ_BY.items() if mode in readers} - {"config"}
+  example = said.rstrip().splitlines()[-1]
+  assert example.startswith(f"  python -m experiments.main --mode={mode}")
+  given = {word[2:].partition("=")[0] for word in example.split() if word.startswith("--")}
+  assert {name.partition(".")[0] for name in given} - {"mode", "config"} <= named
+
+
+def test_help_of_no_mode_lists_them_all(capsys) -> None:
+  for argument in ("--help", "-h"):
+    with pytest.raises(SystemExit):
+      main.parse_flags(["experiments.main", argument])
+    said = capsys.readouterr().out
+    assert re.findall(r"^  (\w+) ", said, re.MULTILINE) == [*mode_table.MODES]
+
+
+@pytest.mark.parametrize(
+  ("argument", "meant"),
+  [
+    ("--mode=smaple", "Did you mean 'sample'?"),
+    ("--mode=evalute", "Did you mean 'evaluate'?"),
+    ("--clas_label=2", "Did you mean: class_label"),
+  ],
+)
+def test_what_is_mistyped_is_told_with_the_nearest(command, argument: str, meant: str) -> None:
+  status, said = command(argument)
+  assert status == 2
+  _check_message(said, [meant])

@@ -1,0 +1,10 @@
+"""The flags of benchmarks."""
+
+from absl import flags
+
+# Flag -> the modes that read it.
+READ_BY = {"inputs": {"benchmark"}}
+
+flags.DEFINE_bool(
+  "inputs", False, "How fast the clips of config.data.dir are read, and in what memory."
+)

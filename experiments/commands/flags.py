@@ -1,0 +1,37 @@
+"""The flags of all modes: which one, of what run."""
+
+from absl import flags
+from ml_collections import config_flags
+
+from experiments.commands.mode_table import MODES
+from videodiff_jax import typed
+from videodiff_jax.choices import check_choice
+
+# Flag -> the modes that read it.
+READ_BY = {
+  "config": {*MODES} - {"compare", "doctor", "report"},
+  "workdir": {*MODES} - {"compare", "doctor"},
+}
+
+
+class _Mode(flags.ArgumentParser):
+  """One of the modes; a mistyped one is told with the nearest."""
+
+  def parse(self, argument: str) -> str:
+    check_choice("mode", argument, MODES)
+    return argument
+
+
+flags.DEFINE(
+  _Mode(),
+  "mode",
+  "train",
+  f"What to do: {', '.join(MODES)}. --mode=NAME --help shows a mode's own flags.",
+  serializer=flags.ArgumentSerializer(),
+)
+config_flags.DEFINE_config_file("config", None, "configs/NAME.py[:variant,variant]")
+typed.define_path(
+  "workdir",
+  None,
+  "Folder of the run: made, resumed or read. With --table, several: DIR,DIR.",
+)
