@@ -14,12 +14,8 @@ from data.prepare import EMBEDDED, REMOVED
 from experiments.setup import range_table, ranges, systems
 from experiments.setup.errors import UserError, choice, told
 from videodiff_jax import typed
-from videodiff_jax.inputs.frame_store import FrameStore, StoreError
-from videodiff_jax.inputs.video_io import VideoError
+from videodiff_jax.inputs.frame_store import FrameStore
 from videodiff_jax.training import partitioning
-from videodiff_jax.training.checkpoints import CheckpointError
-from videodiff_jax.training.hosts import HostError
-from videodiff_jax.training.loop import NonFiniteLossError
 
 __all__ = ["UserError", "told"]  # where the other modes take them from
 
@@ -40,12 +36,6 @@ _PATHS = (
   "data.dir", "expected", "text.vocabulary", "init.run", "init.kl_vae", "init.unet",
   "init.generator", "init.text_encoder",
 )  # fmt: skip
-
-
-def expected_errors() -> tuple[type[Exception], ...]:
-  """Errors of other modules that a person can act on as they stand."""
-  files = (FileExistsError, FileNotFoundError, NotADirectoryError, PermissionError)
-  return (CheckpointError, HostError, NonFiniteLossError, StoreError, VideoError, *files)
 
 
 def check_paths(config: ml_collections.ConfigDict) -> None:

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import pytest
 
-from tests.golden import files
+from tests.golden import files, glober_names
 from tests.golden.files import Arrays, apply, channels_first, channels_last, shapes_of
 from videodiff_jax.models.discriminator import PairDiscriminator
 from videodiff_jax.models.dit import DiT
@@ -22,7 +22,7 @@ from videodiff_jax.models.kl_vae import KLVAE
 from videodiff_jax.models.layers import PositionEmbedding, sinusoid
 from videodiff_jax.models.unet import Block, UNet
 from videodiff_jax.models.video_encoder import VideoEncoder
-from videodiff_jax.pretrained.names import dit, glober, stable_diffusion
+from videodiff_jax.pretrained.names import dit, stable_diffusion
 
 LATER = "the later public revision, wired otherwise than the paper: only March 2023 is built"
 NOT_BUILT = {
@@ -174,7 +174,7 @@ def build_encoder(golden: Golden) -> tuple[VideoEncoder, Any]:
     **heads(config),
   )
   shapes = shapes_of(encoder, channels_last(golden.inputs["key_latents"]))
-  return encoder, glober.encoder_params(golden.param, shapes)
+  return encoder, glober_names.encoder_params(golden.param, shapes)
 
 
 def build_control(golden: Golden) -> tuple[FrameControl, Any]:
@@ -186,7 +186,7 @@ def build_control(golden: Golden) -> tuple[FrameControl, Any]:
     channels=config["model_channels"],
   )
   shapes = shapes_of(control, channels_last(golden.inputs["global_feat"])[:1], np.zeros(1))
-  return control, glober.control_params(golden.param, shapes)
+  return control, glober_names.control_params(golden.param, shapes)
 
 
 def maps_of_frames(golden: Golden, global_feature: np.ndarray) -> dict[str, jax.Array]:
@@ -225,7 +225,7 @@ def run_discriminator(golden: Golden) -> Arrays:
   if not config.get("temporal_embeddings", False):  # ours always adds them
     side, channels = config["image_size"], config["in_channels"]
     param["frame_embed"] = np.zeros((1, channels, 2, side, side), np.float32)
-  params = glober.discriminator_params(param, shapes_of(model, pair))
+  params = glober_names.discriminator_params(param, shapes_of(model, pair))
   trunk = []
 
   def spy(method: Callable, args: tuple, kwargs: dict, context: nn.module.InterceptorContext):

@@ -1,4 +1,6 @@
 import functools
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.helpers import fill
-from videodiff_jax.models.dit import DiT, position_table, stack_blocks, unstack_blocks
+from videodiff_jax.models.dit import DiT, position_table
 
 SMALL = {"input_size": 4, "in_channels": 3, "width": 16, "depth": 3, "num_heads": 2}
 rng = np.random.default_rng(0)
@@ -24,6 +26,22 @@ def parameters(**options) -> int:
   arguments = f((1, 16, 16, 16)), f((1,)), None, f((1, 77, 768))
   shapes = jax.eval_shape(model.init, jax.random.key(0), *arguments)
   return sum(leaf.size for leaf in jax.tree.leaves(shapes))
+
+
+def stack_blocks(params: Mapping[str, Any]) -> dict[str, Any]:
+  """Parameters of an unrolled DiT in the form that `scan_blocks=True` takes."""
+  depth = sum(name.startswith("block_") for name in params)
+  rest = {name: value for name, value in params.items() if not name.startswith("block_")}
+  stacked = jax.tree.map(lambda *a: jnp.stack(a), *(params[f"block_{i}"] for i in range(depth)))
+  return {**rest, "blocks": stacked}
+
+
+def unstack_blocks(params: Mapping[str, Any]) -> dict[str, Any]:
+  """Parameters of a scanned DiT in the form that `scan_blocks=False` takes."""
+  rest = {name: value for name, value in params.items() if name != "blocks"}
+  depth = jax.tree.leaves(params["blocks"])[0].shape[0]
+  blocks = {f"block_{i}": jax.tree.map(lambda a, i=i: a[i], params["blocks"]) for i in range(depth)}
+  return {**rest, **blocks}
 
 
 @pytest.mark.parametrize("scan_blocks", [False, True])

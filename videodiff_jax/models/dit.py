@@ -1,8 +1,5 @@
 """DiT: the transformer that generates global features (GLOBER Sec. 3.2)."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -189,19 +186,3 @@ class DiT(nn.Module):
         f"context_dim={self.context_dim}, but tokens are "
         f"{'missing' if tokens is None else 'given'}: pass tokens exactly where it is above 0."
       )
-
-
-def stack_blocks(params: Mapping[str, Any]) -> dict[str, Any]:
-  """Parameters of an unrolled DiT in the form that `scan_blocks=True` takes."""
-  depth = sum(name.startswith("block_") for name in params)
-  rest = {name: value for name, value in params.items() if not name.startswith("block_")}
-  stacked = jax.tree.map(lambda *a: jnp.stack(a), *(params[f"block_{i}"] for i in range(depth)))
-  return {**rest, "blocks": stacked}
-
-
-def unstack_blocks(params: Mapping[str, Any]) -> dict[str, Any]:
-  """Parameters of a scanned DiT in the form that `scan_blocks=False` takes."""
-  rest = {name: value for name, value in params.items() if name != "blocks"}
-  depth = jax.tree.leaves(params["blocks"])[0].shape[0]
-  blocks = {f"block_{i}": jax.tree.map(lambda a, i=i: a[i], params["blocks"]) for i in range(depth)}
-  return {**rest, **blocks}

@@ -58,7 +58,7 @@ def dit_params(state: State, shapes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def stack_blocks(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-  """Tensors of an unrolled DiT as `scan_blocks=True` takes them; `models.dit` has it for arrays."""
+  """Tensors of an unrolled DiT as `scan_blocks=True` takes them."""
   rest, layers = {}, {}
   for path, tensor in tensors.items():
     if match := re.fullmatch(r"block_(\d+)\.(.+)", path):
