@@ -9,6 +9,7 @@ import dis
 import errno
 import os
 import pathlib
+import re
 import sys
 import traceback
 import types
@@ -43,6 +44,12 @@ _FAULTS = {
   errno.ESTALE: "Check the disk or the mount, and give the same command again.",
 }
 _MEMORY = "Out of memory: take smaller batches, fewer videos or smaller networks."
+# What JAX and its transports say where another of several processes is gone.
+_LOST = re.compile(
+  r"Gloo|NCCL|heartbeat|coordination (service|agent)|UNAVAILABLE|DEADLINE_EXCEEDED"
+  r"|(reset|closed) by peer",
+  re.IGNORECASE,
+)
 
 
 class Terminated(Exception):
@@ -87,12 +94,19 @@ def told(error: BaseException) -> str | None:
   """An expected fault in one sentence; None for a bug.
 
   Expected is what the operating system says, in whatever class a library puts it, too little
-  memory, and what a `raise` in this project's own files says: that is written for people.
+  memory, the loss of another process of the run, and what a `raise` in this project's own files
+  says: that is written for people.
   """
   if isinstance(error, OSError) and error.errno is not None:
     files = [os.fsdecode(name) for name in (error.filename, error.filename2) if name is not None]
     return _of_system(error.errno, error.strerror, " -> ".join(files))
   text = str(error)
+  if _LOST.search(text) and _among_several():
+    return (
+      f"Another of the run's processes is gone, so this one ends, too ({text.splitlines()[0]}). "
+      "The first that ended says why. Start all of them again: they go on from the newest "
+      "checkpoint."
+    )
   # A full disk is RESOURCE_EXHAUSTED to tensorstore as well.
   fault = next((number for number in _FAULTS if os.strerror(number) in text), None)
   if isinstance(error, MemoryError) or ("RESOURCE_EXHAUSTED" in text and fault is None):
@@ -102,6 +116,11 @@ def told(error: BaseException) -> str | None:
   if fault is not None:
     return _of_system(fault, text.splitlines()[0], "")
   return None
+
+
+def _among_several() -> bool:
+  """Whether JAX has joined this process with others."""
+  return "jax" in sys.modules and sys.modules["jax"].distributed.is_initialized()
 
 
 def _of_system(number: int, words: str, file: str) -> str:

@@ -25,23 +25,12 @@ pytestmark = pytest.mark.faults
 FLIPS = 2
 
 
-@pytest.fixture(scope="module")
-def folder() -> pathlib.Path:
-  return Ledger().file.parent
-
-
-@pytest.fixture(scope="module")
-def store(folder) -> pathlib.Path:
-  return runs.undisturbed(runs.preparation(folder / "prepared" / "store"))[0] / "store"
-
-
 @pytest.fixture
-def trained(store, folder, tmp_path) -> Callable[[str], pathlib.Path]:
+def trained(workdirs, tmp_path) -> Callable[[str], pathlib.Path]:
   """A copy of a system's undisturbed workdir."""
 
   def copy(system: str) -> pathlib.Path:
-    whole = runs.undisturbed(runs.training(system, folder / f"undisturbed_{system}", store))[0]
-    return pathlib.Path(shutil.copytree(whole, tmp_path / system))
+    return pathlib.Path(shutil.copytree(workdirs[system], tmp_path / system))
 
   return copy
 

@@ -41,20 +41,6 @@ def kilobytes(folder: pathlib.Path) -> int:
   return sum(-(-size // 4096) * 4 for size in files)
 
 
-@pytest.fixture(scope="module")
-def folder() -> pathlib.Path:
-  return Ledger().file.parent
-
-
-@pytest.fixture(scope="module")
-def store(folder) -> pathlib.Path:
-  return runs.undisturbed(runs.preparation(folder / "prepared" / "store"))[0] / "store"
-
-
-def trained(system: str, store: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
-  return runs.undisturbed(runs.training(system, folder / f"undisturbed_{system}", store))[0]
-
-
 def record(case: str, outcome: commands.Outcome, lost: list[str], ledger: Ledger) -> None:
   """A command that a fault stopped; `lost` of what the same command made when it was mended."""
   verdict = outcome.verdict if not lost else "lost"
@@ -69,12 +55,12 @@ FULL = [
 
 
 @pytest.mark.parametrize(("system", "mode", "share"), FULL)
-def test_full(system, mode, share, store, folder) -> None:
+def test_full(system, mode, share, store, workdirs, folder) -> None:
   """A disk of a share of what is needed, then of enough."""
   ledger, case = Ledger(), f"full, {system} {mode} at {share:.0%}"
   if not ledger.left(PART, [case]):
     return
-  whole = store if mode == "prepare" else trained(system, store, folder)
+  whole = store if mode == "prepare" else workdirs[system]
   with disk(folder / "disk", int(share * kilobytes(whole))) as place:
     if mode == "prepare":
       command = runs.preparation(place / "store")
@@ -105,11 +91,11 @@ READ_ONLY = ("train", "train new", "sample", "redraw", "reconstruct", "report", 
 
 
 @pytest.mark.parametrize("mode", READ_ONLY)
-def test_read_only(mode, store, folder) -> None:
+def test_read_only(mode, store, workdirs, folder) -> None:
   ledger, case = Ledger(), f"read-only, {mode}"
   if not ledger.left(PART, [case]):
     return
-  workdir = trained("glober", store, folder)
+  workdir = workdirs["glober"]
   with disk(folder / "disk", 200_000) as place:
     shutil.copytree(workdir, place / "run")
     if mode == "train":  # goes on

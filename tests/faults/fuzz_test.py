@@ -6,7 +6,7 @@ import pathlib
 import pytest
 
 from data import prepare as stores
-from tests.faults import cases, commands, doors, runs, tried
+from tests.faults import cases, commands, doors, tried
 from tests.faults.ledger import Ledger
 
 SEED = 1
@@ -63,24 +63,6 @@ def record(part: str, function, wanted: list[str], accepted: str = "accepted") -
     verdict = accepted if outcome.verdict == "accepted" else outcome.verdict
     ledger.add(part, case, verdict, outcome.told, seconds=round(outcome.seconds, 2))
   ledger.check(part)
-
-
-@pytest.fixture(scope="module")
-def folder() -> pathlib.Path:
-  return Ledger().file.parent
-
-
-@pytest.fixture(scope="module")
-def store(folder) -> pathlib.Path:
-  return runs.undisturbed(runs.preparation(folder / "prepared" / "store"))[0] / "store"
-
-
-@pytest.fixture(scope="module")
-def workdirs(folder, store) -> dict[str, pathlib.Path]:
-  return {
-    system: runs.undisturbed(runs.training(system, folder / f"undisturbed_{system}", store))[0]
-    for system in runs.STAGES
-  }
 
 
 @pytest.mark.faults

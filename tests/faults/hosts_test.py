@@ -22,16 +22,6 @@ CASES = [
 ]  # 0 is the coordinator
 
 
-@pytest.fixture(scope="module")
-def folder() -> pathlib.Path:
-  return Ledger().file.parent
-
-
-@pytest.fixture(scope="module")
-def store(folder) -> pathlib.Path:
-  return runs.undisturbed(runs.preparation(folder / "prepared" / "store"))[0] / "store"
-
-
 @dataclasses.dataclass
 class Pair:
   """Two processes of one training; `logs` are what each says."""

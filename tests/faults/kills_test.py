@@ -20,18 +20,6 @@ PER_RUN = 5  # kills of one run, which then ends undisturbed
 PART_OF_DRAWING = "kill: sampling and cache"
 
 
-@pytest.fixture(scope="module")
-def folder() -> pathlib.Path:
-  """Beside the ledger: undisturbed runs are made once."""
-  return Ledger().file.parent
-
-
-@pytest.fixture(scope="module")
-def store(folder) -> pathlib.Path:
-  command = runs.preparation(folder / "prepared" / "store")
-  return runs.undisturbed(command)[0] / "store"
-
-
 def campaign(
   part: str,
   command_of: Callable[[pathlib.Path], kills.Command],
@@ -79,9 +67,7 @@ def campaign(
 
 @pytest.mark.parametrize("system", ["lgcvd", "glober"])
 def test_training(system, store, folder) -> None:
-  expected, seconds = runs.undisturbed(
-    runs.training(system, folder / f"undisturbed_{system}", store)
-  )
+  expected, seconds = runs.trained(system, folder, store)
   campaign(
     f"kill: {runs.NAMES[system]} training",
     lambda target: runs.training(system, target, store),
@@ -93,9 +79,7 @@ def test_training(system, store, folder) -> None:
 @pytest.mark.parametrize(("system", "mode"), [("glober", "sample"), ("lgcvd", "predict")])
 def test_sampling(system, mode, store, folder) -> None:
   """What is killed leaves nothing torn, and the report is written."""
-  trained, seconds = runs.undisturbed(
-    runs.training(system, folder / f"undisturbed_{system}", store)
-  )
+  trained, seconds = runs.trained(system, folder, store)
 
   def begun(target: pathlib.Path) -> kills.Command:
     shutil.copytree(trained, target)
@@ -112,7 +96,7 @@ def test_sampling(system, mode, store, folder) -> None:
 
 
 def test_cache(store, folder) -> None:
-  trained, seconds = runs.undisturbed(runs.training("glober", folder / "undisturbed_glober", store))
+  trained, seconds = runs.trained("glober", folder, store)
 
   def caching(target: pathlib.Path) -> kills.Command:
     shutil.copytree(trained, target)

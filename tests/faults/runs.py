@@ -55,3 +55,8 @@ def undisturbed(command: Command) -> tuple[pathlib.Path, float]:
       assert outcome.verdict == "accepted", outcome.said
     noted.write_text(str(outcome.seconds))
   return command.folder, float(noted.read_text())
+
+
+def trained(system: str, folder: pathlib.Path, store: pathlib.Path) -> tuple[pathlib.Path, float]:
+  """`undisturbed` of a system's training, which is made once in a folder."""
+  return undisturbed(training(system, folder / f"undisturbed_{system}", store))

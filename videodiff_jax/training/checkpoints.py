@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import json
 import pathlib
+import shutil
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +19,8 @@ from videodiff_jax.training.state import TrainState
 _ITEMS = ("ema", "meta", "rest")
 # In `meta`: whether the checkpoint was committed with checksums. Early ones say nothing of it.
 _SUMMED = "checksums"
+# In the name of a folder that orbax has not renamed yet: it is no checkpoint.
+_UNFINISHED = ".orbax-checkpoint-tmp"
 
 
 class CheckpointError(ValueError):
@@ -38,12 +41,15 @@ class Checkpoints:
 
     Args:
       folder: of the stage's checkpoints.
-      keep: how many stay; what a killed run left beyond them is deleted.
+      keep: how many stay; what a killed run left beyond them, or left unfinished, is deleted. Who
+        writes is alone here (`locks.py`).
       sums: whether checkpoints that are written get their checksums.
     """
     self.folder = pathlib.Path(folder).absolute()
     self._keep, self._sums = keep, sums
     self._saving = 0
+    if keep is not None:
+      hosts.decide(self._delete_unfinished)
     options = ocp.CheckpointManagerOptions(
       max_to_keep=keep,
       enable_async_checkpointing=True,
@@ -134,11 +140,15 @@ class Checkpoints:
   def close(self) -> None:
     self._manager.close()
 
+  def _delete_unfinished(self) -> None:
+    for unfinished in self.folder.glob(f"*{_UNFINISHED}*"):
+      logging.info("%s was being written by a run that was killed: it is deleted.", unfinished)
+      shutil.rmtree(unfinished)
+
   def _write_sums(self) -> None:
     if self._sums:
-      # Of a killed save of this step another folder may be there, an older one.
-      unfinished = self.folder.glob(f"{self._saving}.orbax-checkpoint-tmp*")
-      checksums.write(max(unfinished, key=lambda folder: folder.stat().st_mtime), _ITEMS)
+      (unfinished,) = self.folder.glob(f"{self._saving}{_UNFINISHED}*")
+      checksums.write(unfinished, _ITEMS)
 
   def _require(self, step: int, items: Sequence[str]) -> None:
     steps = self.steps()
