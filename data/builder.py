@@ -38,6 +38,8 @@ _RECORD_OPTIONS = "group_size:1"  # One record can then be read without its neig
 _SHARD_BYTES = 256_000_000
 _SAMPLE = 16  # Parts that tell the size of the store.
 SPLITS = ("train", "val", "test")
+# Beside the manifest, and not in it: a Thumbs.db makes no other data set.
+PASSED_OVER = "passed_over.json"
 CHECKSUM = "sha256"  # In the metadata: of all that is beside it.
 
 
@@ -255,6 +257,10 @@ class VideoBuilder(FileReaderBuilder, skip_registration=True):
       {"name": path.name, "bytes": path.stat().st_size, "sha256": _sha256(path)} for path in files
     ]
     (store / frame_store.MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+    if isinstance(self.options, SourceOptions):
+      over = folders.passed_over(pathlib.Path(self.options.source), self.own_files())
+      if over:
+        (store / PASSED_OVER).write_text(json.dumps(over, indent=1) + "\n")
 
   def _write_parts(self, engine: parts.Engine) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
     """Makes what is missing of the parts: all usable and all skipped videos, in order."""

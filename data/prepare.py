@@ -32,7 +32,7 @@ from typing import Any
 from absl import app, flags, logging
 
 from data import parts
-from data.builder import Options, SourceError, VideoBuilder
+from data.builder import PASSED_OVER, Options, SourceError, VideoBuilder
 from data.sets.bair import Bair
 from data.sets.captioned_digits import CaptionedDigits
 from data.sets.cityscapes import Cityscapes
@@ -275,6 +275,9 @@ def summarise(store: pathlib.Path) -> str:
   if skipped := manifest["skipped"]:
     lines.append(f"  skipped: {len(skipped)}, all listed in {store / MANIFEST}")
     lines += [f"    {entry['name']}: {entry['reason']}" for entry in skipped[:10]]
+  if (file := store / PASSED_OVER).is_file():
+    over = text_files.read_json(file, list)
+    lines.append(f"  hidden or of the system: {len(over)}, as {over[0]}; all listed in {file}")
   return "\n".join(lines)
 
 

@@ -243,15 +243,22 @@ def _quiet_libraries() -> None:
   logging.set_stderrthreshold("debug")
   handler = logging.get_absl_handler()
   handler.setFormatter(python_logging.Formatter("%(message)s"))
-  handler.addFilter(
-    lambda record: (
-      record.levelno >= python_logging.WARNING
-      or (
-        pathlib.Path(record.pathname).is_relative_to(_ROOT)
-        and "site-packages" not in record.pathname
-      )
-    )
+  handler.addFilter(is_shown)
+
+
+def is_shown(record: python_logging.LogRecord) -> bool:
+  """Whether a line of the log is for people: ours, and others' warnings but for what we tell.
+
+  Threads of libraries log the traceback of what the thread that waits for them raises once more,
+  and where that is an expected fault `command.door` tells it.
+  """
+  error = record.exc_info[1] if record.exc_info else None
+  if error is not None and not logging.level_debug() and command.told(error):
+    return False
+  ours = (
+    pathlib.Path(record.pathname).is_relative_to(_ROOT) and "site-packages" not in record.pathname
   )
+  return ours or record.levelno >= python_logging.WARNING
 
 
 if __name__ == "__main__":

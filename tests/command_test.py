@@ -4,6 +4,7 @@ import errno
 import os
 import signal
 
+import jax
 import pytest
 
 from tests import commands
@@ -162,6 +163,19 @@ def test_faults_of_the_machine_are_told_with_the_file(number, kind) -> None:
     told = command.told(RuntimeError(f"UNKNOWN: Error writing some/file: {words}\nframes of C++"))
     assert words in told and "some/file" in told and "C++" not in told
   assert told.endswith(".")
+
+
+LOST = "UNKNOWN: Gloo AllGather failed: [pair.cc:538] Read error [127.0.0.1]:65171: Connection "
+
+
+@pytest.mark.parametrize("words", ["reset by peer", "closed by peer"])
+def test_the_loss_of_another_process_is_told(monkeypatch, words) -> None:
+  error = RuntimeError(f"{LOST}{words}\nframes of C++")
+  assert command.told(error) is None  # alone there is none to lose
+  monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
+  told = command.told(error)
+  assert told.startswith("Another of the run's processes is gone") and words in told
+  assert "C++" not in told and "Start all of them again" in told
 
 
 def test_a_mistake_in_the_code_keeps_its_traceback() -> None:

@@ -23,7 +23,7 @@ from experiments.measures import digits, set_scores
 from experiments.scoring import score_files
 from experiments.setup import checks, frame_stores, systems
 from experiments.workdirs import outputs, provenance
-from videodiff_jax import text_files, whole_files
+from videodiff_jax import locks, text_files, whole_files
 from videodiff_jax.metrics import images, resampling
 from videodiff_jax.training.workdir import read_config
 from videodiff_jax.training.writers import format_table, plot_points
@@ -71,6 +71,7 @@ def run(
 
   Raises:
     UserError: a sampler that is none, or a sweep.json of other weights or settings.
+    LockedError: another process sweeps this workdir.
   """
   set_scores.locate()  # told now, not after the drawing
   bench = systems.of(read_config(workdir)).hook("sweep")(workdir, config, protocol)
@@ -78,15 +79,16 @@ def run(
   for point in points:
     bench.drawing(*point)  # one that cannot be drawn is told now
   out = outputs.folder(workdir)
-  out.mkdir(parents=True, exist_ok=True)
-  record = _begun(out / "sweep.json", bench)
-  done = {_point(row) for row in record["points"]}
-  missing = [point for point in points if point not in done]
-  judge = Judge(bench) if missing else None
-  for number, point in enumerate(missing, 1):
-    logging.info("Point %d of %d: %s, grid %r, %d steps.", number, len(missing), *point)
-    record["points"].append(measure(bench, judge, point))
-    _write(out, record)
+  # Two at once would each write over the points of the other.
+  with locks.hold(out / "sweep.lock", f"sweeps {workdir}"):
+    record = _begun(out / "sweep.json", bench)
+    done = {_point(row) for row in record["points"]}
+    missing = [point for point in points if point not in done]
+    judge = Judge(bench) if missing else None
+    for number, point in enumerate(missing, 1):
+      logging.info("Point %d of %d: %s, grid %r, %d steps.", number, len(missing), *point)
+      record["points"].append(measure(bench, judge, point))
+      _write(out, record)
   logging.info("%s\n\nWritten to %s.", report(record), out / "sweep.json")
   return record
 

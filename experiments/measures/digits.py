@@ -10,6 +10,7 @@ from videodiff_jax.metrics import digit_reader, resampling
 
 _FRAMES = 4500  # one of as many training videos: fitted in seconds
 _SEED = 0
+_UNREAD = "Or leave digits unread: --config.evaluate.digits=False."
 
 
 def reader(store: FrameStore) -> digit_reader.DigitReader:
@@ -25,11 +26,15 @@ def reader(store: FrameStore) -> digit_reader.DigitReader:
     frames = [store.read(v, [rng.integers(store.videos[v]["frames"])])[0] for v in chosen]
     return digit_reader.fit(np.stack(frames), labels)
   except (ModuleNotFoundError, ValueError) as error:
-    raise UserError(f"{error} Or leave digits unread: --config.evaluate.digits=False.") from error
+    raise UserError(f"{error} {_UNREAD}") from error
 
 
 def check(store: FrameStore) -> None:
-  """Raises UserError for a training split whose labels no reader could learn."""
+  """Raises UserError for labels that no reader could learn, or without scikit-learn."""
+  try:
+    digit_reader.check_installed()
+  except ModuleNotFoundError as error:
+    raise UserError(f"{error} {_UNREAD}") from error
   if len({video["label"] for video in store.videos}) < 2:
     raise UserError(
       "config.evaluate.digits reads digits by the store's labels, of which it needs two or more: "

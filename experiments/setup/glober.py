@@ -11,13 +11,16 @@ import ml_collections
 from configs.common import base
 from experiments.setup import range_table, texts
 from experiments.setup.errors import UserError
-from experiments.setup.needs import Need
+from experiments.setup.needs import Need, check_installed
 from experiments.setup.systems import System
 from videodiff_jax.diffusion import samplers
 from videodiff_jax.glober import initial, networks, sampling, stages
 from videodiff_jax.glober.networks import Networks, build
-from videodiff_jax.metrics import i3d
+from videodiff_jax.metrics import frame_frechet, i3d
 from videodiff_jax.models import attention
+from videodiff_jax.pretrained import i3d as i3d_weights
+from videodiff_jax.pretrained import lpips
+from videodiff_jax.pretrained.files import restricted_pickle
 from videodiff_jax.training import flops, warm_start
 
 CONTENTS: dict[str, tuple[str, dict[str, int]]] = {
@@ -107,6 +110,9 @@ def needs(config: ml_collections.ConfigDict, after: Sequence[str]) -> list[Need]
         "config.evaluate.directions asks whether clips move as they are told, but nothing tells "
         "them: set it to False, or config.text.source to 'captions'."
       )
+  # What 'evaluate' and 'sweep' score by.
+  wanted = [i3d_weights.WEIGHTS] if {"evaluate", "sweep"} & {*after} else []
+  check_installed(*wanted, *([frame_frechet.WEIGHTS] if "sweep" in after else []))
   return [
     Need(f"config.after's {mode!r}", split, data.num_frames, data.stride,
          "config.data.num_frames or config.data.stride", counts[key], f"config.evaluate.{key}")
@@ -116,7 +122,9 @@ def needs(config: ml_collections.ConfigDict, after: Sequence[str]) -> list[Need]
 
 
 def check_pretrained(config: ml_collections.ConfigDict, names: Sequence[str]) -> None:
-  """Raises UserError's causes for a file of config.init that is not what the stages begin with."""
+  """Raises UserError's causes where what the stages begin with, or LPIPS, is not there."""
+  if "kl_vae" in names and config.loss.kl_vae.lpips:
+    restricted_pickle.locate(lpips.WEIGHTS[config.loss.kl_vae.lpips_net])
   warm_start.check(config, names, stages.make_stage, _ALIKE)
   initial.check(config, build(config), names)
 

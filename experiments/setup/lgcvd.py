@@ -10,12 +10,15 @@ import ml_collections
 from configs.lgcvd_common import base
 from experiments.setup import range_table
 from experiments.setup.errors import UserError
-from experiments.setup.needs import Need
+from experiments.setup.needs import Need, check_installed
 from experiments.setup.systems import System
 from videodiff_jax.lgcvd import gaps, networks, stages
 from videodiff_jax.lgcvd.conditioning import given_positions
 from videodiff_jax.lgcvd.networks import Networks, build
+from videodiff_jax.metrics import frame_frechet
 from videodiff_jax.metrics.protocols import PROTOCOLS
+from videodiff_jax.pretrained import i3d, lpips
+from videodiff_jax.pretrained.files.restricted_pickle import WeightFile
 from videodiff_jax.training import flops, warm_start
 
 CONTENTS: dict[str, tuple[str, dict[str, int]]] = {"lgcvd": ("clip", {})}
@@ -57,6 +60,7 @@ def needs(config: ml_collections.ConfigDict, after: Sequence[str]) -> list[Need]
         found.append(Need(what, "test", total, stride, "config.sample.gap"))
       if mode in ("evaluate", "sweep"):
         found += _of_protocol(config, what)
+        check_installed(*_weights(config, mode))
     except ValueError as error:
       raise UserError(f"{what}: {error}") from error
   return found
@@ -84,6 +88,15 @@ def _of_protocol(config: ml_collections.ConfigDict, what: str) -> list[Need]:
     Need(what, split, protocol.video_frames, config.data.stride, key, count, key,
          videos=protocol.choice == "spaced"),
   ]  # fmt: skip
+
+
+def _weights(config: ml_collections.ConfigDict, mode: str) -> list[WeightFile]:
+  """What 'evaluate' or 'sweep' scores by."""
+  if mode == "sweep":
+    return [i3d.WEIGHTS, frame_frechet.WEIGHTS]
+  protocol = PROTOCOLS[config.evaluate.protocol]
+  predicts = [i3d.WEIGHTS] if "prediction" in protocol.tasks else []
+  return predicts + ([lpips.WEIGHTS[protocol.lpips_net]] if protocol.lpips_required else [])
 
 
 def check_pretrained(config: ml_collections.ConfigDict, names: Sequence[str]) -> None:

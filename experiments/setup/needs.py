@@ -1,4 +1,4 @@
-"""The clips that a run takes of its store, from the training to the scores of config.after.
+"""What a run takes of its store and of weights, from training to the scores of config.after.
 
 A store knows how long its videos are, and so does the builder of a set that is made here: whether
 they will do is told before anything is prepared, written or compiled.
@@ -13,6 +13,7 @@ import numpy as np
 
 from experiments.setup.errors import UserError
 from videodiff_jax.inputs.clips import ClipSampler
+from videodiff_jax.pretrained.files import restricted_pickle
 
 if TYPE_CHECKING:  # which holds functions that return needs
   from experiments.setup.systems import System
@@ -62,6 +63,15 @@ class Need:
       f"{self.what} takes {self.count} {clips} of the {self.split} split, which holds only {found} "
       f"different ones ({where}): change {self.count_key}, or give a store of more videos."
     )
+
+
+def check_installed(*weights: restricted_pickle.WeightFile) -> None:
+  """Raises UserError where weights that a mode after training scores by are not installed."""
+  for file in weights:
+    try:
+      restricted_pickle.locate(file)
+    except FileNotFoundError as error:
+      raise UserError(f"{error} Or leave the mode out of config.after.") from error
 
 
 def of(config: ml_collections.ConfigDict, system: "System", after: Sequence[str]) -> list[Need]:

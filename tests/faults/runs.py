@@ -7,6 +7,7 @@ from tests.faults import commands
 from tests.faults.kills import Command
 
 STAGES = {"glober": ("kl_vae", "autoencoder", "generator"), "lgcvd": ("lgcvd",)}
+CACHE = pathlib.Path("beside", "store.cache")  # below the workdir, see `caching`
 NAMES = {"glober": "GLOBER", "lgcvd": "LGC-VD"}
 
 
@@ -36,6 +37,14 @@ def training(system: str, workdir: pathlib.Path, store: pathlib.Path) -> Command
 
 def mode(name: str, workdir: pathlib.Path, *flags: str) -> Command:
   return Command("experiments.main", (f"--mode={name}", f"--workdir={workdir}", *flags), workdir)
+
+
+def caching(workdir: pathlib.Path, store: pathlib.Path) -> Command:
+  """`--mode=cache` of a workdir that is trained, of a copy of the store beside which CACHE lies."""
+  copy = workdir / CACHE.with_name("store")
+  shutil.copytree(store, copy)
+  flags = ("--mode=cache", "--cache=global_features", f"--workdir={workdir}")
+  return Command("experiments.main", (*options("glober", copy), *flags), workdir)
 
 
 def preparation(store: pathlib.Path, videos: int = 40) -> Command:

@@ -4,7 +4,10 @@ What a fault may lose is in the loop, the files and the readers, which are the r
 """
 
 import contextlib
-from collections.abc import Iterator
+import os
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
 from unittest import mock
 
 import flax.linen as nn
@@ -90,6 +93,22 @@ class Denoiser(nn.Module):
     if labels is not None:
       bias += nn.Embed(self.num_classes + 1, 1)(labels)
     return nn.Dense(self.out_channels)(x + bias[:, None, None])
+
+
+@contextlib.contextmanager
+def slow_disk(seconds: float) -> Iterator[None]:
+  """Every rename, every new folder and every flush of a file takes so long."""
+
+  def slow(function: Callable[..., Any]) -> Callable[..., Any]:
+    def call(*args: Any, **kwargs: Any) -> Any:
+      time.sleep(seconds)
+      return function(*args, **kwargs)
+
+    return call
+
+  names = ("fsync", "mkdir", "rename", "replace")
+  with mock.patch.multiple(os, **{name: slow(getattr(os, name)) for name in names}):
+    yield
 
 
 def _rate(multipliers: tuple[int, ...]) -> int:

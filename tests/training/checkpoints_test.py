@@ -147,3 +147,17 @@ def test_what_a_kill_left_beyond_keep_is_deleted(tmp_path) -> None:
   save(tmp_path, keep=9, steps=(1, 2, 3, 4))
   assert Checkpoints(tmp_path / "checkpoints").steps() == [1, 2, 3, 4]
   assert Checkpoints(tmp_path / "checkpoints", keep=2).steps() == [3, 4]
+
+
+def test_what_a_killed_save_left_is_deleted_by_who_writes(folder) -> None:
+  """Whatever orbax names it; who reads may look on while another process writes."""
+  checkpoints, whole = folder / "checkpoints", load(folder)
+  left = [checkpoints / f"6.orbax-checkpoint-tmp{end}" for end in ("", "-1732800000")]
+  for unfinished in left:
+    (unfinished / "ema.orbax-checkpoint-tmp").mkdir(parents=True)
+    (unfinished / "ema.orbax-checkpoint-tmp" / "d").write_bytes(b"half")
+  assert outcome(folder, whole) == "harmless" and all(map(pathlib.Path.exists, left))
+  assert Checkpoints(checkpoints, keep=2).steps() == [2, STEP]
+  assert not any(map(pathlib.Path.exists, left))
+  save(folder, steps=(6,))
+  assert load(folder)[1]["step"] == 6

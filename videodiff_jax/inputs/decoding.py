@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from videodiff_jax.inputs import pictures
+from videodiff_jax.inputs import containers, pictures
 from videodiff_jax.inputs.video_error import VideoError
 
 SUFFIXES = frozenset(
@@ -82,7 +82,11 @@ def open_file(path: pathlib.Path) -> Stream:
     kind, claim = container.format.name.split(",")[0], _claim(container, moving[0])
     if kind == "gif" and not _ends_as_gif(path):
       raise VideoError(path, "truncated, the mark at its end is missing")
-    unsure = f"{kind} does not tell its length" if claim is None and kind != "gif" else ""
+    there, claimed = path.stat().st_size, containers.claimed_bytes(path, kind)
+    if claimed is not None and there < claimed:
+      raise VideoError(path, f"truncated, {there} of {claimed} bytes are there")
+    known = claim is not None or claimed is not None or kind == "gif"
+    unsure = "" if known else f"{kind} does not tell its length"
     frames = _decode(container, moving[0], claim, path, stack.pop_all())
     return Stream(float(moving[0].average_rate or 0), frames, unsure)
 

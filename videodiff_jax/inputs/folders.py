@@ -5,6 +5,7 @@ import os
 import pathlib
 import re
 import stat
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 from videodiff_jax.inputs.video_error import VideoError
@@ -60,8 +61,30 @@ def entries(folder: pathlib.Path) -> list[Entry]:
     names = os.listdir(folder)
   except OSError as error:
     raise VideoError(folder, f"unreadable ({error.strerror})") from error
-  kept = [name for name in names if name[0] != "." and name.lower() not in _JUNK]
+  kept = [name for name in names if not _is_junk(name)]
   return [_entry(folder / name) for name in sorted(kept, key=natural_key)]
+
+
+def passed_over(root: pathlib.Path, leave: Collection[pathlib.Path] = ()) -> list[str]:
+  """What `entries` leaves out in all folders below one, by path in natural order.
+
+  A folder that is left out, or in `leave`, stands for all below it; links are not followed.
+  """
+  left = {os.path.realpath(path) for path in leave}
+  found = []
+  for base, inside, files in os.walk(root):
+    names = [name for name in (*inside, *files) if _is_junk(name)]
+    found += [text_of(os.path.relpath(os.path.join(base, name), root)) for name in names]
+    inside[:] = [
+      name
+      for name in inside
+      if not _is_junk(name) and os.path.realpath(os.path.join(base, name)) not in left
+    ]
+  return sorted(found, key=natural_key)
+
+
+def _is_junk(name: str) -> bool:
+  return name[0] == "." or name.lower() in _JUNK
 
 
 def _entry(path: pathlib.Path) -> Entry:

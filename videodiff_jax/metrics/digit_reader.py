@@ -7,6 +7,7 @@ fits the clips' size and nothing of it has to be kept; on frames of unseen digit
 """
 
 import dataclasses
+import importlib.util
 from typing import Any
 
 import numpy as np
@@ -102,6 +103,14 @@ def since_it_came_back(clips: np.ndarray) -> np.ndarray:
   return np.logical_or.accumulate(light < _GONE, axis=1) & (light > _WHOLE)
 
 
+def check_installed() -> None:
+  """Raises ModuleNotFoundError where scikit-learn is missing; imports nothing."""
+  if importlib.util.find_spec("sklearn") is None:
+    raise ModuleNotFoundError(
+      'Digits are read by scikit-learn, which is not installed: pip install -e ".[metrics]".'
+    )
+
+
 def fit(frames: np.ndarray, labels: np.ndarray) -> DigitReader:
   """A reader of frames like these.
 
@@ -113,12 +122,9 @@ def fit(frames: np.ndarray, labels: np.ndarray) -> DigitReader:
     ModuleNotFoundError: scikit-learn is missing.
     ValueError: fewer than two classes; frames whose side is no multiple of 32.
   """
-  try:
-    from sklearn import svm
-  except ModuleNotFoundError as error:
-    raise ModuleNotFoundError(
-      'Digits are read by scikit-learn, which is not installed: pip install -e ".[metrics]".'
-    ) from error
+  check_installed()
+  from sklearn import svm
+
   if len(np.unique(labels)) < 2:
     raise ValueError("A digit reader needs frames of two classes or more.")
   light = _light(frames)
