@@ -1,6 +1,7 @@
 """Malformed command lines: single keys of configurations, flags of every mode, and the nonsense."""
 
 import importlib
+import json
 import random
 from collections.abc import Iterator
 
@@ -71,6 +72,17 @@ def configurations(seed: int, count: int) -> list[str]:
     name = rng.choice(CONFIGS)
     key, value = rng.choice(list(known[name].items()))
     found[f"{name} {key}={rng.choice(_values_for(value))}"] = None
+  return list(found)
+
+
+def saved_values(seed: int, count: int) -> list[str]:
+  """'SYSTEM KEY JSON', all different: a value in a workdir's config.json."""
+  rng, known = random.Random(seed), {name: keys(f"{name}_digits") for name in MODES}
+  found: dict[str, None] = {}
+  while len(found) < count:
+    system = rng.choice(list(MODES))
+    key = rng.choice(list(known[system]))
+    found[f"{system} {key} {json.dumps(rng.choice(mutate.JSONS))}"] = None
   return list(found)
 
 

@@ -12,7 +12,7 @@ from absl.testing import flagsaver
 from data import prepare as stores
 from tests.faults import toys
 from tests.faults.commands import Outcome, call
-from videodiff_jax import command
+from videodiff_jax import command, glober, lgcvd
 
 
 def train(argv: Sequence[str]) -> Outcome:
@@ -40,6 +40,16 @@ def verify(out: pathlib.Path) -> Outcome:
   return call(lambda: _told(run))
 
 
+def load(system: str, workdir: pathlib.Path) -> Outcome:
+  """`Pipeline.from_workdir`, with the linear networks."""
+
+  def run() -> None:
+    with toys.installed():
+      {"glober": glober, "lgcvd": lgcvd}[system].Pipeline.from_workdir(workdir)
+
+  return call(lambda: _told(run))
+
+
 def _told(function: Callable[[], Any]) -> None:
   with command.door():
     function()
@@ -48,8 +58,6 @@ def _told(function: Callable[[], Any]) -> None:
 def _experiment(argv: Sequence[str], networks: contextlib.AbstractContextManager) -> Outcome:
   from experiments import main
   from experiments.train import start_table
-  from videodiff_jax.glober import pipeline as glober
-  from videodiff_jax.lgcvd import pipeline as lgcvd
   from videodiff_jax.training import loop
 
   def ends(*_, **__) -> None:

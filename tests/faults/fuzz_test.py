@@ -10,7 +10,7 @@ from tests.faults import cases, commands, doors, tried
 from tests.faults.ledger import Ledger
 
 SEED = 1
-CONFIGURATIONS, FLAGS, MEDIA, TEXTS = 500, 350, 25, 300
+CONFIGURATIONS, FLAGS, MEDIA, TEXTS, SAVED = 550, 400, 30, 350, 200
 
 
 # ---- a few of each kind, by default
@@ -69,6 +69,12 @@ def record(part: str, function, wanted: list[str], accepted: str = "accepted") -
 def test_configurations(store) -> None:
   chosen = cases.configurations(SEED, CONFIGURATIONS)
   record("fuzz: configurations", functools.partial(tried.configuration, store=store), chosen)
+
+
+@pytest.mark.faults
+def test_saved_values(workdirs) -> None:
+  function = functools.partial(tried.library, workdirs=workdirs)
+  record("fuzz: library", function, cases.saved_values(SEED, SAVED))
 
 
 @pytest.mark.faults

@@ -31,6 +31,7 @@ PARTS = {
   "damage: other files": "stores, captions, workdirs' JSON, samples, caches, exported weights",
   "fuzz: configurations": "values of single keys, to the door of the training loop",
   "fuzz: flags": "flags of every mode, to the door of the networks",
+  "fuzz: library": "values in a workdir's config.json, to `Pipeline.from_workdir`",
   "fuzz: pictures and videos": "changed bytes of every format, through `data.prepare`",
   "fuzz: texts and weights": "JSON, JSON lines, captions, safetensors with changed bytes",
   "nonsense": "a list of values that must be refused: accepted ones are counted as silent",

@@ -51,6 +51,24 @@ def flags(case: str, workdirs: dict[str, pathlib.Path]) -> Outcome:
       return doors.draw(argv)
 
 
+def library(case: str, workdirs: dict[str, pathlib.Path]) -> Outcome:
+  """'SYSTEM KEY JSON': `Pipeline.from_workdir` of a run in whose config.json a value stands."""
+  system, key, value = case.split(" ", 2)
+  with tempfile.TemporaryDirectory() as folder:
+    for entry in workdirs[system].iterdir():
+      (pathlib.Path(folder) / entry.name).symlink_to(entry)
+    config = pathlib.Path(folder) / "config.json"
+    saved = json.loads(config.read_text())
+    *groups, name = key.split(".")
+    tree = saved
+    for group in groups:
+      tree = tree[group]
+    tree[name] = json.loads(value)
+    config.unlink()
+    config.write_text(json.dumps(saved))
+    return doors.load(system, pathlib.Path(folder))
+
+
 def media(case: int, whole: dict[str, bytes], codec: str = "raw") -> dict[str, Outcome]:
   """A folder of a mutant of each file, and of two whole videos, through `data.prepare`.
 

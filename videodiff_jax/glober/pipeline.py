@@ -22,7 +22,7 @@ from videodiff_jax.models.pixels import to_uint8
 from videodiff_jax.text import embeddings
 from videodiff_jax.training import partitioning
 from videodiff_jax.training.checkpoints import CheckpointError
-from videodiff_jax.training.workdir import load_ema, read_config, with_settings
+from videodiff_jax.training.workdir import building, load_ema, read_config, with_settings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,25 +85,28 @@ class Pipeline:
       **settings: replace entries of `config.sample`, as in `with_settings`.
 
     Raises:
-      CheckpointError: no workdir, or a stage without a checkpoint.
+      CheckpointError: no workdir, a stage without a checkpoint, or a configuration whose values
+        nothing can be built of.
     """
     workdir = typed.path(workdir)
     config = read_config(workdir)
     mesh = partitioning.make_mesh()
-    ema: dict[str, dict[str, Any]] = {}
-    for name in stages.NAMES:
-      stage = stages.make_stage(config, name)
-      ema[name] = load_ema(config, workdir, stage, mesh)
-      averaged = ema[name].pop("ema_params")
-      ema[name]["ema_params"] = precision.rounded(stage, averaged, config.precision)
-      del averaged
-    told: dict[str, Any] = {}
-    if condition_of(config) == "text":
-      ema["text"] = embeddings.read(workdir)
-      if ema["text"] is None:
-        raise CheckpointError(f"{workdir} has lost its text.npz, the tokens of the empty prompt.")
-      told["default_text"] = ema["text"]["default"]
-    return cls(config, stages.sampling_params(ema) | told, mesh).with_settings(**settings)
+    with building(workdir):
+      ema: dict[str, dict[str, Any]] = {}
+      for name in stages.NAMES:
+        stage = stages.make_stage(config, name)
+        ema[name] = load_ema(config, workdir, stage, mesh)
+        averaged = ema[name].pop("ema_params")
+        ema[name]["ema_params"] = precision.rounded(stage, averaged, config.precision)
+        del averaged
+      told: dict[str, Any] = {}
+      if condition_of(config) == "text":
+        ema["text"] = embeddings.read(workdir)
+        if ema["text"] is None:
+          raise CheckpointError(f"{workdir} has lost its text.npz, the tokens of the empty prompt.")
+        told["default_text"] = ema["text"]["default"]
+      pipeline = cls(config, stages.sampling_params(ema) | told, mesh)
+    return pipeline.with_settings(**settings)
 
   def with_settings(self, **settings: Any) -> "Pipeline":
     """A pipeline with the same weights and other entries of `config.sample`.

@@ -22,7 +22,13 @@ from videodiff_jax.lgcvd.networks import Networks, build, make_objective, make_r
 from videodiff_jax.lgcvd.rollout import Rollout, sampling_params
 from videodiff_jax.models.pixels import to_float, to_uint8
 from videodiff_jax.training import exported, partitioning
-from videodiff_jax.training.workdir import load_ema, load_state, read_config, with_settings
+from videodiff_jax.training.workdir import (
+  building,
+  load_ema,
+  load_state,
+  read_config,
+  with_settings,
+)
 
 # Of (which (b, 2), each trajectory's video and its number there; videos (b, f, h, w, c) uint8).
 Chunks = Iterator[tuple[np.ndarray, np.ndarray]]
@@ -82,19 +88,22 @@ class Pipeline:
       **settings: replace entries of `config.sample`, as in `with_settings`.
 
     Raises:
-      CheckpointError: no workdir, or no checkpoint in it.
+      CheckpointError: no workdir, no checkpoint in it, or a configuration whose values nothing can
+        be built of.
     """
     workdir = typed.path(workdir)
     config = read_config(workdir)
     mesh = partitioning.make_mesh()
     (name,) = stages.NAMES
-    stage = stages.make_stage(config, name)
-    if exported.is_one(workdir):
-      weights = {"ema": load_ema(config, workdir, stage, mesh)["ema_params"]}
-    else:
-      state = load_state(config, workdir, stage, mesh)
-      weights = {"raw": state.params, "ema": state.ema_params}
-    return cls(config, weights, mesh).with_settings(**settings)
+    with building(workdir):
+      stage = stages.make_stage(config, name)
+      if exported.is_one(workdir):
+        weights = {"ema": load_ema(config, workdir, stage, mesh)["ema_params"]}
+      else:
+        state = load_state(config, workdir, stage, mesh)
+        weights = {"raw": state.params, "ema": state.ema_params}
+      pipeline = cls(config, weights, mesh)
+    return pipeline.with_settings(**settings)
 
   def with_settings(self, **settings: Any) -> "Pipeline":
     """A pipeline with the same weights and other entries of `config.sample`.

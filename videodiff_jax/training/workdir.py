@@ -4,9 +4,10 @@ An exported folder (exported.py) is read in a workdir's place wherever averaged 
 """
 
 import contextlib
+import math
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import ml_collections
@@ -52,7 +53,42 @@ def read_config(workdir: str | pathlib.Path) -> ml_collections.ConfigDict:
       ) from error
     folder, saved = kept
     logging.warning("%s is missing or torn: the configuration is that of %s.", file, folder)
+  if (key := _not_finite(saved)) is not None:
+    raise CheckpointError(f"{file}: {key} is not finite. Put the file back as it was written.")
   return ml_collections.ConfigDict(saved)
+
+
+@contextlib.contextmanager
+def building(workdir: pathlib.Path) -> Iterator[None]:
+  """Around what is made of a workdir's configuration alone, whose values may be out of range.
+
+  Commands check every key's range first (experiments/setup/range_table.py), and name it. The
+  library knows no ranges: whatever a value leads to deep inside is one error here.
+
+  Raises:
+    CheckpointError: of the block, or in the place of what a value led to.
+  """
+  try:
+    yield
+  except (CheckpointError, OSError, MemoryError, RuntimeError):  # of files and of the machine
+    raise
+  except Exception as error:  # of flax, jax and numpy: whatever a wrong size or name leads to
+    first = str(error).partition("\n")[0]
+    raise CheckpointError(
+      f"{workdir}/config.json: nothing can be built of it ({type(error).__name__}: {first}). "
+      f"`python -m experiments.main --mode=sample --workdir={workdir}` names the key whose value "
+      "is out of range; put the file back as it was written."
+    ) from error
+
+
+def _not_finite(tree: Any, key: str = "config") -> str | None:
+  """The first key of nested dicts and lists with NaN or infinity, which JSON can hold; or None."""
+  if isinstance(tree, float) and not math.isfinite(tree):
+    return key
+  entries = tree.items() if isinstance(tree, dict) else ()
+  if isinstance(tree, (list, tuple)):
+    entries = enumerate(tree)
+  return next(filter(None, (_not_finite(value, f"{key}.{name}") for name, value in entries)), None)
 
 
 def holds_run(workdir: pathlib.Path) -> bool:
@@ -92,8 +128,10 @@ def with_settings(
   """A copy with other entries of `config.sample`; a dict replaces single keys of an entry.
 
   Raises:
-    ValueError: an entry that is not there; lists those that are.
+    ValueError: an entry that is not there; lists those that are. Or a number that is not finite.
   """
+  if (key := _not_finite(dict(settings), "config.sample")) is not None:
+    raise ValueError(f"{key} must be a finite number.")
   # By way of a dict: a ConfigDict of a frozen one shares the groups of what was frozen.
   config = ml_collections.ConfigDict(config.to_dict())
   for name, value in settings.items():
