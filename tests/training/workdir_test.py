@@ -11,10 +11,16 @@ import pytest
 from configs import glober_digits
 from experiments.setup.errors import UserError
 from experiments.train import train
+from videodiff_jax import glober
 from videodiff_jax.locks import LockedError
 from videodiff_jax.training.checkpoints import CheckpointError, Checkpoints
 from videodiff_jax.training.state import TrainState
-from videodiff_jax.training.workdir import UNFINISHED_CONFIG, read_config, write_config
+from videodiff_jax.training.workdir import (
+  UNFINISHED_CONFIG,
+  read_config,
+  with_settings,
+  write_config,
+)
 
 
 def test_config_is_written_whole_or_not_at_all(tmp_path, monkeypatch) -> None:
@@ -88,3 +94,32 @@ def test_a_torn_config_without_a_checkpoint_is_told(tmp_path) -> None:
   (tmp_path / "config.json").touch()
   with pytest.raises(CheckpointError, match="put back the file"):
     read_config(tmp_path)
+
+
+@pytest.mark.parametrize(
+  ("key", "value"),
+  [("model.dit.num_heads", 7), ("model.kl_vae.multipliers", []), ("data.channels", None),
+   ("diffusion.schedule.kind", "nope"), ("model.unet", 3)],
+)  # fmt: skip
+def test_a_configuration_that_nothing_can_be_built_of_is_one_error(tmp_path, key, value) -> None:
+  """From Python no range is checked; commands name the key."""
+  saved = json.loads(glober_digits.get_config("smoke").to_json())
+  *groups, name = key.split(".")
+  tree = saved
+  for group in groups:
+    tree = tree[group]
+  tree[name] = value
+  (tmp_path / "config.json").write_text(json.dumps(saved))
+  with pytest.raises(CheckpointError, match=r"config\.json: nothing can be built .*--mode=sample"):
+    glober.Pipeline.from_workdir(tmp_path)
+
+
+def test_numbers_that_are_not_finite_are_told(tmp_path) -> None:
+  saved = json.loads(glober_digits.get_config("smoke").to_json())
+  saved["sample"]["guidance_decoder"] = float("nan")
+  (tmp_path / "config.json").write_text(json.dumps(saved))
+  with pytest.raises(CheckpointError, match=r"config\.sample\.guidance_decoder is not finite"):
+    read_config(tmp_path)
+  config = glober_digits.get_config("smoke")
+  with pytest.raises(ValueError, match=r"config\.sample\.decoder\.eta must be a finite number"):
+    with_settings(config, {"decoder": {"eta": float("inf")}})
