@@ -98,7 +98,7 @@ def test_a_torn_config_without_a_checkpoint_is_told(tmp_path) -> None:
 
 @pytest.mark.parametrize(
   ("key", "value"),
-  [("model.dit.width", "wide"), ("model.kl_vae.multipliers", []), ("data.channels", None),
+  [("model.kl_vae.channels", "wide"), ("model.kl_vae.multipliers", []), ("data.channels", None),
    ("diffusion.schedule.kind", "nope")],
 )  # fmt: skip
 def test_a_configuration_that_nothing_can_be_built_of_is_one_error(tmp_path, key, value) -> None:
