@@ -14,7 +14,7 @@ from experiments.setup.errors import UserError
 from experiments.setup.needs import Need, check_installed
 from experiments.setup.systems import System
 from videodiff_jax.diffusion import samplers
-from videodiff_jax.glober import initial, networks, sampling, stages
+from videodiff_jax.glober import drawing, networks, pretrained_init, stages
 from videodiff_jax.glober.networks import Networks, build
 from videodiff_jax.metrics import frame_frechet, i3d
 from videodiff_jax.models import attention
@@ -47,7 +47,7 @@ def clip_settings(config: ml_collections.ConfigDict) -> dict[str, Any]:
   return {
     "num_keyframes": data.num_keyframes,
     "num_targets": data.num_targets,
-    "frame_time_divisor": sampling.frame_time_divisor(config),
+    "frame_time_divisor": drawing.frame_time_divisor(config),
   }
 
 
@@ -126,7 +126,7 @@ def check_pretrained(config: ml_collections.ConfigDict, names: Sequence[str]) ->
   if "kl_vae" in names and config.loss.kl_vae.lpips:
     restricted_pickle.locate(lpips.WEIGHTS[config.loss.kl_vae.lpips_net])
   warm_start.check(config, names, stages.make_stage, _ALIKE)
-  initial.check(config, build(config), names)
+  pretrained_init.check(config, build(config), names)
 
 
 def _check_sizes(config: ml_collections.ConfigDict) -> None:

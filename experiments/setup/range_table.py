@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from experiments.setup.ranges import Choice, Number, Rule, Several, Text, whole
 from videodiff_jax.diffusion import guidance, noise, process, samplers, schedules
-from videodiff_jax.glober import adversarial, frame_stage, networks
+from videodiff_jax.glober import adversarial, kl_vae_stage, networks
 from videodiff_jax.glober import stages as glober_stages
 from videodiff_jax.inputs import clips
 from videodiff_jax.lgcvd import conditioning, objective, rollout
@@ -152,7 +152,7 @@ GLOBER: Mapping[str, Rule] = {
   "loss.cra.weighting": Choice(adversarial.WEIGHTINGS),
   "loss.cra.max_timestep": whole("[0, 100000]", "a timestep"),
   "loss.cra.discriminator_every": _STEPS,
-  "loss.kl_vae.reconstruction": Choice(frame_stage.RECONSTRUCTIONS),
+  "loss.kl_vae.reconstruction": Choice(kl_vae_stage.RECONSTRUCTIONS),
   "loss.kl_vae.saturate": _FLAG,
   "loss.kl_vae.lpips_net": Choice(tuple(lpips.SMALLEST)),
   "loss.kl_vae.adversary_start": _STEPS_OR_NONE,

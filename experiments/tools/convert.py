@@ -24,7 +24,7 @@ from ml_collections import ConfigDict, config_flags
 
 import videodiff_jax
 from videodiff_jax import command, config_flag, typed
-from videodiff_jax.glober import initial
+from videodiff_jax.glober import pretrained_init
 from videodiff_jax.glober import networks as glober_networks
 from videodiff_jax.lgcvd import stages as lgcvd_stages
 from videodiff_jax.pretrained import architectures, clip_text, sources
@@ -146,7 +146,7 @@ def _networks(
   if config is not None:
     if config.system != "glober":
       raise ValueError(f"Kind {kind} is for GLOBER; the configuration is of {config.system!r}.")
-    of_config = initial.modules(glober_networks.build(config))
+    of_config = pretrained_init.modules(glober_networks.build(config))
     modules |= {name: of_config[name] for name in modules.keys() & of_config}
   opened = tensor_files.read(source)
   tensors = opened.tensors

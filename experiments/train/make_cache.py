@@ -17,7 +17,7 @@ from absl import flags, logging
 from jax.sharding import Mesh
 
 from experiments.setup import checks, frame_stores, latent_caches
-from videodiff_jax.glober import posteriors, stages
+from videodiff_jax.glober import latents, stages
 from videodiff_jax.glober.networks import Networks, build
 from videodiff_jax.inputs import clips, latent_cache
 from videodiff_jax.inputs.frame_store import FrameStore
@@ -140,7 +140,7 @@ def _encode_frames(networks: Networks) -> Encode:
   @jax.jit
   def encode(frozen: Any, batch: dict[str, jax.Array], key: jax.Array) -> jax.Array:
     del key
-    return posteriors.frame_moments(networks, partitioning.gather(frozen), batch["frames"])
+    return latents.frame_moments(networks, partitioning.gather(frozen), batch["frames"])
 
   return encode
 
@@ -150,7 +150,7 @@ def _encode_clips(networks: Networks) -> Encode:
 
   @jax.jit
   def encode(frozen: Any, batch: dict[str, jax.Array], key: jax.Array) -> jax.Array:
-    posterior = posteriors.global_feature(networks, partitioning.gather(frozen), batch, key)
-    return posteriors.to_moments(posterior)
+    posterior = latents.global_feature(networks, partitioning.gather(frozen), batch, key)
+    return latents.to_moments(posterior)
 
   return encode

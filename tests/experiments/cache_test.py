@@ -15,7 +15,7 @@ from experiments import main
 from experiments.setup import checks, frame_stores, latent_caches
 from experiments.train import make_cache
 from tests.glober import tiny
-from videodiff_jax.glober import posteriors, stages
+from videodiff_jax.glober import latents, stages
 from videodiff_jax.inputs import clips
 from videodiff_jax.inputs.frame_store import FrameStore
 from videodiff_jax.training import partitioning
@@ -115,7 +115,7 @@ def test_batches_carry_what_the_networks_would_make_of_their_frames(
     next(clips.batches(store, sampler, 0, 4, moments=given)) for given in (None, cached)
   )
   networks, frozen = tiny.networks(), frozen_of("autoencoder")
-  encode = jax.jit(lambda frames: posteriors.frame_moments(networks, frozen, frames))
+  encode = jax.jit(lambda frames: latents.frame_moments(networks, frozen, frames))
   for which in ("key", "target"):
     frames, found = plain[f"{which}_frames"], short[f"{which}_moments"]
     flat = frames.reshape(-1, *frames.shape[2:])
@@ -132,9 +132,9 @@ def test_global_features_are_those_of_their_clips(config, workdir, made, store) 
     next(clips.batches(store, sampler, 0, 6, moments=given)) for given in (None, cached)
   )
   networks, frozen = tiny.networks(), frozen_of("generator")
-  encode = jax.jit(lambda batch, key: posteriors.global_feature(networks, frozen, batch, key))
+  encode = jax.jit(lambda batch, key: latents.global_feature(networks, frozen, batch, key))
   posterior = encode(plain, jax.random.key(5))
-  found = posteriors.from_moments(short["global_features"])
+  found = latents.from_moments(short["global_features"])
   np.testing.assert_allclose(found.mean, posterior.mean, atol=1e-4)
   np.testing.assert_allclose(found.logvar, posterior.logvar, atol=1e-4)
   assert np.ptp(found.mean, axis=0).max() > 0.01  # clips differ

@@ -9,7 +9,7 @@ import pytest
 
 from tests.glober import tiny
 from videodiff_jax.diffusion import noise
-from videodiff_jax.glober import sampling
+from videodiff_jax.glober import drawing
 
 FEATURE, LATENT = (4, 4, 16), (8, 8, 4)  # as many numbers, in the proportions of the paper's
 # Tick 1 and the other purposes' numbers: a frame time so early must not name another use's key.
@@ -26,10 +26,10 @@ def drawn(monkeypatch) -> list[tuple[np.ndarray, jax.Array]]:
     calls.append((np.asarray(x_T), keys))
     return x_T
 
-  monkeypatch.setattr(sampling, "sample", sample)
-  monkeypatch.setattr(sampling, "make_sampler", lambda *_, **__: None)
-  monkeypatch.setattr(sampling, "guide", lambda *_: None)
-  monkeypatch.setattr(sampling, "decode_frames", lambda *arguments: arguments[-1])
+  monkeypatch.setattr(drawing, "sample", sample)
+  monkeypatch.setattr(drawing, "make_sampler", lambda *_, **__: None)
+  monkeypatch.setattr(drawing, "guide", lambda *_: None)
+  monkeypatch.setattr(drawing, "decode_frames", lambda *arguments: arguments[-1])
   return calls
 
 
@@ -57,8 +57,8 @@ def test_no_draw_of_a_clip_is_part_of_another(drawn, sharing) -> None:
   label = jnp.zeros(CLIPS, jnp.int32)
   frames = np.repeat(np.arange(CLIPS), len(TIMES))
   with jax.disable_jit():
-    v = sampling.draw_features(config, networks(), params, label, keys)
-    sampling.draw_frames(
+    v = drawing.draw_features(config, networks(), params, label, keys)
+    drawing.draw_frames(
       config, networks(), params, v[frames], jnp.tile(TIMES.astype(np.float32), CLIPS),
       label[frames], keys[frames],
     )  # fmt: skip

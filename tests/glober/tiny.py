@@ -70,7 +70,7 @@ def frozen(name: str) -> dict[str, Any]:
 
 
 def sampling_params() -> dict[str, Any]:
-  """What glober.sampling and the pipeline draw with."""
+  """What glober.drawing and the pipeline draw with."""
   ema = {
     name: {"ema_params": state(name).params, "statistics": state(name).statistics}
     for name in stages.NAMES

@@ -24,7 +24,7 @@ def predict_frame(
 
   Args:
     networks: of the system.
-    params: as of glober/sampling.py.
+    params: as of glober/drawing.py.
     rows: 'frame' (b, h, w, c) uint8; 'v' (b, H'', W'', C'') global features; 'time' (b,) tau;
       'condition' (b, ...), see conditions.py; 't' (b,) timesteps; 'number' (b,) of the noise.
   """

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from numpy.typing import ArrayLike
 
 from videodiff_jax import typed
-from videodiff_jax.glober import precision, sampling, stages
+from videodiff_jax.glober import drawing, precision, stages
 from videodiff_jax.glober.autoencoder import decode_frames, encode_frames
 from videodiff_jax.glober.networks import Networks, build, condition_of
 from videodiff_jax.inputs.clips import keyframe_indices
@@ -118,7 +118,7 @@ class Pipeline:
   @property
   def frame_times(self) -> np.ndarray:
     """(F,) tau of a training clip's frames."""
-    return sampling.frame_times(self.config)
+    return drawing.frame_times(self.config)
 
   def encode(self, clips: np.ndarray) -> np.ndarray:
     """(n, F, h, w, c) uint8 clips of training length -> (n, H'', W'', C'') global features."""
@@ -371,7 +371,7 @@ class Pipeline:
 
   @functools.cached_property
   def _encode(self) -> Any:
-    return jax.jit(lambda params, keys: sampling.encode_clips(self.networks, params, keys))
+    return jax.jit(lambda params, keys: drawing.encode_clips(self.networks, params, keys))
 
   @functools.cached_property
   def _round_trip(self) -> Any:
@@ -388,7 +388,7 @@ class Pipeline:
     @jax.jit
     def draw(params: Any, condition: jax.Array, clips: jax.Array, seed: jax.Array) -> jax.Array:
       keys = _clip_keys(seed, clips)
-      return sampling.draw_features(self.config, self.networks, params, condition, keys)
+      return drawing.draw_features(self.config, self.networks, params, condition, keys)
 
     return draw
 
@@ -398,7 +398,7 @@ class Pipeline:
     def draw(params: Any, v: Any, times: Any, condition: Any, clips: Any, seed: Any) -> jax.Array:
       keys = _clip_keys(seed, clips)
       return to_uint8(
-        sampling.draw_frames(self.config, self.networks, params, v, times, condition, keys)
+        drawing.draw_frames(self.config, self.networks, params, v, times, condition, keys)
       )
 
     return draw

@@ -9,9 +9,16 @@ import ml_collections
 import optax
 from einops import rearrange
 
-from videodiff_jax.glober import adversarial, conditions, generator, initial, posteriors, sampling
+from videodiff_jax.glober import (
+  adversarial,
+  conditions,
+  drawing,
+  generator,
+  latents,
+  pretrained_init,
+)
 from videodiff_jax.glober.autoencoder import Statistics, decode_frames, reconstruction
-from videodiff_jax.glober.frame_stage import kl_vae_stage
+from videodiff_jax.glober.kl_vae_stage import kl_vae_stage
 from videodiff_jax.glober.networks import Networks, build
 from videodiff_jax.models.pixels import to_float
 from videodiff_jax.training import optimizers, partitioning, state, warm_start
@@ -29,9 +36,9 @@ def make_stage(config: ml_collections.ConfigDict, name: str) -> Stage:
     "generator": generator_stage,
   }
   networks = build(config)
-  if name == "kl_vae" and initial.path_of(config, name):
-    return initial.given_kl_vae_stage(config, networks)
-  stage = initial.with_pretrained(config, networks, makers[name](config, networks))
+  if name == "kl_vae" and pretrained_init.path_of(config, name):
+    return pretrained_init.given_kl_vae_stage(config, networks)
+  stage = pretrained_init.with_pretrained(config, networks, makers[name](config, networks))
   return warm_start.with_run(config, stage)
 
 
@@ -52,7 +59,7 @@ def frozen_networks(name: str, ema: dict[str, dict[str, Any]]) -> dict[str, Any]
 
 
 def sampling_params(ema: dict[str, dict[str, Any]]) -> dict[str, Any]:
-  """The `params` of glober.sampling, from {'ema_params', 'statistics'} of all stages."""
+  """The `params` of glober.drawing, from {'ema_params', 'statistics'} of all stages."""
   return frozen_networks("generator", ema) | {
     "generator": ema["generator"]["ema_params"],
     "feature_statistics": ema["generator"]["statistics"]["global_features"],
@@ -93,7 +100,7 @@ def autoencoder_stage(config: ml_collections.ConfigDict, networks: Networks) -> 
     """The losses of Eq. 8 without CRA, and the target latents."""
     keys = jax.random.split(key, 3)
     encode = [
-      posteriors.draw_latents(networks, frozen, statistics["latents"], batch, which, k)
+      latents.draw_latents(networks, frozen, statistics["latents"], batch, which, k)
       for which, k in (("key", keys[0]), ("target", keys[1]))
     ]
     out = reconstruction(
@@ -196,7 +203,7 @@ def autoencoder_stage(config: ml_collections.ConfigDict, networks: Networks) -> 
 
   def measure(frozen: Any, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
     raw = channel_statistics(networks.latent_shape[-1])
-    return {"latents": posteriors.draw_latents(networks, frozen, raw, batch, "key", key)}
+    return {"latents": latents.draw_latents(networks, frozen, raw, batch, "key", key)}
 
   def validate(train: TrainState, frozen: Any, batch: Batch, key: jax.Array) -> Metrics:
     return without_cra(synthesised(train.ema_params, frozen, train.statistics, batch, key)[0])
@@ -206,7 +213,7 @@ def autoencoder_stage(config: ml_collections.ConfigDict, networks: Networks) -> 
       "autoencoder": train.ema_params, "latent_statistics": train.statistics["latents"]
     }  # fmt: skip
     condition = conditions.of_batch(networks, batch)
-    drawn = sampling.reconstruct_clips(config, networks, params, batch["frames"], condition, key)
+    drawn = drawing.reconstruct_clips(config, networks, params, batch["frames"], condition, key)
     return {"real": to_float(batch["frames"]), "reconstruction": drawn}
 
   def without(*args: Any) -> tuple[TrainState, Metrics]:
@@ -273,7 +280,7 @@ def generator_stage(config: ml_collections.ConfigDict, networks: Networks) -> St
   def posterior_samples(frozen: Any, batch: Batch, key: jax.Array, draws: int) -> jax.Array:
     """(b * draws, H'', W'', C'') samples of Eq. 1, `draws` of each clip."""
     keys = jax.random.split(key)
-    posterior = posteriors.global_feature(networks, frozen, batch, keys[0])
+    posterior = latents.global_feature(networks, frozen, batch, keys[0])
     repeated = jax.tree.map(lambda x: jnp.repeat(x, draws, axis=0), posterior)
     return repeated.sample(keys[1])
 
@@ -315,6 +322,6 @@ def generator_stage(config: ml_collections.ConfigDict, networks: Networks) -> St
       "generator": train.ema_params, "feature_statistics": train.statistics["global_features"]
     }  # fmt: skip
     condition = conditions.of_batch(networks, batch)
-    return {"generated": sampling.generate_clips(config, networks, params, condition, key)}
+    return {"generated": drawing.generate_clips(config, networks, params, condition, key)}
 
   return Stage("generator", init, ((0, train_step),), preview, validate, measure)

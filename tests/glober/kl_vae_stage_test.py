@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from videodiff_jax.glober.frame_stage import shown
+from videodiff_jax.glober.kl_vae_stage import shown
 
 
 def test_only_what_clipping_hides_is_no_error():

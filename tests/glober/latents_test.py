@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.glober import tiny
-from videodiff_jax.glober import posteriors, stages
+from videodiff_jax.glober import latents, stages
 
 
 @functools.cache
@@ -21,7 +21,7 @@ def frame_moments() -> Callable[[np.ndarray], jax.Array]:
   @jax.jit
   def compute(frames: jax.Array) -> jax.Array:
     flat = frames.reshape(-1, *frames.shape[2:])
-    moments = posteriors.frame_moments(networks, frozen, flat)
+    moments = latents.frame_moments(networks, frozen, flat)
     return moments.reshape(*frames.shape[:2], *moments.shape[1:])
 
   return compute
@@ -73,8 +73,8 @@ def test_generator_s_loss_on_moments_is_that_on_frames(losses) -> None:
   @jax.jit
   def of_clips(batch: dict[str, jax.Array]) -> jax.Array:
     key = jax.random.split(jax.random.fold_in(state.key, state.step))[0]
-    posterior = posteriors.global_feature(tiny.networks(), frozen, batch, jax.random.split(key)[0])
-    return posteriors.to_moments(posterior)
+    posterior = latents.global_feature(tiny.networks(), frozen, batch, jax.random.split(key)[0])
+    return latents.to_moments(posterior)
 
   cached = without_frames(batch) | {"global_features": of_clips(batch)}
   frames, moments = losses("generator", batch, cached)
@@ -90,7 +90,7 @@ def test_latents_are_drawn_of_the_moments() -> None:
   @jax.jit
   def draw(batch: dict[str, jax.Array], seed: int) -> jax.Array:
     key = jax.random.key(seed)
-    return posteriors.draw_latents(networks, frozen, statistics, batch, "target", key)
+    return latents.draw_latents(networks, frozen, statistics, batch, "target", key)
 
   frames, moments = draw(batch, 0), {"target_moments": frame_moments()(batch["target_frames"])}
   np.testing.assert_allclose(draw(moments, 0), frames, atol=1e-5)

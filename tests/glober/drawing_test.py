@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from tests.glober import tiny
+from videodiff_jax.glober import drawing
 from videodiff_jax.glober import pipeline as pipeline_module
-from videodiff_jax.glober import sampling
 from videodiff_jax.glober.pipeline import Pipeline
 from videodiff_jax.training import partitioning
 
@@ -151,8 +151,8 @@ def test_guidance_by_text_never_drops_the_video(monkeypatch, features) -> None:
   def dropped(*_) -> None:
     raise AssertionError("the null video was asked for")
 
-  monkeypatch.setattr(sampling, "null_video", dropped)
-  monkeypatch.setattr(sampling, "decode_frames", lambda kl_vae, params, statistics, z: z)
+  monkeypatch.setattr(drawing, "null_video", dropped)
+  monkeypatch.setattr(drawing, "decode_frames", lambda kl_vae, params, statistics, z: z)
   params, config = tiny.sampling_params(), tiny.config()
   config.sample.decoder.num_steps = 1
   keys, times = jax.random.split(jax.random.key(0), 2), np.float32([0.2, 0.7])
@@ -163,7 +163,7 @@ def test_guidance_by_text_never_drops_the_video(monkeypatch, features) -> None:
 
     @jax.jit
     def draw(v: jax.Array, c: jax.Array) -> jax.Array:
-      return sampling.draw_frames(config, tiny.networks(), params, v, times, c, keys)
+      return drawing.draw_frames(config, tiny.networks(), params, v, times, c, keys)
 
     return np.asarray(draw(features[:2], condition))
 
