@@ -14,7 +14,7 @@ from experiments.setup.errors import UserError
 from experiments.setup.needs import Need, check_installed
 from experiments.setup.systems import System
 from videodiff_jax.diffusion import samplers
-from videodiff_jax.glober import drawing, networks, pretrained_init, stages
+from videodiff_jax.glober import conditions, drawing, pretrained_init, stages
 from videodiff_jax.glober.networks import Networks, build
 from videodiff_jax.metrics import frame_frechet, i3d
 from videodiff_jax.models import attention
@@ -186,7 +186,7 @@ def abstract_batch(config: ml_collections.ConfigDict, name: str) -> dict[str, ja
   if name == "kl_vae":
     return {"frames": frames(1)}
   batch = {"key_frames": frames(data.num_keyframes), "label": label}
-  if networks.condition_of(config) == "text":
+  if isinstance(conditions.of_config(config), conditions.Text):
     shape = (b, config.text.length, config.model.unet.context_dim)
     batch["text"] = jax.ShapeDtypeStruct(shape, jnp.float32)
   if name == "autoencoder":
@@ -197,7 +197,7 @@ def abstract_batch(config: ml_collections.ConfigDict, name: str) -> dict[str, ja
 
 def given(config: ml_collections.ConfigDict) -> dict[str, Any]:
   """The text encoder's share of a stage's frozen networks: the empty prompt's tokens."""
-  if networks.condition_of(config) != "text":
+  if not isinstance(conditions.of_config(config), conditions.Text):
     return {}
   shape = (config.text.length, config.model.unet.context_dim)
   return {"text": {"null": jax.ShapeDtypeStruct(shape, jnp.float32)}}

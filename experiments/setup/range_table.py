@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from experiments.setup.ranges import Choice, Number, Rule, Several, Text, whole
 from videodiff_jax.diffusion import guidance, noise, process, samplers, schedules
-from videodiff_jax.glober import adversarial, kl_vae_stage, networks
+from videodiff_jax.glober import adversarial, conditions, kl_vae_stage
 from videodiff_jax.glober import stages as glober_stages
 from videodiff_jax.inputs import clips
 from videodiff_jax.lgcvd import conditioning, objective, rollout
@@ -110,7 +110,7 @@ GLOBER: Mapping[str, Rule] = {
   "system": Choice(("glober",)),
   "stages": Several(Choice(glober_stages.NAMES), 1),
   "after": Several(Choice((*_AFTER, "reconstruct", "redraw"))),
-  "condition": Choice(networks.CONDITIONS),
+  "condition": Choice(conditions.CONDITIONS),
   **dict.fromkeys(("init.kl_vae", "init.unet", "init.generator", "init.text_encoder"), _TEXT),
   "text.source": Choice(("prompt", "captions", "class_names")),
   "text.encoder": Choice(("none", *embeddings.ENCODERS)),

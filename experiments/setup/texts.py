@@ -12,7 +12,7 @@ from absl import logging
 from jax.sharding import Mesh
 
 from experiments.setup.errors import UserError, told
-from videodiff_jax.glober.networks import condition_of
+from videodiff_jax.glober import conditions
 from videodiff_jax.inputs.frame_store import FrameStore
 from videodiff_jax.text import embeddings
 from videodiff_jax.training import hosts, partitioning
@@ -94,7 +94,9 @@ def encoder_of(config: ml_collections.ConfigDict) -> embeddings.TextEncoder | No
   Raises:
     UserError: it is missing, or of another width than the networks'.
   """
-  if config.get("condition") != "text" or condition_of(config) == "prompt":
+  if config.get("condition") != "text":
+    return None
+  if not isinstance(conditions.of_config(config), conditions.Text):
     return None
   return hosts.everywhere(lambda: load(config))
 

@@ -22,8 +22,7 @@ from experiments.setup import checks, systems
 from experiments.tables import score_table
 from experiments.tables.papers import SPEED, SPEED_CONFIG, SPEED_METHODS, SPEED_ROWS
 from videodiff_jax import glober, lgcvd
-from videodiff_jax.glober import precision, stages
-from videodiff_jax.glober.networks import condition_of
+from videodiff_jax.glober import conditions, precision, stages
 from videodiff_jax.lgcvd import stages as lgcvd_stages
 from videodiff_jax.training import partitioning
 from videodiff_jax.training.writers import format_table
@@ -78,7 +77,7 @@ def _untrained_glober(config: ml_collections.ConfigDict) -> glober.Pipeline:
     params = precision.rounded(stage, state.ema_params, config.precision)
     ema[name] = {"ema_params": params, "statistics": state.statistics}
   params: dict[str, Any] = stages.sampling_params(ema | systems.of(config).given(config))
-  if condition_of(config) == "text":
+  if isinstance(conditions.of_config(config), conditions.Text):
     params["default_text"] = params["null_text"]
   return glober.Pipeline(config, _filled(params), _one_device())
 

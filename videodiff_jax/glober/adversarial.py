@@ -3,10 +3,16 @@
 A pair is a stack (b, 2, h, w, c) of an earlier and a later frame; D is large for real pairs.
 """
 
+import dataclasses
+from typing import Any, NamedTuple
+
 import jax
 import jax.numpy as jnp
+from einops import rearrange
 
 from videodiff_jax.diffusion.process import Process
+from videodiff_jax.models.discriminator import PairDiscriminator
+from videodiff_jax.training.stage import Metrics
 
 LOSSES = ("hinge", "log")
 REALS = ("frames", "reconstructions")
@@ -87,3 +93,80 @@ def generator_loss(logits: jax.Array, loss: str) -> jax.Array:
   if loss == "hinge":
     return hinge(logits, jnp.ones_like(logits)).mean(0)
   return -jax.nn.softplus(logits).sum(0)
+
+
+class Pairs(NamedTuple):
+  """(real, fake) pairs (n, 2, h, w, c) at the same indices i < j, and how much each counts (n,)."""
+
+  real: jax.Array
+  fake: jax.Array
+  weights: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class CRA:
+  """The CRA loss as a system is trained with it.
+
+  Attributes:
+    discriminator: D.
+    process: diffusion of frame latents.
+    weight: lambda_2 of Eq. 8.
+    loss: of `LOSSES`.
+    weighting: of `WEIGHTINGS`, see `pair_weights`.
+    max_timestep: pairs with a noisier frame weigh nothing.
+    on: 'pixels', or 'latents' as they are.
+    real: of `REALS`, what on pixels is real: frames, or the KL-VAE's reconstructions of them, which
+      share its traces with the fake ones.
+    discriminator_every: iterations between two steps of the discriminator.
+  """
+
+  discriminator: PairDiscriminator
+  process: Process
+  weight: float
+  loss: str = "hinge"
+  weighting: str = "uniform"
+  max_timestep: int = 1000
+  on: str = "pixels"
+  real: str = "frames"
+  discriminator_every: int = 1
+
+  def pairs(self, real: jax.Array, fake: jax.Array, timesteps: jax.Array) -> Pairs:
+    """Pairs of neighbours among f targets.
+
+    Args:
+      real: (b, f, h, w, c), f even.
+      fake: as `real`.
+      timesteps: (b, f) that the fake ones were estimated at.
+    """
+    count = real.shape[1] // 2
+    real, fake, timesteps = (
+      rearrange(x, "b (p f) ... -> (b p) f ...", p=count) for x in (real, fake, timesteps)
+    )
+    weights = pair_weights(self.process, timesteps, self.weighting, self.max_timestep)
+    return Pairs(real, fake, weights)
+
+  def generator_loss(self, params: Any, pairs: Pairs) -> tuple[jax.Array, Metrics]:
+    """L_cra^G under the discriminator's parameters, without lambda_2."""
+    logits = self._judge(params, generator_pairs(pairs.real, pairs.fake))
+    loss = _weighted_mean(pairs.weights, generator_loss(logits, self.loss))
+    return loss, {"cra_generator": loss, "cra_weight": pairs.weights.mean()}
+
+  def discriminator_loss(self, params: Any, pairs: Pairs) -> tuple[jax.Array, Metrics]:
+    """L_cra^D of the discriminator's parameters; nothing flows back into the pairs."""
+    real, fake, weights = jax.lax.stop_gradient(pairs)
+    inputs, labels = discriminator_pairs(real, fake)
+    logits = self._judge(params, inputs)
+    loss = _weighted_mean(weights, discriminator_loss(logits, labels, self.loss))
+    right = (logits > 0) == (labels > 0)
+    return loss, {"cra_discriminator": loss, "cra_accuracy": right.mean()}
+
+  def _judge(self, params: Any, pairs: jax.Array) -> jax.Array:
+    """(p, n, 2, h, w, c) -> logits (p, n)."""
+    # Clips stay the outer part of the batch axis: each device keeps its own.
+    flat = rearrange(pairs, "p n f h w c -> (n p) f h w c")
+    return rearrange(self.discriminator.apply(params, flat), "(n p) -> p n", p=len(pairs))
+
+
+def _weighted_mean(weights: jax.Array, values: jax.Array) -> jax.Array:
+  """Over the pairs up to max_timestep; to divide by the weights would undo them in few pairs."""
+  return (weights * values).sum() / jnp.maximum((weights > 0).sum(), 1)

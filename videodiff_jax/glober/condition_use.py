@@ -10,8 +10,9 @@ import jax
 import numpy as np
 
 from videodiff_jax.diffusion.noise import numbered_noise
-from videodiff_jax.glober import conditions, generator
+from videodiff_jax.glober import generator
 from videodiff_jax.glober.autoencoder import encode_frames
+from videodiff_jax.glober.conditions import NoCondition
 from videodiff_jax.glober.networks import Networks
 
 Rows = dict[str, Any]
@@ -48,9 +49,7 @@ def predict_feature(
   v_0 = (rows["v"] - statistics["mean"]) / statistics["std"]
   noise = numbered_noise(rows["number"], v_0.shape[1:])
   v_t = process.q_sample(v_0, rows["t"], noise)
-  prediction = generator.denoise(
-    networks.generator, params["generator"], v_t, rows["t"], rows["condition"]
-  )
+  prediction = generator.denoise(networks, params["generator"], v_t, rows["t"], rows["condition"])
   return prediction, process.loss(prediction, v_0, rows["t"], noise)
 
 
@@ -71,14 +70,14 @@ def condition_swaps(
   none.
   """
   kind, n = networks.condition, len(condition)
-  if kind == "none":
+  if isinstance(kind, NoCondition):
     return {}
-  null = np.asarray(conditions.null(networks, params), condition.dtype)
-  swaps = {f"no {kind}": {"condition": np.broadcast_to(null, condition.shape)}}
+  null = np.asarray(kind.null(params), condition.dtype)
+  swaps = {f"no {kind.name}": {"condition": np.broadcast_to(null, condition.shape)}}
   _, kinds = np.unique(condition.reshape(n, -1), axis=0, return_inverse=True)
   unlike = kinds.reshape(n, 1) != kinds.reshape(n)
   if unlike.any():
     after = (np.arange(n) - np.arange(n)[:, None]) % n
     nearest = np.where(unlike, after, n).argmin(axis=1)
-    swaps = {f"{kind} of another clip": {"condition": condition[nearest]}} | swaps
+    swaps = {f"{kind.name} of another clip": {"condition": condition[nearest]}} | swaps
   return swaps

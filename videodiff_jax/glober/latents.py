@@ -32,6 +32,11 @@ def frame_moments(networks: Networks, frozen: Any, frames: jax.Array) -> jax.Arr
   return to_moments(networks.kl_vae.apply(frozen["kl_vae"], to_float(frames), method="encode"))
 
 
+def channel_statistics(channels: int, std: float = 1.0) -> Statistics:
+  """Mean 0 and a common std for every channel: the values before any are measured."""
+  return {"mean": jnp.zeros(channels), "std": jnp.full(channels, std)}
+
+
 def draw_latents(
   networks: Networks, frozen: Any, statistics: Statistics, batch: Batch, which: str, key: jax.Array
 ) -> jax.Array:

@@ -8,14 +8,14 @@ import ml_collections
 
 from videodiff_jax.diffusion.process import Process
 from videodiff_jax.diffusion.schedules import make_schedule
+from videodiff_jax.glober import conditions
 from videodiff_jax.glober.autoencoder import Autoencoder
+from videodiff_jax.glober.conditions import Condition, Label, LearnedPrompt
 from videodiff_jax.models import frame_control, unet
 from videodiff_jax.models.discriminator import PairDiscriminator
 from videodiff_jax.models.dit import DiT
 from videodiff_jax.models.kl_vae import KLVAE
 from videodiff_jax.models.video_encoder import VideoEncoder
-
-CONDITIONS = ("none", "class", "text")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,9 +31,7 @@ class Networks:
     generator_process: diffusion of global features.
     latent_shape: (H', W', C') of one frame.
     feature_shape: (H'', W'', C'') of one global feature.
-    num_classes: 0 unless the configuration is class-conditional.
-    condition: 'none', 'class', 'text', or 'prompt' where one prompt's tokens are learned.
-    text_shape: (l, d) tokens of a text.
+    condition: what clips are conditioned on.
   """
 
   kl_vae: KLVAE
@@ -44,29 +42,24 @@ class Networks:
   generator_process: Process
   latent_shape: tuple[int, int, int]
   feature_shape: tuple[int, int, int]
-  num_classes: int
-  condition: str
-  text_shape: tuple[int, int]
+  condition: Condition
 
-
-def condition_of(config: ml_collections.ConfigDict) -> str:
-  """The configuration's condition; 'prompt' for a text without an encoder."""
-  learned = config.condition == "text" and config.text.encoder == "none"
-  return "prompt" if learned else config.condition
+  @property
+  def num_classes(self) -> int:
+    """0 unless the system is class-conditional."""
+    return self.condition.num_classes if isinstance(self.condition, Label) else 0
 
 
 def build(config: ml_collections.ConfigDict) -> Networks:
   """The networks a configuration describes; no parameters are made."""
   model, data = config.model, config.data
   dtype = jnp.dtype(config.precision)
-  num_classes = data.num_classes if config.condition == "class" else 0
   frame_rate = 2 ** (len(model.kl_vae.multipliers) - 1)
   feature_rate = 2 ** (len(model.video_encoder.multipliers) - 1)
   latent = data.image_size // frame_rate
   feature = latent // feature_rate
   common: dict[str, Any] = {"dtype": dtype, "remat": config.remat}
-  condition = condition_of(config)
-  prompt_tokens = config.text.length if condition == "prompt" else 0
+  condition = conditions.of_config(config)
 
   blocks = unet.blocks(model.unet.channels, model.unet.multipliers, model.unet.blocks)
   control = model.frame_control
@@ -93,8 +86,7 @@ def build(config: ml_collections.ConfigDict) -> Networks:
       **model.unet,
       **common,
     ),
-    num_classes=num_classes,
-    prompt_tokens=prompt_tokens,
+    condition=condition,
   )
   on_pixels = model.discriminator.on == "pixels"
   discriminator = {k: v for k, v in model.discriminator.items() if k != "on"}
@@ -111,8 +103,8 @@ def build(config: ml_collections.ConfigDict) -> Networks:
     generator=DiT(
       input_size=feature,
       in_channels=model.video_encoder.out_channels,
-      num_classes=num_classes,
-      prompt_tokens=prompt_tokens,
+      num_classes=condition.num_classes if isinstance(condition, Label) else 0,
+      prompt_tokens=condition.num_tokens if isinstance(condition, LearnedPrompt) else 0,
       **model.dit,
       **common,
     ),
@@ -120,7 +112,5 @@ def build(config: ml_collections.ConfigDict) -> Networks:
     generator_process=Process(schedule, **config.diffusion.generator),
     latent_shape=(latent, latent, model.kl_vae.embed_dim),
     feature_shape=(feature, feature, model.video_encoder.out_channels),
-    num_classes=num_classes,
     condition=condition,
-    text_shape=(config.text.length, model.unet.context_dim) if condition == "text" else (0, 0),
   )

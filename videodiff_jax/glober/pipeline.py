@@ -14,9 +14,10 @@ from jax.sharding import Mesh
 from numpy.typing import ArrayLike
 
 from videodiff_jax import typed
-from videodiff_jax.glober import drawing, precision, stages
+from videodiff_jax.glober import conditions, drawing, precision, stages
 from videodiff_jax.glober.autoencoder import decode_frames, encode_frames
-from videodiff_jax.glober.networks import Networks, build, condition_of
+from videodiff_jax.glober.drawing import Drawing, make_drawing
+from videodiff_jax.glober.networks import Networks, build
 from videodiff_jax.inputs.clips import keyframe_indices
 from videodiff_jax.models.pixels import to_uint8
 from videodiff_jax.text import embeddings
@@ -100,7 +101,7 @@ class Pipeline:
         ema[name]["ema_params"] = precision.rounded(stage, averaged, config.precision)
         del averaged
       told: dict[str, Any] = {}
-      if condition_of(config) == "text":
+      if isinstance(conditions.of_config(config), conditions.Text):
         ema["text"] = embeddings.read(workdir)
         if ema["text"] is None:
           raise CheckpointError(f"{workdir} has lost its text.npz, the tokens of the empty prompt.")
@@ -308,27 +309,10 @@ class Pipeline:
   def _condition(
     self, labels: np.ndarray, prompts: str | Sequence[str] | None, num_videos: int
   ) -> tuple[np.ndarray, np.ndarray]:
-    """What the networks are given, (n, ...) as in conditions.py, and the n prompts it is of."""
-    kind = self.networks.condition
-    if prompts is None:
-      told = np.full(num_videos, "")
-      if kind == "text":
-        default = np.asarray(self.params["default_text"])
-        return np.broadcast_to(default, (num_videos, *default.shape)), told
-      return (np.ones(num_videos, np.float32) if kind == "prompt" else labels), told
-    if kind != "text":
-      raise ValueError(
-        "This system reads no prompts: it was trained with "
-        + {"none": "no condition.", "class": "classes.", "prompt": "one learned prompt."}[kind]
-      )
-    given = np.atleast_1d(np.asarray(prompts, str))
-    if given.shape not in ((1,), (num_videos,)):
-      raise ValueError(
-        f"{given.size} prompts do not fit {num_videos} videos: give one for all, or one each."
-      )
-    told = np.broadcast_to(given, num_videos)
-    unique, rows = np.unique(told, return_inverse=True)
-    return self.encode_prompts(unique.tolist())[rows], told
+    """The condition's values (n, ...), and the n prompts they are of."""
+    condition = self.networks.condition
+    values = conditions.requested(condition, labels, prompts, self.params, self.encode_prompts)
+    return values, np.broadcast_to(np.asarray("" if prompts is None else prompts, str), num_videos)
 
   def encode_prompts(self, prompts: Sequence[str]) -> np.ndarray:
     """n prompts -> (n, l, d) tokens by the text encoder of the training.
@@ -370,8 +354,12 @@ class Pipeline:
     return np.concatenate(out)
 
   @functools.cached_property
+  def _drawing(self) -> Drawing:
+    return make_drawing(self.config, self.networks)
+
+  @functools.cached_property
   def _encode(self) -> Any:
-    return jax.jit(lambda params, keys: drawing.encode_clips(self.networks, params, keys))
+    return jax.jit(self._drawing.encode)
 
   @functools.cached_property
   def _round_trip(self) -> Any:
@@ -388,7 +376,7 @@ class Pipeline:
     @jax.jit
     def draw(params: Any, condition: jax.Array, clips: jax.Array, seed: jax.Array) -> jax.Array:
       keys = _clip_keys(seed, clips)
-      return drawing.draw_features(self.config, self.networks, params, condition, keys)
+      return self._drawing.draw_features(params, condition, keys)
 
     return draw
 
@@ -397,9 +385,7 @@ class Pipeline:
     @jax.jit
     def draw(params: Any, v: Any, times: Any, condition: Any, clips: Any, seed: Any) -> jax.Array:
       keys = _clip_keys(seed, clips)
-      return to_uint8(
-        drawing.draw_frames(self.config, self.networks, params, v, times, condition, keys)
-      )
+      return to_uint8(self._drawing.draw_frames(params, v, times, condition, keys))
 
     return draw
 
