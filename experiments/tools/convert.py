@@ -24,8 +24,8 @@ from ml_collections import ConfigDict, config_flags
 
 import videodiff_jax
 from videodiff_jax import command, config_flag, typed
-from videodiff_jax.glober import pretrained_init
 from videodiff_jax.glober import networks as glober_networks
+from videodiff_jax.glober import pretrained_init
 from videodiff_jax.lgcvd import stages as lgcvd_stages
 from videodiff_jax.pretrained import architectures, clip_text, sources
 from videodiff_jax.pretrained.files import tensor_files, weights_folder

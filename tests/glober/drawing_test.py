@@ -10,6 +10,7 @@ import pytest
 from tests.glober import tiny
 from videodiff_jax.glober import drawing
 from videodiff_jax.glober import pipeline as pipeline_module
+from videodiff_jax.glober.drawing import Drawing, make_drawing
 from videodiff_jax.glober.pipeline import Pipeline
 from videodiff_jax.training import partitioning
 
@@ -151,7 +152,7 @@ def test_guidance_by_text_never_drops_the_video(monkeypatch, features) -> None:
   def dropped(*_) -> None:
     raise AssertionError("the null video was asked for")
 
-  monkeypatch.setattr(drawing, "null_video", dropped)
+  monkeypatch.setattr(Drawing, "null_video", dropped)
   monkeypatch.setattr(drawing, "decode_frames", lambda kl_vae, params, statistics, z: z)
   params, config = tiny.sampling_params(), tiny.config()
   config.sample.decoder.num_steps = 1
@@ -160,10 +161,11 @@ def test_guidance_by_text_never_drops_the_video(monkeypatch, features) -> None:
 
   def latents(condition: np.ndarray, form: str, scale: float) -> np.ndarray:
     config.sample.update(guidance_form=form, guidance_decoder=scale)
+    drawn_by = make_drawing(config, tiny.networks())
 
     @jax.jit
     def draw(v: jax.Array, c: jax.Array) -> jax.Array:
-      return drawing.draw_frames(config, tiny.networks(), params, v, times, c, keys)
+      return drawn_by.draw_frames(params, v, times, c, keys)
 
     return np.asarray(draw(features[:2], condition))
 

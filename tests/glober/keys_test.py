@@ -10,6 +10,7 @@ import pytest
 from tests.glober import tiny
 from videodiff_jax.diffusion import noise
 from videodiff_jax.glober import drawing
+from videodiff_jax.glober.conditions import Label
 
 FEATURE, LATENT = (4, 4, 16), (8, 8, 4)  # as many numbers, in the proportions of the paper's
 # Tick 1 and the other purposes' numbers: a frame time so early must not name another use's key.
@@ -36,7 +37,7 @@ def drawn(monkeypatch) -> list[tuple[np.ndarray, jax.Array]]:
 def networks() -> types.SimpleNamespace:
   silent = types.SimpleNamespace(apply=lambda *_, **__: jnp.zeros(1))
   return types.SimpleNamespace(
-    generator=silent, autoencoder=silent, kl_vae=silent, condition="class", num_classes=2,
+    generator=silent, autoencoder=silent, kl_vae=silent, condition=Label(2),
     generator_process=None, decoder_process=None, feature_shape=FEATURE, latent_shape=LATENT,
   )  # fmt: skip
 
@@ -57,9 +58,10 @@ def test_no_draw_of_a_clip_is_part_of_another(drawn, sharing) -> None:
   label = jnp.zeros(CLIPS, jnp.int32)
   frames = np.repeat(np.arange(CLIPS), len(TIMES))
   with jax.disable_jit():
-    v = drawing.draw_features(config, networks(), params, label, keys)
-    drawing.draw_frames(
-      config, networks(), params, v[frames], jnp.tile(TIMES.astype(np.float32), CLIPS),
+    drawn_by = drawing.make_drawing(config, networks())
+    v = drawn_by.draw_features(params, label, keys)
+    drawn_by.draw_frames(
+      params, v[frames], jnp.tile(TIMES.astype(np.float32), CLIPS),
       label[frames], keys[frames],
     )  # fmt: skip
   (v_T, generator_keys), (x_T, decoder_keys) = drawn

@@ -1,13 +1,11 @@
 """A step on a cache's moments is the step on the frames they were computed from."""
 
 import functools
-import types
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from tests.glober import tiny
 from videodiff_jax.glober import latents, stages
@@ -31,32 +29,19 @@ def without_frames(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
   return {name: value for name, value in batch.items() if not name.endswith("frames")}
 
 
-@pytest.fixture
-def losses(monkeypatch) -> Callable[..., list[float]]:
-  """(stage, batches) -> its loss on each of them with the same key.
+def losses(name: str, *batches: dict) -> list[float]:
+  """A stage's loss on each of the batches, with the draws of the same step."""
+  stage, state = stages.make_stage(tiny.config(lambda_cra=0.0), name), tiny.state(name)
+  key = jax.random.fold_in(state.key, state.step)
 
-  Gradients, which are nearly all of what a trace takes, are left out.
-  """
+  @jax.jit
+  def compute(frozen: dict, batches: tuple[dict, ...]) -> list[jax.Array]:
+    return [stage.validate(state, frozen, batch, key)["loss"] for batch in batches]
 
-  def no_gradient(function: Callable, has_aux: bool = False) -> Callable:
-    return lambda params, *rest: (params, *function(params, *rest)[1:])
-
-  def only_value(function: Callable) -> Callable:
-    return lambda params: (function(params), params)
-
-  forward = types.SimpleNamespace(**vars(jax) | {"grad": no_gradient, "value_and_grad": only_value})
-  monkeypatch.setattr(stages, "jax", forward)
-
-  def compute(name: str, *batches: dict) -> list[float]:
-    step = stages.make_stage(tiny.config(lambda_cra=0.0), name).train_steps[-1][1]
-    state, frozen = tiny.state(name), tiny.frozen(name)
-    found = jax.jit(lambda frozen, parts: [step(state, frozen, x)[1]["loss"] for x in parts])
-    return [float(loss) for loss in found(frozen, batches)]
-
-  return compute
+  return [float(loss) for loss in compute(tiny.frozen(name), batches)]
 
 
-def test_autoencoder_s_loss_on_moments_is_that_on_frames(losses) -> None:
+def test_autoencoder_s_loss_on_moments_is_that_on_frames() -> None:
   batch = tiny.batch(4)
   cached = without_frames(batch)
   for which in ("key", "target"):
@@ -66,7 +51,7 @@ def test_autoencoder_s_loss_on_moments_is_that_on_frames(losses) -> None:
   np.testing.assert_allclose(moments, frames, rtol=1e-5)
 
 
-def test_generator_s_loss_on_moments_is_that_on_frames(losses) -> None:
+def test_generator_s_loss_on_moments_is_that_on_frames() -> None:
   """Of global features whose latents were drawn with the step's key."""
   batch, state, frozen = tiny.batch(4), tiny.state("generator"), tiny.frozen("generator")
 

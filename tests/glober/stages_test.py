@@ -14,7 +14,7 @@ import pytest
 
 from tests.glober import tiny
 from tests.helpers import first_moment
-from videodiff_jax.glober import stages
+from videodiff_jax.glober import autoencoder_stage, latents, stages
 from videodiff_jax.models.pixels import to_float
 from videodiff_jax.training import flops, optimizers, partitioning
 from videodiff_jax.training.compiled_steps import trace_step
@@ -97,27 +97,54 @@ def test_cra_gradient_reaches_encoder_control_and_decoder(with_cra, stepped) -> 
 
 def test_real_pairs_are_frames_or_what_the_kl_vae_makes_of_their_latents() -> None:
   frozen, given = tiny.frozen("autoencoder"), tiny.batch(2)
-  statistics = stages.channel_statistics(4)
+  statistics = latents.channel_statistics(4)
   rng = np.random.default_rng(0)
-  latents, estimates = rng.normal(size=(2, 2, 2, *tiny.networks().latent_shape)).astype(np.float32)
+  z = rng.normal(size=(2, 2, 2, *tiny.networks().latent_shape)).astype(np.float32)
 
-  def judged(real: str, on: str, batch: dict) -> Any:
+  def judged(real: str, on: str, batch: dict, made: Any = z) -> Any:
     config = tiny.config()
     config.loss.cra.real, config.model.discriminator.on = real, on
-    return stages.judged_frames(
-      config, tiny.networks(), frozen, statistics, batch, latents, estimates
-    )
+    objective = autoencoder_stage.make_objective(config, tiny.networks())
+    made = autoencoder_stage.Synthesis(0.0, 0.0, *made, timesteps=None)
+    return objective.judged_frames(frozen, statistics, batch, made)
 
   frames, fake = judged("frames", "pixels", given)
   np.testing.assert_array_equal(frames, to_float(given["target_frames"]))
   assert fake.shape == frames.shape
   decoded, same = judged("reconstructions", "pixels", {})  # no frames are read
   np.testing.assert_array_equal(same, fake)
-  swapped = stages.judged_frames(
-    tiny.config(), tiny.networks(), frozen, statistics, given, estimates, latents
-  )
-  np.testing.assert_array_equal(decoded, swapped[1])
-  np.testing.assert_array_equal(judged("frames", "latents", {}), (latents, estimates))
+  np.testing.assert_array_equal(decoded, judged("frames", "pixels", given, z[::-1])[1])
+  np.testing.assert_array_equal(judged("frames", "latents", {}), z)
+
+
+def test_a_step_whose_discriminator_judges_latents() -> None:
+  """The loss of the step is Eq. 8 written out, and the KL-VAE's decoder is not asked."""
+  config = tiny.config(lambda_cra=0.5)
+  config.model.discriminator.on = "latents"
+  stage, train = stages.make_stage(config, "autoencoder"), tiny.filled(config, "autoencoder")
+  networks, judge = stages.build(config), train.adversary.params
+  objective = autoencoder_stage.make_objective(config, networks)
+  frozen = {"kl_vae": {"params": dict(tiny.frozen("autoencoder")["kl_vae"]["params"])}}
+  del frozen["kl_vae"]["params"]["decoder"]
+
+  @jax.jit
+  def both(train: TrainState, batch: dict) -> tuple[TrainState, dict, dict]:
+    key = jax.random.fold_in(train.key, train.step)
+    statistics = train.statistics["latents"]
+    made = objective.synthesise(train.params, frozen, statistics, batch, key)
+    (r_i, r_j), (f_i, f_j) = (jnp.unstack(z, axis=1) for z in (made.latents, made.estimates))
+    fakes = [jnp.stack(pair, 1) for pair in ((f_i, f_j), (f_i, r_j), (r_i, f_j))]
+    logits = [networks.discriminator.apply(judge, pair) for pair in fakes]
+    counts = made.timesteps.max(1) <= config.loss.cra.max_timestep
+    hinge = (counts * jnp.maximum(1 - jnp.stack(logits), 0).mean(0)).sum() / counts.sum()
+    total = made.reconstruction + config.loss.lambda_kl * made.kl + 0.5 * hinge
+    return *stage.train_steps[-1][1](train, frozen, batch), {"cra_generator": hinge, "loss": total}
+
+  new, metrics, expected = both(train, tiny.batch(4))
+  for name, value in expected.items():
+    np.testing.assert_allclose(metrics[name], value, rtol=1e-5, err_msg=name)
+  assert share_moved(train.params, new.params) > 0.9
+  assert share_moved(judge, new.adversary.params) > 0.9
 
 
 def test_kl_vae_is_not_trained_by_the_autoencoder_stage(stepped) -> None:

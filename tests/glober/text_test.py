@@ -22,7 +22,7 @@ def test_the_empty_prompt_is_frozen_with_the_networks_above_the_vae() -> None:
   given = [name for name in stages.NAMES if "null_text" in stages.frozen_networks(name, ema())]
   assert given == ["autoencoder", "generator"]
   networks = build(config())
-  assert networks.condition == "text" and networks.text_shape == (LENGTH, WIDTH)
+  assert networks.condition == conditions.Text(LENGTH, WIDTH)
 
 
 @pytest.mark.parametrize("name", ["autoencoder", "generator"])
@@ -44,7 +44,7 @@ def test_every_stage_reads_captions_and_for_those_dropped_the_empty_prompt(name:
 def test_one_sentence_without_an_encoder_is_learned() -> None:
   told = config(encoder="none", lambda_cra=0.0)
   networks = build(told)
-  assert networks.condition == "prompt"
+  assert networks.condition == conditions.LearnedPrompt(LENGTH)
   for name in ("autoencoder", "generator"):
     assert tiny.filled(told, name).params["params"]["prompt"].shape == (LENGTH, WIDTH)
   # With the prompt its tokens are read; without, zeros are, whatever was learned.
@@ -60,9 +60,9 @@ def test_one_sentence_without_an_encoder_is_learned() -> None:
   second = predict(other, given)
   assert np.abs(first[0] - second[0]).max() > 1e-4
   np.testing.assert_allclose(first[1], second[1], atol=1e-6)
-  ones = conditions.of_batch(networks, {"label": np.array([3, 4])})
+  ones = networks.condition.of_batch({"label": np.array([3, 4])})
   np.testing.assert_array_equal(ones, [1.0, 1.0])
-  assert conditions.null(networks, {}) == 0
+  assert networks.condition.null({}) == 0
 
 
 def pipeline(told: ml_collections.ConfigDict) -> Pipeline:

@@ -69,7 +69,7 @@ def discriminator_pairs(real: jax.Array, fake: jax.Array) -> tuple[jax.Array, ja
   return pairs, jnp.array([1.0, 0.0, 0.0, 0.0, 0.0, 0.0])[:, None]
 
 
-def hinge(logits: jax.Array, labels: jax.Array) -> jax.Array:
+def hinge(logits: jax.Array, labels: jax.Array | float) -> jax.Array:
   """relu(1 - s logit), s = +1 for label 1 and -1 for label 0; elementwise (the release's form)."""
   return jax.nn.relu(1.0 - (2.0 * labels - 1.0) * logits)
 

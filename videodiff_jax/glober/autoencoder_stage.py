@@ -15,8 +15,8 @@ from videodiff_jax.glober.autoencoder import Statistics, decode_frames
 from videodiff_jax.glober.drawing import make_drawing
 from videodiff_jax.glober.latents import channel_statistics, draw_latents
 from videodiff_jax.glober.networks import Networks
-from videodiff_jax.training import optimizers, partitioning, state
 from videodiff_jax.models.pixels import to_float
+from videodiff_jax.training import optimizers, partitioning, state
 from videodiff_jax.training.stage import Batch, Metrics, Stage
 from videodiff_jax.training.state import Adversary, TrainState
 from videodiff_jax.training.updates import Updates, when_due

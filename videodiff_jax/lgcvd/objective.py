@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import optax
 
 from videodiff_jax.diffusion.process import Process
+from videodiff_jax.diffusion.saturation import hidden_by_clipping
 from videodiff_jax.lgcvd.conditioning import (
   TaskMix,
   empty_fragment,
@@ -284,8 +285,7 @@ def saturated(
 
   All are shaped alike. See `Objective.saturate`.
   """
-  beyond = (jnp.abs(x_0) >= 1.0) & (estimate * x_0 > 1.0)
-  return jnp.where(beyond, target, prediction)
+  return jnp.where(hidden_by_clipping(estimate, x_0), target, prediction)
 
 
 def _largest_norms(*gradients: Any) -> Metrics:
