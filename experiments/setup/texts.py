@@ -136,9 +136,9 @@ def prepare(
 
   hosts.decide(encode)
   # Now out of the first host's files, unless the stores lie on disks of the hosts' own.
-  embeddings = hosts.everywhere(lambda: _embed(config, workdir, encoder, stores))
+  by_split = hosts.everywhere(lambda: _embed(config, workdir, encoder, stores))
   null: Any = hosts.everywhere(lambda: embeddings.read(workdir)["null"])
-  return Texts(jax.device_put(null, partitioning.shardings(null, mesh)), embeddings)
+  return Texts(jax.device_put(null, partitioning.shardings(null, mesh)), by_split)
 
 
 def load(config: ml_collections.ConfigDict) -> embeddings.TextEncoder:
@@ -163,9 +163,9 @@ def _embed(
   encoder: embeddings.TextEncoder,
   stores: tuple[FrameStore, ...],
 ) -> dict[str, embeddings.Embeddings]:
-  embeddings = {}
+  by_split = {}
   for store in stores:
     beside = store.directory.absolute().with_name(f"{store.directory.name}.text")
     folder = beside if os.access(beside.parent, os.W_OK) else workdir / "text"
-    embeddings[store.split] = embeddings.embed(encoder, captions(config, store), folder)
-  return embeddings
+    by_split[store.split] = embeddings.embed(encoder, captions(config, store), folder)
+  return by_split

@@ -120,6 +120,7 @@ def test_real_pairs_are_frames_or_what_the_kl_vae_makes_of_their_latents() -> No
 def test_a_step_whose_discriminator_judges_latents() -> None:
   """The loss of the step is Eq. 8 written out, and the KL-VAE's decoder is not asked."""
   config = tiny.config(lambda_cra=0.5)
+  config.loss.cra.weighting = "uniform"
   config.model.discriminator.on = "latents"
   stage, train = stages.make_stage(config, "autoencoder"), tiny.filled(config, "autoencoder")
   networks, judge = stages.build(config), train.adversary.params
