@@ -76,7 +76,7 @@ def glober_bench(
     split: frame_stores.open_store(pipeline.config, split, False) for split in ("train", "test")
   }
   part = max(counts.num_fake // _PARTS, 1)
-  with checks.told():
+  with checks.as_user_error():
     reference = clips.evaluation_places(stores["train"], sampler, counts.num_real, _SEED)
     held_out = clips.evaluation_places(stores["test"], sampler, part * _PARTS, _SEED)
     labels, prompts = glober_samples.told_of(pipeline, stores["test"], held_out.videos)

@@ -42,7 +42,7 @@ def sample(
   prompts, count = prompts_of(pipeline, options)
   times = frame_times(pipeline, options)
   with place_for(workdir, "sample", options.seed, pipeline, count, times) as place:
-    with checks.told():
+    with checks.as_user_error():
       drawn = pipeline.generate(
         count, frame_times=times, labels=labels, prompts=prompts, seed=options.seed
       )
@@ -58,7 +58,7 @@ def redraw(
   pipeline = load(workdir, config, options)
   times, count = frame_times(pipeline, options), len(saved.global_features)
   with place_for(workdir, "redraw", saved.seed, pipeline, count, times) as place:
-    with checks.told():
+    with checks.as_user_error():
       drawn = pipeline.redraw(
         saved.global_features,
         frame_times=times,
@@ -81,7 +81,7 @@ def reconstruct(
   else:
     store = frame_stores.open_store(pipeline.config, "test")
     sampler = frame_stores.clip_sampler(pipeline.config, "clip")
-    with checks.told():
+    with checks.as_user_error():
       real, videos = clips.shown_clips(store, sampler, count, options.seed)
     labels, prompts = told_of(pipeline, store, videos)
     fps = rates_of(pipeline.config, store, videos)
@@ -89,7 +89,7 @@ def reconstruct(
   if times is not None and np.diff(times).any():  # moves as fast as the real clip
     fps = fps * np.diff(pipeline.frame_times).mean() / np.abs(np.diff(times)).mean()
   with place_for(workdir, "reconstruct", options.seed, pipeline, len(real), times) as place:
-    with checks.told():
+    with checks.as_user_error():
       drawn = pipeline.reconstruct(
         real, frame_times=times, labels=labels, prompts=prompts, seed=options.seed
       )

@@ -34,7 +34,7 @@ def predict(
     past = real[:, : settings.past]
   count = len(past) * settings.trajectories * (settings.past + settings.num_frames)
   with _place(workdir, "predict", options.seed, pipeline, count) as place:
-    with checks.told():
+    with checks.as_user_error():
       drawn = pipeline.predict(
         past,
         num_frames=settings.num_frames,
@@ -68,7 +68,7 @@ def interpolate(
     real, fps = held_out(pipeline, total, settings.num_videos)
   count = len(real) * settings.trajectories * total
   with _place(workdir, "interpolate", options.seed, pipeline, count) as place:
-    with checks.told():
+    with checks.as_user_error():
       drawn = pipeline.interpolate(
         real[:, :p],
         real[:, total - q :],
@@ -89,7 +89,7 @@ def sample(
   settings = pipeline.config.sample
   count = settings.num_videos * settings.num_frames
   with _place(workdir, "sample", options.seed, pipeline, count) as place:
-    with checks.told():
+    with checks.as_user_error():
       drawn = pipeline.generate(
         settings.num_videos, num_frames=settings.num_frames, seed=options.seed
       )
@@ -108,7 +108,7 @@ def load(
   }
   sampler = {"kind": options.sampler, "num_steps": options.steps}
   changes["sampler"] = {key: value for key, value in sampler.items() if value is not None}
-  with checks.told():
+  with checks.as_user_error():
     pipeline = pipeline.with_settings(**changes)
   checks.check_config(ml_collections.ConfigDict(pipeline.config.to_dict()))
   return pipeline
@@ -124,7 +124,7 @@ def held_out(
   """
   store = frame_stores.open_store(pipeline.config, "test")
   sampler = frame_stores.clip_sampler(pipeline.config, "clip", num_frames=num_frames)
-  with checks.told():
+  with checks.as_user_error():
     real, videos = clips.shown_clips(store, sampler, count, seed)
   return real, rates_of(pipeline.config, store, videos)
 

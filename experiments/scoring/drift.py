@@ -54,7 +54,7 @@ def score(
   if record := score_files.find(out, PROTOCOL, made_with):
     return record
   sampler = frame_stores.clip_sampler(config, "clip", num_frames=frames)
-  with checks.told():
+  with checks.as_user_error():
     real, _, _ = clips.evaluation_clips(store, sampler, num_real, _SEED)
   reader = digits.reader(frame_stores.open_store(config, "train"))
   drawn = systems.of(config).hook("drift")(workdir, config, frames, num_drawn)

@@ -58,7 +58,7 @@ def evaluate(workdir: pathlib.Path, config: ml_collections.ConfigDict | None) ->
   stores = {
     split: frame_stores.open_store(pipeline.config, split, False) for split in ("train", "test")
   }
-  with checks.told():
+  with checks.as_user_error():
     reference = clips.evaluation_places(stores["train"], whole, counts.num_real, _SEED)
     real = clips.evaluation_places(stores["test"], whole, counts.num_fake, _SEED)
     bank = nearest.one_of_each(stores["train"], whole)

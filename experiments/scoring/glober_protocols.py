@@ -103,7 +103,7 @@ def against_real(
   reader = digits.reader(training) if read_digits else None
   clip = protocol.num_frames * training.image_size**2 * training.channels
   most = nearest.searched(clip, _SHOWN)
-  with checks.told():
+  with checks.as_user_error():
     bank = nearest.one_of_each(training, sampler)
     # Real clips that the model has not seen, which the protocol's own need not be.
     unseen = nearest.one_of_each(frame_stores.open_store(config, "test"), sampler, most)

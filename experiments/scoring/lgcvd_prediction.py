@@ -150,7 +150,7 @@ def find_protocol(name: str) -> Protocol:
 
 def follow(pipeline: Pipeline, protocol: Protocol) -> Pipeline:
   """The pipeline that draws as a protocol wants it."""
-  with checks.told():
+  with checks.as_user_error():
     pipeline = pipeline.with_settings(**protocol.settings())
   checks.check_config(ml_collections.ConfigDict(pipeline.config.to_dict()))
   return pipeline
@@ -187,7 +187,7 @@ def held_out(
 ) -> tuple[np.ndarray, np.ndarray]:
   """The protocol's clips (n, f, h, w, c) uint8 and which videos of the split they are of (n,)."""
   sampler = frame_stores.clip_sampler(pipeline.config, "clip", num_frames=protocol.video_frames)
-  with checks.told():
+  with checks.as_user_error():
     real, videos, _ = clips.evaluation_clips(
       store, sampler, protocol.num_videos, protocol.seed, protocol.choice == "spaced"
     )

@@ -12,12 +12,12 @@ import ml_collections
 
 from data.prepare import EMBEDDED, REMOVED
 from experiments.setup import range_table, ranges, systems
-from experiments.setup.errors import UserError, choice, told
+from experiments.setup.errors import UserError, as_user_error, choice
 from videodiff_jax import typed
 from videodiff_jax.inputs.frame_store import FrameStore
 from videodiff_jax.training import partitioning
 
-__all__ = ["UserError", "told"]  # where the other modes take them from
+__all__ = ["UserError", "as_user_error"]  # where the other modes take them from
 
 # Keys that may differ between a workdir's config.json and the run that goes on in it.
 _MAY_CHANGE = (
@@ -44,7 +44,7 @@ def check_paths(config: ml_collections.ConfigDict) -> None:
     group, _, name = key.rpartition(".")
     value = (config.get(group, {}) if group else config).get(name, "")
     if value:
-      with told():
+      with as_user_error():
         typed.path(value, f"config.{key}")
 
 

@@ -12,7 +12,7 @@ class UserError(ValueError):
 
 
 @contextlib.contextmanager
-def told() -> Iterator[None]:
+def as_user_error() -> Iterator[None]:
   """Around library calls whose ValueError or ImportError is about what the user asked for."""
   try:
     yield

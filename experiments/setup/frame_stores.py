@@ -27,7 +27,7 @@ def open_store(
   options = store_options(config)
   folder = data.dir or "_".join([f"data/stores/{data.name}", *map(str, options.values())])
   if not data.dir:
-    with checks.told():
+    with checks.as_user_error():
       hosts.decide(lambda: str(prepare.ensure(data.name, folder, **options)))
   hosts.everywhere(lambda: checks.check_removed(data.name, folder))
   return hosts.everywhere(lambda: FrameStore.open(folder, split, in_memory))

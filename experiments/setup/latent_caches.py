@@ -9,7 +9,7 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-from experiments.setup.errors import UserError, told
+from experiments.setup.errors import UserError, as_user_error
 from videodiff_jax.inputs import clips, latent_cache
 from videodiff_jax.inputs.frame_store import FrameStore
 from videodiff_jax.training import hosts
@@ -90,7 +90,7 @@ def look_up(
   if found is None:
     return None
   file = pathlib.Path(found)
-  with told():
+  with as_user_error():
     hosts.everywhere(lambda: latent_cache.check(file, wanted))
   first, _ = layout(kind, store, sampler)
   on_pixels = config.model.discriminator.on == "pixels" and config.loss.cra.real == "frames"

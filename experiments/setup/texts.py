@@ -11,7 +11,7 @@ import numpy as np
 from absl import logging
 from jax.sharding import Mesh
 
-from experiments.setup.errors import UserError, told
+from experiments.setup.errors import UserError, as_user_error
 from videodiff_jax.glober import conditions
 from videodiff_jax.inputs.frame_store import FrameStore
 from videodiff_jax.text import embeddings
@@ -144,7 +144,7 @@ def prepare(
 def load(config: ml_collections.ConfigDict) -> embeddings.TextEncoder:
   """The configuration's text encoder, as wide as the networks' tokens."""
   settings = config.text
-  with told():
+  with as_user_error():
     encoder = embeddings.load_encoder(
       settings.encoder, settings.length, config.init.text_encoder, settings.vocabulary
     )

@@ -107,7 +107,7 @@ def write(
         out.append(encode(frozen, partitioning.put_batch(batch, mesh), key))
       return jnp.stack(out, axis=1).astype(dtype)
 
-    with checks.told():
+    with checks.as_user_error():
       size = (rows, len(views), *shape[:2], 2 * shape[2])
       latent_cache.write(file, about, size, dtype, _ROWS * mesh.devices.size, compute)
   logging.info("%s of %d %s: %s", kind, rows, "frames" if kind == "latents" else "clips", file)

@@ -62,7 +62,7 @@ def train(
       f"--stage={only} takes the networks of {first[0]}, which {workdir} does not have: train it "
       f"first (--stage={first[0]}), or leave --stage away to train all in order."
     )
-  with checks.told():
+  with checks.as_user_error():
     hosts.everywhere(lambda: systems.of(config).check_pretrained(config, unborn))
   encoder = texts.encoder_of(config)
   store, held_out = open_stores(config, after)
@@ -112,7 +112,7 @@ def open_stores(
   data, system = config.data, systems.of(config)
   wanted = needs.of(config, system, after)
   if not data.dir:  # of a set that is made here all is known before it is
-    with checks.told():
+    with checks.as_user_error():
       made = prepare.planned(data.name, **frame_stores.store_options(config))
     needs.check(wanted, made, f"data set {data.name}")
   stores = {split: frame_stores.open_store(config, split) for split in ("train", "test")}
@@ -268,7 +268,7 @@ def expected_curves(config: ml_collections.ConfigDict) -> dict[str, curves.Expec
   """
   if not config.expected:
     return {}
-  with checks.told():
+  with checks.as_user_error():
     found = hosts.everywhere(lambda: curves.read(config.expected))
   if not any(name in found and config.train[name].validate_every for name in config.stages):
     raise checks.UserError(

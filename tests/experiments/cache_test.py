@@ -30,7 +30,7 @@ def config(tmp_path_factory) -> ml_collections.ConfigDict:
   config.data.num_classes = 10
   config.data.update(name="moving_digits", flip=True)
   config.data.dir = str(tmp_path_factory.mktemp("data") / "digits")
-  with checks.told():
+  with checks.as_user_error():
     prepare.ensure("moving_digits", config.data.dir, size=tiny.SIDE, num_videos=10)
   return config
 

@@ -47,7 +47,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> ml_collections.ConfigDic
     config.train[name].update(steps=2, log_every=1, checkpoint_every=2)
     config.train[name].update(preview_every=2, validate_every=2)
   needs("av")
-  with checks.told():
+  with checks.as_user_error():
     prepare.ensure("moving_digits", config.data.dir, size=SIDE, num_videos=40)
   return config
 

@@ -51,7 +51,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> ml_collections.ConfigDic
   config.train.lgcvd.update(preview_every=2, validate_every=2)
   config.evaluate.motion = True
   config.sample.videos_per_chunk = 1  # of each of eight devices
-  with checks.told():
+  with checks.as_user_error():
     prepare.ensure("moving_digits", config.data.dir, size=SIDE, num_frames=20, num_videos=40)
   return config
 

@@ -65,7 +65,7 @@ class Runs:
     store = self._folder / dataset
     if not store.is_dir():
       WRITE[dataset](self._folder / f"{dataset}_source")
-      with checks.told():
+      with checks.as_user_error():
         prepare.ensure(dataset, store, source=str(self._folder / f"{dataset}_source"), size=size)
     return store
 
