@@ -79,7 +79,7 @@ def glober_bench(
   with checks.as_user_error():
     reference = clips.evaluation_places(stores["train"], sampler, counts.num_real, _SEED)
     held_out = clips.evaluation_places(stores["test"], sampler, part * _PARTS, _SEED)
-    labels, prompts = glober_samples.told_of(pipeline, stores["test"], held_out.videos)
+    labels, prompts = glober_samples.conditions_of(pipeline, stores["test"], held_out.videos)
   told = labels is not None or prompts is not None
 
   def draw(pipeline: glober.Pipeline, first: int) -> np.ndarray:

@@ -83,7 +83,7 @@ def reconstruct(
     sampler = frame_stores.clip_sampler(pipeline.config, "clip")
     with checks.as_user_error():
       real, videos = clips.shown_clips(store, sampler, count, options.seed)
-    labels, prompts = told_of(pipeline, store, videos)
+    labels, prompts = conditions_of(pipeline, store, videos)
     fps = rates_of(pipeline.config, store, videos)
   times = frame_times(pipeline, options)
   if times is not None and np.diff(times).any():  # moves as fast as the real clip
@@ -157,7 +157,7 @@ def _is_path(given: str) -> bool:
   return given.lower().endswith(_TEXT_SUFFIXES) or begins or ("/" in given and one_word)
 
 
-def told_of(
+def conditions_of(
   pipeline: Pipeline, store: FrameStore, videos: np.ndarray
 ) -> tuple[np.ndarray | None, list[str] | None]:
   """The classes or the captions of a store's videos, where the system is conditioned on them."""

@@ -62,7 +62,7 @@ def evaluate(workdir: pathlib.Path, config: ml_collections.ConfigDict | None) ->
     reference = clips.evaluation_places(stores["train"], whole, counts.num_real, _SEED)
     real = clips.evaluation_places(stores["test"], whole, counts.num_fake, _SEED)
     bank = nearest.one_of_each(stores["train"], whole)
-    labels, prompts = glober_samples.told_of(pipeline, stores["test"], real.videos)
+    labels, prompts = glober_samples.conditions_of(pipeline, stores["test"], real.videos)
     if prompts is not None:
       pipeline.encode_prompts(prompts[:1])  # what is missing is told now, too
 

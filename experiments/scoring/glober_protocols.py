@@ -217,7 +217,9 @@ def _draw(
 
   Reconstructions come with the PSNR and SSIM of each frame.
   """
-  told = [glober_samples.told_of(pipeline, store, np.arange(store.num_videos)) for store in stores]
+  told = [
+    glober_samples.conditions_of(pipeline, store, np.arange(store.num_videos)) for store in stores
+  ]
   labels, prompts = zip(*told)
   labels = None if labels[0] is None else np.concatenate(labels)
   prompts = None if prompts[0] is None else [p for some in prompts for p in some]

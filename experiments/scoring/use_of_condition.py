@@ -72,7 +72,7 @@ def of_glober(pipeline: glober.Pipeline, store: FrameStore) -> Figures:
     return {}, {}
   n, real = len(found), found.read()
   v = pipeline.encode(real)
-  labels, prompts = glober_samples.told_of(pipeline, store, found.videos)
+  labels, prompts = glober_samples.conditions_of(pipeline, store, found.videos)
   condition = pipeline.conditions(n, labels=labels, prompts=prompts)
   told = {"v": v, "condition": condition}
   by_condition = of_clips.condition_swaps(networks, pipeline.params, condition)

@@ -69,7 +69,7 @@ def _generated(name: str, store: FrameStore) -> tuple[np.ndarray, np.ndarray]:
   steps = {"num_steps": _STEPS}
   pipeline = videodiff_jax.load(name, decoder=steps, generator=steps)
   videos = np.linspace(0, store.num_videos - 1, _CLIPS).astype(int)
-  labels, prompts = glober_samples.told_of(pipeline, store, videos)
+  labels, prompts = glober_samples.conditions_of(pipeline, store, videos)
   times = pipeline.frame_times[::5]
   drawn = pipeline.generate(_CLIPS, frame_times=times, labels=labels, prompts=prompts)
   return drawn.videos, digits.labels_of(store, videos)
