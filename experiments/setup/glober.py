@@ -207,23 +207,25 @@ def network_figures(networks: Networks) -> list[tuple[str, int, int, str]]:
   auto, kl_vae, dit = networks.autoencoder, networks.kl_vae, networks.generator
   judge, latent, feature = networks.discriminator, networks.latent_shape, networks.feature_shape
   side = latent[0] * 2 ** (len(kl_vae.multipliers) - 1)
-  one, forward = flops.one, flops.forward
-  t, tokens = one(), one(_TOKENS, auto.unet.context_dim)
-  pair = one(2, judge.image_size, judge.image_size, judge.in_channels)
+  abstract_input, forward = flops.abstract_input, flops.forward
+  t, tokens = abstract_input(), abstract_input(_TOKENS, auto.unet.context_dim)
+  pair = abstract_input(2, judge.image_size, judge.image_size, judge.in_channels)
   labels = jax.ShapeDtypeStruct((1,), jnp.int32) if dit.num_classes else None
-  text = one() if dit.prompt_tokens else one(1, dit.context_dim)
+  text = abstract_input() if dit.prompt_tokens else abstract_input(1, dit.context_dim)
 
-  encoder, encoding = forward(kl_vae, one(side, side, kl_vae.in_channels), method="encode")
-  decoder, decoding = forward(kl_vae, one(*latent), method="decode")
-  unet = forward(auto.unet, one(*latent), t, tokens)
+  encoder, encoding = forward(
+    kl_vae, abstract_input(side, side, kl_vae.in_channels), method="encode"
+  )
+  decoder, decoding = forward(kl_vae, abstract_input(*latent), method="decode")
+  unet = forward(auto.unet, abstract_input(*latent), t, tokens)
   return [
     ("KL-VAE encoder", encoder + decoder, encoding, "frame"),
     ("KL-VAE decoder", encoder + decoder, decoding, "frame"),
-    ("video encoder", *forward(auto.encoder, one(4, *latent)), "clip of 4 keyframes"),
-    ("frame control", *forward(auto.control, one(*feature), t), "frame"),
+    ("video encoder", *forward(auto.encoder, abstract_input(4, *latent)), "clip of 4 keyframes"),
+    ("frame control", *forward(auto.control, abstract_input(*feature), t), "frame"),
     ("UNet", *unet, f"frame, {_TOKENS} condition tokens"),
     ("discriminator", *forward(judge, pair), "pair"),
-    ("DiT", *forward(dit, one(*feature), t, labels, text), "global feature"),
+    ("DiT", *forward(dit, abstract_input(*feature), t, labels, text), "global feature"),
   ]
 
 

@@ -161,15 +161,21 @@ def updates(config: ml_collections.ConfigDict) -> int:
 
 
 def network_figures(networks: Networks) -> list[tuple[str, int, int, str]]:
-  model, one = networks.model, flops.one
+  model, abstract_input = networks.model, flops.abstract_input
   of = f"fragment of {networks.num_frames} frames"
-  fragment, condition = one(*networks.fragment_shape), one(*networks.condition_shape)
+  fragment, condition = (
+    abstract_input(*networks.fragment_shape),
+    abstract_input(*networks.condition_shape),
+  )
   rows, context = [], None
   if model.encoder is not None:
     rows.append(("sequence encoder", *flops.forward(model.encoder, fragment), of))
     params = jax.eval_shape(model.encoder.init, jax.eval_shape(lambda: jax.random.key(0)), fragment)
     context = jax.eval_shape(model.encoder.apply, params, fragment)
-  return [("UNet", *flops.forward(model.unet, fragment, one(), condition, context), of), *rows]
+  return [
+    ("UNet", *flops.forward(model.unet, fragment, abstract_input(), condition, context), of),
+    *rows,
+  ]
 
 
 _SAMPLES = "experiments.sampling.lgcvd_samples"

@@ -45,8 +45,8 @@ def count(jaxpr: core.ClosedJaxpr | core.Jaxpr) -> int:
   return sum(_count_equation(equation) for equation in jaxpr.eqns)
 
 
-def one(*shape: int) -> jax.ShapeDtypeStruct:
-  """An abstract float32 batch of one."""
+def abstract_input(*shape: int) -> jax.ShapeDtypeStruct:
+  """An abstract float32 input of batch size one, of the given shape otherwise."""
   return jax.ShapeDtypeStruct((1, *shape), jnp.float32)
 
 
