@@ -18,6 +18,7 @@ _OTHERS = {
   "videodiff_jax.pretrained.convert": "Converts published weights. See [Pretrained weights]"
   "(weights.md).",
 }
+_NEEDS = "<!-- needs: the files and runs that it names -->\n"
 _HEAD = f"""# Commands
 
 Made from the commands' own parsers by `python -m docs.make`. `videodiff` is short for
@@ -41,7 +42,7 @@ def page() -> str:
   for mode, (about, example) in MODES.items():
     rows = [_flag(flags.FLAGS[name]) for name in help_text.of_mode(mode)]
     command = f"python -m experiments.main --mode={mode} {example}".rstrip()
-    parts.append(f"## {mode}\n\n{about} For example `{command}`.\n\n{_table(rows)}")
+    parts.append(f"## {mode}\n\n{about}\n\n{_NEEDS}```bash\n{command}\n```\n\n{_table(rows)}")
   for module, about in _OTHERS.items():
     parts.append(f"## python -m {module}\n\n{about}\n\n{_table(of_module(module))}")
   return "\n".join(parts)
