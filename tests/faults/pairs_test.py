@@ -1,6 +1,7 @@
 """The same command twice at once in one place: nothing is doubled, torn or lost."""
 
 import shutil
+import time
 
 import pytest
 
@@ -13,11 +14,18 @@ PART = "two at once"
 MODES = [("glober", "sample"), ("glober", "redraw"), ("lgcvd", "predict"), ("glober", "report")]
 
 
-def both(command: kills.Command) -> list[commands.Outcome]:
+def both(command: kills.Command, killed: str = "") -> list[commands.Outcome]:
+  """What becomes of two of a command; of one, where the first is killed once `killed` is there."""
   logs = [command.log.with_suffix(f".{i}.log") for i in range(2)]
   for log in logs:
     log.unlink(missing_ok=True)
-  processes = [commands.start(command.module, command.argv, log) for log in logs]
+  processes = [commands.start(command.module, command.argv, logs[0])]
+  while killed and processes[0].is_alive() and not any(command.folder.glob(killed)):
+    time.sleep(0.005)
+  processes.append(commands.start(command.module, command.argv, logs[1]))
+  if killed:
+    processes.pop(0).kill()
+    logs.pop(0)
   outcomes = []
   for process, log in zip(processes, logs):
     process.join(4 * commands.LIMIT)
@@ -35,7 +43,8 @@ def record(case: str, outcomes: list[commands.Outcome], lost: list[str]) -> None
   order = ("accepted", "refused", "hang", "traceback")
   worst = max(outcomes, key=lambda outcome: order.index(outcome.verdict))
   good = {"accepted": "kept"}.get(worst.verdict, worst.verdict)
-  ledger.add(PART, case, "lost" if lost else good, "; ".join([worst.told, *lost])[:300], attempts=2)
+  told = "; ".join([worst.told, *lost])[:300]
+  ledger.add(PART, case, "lost" if lost else good, told, attempts=len(outcomes))
   ledger.check(PART, case)
 
 
@@ -68,11 +77,13 @@ def test_training(workdirs, store, folder) -> None:
   record("lgcvd train", outcomes, lost)
 
 
-def test_preparation(store, folder) -> None:
-  """One waits for the other."""
-  if not Ledger().left(PART, ["prepare"]):
+@pytest.mark.parametrize("killed", ["", "store.parts/lock", "store.parts/*.json"])
+def test_preparation(store, folder, killed) -> None:
+  """One waits for the other, and takes over where it is killed."""
+  case = f"prepare, one killed by {killed}" if killed else "prepare"
+  if not Ledger().left(PART, [case]):
     return
   target = folder / "two_at_once"
   shutil.rmtree(target, ignore_errors=True)
-  outcomes = both(runs.preparation(target / "store"))
-  record("prepare", outcomes, kills.lost_of_tree(store, target / "store")["lost"])
+  outcomes = both(runs.preparation(target / "store"), killed)
+  record(case, outcomes, kills.lost_of_tree(store, target / "store")["lost"])

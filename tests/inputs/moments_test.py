@@ -62,9 +62,33 @@ def test_killed_in_the_header_or_before_the_renaming(tmp_path) -> None:
   file.with_suffix(".unfinished").write_bytes(b"\x93NUMPY")
   assert write(file) == [0, 4, 8]
   expected = file.read_bytes()
+  sums = file.with_suffix(".crc32")
+  sums.with_suffix(".crc32.unfinished").write_bytes(sums.read_bytes())
   file.rename(file.with_suffix(".unfinished"))
   assert write(file) == [8]
   assert file.read_bytes() == expected
+  sums.with_suffix(".crc32.unfinished").write_bytes(sums.read_bytes())
+  assert write(file) == [] and not sums.with_suffix(".crc32.unfinished").exists()
+
+
+@pytest.mark.parametrize("suffix", [".unfinished", ".crc32.unfinished"])
+def test_damage_before_a_resume_is_computed_anew(tmp_path, suffix) -> None:
+  """Checksums that were made of what the resume found would call it whole."""
+  file = latent_cache.path_of(tmp_path, ABOUT)
+  write(file)
+  expected = {kind: file.with_suffix(kind).read_bytes() for kind in (".npy", ".crc32")}
+  for what in ("deleted", "emptied", "halved", "flipped"):
+    file.with_suffix(".unfinished").write_bytes(expected[".npy"])
+    file.with_suffix(".crc32.unfinished").write_bytes(expected[".crc32"])
+    file.unlink()
+    torn = file.with_suffix(suffix)
+    content = bytearray(torn.read_bytes())
+    content[len(content) // 2] ^= 4
+    left = {"emptied": b"", "halved": content[: len(content) // 2], "flipped": content}
+    torn.write_bytes(left[what]) if what in left else torn.unlink()
+    assert 1 <= len(write(file)) <= 3
+    found = {kind: file.with_suffix(kind).read_bytes() for kind in expected}
+    assert found == expected, what
 
 
 def test_two_processes_do_not_write_at_once(tmp_path) -> None:

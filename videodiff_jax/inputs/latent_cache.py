@@ -25,6 +25,7 @@ from absl import logging
 from videodiff_jax import locks, text_files, whole_files
 
 _SUMMED = "crc32"  # in the .json, of a file that has checksums; early ones have none
+_SUM = np.dtype("<u4")
 KINDS = ("latents", "global_features")
 
 
@@ -117,8 +118,9 @@ def write(
 ) -> None:
   """Computes a file's rows in order, on from where a killed call stopped.
 
-  Rows are appended to FILE.unfinished, whose length is the progress: only whole chunks of it
-  count. Finished, it is renamed.
+  Rows are appended to FILE.unfinished and their checksums to FILE.crc32.unfinished, whose lengths
+  are the progress: only whole chunks of both count, up to the first row that is not as it was
+  written. Finished, they are renamed.
 
   Args:
     file: from `path_of`; one that is there is left alone.
@@ -133,8 +135,10 @@ def write(
     MomentsError: too little disk.
     LockedError: another process writes the file.
   """
+  sums = file.with_suffix(".crc32.unfinished")
   if file.is_file():
     check(file, about)
+    sums.unlink(missing_ok=True)  # of a call that was killed as it ended
     logging.info("%s is there already.", file)
     return
   file.parent.mkdir(parents=True, exist_ok=True)
@@ -142,28 +146,31 @@ def write(
   row_bytes = int(np.prod(shape[1:])) * np.dtype(dtype).itemsize
   header = _header(shape, dtype)
   lock = locks.hold(file.with_suffix(".lock"), f"writes {file}")
-  with lock, whole_files.named(file), unfinished.open("ab") as out:
-    done = max(out.tell() - len(header), 0) // row_bytes // chunk * chunk
+  with lock, whole_files.named(file), unfinished.open("ab") as out, sums.open("ab") as out_sums:
+    done = _whole_rows(unfinished, sums, header, shape, row_bytes) // chunk * chunk
     _check_disk(file, shape[0] * row_bytes, (shape[0] - done) * row_bytes, done)
     _write_about(file, about)
     out.truncate(len(header) + done * row_bytes if done else 0)
+    out_sums.truncate(_SUM.itemsize * (1 + done * shape[1]) if done else 0)
     if not done:
       out.write(header)
+      out_sums.write(_SUM.type(zlib.crc32(header)).tobytes())
     pending = None
     with tqdm.tqdm(total=shape[0], initial=done, desc=about["kind"], disable=None) as bar:
       for begin in range(done, shape[0], chunk):
         values = compute(np.minimum(np.arange(begin, begin + chunk), shape[0] - 1))
         if pending is not None:
-          _append(out, pending, chunk, dtype)
+          _append(out, out_sums, pending, chunk, dtype)
           bar.update(chunk)
         pending = values
       rest = (shape[0] - done - 1) % chunk + 1
       if pending is not None:
-        _append(out, pending, rest, dtype)
+        _append(out, out_sums, pending, rest, dtype)
         bar.update(rest)
     os.fsync(out.fileno())
-    _write_sums(unfinished, file)
+    whole_files.write_bytes(file.with_suffix(".crc32"), sums.read_bytes())
     os.replace(unfinished, file)
+    sums.unlink()
 
 
 def _damaged(file: pathlib.Path, why: object) -> MomentsError:
@@ -174,14 +181,27 @@ def _crc32(values: np.ndarray) -> int:
   return zlib.crc32(np.ascontiguousarray(values))
 
 
-def _write_sums(unfinished: pathlib.Path, file: pathlib.Path) -> None:
-  rows = np.load(unfinished, mmap_mode="r")
-  sums = [_crc32(view) for row in rows for view in row]
-  with unfinished.open("rb") as opened:
-    header = zlib.crc32(opened.read(rows.offset))
-  half = file.with_suffix(".crc32.unfinished")
-  np.array([header, *sums], "<u4").tofile(half)
-  os.replace(half, file.with_suffix(".crc32"))
+def _whole_rows(
+  unfinished: pathlib.Path,
+  sums: pathlib.Path,
+  header: bytes,
+  shape: tuple[int, ...],
+  row_bytes: int,
+) -> int:
+  """How many rows of an unfinished file are as their checksums say, from the first on."""
+  found, views = np.fromfile(sums, _SUM), shape[1]
+  with unfinished.open("rb") as file:
+    begin = file.read(len(header))
+    if begin != header or not found.size or found[0] != zlib.crc32(header):
+      return 0
+    rows = min(shape[0], (len(found) - 1) // views)
+    for row in range(rows):
+      data = file.read(row_bytes)
+      each = row_bytes // views
+      read = [zlib.crc32(data[view * each : (view + 1) * each]) for view in range(views)]
+      if read != found[1 + row * views : 1 + (row + 1) * views].tolist():
+        return row
+  return rows
 
 
 def _read_sums(file: pathlib.Path, rows: np.ndarray) -> np.ndarray | None:
@@ -189,7 +209,7 @@ def _read_sums(file: pathlib.Path, rows: np.ndarray) -> np.ndarray | None:
   sums = file.with_suffix(".crc32")
   if not sums.is_file():
     return None
-  found = np.fromfile(sums, "<u4")
+  found = np.fromfile(sums, _SUM)
   with file.open("rb") as opened:
     header = zlib.crc32(opened.read(rows.offset))
   if len(found) != 1 + np.prod(rows.shape[:2]) or found[0] != header:
@@ -205,9 +225,18 @@ def _header(shape: tuple[int, ...], dtype: np.dtype) -> bytes:
   return header.getvalue()
 
 
-def _append(out: io.BufferedWriter, values: Any, count: int, dtype: np.dtype) -> None:
-  out.write(np.asarray(values)[:count].astype(dtype).tobytes())
-  out.flush()
+def _append(
+  out: io.BufferedWriter,
+  sums: io.BufferedWriter,
+  values: Any,
+  count: int,
+  dtype: np.dtype,
+) -> None:
+  rows = np.asarray(values)[:count].astype(dtype)
+  each = np.array([_crc32(view) for row in rows for view in row], _SUM)
+  for file, content in ((out, rows), (sums, each)):
+    file.write(content.tobytes())
+    file.flush()
 
 
 def _check_disk(file: pathlib.Path, size: int, needed: int, done: int) -> None:
