@@ -206,7 +206,8 @@ def test_generated_pages_are_current() -> None:
     assert path.read_text() == text, f"{path} is old: python -m docs.make"
 
 
-def test_pictures_are_small() -> None:
+def test_pictures_are_small_and_can_be_made() -> None:
+  assert importlib.import_module("docs.make.pictures").main
   for path in (ROOT / "docs" / "pictures").iterdir():
     assert path.stat().st_size < 300_000, path
 
@@ -317,6 +318,15 @@ def can_run() -> Iterator[str]:
 
 def lines_of(block: Block) -> list[list[str]]:
   return lines(block) if block.language == "bash" else []
+
+
+@pytest.mark.slow
+def test_the_pictures_are_drawn(run: Any, sandbox: pathlib.Path) -> None:
+  names = {path.name for path in (ROOT / "docs" / "pictures").iterdir()} - {"rooms.svg"}
+  for name in names:
+    (sandbox / "docs" / "pictures" / name).unlink()
+  run(["python", "-m", "docs.make.pictures"])
+  assert names <= {path.name for path in (sandbox / "docs" / "pictures").iterdir()}
 
 
 @pytest.mark.slow
