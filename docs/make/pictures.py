@@ -18,7 +18,7 @@ import videodiff_jax
 from data.sets import marching_digits, moving_digits
 from videodiff_jax.diffusion.guidance import guide
 from videodiff_jax.diffusion.samplers import Denoiser, Sampler, make_sampler
-from videodiff_jax.glober import conditions, generator
+from videodiff_jax.glober import generator
 from videodiff_jax.glober.autoencoder import decode_frames
 from videodiff_jax.glober.pipeline import Pipeline as Glober
 from videodiff_jax.inputs.clips import keyframe_indices
@@ -198,10 +198,10 @@ def glober_generator(pipeline: Glober) -> None:
   def denoise(
     x: jax.Array, t: jax.Array, given: jax.Array, carry: object
   ) -> tuple[jax.Array, object]:
-    return generator.denoise(networks.generator, weights, x, t, given), carry
+    return generator.denoise(networks, weights, x, t, given), carry
 
   condition = jnp.asarray(pipeline.conditions(1, labels=[_CLASS]))
-  null = jnp.broadcast_to(conditions.null(networks, params), condition.shape)
+  null = jnp.broadcast_to(networks.condition.null(params), condition.shape)
   guided = guide(denoise, condition, null, settings.guidance_generator)
   sampler = make_sampler(networks.generator_process, "ddim", 50)
   x_T = jax.random.normal(jax.random.key(_SEED), (1, *networks.feature_shape))
