@@ -204,7 +204,7 @@ def test_a_damaged_folder_is_told(folders, tmp_path) -> None:
 
 
 def test_an_average_is_not_taken_for_raw_weights(folders) -> None:
-  with pytest.raises(ValueError, match="holds averaged weights alone"):
+  with pytest.raises(ValueError, match="holds only averaged weights"):
     lgcvd.Pipeline.from_workdir(folders["lgcvd"], encoder_weights="raw")
 
 

@@ -168,7 +168,5 @@ def test_a_configuration_trains_its_strides() -> None:
   checks.check_config(config)
   assert frame_stores.clip_sampler(config, "clip").stride_multiples == STRIDES
   config.data.stride_multiples = (1, 9)
-  with pytest.raises(
-    checks.UserError, match=r"config\.data\.stride_multiples: After a stride of 1"
-  ):
+  with pytest.raises(checks.UserError, match=r"config\.data\.stride_multiples: The stride after 1"):
     checks.check_config(config)

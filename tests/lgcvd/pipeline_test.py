@@ -84,7 +84,7 @@ def test_chunks_are_the_whole_and_what_was_drawn_before_is_left_out(one_device) 
   )
   assert which.tolist() == [[2, 2]]
   np.testing.assert_array_equal(rest[0], filled[2, 2])
-  with pytest.raises(ValueError, match="3 trajectories are no whole number of chunks of 4"):
+  with pytest.raises(ValueError, match="must be a multiple of the chunk size 4, not 3"):
     list(pipeline.predict_chunks(given(), num_frames=12, trajectories=3, begin=3))
 
 
@@ -201,7 +201,7 @@ def test_positions_that_training_never_drew_are_told(linear_networks, monkeypatc
   assert "at [0, 3] of" in warned(plain.interpolate, one, other, gap=20)  # stride 3, then 1 between
   assert not warned(plain.generate, num_frames=20)
   text = warned(plain.predict, one, num_frames=5)
-  assert "never trained with frames given at [0] of a fragment's 0 to 7" in text
+  assert "never trained with frames given at positions [0] of a fragment (0 to 7)" in text
   assert "prediction 0.75, generation 0.05, interpolation 0.2 (config.tasks.shares)" in text
   assert "at [0, 2] of" in warned(plain.interpolate, one, other, gap=1)
   assert "at [0, 4], [0, 3], [0, 2] of" in warned(plain.interpolate, one, other, gap=9)

@@ -1,4 +1,4 @@
-"""LGC-VD: fragments, one after another, each guided by frames and by the whole last fragment.
+"""LGC-VD: video drawn fragment by fragment, each guided by frames and by the fragment before it.
 
 >>> from videodiff_jax import lgcvd
 >>> pipeline = lgcvd.Pipeline.from_workdir("runs/lgcvd_digits")  # doctest: +SKIP

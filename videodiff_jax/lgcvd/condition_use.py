@@ -1,4 +1,7 @@
-"""What LGC-VD predicts of a later fragment under its own and other conditions (Sec. 3.2)."""
+"""How much LGC-VD uses its conditions: predictions under the right and the wrong ones (Sec. 3.2).
+
+The score asks how far the denoiser's prediction and loss move when one condition is swapped.
+"""
 
 from typing import Any
 
@@ -23,16 +26,16 @@ Rows = dict[str, Any]
 def predict(
   networks: Networks, saturate: bool, params: Any, rows: dict[str, jax.Array]
 ) -> tuple[Any, Any]:
-  """The denoiser's prediction (b, h, w, F c) and its loss (b,).
+  """Returns the denoiser's prediction (b, h, w, F c) and its loss (b,) (Eq. 9).
 
   Args:
-    networks: of the system.
-    saturate: as of the `Objective` it was trained by. Black drawn blacker than black would
-      otherwise be most of the loss, and hide what a condition is worth.
-    params: of its model.
+    networks: the system's networks and process.
+    saturate: the model's `Objective.saturate`. Without it, overshoot at saturated pixels would be
+      most of the loss and hide what a condition is worth.
+    params: parameters of `networks.model`.
     rows: 'window' (b, F, h, w, c) uint8, the fragment that is denoised; 'given' (b, k, h, w, c)
       uint8, its first frames; 'last' (b, F, h, w, c) float in [-1, 1], the fragment before; 't'
-      (b,) timesteps; 'number' (b,) of the noise.
+      (b,) timesteps; 'number' (b,) the numbers that seed each row's noise.
   """
   process, num_frames, slots = networks.process, networks.num_frames, networks.slots
   x_0 = stack_frames(to_float(rows["window"]))
@@ -53,13 +56,13 @@ def predict(
 def conditions(
   networks: Networks, clips: np.ndarray, with_encoder: bool
 ) -> tuple[Rows, dict[str, Rows]]:
-  """The rows of `predict` that are of clips, and what takes their place in each swap.
+  """Returns the true rows for `predict`, and for each swap the rows that replace them.
 
   Args:
-    networks: of the system.
-    clips: (n, 2 F - k, h, w, c) uint8 of different videos: the true fragment before, and the one
-      that goes on from its last k frames.
-    with_encoder: whether there is a sequence encoder; else frames alone are swapped.
+    networks: the system's networks.
+    clips: (n, 2 F - k, h, w, c) uint8 from different videos: the fragment before, then the one
+      that continues from its last k frames.
+    with_encoder: whether the model has a sequence encoder. Without one, only frames are swapped.
   """
   length, slots = networks.num_frames, networks.slots
   given = clips[:, length - slots : length]

@@ -1,7 +1,7 @@
-"""What guides a fragment: frames with positional masks, tensor U, and the tasks (Sec. 3.2).
+"""What conditions a fragment: frames with positional masks, tensor U, and the tasks (Sec. 3.2).
 
 A fragment has F frames and is conditioned by k slots. A slot holds one frame and its position in
-the fragment, or nothing: position -1, a black frame. Frames are float in [-1, 1].
+the fragment. An empty slot has position -1 and a black frame. Frames are float in [-1, 1].
 """
 
 import dataclasses
@@ -15,38 +15,38 @@ import numpy as np
 from einops import rearrange
 
 EMPTY = -1  # the position of a slot without a frame
-# The paper's tensor U is two in the release: a missing frame is black, a missing fragment grey.
+# The release has two values for the paper's tensor U: a missing frame is black, a fragment grey.
 EMPTY_FRAME = -1.0
 EMPTY_FRAGMENT = 0.0
 
 TASKS = ("prediction", "live_photo", "generation", "interpolation", "infilling", "random")
-DRAWN = ("infilling", "random")  # tasks whose positions are drawn
+DRAWN = ("infilling", "random")  # tasks whose positions are random
 DRAWS = ("sample", "batch")
 
 
 def stack_frames(frames: jax.Array) -> jax.Array:
-  """(b, f, h, w, c) -> (b, h, w, f c), frame by frame: how the networks see a fragment."""
+  """Stacks frames (b, f, h, w, c) as channels (b, h, w, f c), the networks' form of a fragment."""
   return rearrange(frames, "b f h w c -> b h w (f c)")
 
 
 def split_frames(fragment: jax.Array, num_frames: int) -> jax.Array:
-  """(b, h, w, f c) -> (b, f, h, w, c)."""
+  """Splits the channels (b, h, w, f c) into frames (b, f, h, w, c); undoes `stack_frames`."""
   return rearrange(fragment, "b h w (f c) -> b f h w c", f=num_frames)
 
 
 def empty_fragment(shape: tuple[int, ...]) -> jax.Array:
-  """The sequence encoder's input where there is no last fragment: U."""
+  """Returns U, the sequence encoder's input where there is no last fragment."""
   return jnp.full(shape, EMPTY_FRAGMENT, jnp.float32)
 
 
 def local_condition(frames: jax.Array, positions: jax.Array, num_frames: int) -> jax.Array:
-  """The local context y m: each slot's frame and, as one more channel, its mask.
+  """Returns the local context y m: each slot's frame with its mask as one more channel.
 
-  The mask of position j is (j + 1) / (F + 1) in [0, 1], constant over the pixels, and goes to
-  [-1, 1] as the frames do.
+  The mask of position j is (j + 1) / (F + 1) in [0, 1], constant over the pixels. It is then
+  scaled to [-1, 1] as the frames are.
 
   Args:
-    frames: (b, k, h, w, c); what an empty slot holds is not looked at.
+    frames: (b, k, h, w, c) in [-1, 1]; the content of an empty slot is ignored.
     positions: (b, k) integers in -1..F-1.
     num_frames: F.
 
@@ -61,13 +61,13 @@ def local_condition(frames: jax.Array, positions: jax.Array, num_frames: int) ->
 
 
 def frames_at(fragment: jax.Array, positions: jax.Array) -> jax.Array:
-  """Frames (b, k, h, w, c) of (b, F, h, w, c) at positions (b, k); any frame where it is -1."""
+  """Takes frames (b, k, h, w, c) from (b, F, h, w, c) at positions (b, k); any frame at -1."""
   index = jnp.maximum(positions, 0)[:, :, None, None, None]
   return jnp.take_along_axis(fragment, index, axis=1)
 
 
 def put_frames(fragment: jax.Array, frames: jax.Array, positions: jax.Array) -> jax.Array:
-  """The fragment (b, F, h, w, c) with (b, k, h, w, c) in place at their positions (b, k)."""
+  """Puts frames (b, k, h, w, c) at positions (b, k) of a fragment (b, F, h, w, c); -1: nowhere."""
   places = jnp.arange(fragment.shape[1])
   for slot in range(frames.shape[1]):
     here = positions[:, slot, None] == places
@@ -78,17 +78,17 @@ def put_frames(fragment: jax.Array, frames: jax.Array, positions: jax.Array) -> 
 def given_positions(
   past: int, future: int, num_frames: int, slots: int, gap: int | None = None
 ) -> tuple[int, ...]:
-  """Positions of the slots for `past` frames, `gap` unknown ones and `future` frames.
+  """Returns the slots' positions for `past` frames, `gap` unknown frames and `future` frames.
 
   Args:
-    past: frames given at the fragment's start.
-    future: frames given after the gap.
+    past: number of frames given at the fragment's start.
+    future: number of frames given after the gap.
     num_frames: F.
-    slots: k; those left over are empty.
-    gap: unknown frames between; None fills the fragment, so that the future is its end.
+    slots: k; unused slots are empty.
+    gap: number of unknown frames between them. None puts the future at the fragment's end.
 
   Raises:
-    ValueError: more frames than slots, or than the fragment holds.
+    ValueError: there are more frames than slots, or than the fragment holds.
   """
   if gap is None:
     gap = num_frames - past - future
@@ -107,13 +107,13 @@ def given_positions(
 
 
 def task_positions(task: str, num_frames: int, slots: int) -> tuple[int, ...]:
-  """Positions of a task whose frames are always the same ones.
+  """Returns the positions (k,) of a task that always gives the same frames.
 
-  'prediction' has the first k frames, 'live_photo' the first alone (p = 1), 'generation' none,
-  'interpolation' frames of both ends, the past's one more where k is odd.
+  'prediction' gives the first k frames, 'live_photo' only the first (p = 1), 'generation' none.
+  'interpolation' gives frames at both ends; where k is odd, the past has one frame more.
 
   Raises:
-    ValueError: an unknown task, or one whose positions are drawn.
+    ValueError: the task is unknown, or its positions are random.
   """
   given = {
     "prediction": (slots, 0),
@@ -132,8 +132,8 @@ class Conditions(NamedTuple):
   Attributes:
     first: (b, k) positions in the first window.
     second: (b, k) positions in the second window.
-    continues: (b,) whether the second window's frames are the end of the first's estimate; else
-      they are true ones.
+    continues: (b,) bool: whether the second window's frames are the end of the first window's
+      estimate; otherwise they are true frames.
   """
 
   first: jax.Array
@@ -143,16 +143,16 @@ class Conditions(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class TaskMix:
-  """The tasks of training and how often each is drawn.
+  """The training tasks and how often each is drawn.
 
-  'infilling' draws k distinct positions of -1..F-1, so that one slot at most is empty, anew for
-  each window; 'random', the release's, never the last frame.
+  For each window, 'infilling' draws k distinct positions from -1..F-1, so at most one slot is
+  empty. 'random', the release's variant, never draws the last frame.
 
   Attributes:
     shares: task -> probability.
     num_frames: F.
     slots: k.
-    per: 'sample' draws for each sample, 'batch' (as released) once for all.
+    per: 'sample' draws a task for each sample, 'batch' (as released) one for the whole batch.
   """
 
   shares: Mapping[str, float]
@@ -171,7 +171,7 @@ class TaskMix:
       raise ValueError(f"{self.slots} slots do not leave frames of {self.num_frames} to draw.")
 
   def draws(self, positions: Sequence[int]) -> bool:
-    """Whether a task gives frames at these k positions in these slots."""
+    """Tells whether some task gives frames at exactly these k positions, slot by slot."""
     positions = tuple(positions)
     for task, share in self.shares.items():
       if not share:
@@ -185,7 +185,7 @@ class TaskMix:
     return False
 
   def draw(self, key: jax.Array, batch_size: int) -> Conditions:
-    """Tasks and positions of a batch."""
+    """Draws a task and its positions for each sample of a batch."""
     key_task, key_first, key_second = jax.random.split(key, 3)
     count = batch_size if self.per == "sample" else 1
     tasks = tuple(self.shares)
@@ -193,7 +193,7 @@ class TaskMix:
     task = jax.random.choice(key_task, len(tasks), (count,), p=shares)
 
     def positions(key: jax.Array, fixed: list[tuple[int, ...] | None]) -> jax.Array:
-      order = jax.random.uniform(key, (count, self.num_frames + 1))  # a column a position
+      order = jax.random.uniform(key, (count, self.num_frames + 1))  # one column for each position
       released = order.at[:, -1].set(jnp.inf)
       drawn = {"infilling": order, "random": released}
       rows = [
@@ -210,7 +210,7 @@ class TaskMix:
       return task_positions(name, self.num_frames, self.slots)
 
     goes_on = np.array([name in ("prediction", "live_photo") for name in tasks])
-    # What begins from one frame goes on from as many as there are slots.
+    # A live photo begins with one frame; its second window continues from k frames.
     later = ["prediction" if name == "live_photo" else name for name in tasks]
     conditions = Conditions(
       positions(key_first, [fixed(name) for name in tasks]),

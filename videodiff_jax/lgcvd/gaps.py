@@ -1,27 +1,27 @@
-"""Which fragments fill a gap that is longer than one fragment: coarse ones first, then finer ones.
+"""Plans the fragments that fill a gap longer than one fragment, from coarse to fine.
 
-A fragment between two known frames has its first and last frame there. The masks tell the network
-a frame's position in the fragment alone, not how far apart the frames of the fragment lie: it
-fills in at the strides it was trained at.
+Each fragment spans two known frames, which are its first and its last. The masks give the network
+a frame's position within the fragment but not the time between frames, so the network can only
+fill in at the strides it was trained at.
 """
 
 import itertools
 from collections.abc import Sequence
 
-# Frames of the video that are those of a fragment, in order; the first and the last are known.
+# Indices in the video of one fragment's frames, in order; the first and last frames are known.
 Places = tuple[int, ...]
 
 
 def longest_gap(num_frames: int, strides: Sequence[int]) -> int:
-  """Unknown frames between two known ones that fragments at these strides fill.
+  """Returns the most unknown frames that fragments at these strides fill between two known ones.
 
   Args:
     num_frames: F.
-    strides: of training, from one frame of a fragment to the next.
+    strides: training strides, in frames of the video from one frame of a fragment to the next.
 
   Raises:
-    ValueError: strides that do not begin with 1, do not rise, or of which one is wider than a
-      fragment at the one before it, so that nothing could fill its steps.
+    ValueError: the strides do not begin with 1, do not rise, or one is longer than a whole
+      fragment at the stride before it, so that no fragment could fill its steps.
   """
   steps = num_frames - 1
   if not strides or strides[0] != 1:
@@ -29,27 +29,27 @@ def longest_gap(num_frames: int, strides: Sequence[int]) -> int:
   for finer, coarser in itertools.pairwise(strides):
     if not finer < coarser <= steps * finer:
       raise ValueError(
-        f"After a stride of {finer} comes one of {finer + 1} to {steps * finer}, which fragments "
+        f"The stride after {finer} must be from {finer + 1} to {steps * finer}, which fragments "
         f"of {num_frames} frames fill, not {coarser}."
       )
   return steps * strides[-1] - 1
 
 
 def plan(gap: int, num_frames: int, strides: Sequence[int]) -> list[list[Places]]:
-  """Levels of fragments between frame 0 and frame gap + 1; a level's ends are known before it.
+  """Returns levels of fragments from frame 0 to frame gap + 1; earlier levels give a level's ends.
 
-  A fragment is at the finest stride that spans its ends. It takes as few steps as that stride
-  allows, as equal as whole frames allow: all of that stride where it divides the distance, else
-  some a little shorter. The network was trained at the stride itself, and sees only the ends.
+  Each fragment uses the finest stride that spans its two ends, and as few steps as that stride
+  allows. Where the stride divides the distance, all steps have that stride. Elsewhere some steps
+  are slightly shorter, though the network was trained at the stride itself and sees only the ends.
 
   Raises:
-    ValueError: as `longest_gap`, or a gap that is longer.
+    ValueError: as `longest_gap`, or the gap is longer than that.
   """
   if gap > (longest := longest_gap(num_frames, strides)):
     trained = f"stride{'s' * (len(strides) > 1)} {', '.join(map(str, strides))}"
     raise ValueError(
       f"A gap of {gap} frames is too long: the longest gap is {longest}, by fragments of "
-      f"{num_frames} frames trained at {trained}. Train at wider ones too "
+      f"{num_frames} frames trained at {trained}. Train at wider strides too "
       "(config.data.stride_multiples)."
     )
   levels, unknown = [], [(0, gap + 1)]

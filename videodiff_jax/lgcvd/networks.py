@@ -17,14 +17,14 @@ from videodiff_jax.models.lgc_unet import LGCUNet, SequenceEncoder
 
 @dataclasses.dataclass(frozen=True)
 class Networks:
-  """The networks and what their shapes agree on.
+  """The networks and the shapes that they share.
 
   Attributes:
     model: the UNet and, unless ablated, the sequence encoder.
-    process: diffusion of fragments.
+    process: the diffusion process of fragments.
     frame_shape: (h, w, c).
-    num_frames: F, of a fragment.
-    slots: k, conditioning frames of a fragment.
+    num_frames: F, the frames of a fragment.
+    slots: k, the conditioning frames of a fragment.
   """
 
   model: ContextModel
@@ -35,19 +35,19 @@ class Networks:
 
   @property
   def fragment_shape(self) -> tuple[int, int, int]:
-    """(h, w, F c): what is denoised."""
+    """(h, w, F c), the shape of one fragment as the networks see it."""
     h, w, c = self.frame_shape
     return h, w, self.num_frames * c
 
   @property
   def condition_shape(self) -> tuple[int, int, int]:
-    """(h, w, k (c + 1)): the local context."""
+    """(h, w, k (c + 1)), the shape of one local context."""
     h, w, c = self.frame_shape
     return h, w, self.slots * (c + 1)
 
 
 def build(config: ml_collections.ConfigDict) -> Networks:
-  """The networks a configuration describes; no parameters are made."""
+  """Builds the networks of a configuration; no parameters are initialised."""
   data, model = config.data, config.model
   common = {
     "channels": model.channels,
@@ -69,18 +69,18 @@ def build(config: ml_collections.ConfigDict) -> Networks:
 
 
 def strides(config: ml_collections.ConfigDict) -> tuple[int, ...]:
-  """Of the fragments trained, in frames at `data.stride`; a workdir without the key has one."""
+  """Returns the training strides, as multiples of `data.stride`; (1,) for old workdirs."""
   return tuple(config.data.get("stride_multiples", (1,)))
 
 
 def make_objective(config: ml_collections.ConfigDict, networks: Networks) -> Objective:
-  """How the configuration trains.
+  """Builds the training objective of a configuration.
 
   Raises:
-    ValueError: settings that no objective has.
+    ValueError: a setting is not one of its choices.
   """
   shares = config.tasks.shares
-  # In one order, which a configuration read again from JSON need not keep.
+  # A fixed order: a configuration that was read from JSON may list the tasks in another.
   mix = TaskMix(
     {task: shares[task] for task in TASKS if shares[task]},
     networks.num_frames,
@@ -91,10 +91,10 @@ def make_objective(config: ml_collections.ConfigDict, networks: Networks) -> Obj
 
 
 def make_rollout(config: ml_collections.ConfigDict, networks: Networks) -> Rollout:
-  """How the configuration samples.
+  """Builds the rollout, which samples, of a configuration.
 
   Raises:
-    ValueError: settings that no rollout has.
+    ValueError: a setting is not one of its choices.
   """
   settings = config.sample
   return Rollout(

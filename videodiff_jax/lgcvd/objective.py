@@ -1,9 +1,9 @@
 """The two-stage training of Sec. 3.3 on the loss of Eq. 9, with the ablations of Table 5.
 
-A training sample is two windows that overlap by as many frames as there are slots. The first
-stage draws the first window from true frames and the tensor U. Its one-step estimate of x_0
-(Eq. 7) stands in for the sampled fragment: the second stage draws the second window from it. What
-Table 5 calls '- two-stage' trains the same windows from true frames.
+A training sample is two windows that overlap by k frames, the number of slots. The first stage
+denoises the first window, conditioned by true frames and the tensor U. Its one-step estimate of
+x_0 (Eq. 7) stands for the sampled fragment: it conditions the second window in the second stage.
+Table 5's '- two-stage' trains the same windows conditioned by true frames.
 """
 
 import dataclasses
@@ -36,7 +36,7 @@ ONE_STAGES = ("both", "halves")
 
 
 class StageDraws(NamedTuple):
-  """What one stage draws: positions (b, k), timesteps (b,) and noise (b, h, w, F c)."""
+  """The random values of one stage: positions (b, k), timesteps (b,), noise (b, h, w, F c)."""
 
   positions: jax.Array
   t: jax.Array
@@ -44,7 +44,7 @@ class StageDraws(NamedTuple):
 
 
 class Draws(NamedTuple):
-  """What an iteration draws; `continues` (b,) as in `conditioning.Conditions`."""
+  """The random values of one iteration; `continues` (b,) as in `conditioning.Conditions`."""
 
   first: StageDraws
   second: StageDraws
@@ -52,9 +52,9 @@ class Draws(NamedTuple):
 
 
 class Inputs(NamedTuple):
-  """One stage's task: x_0 (b, h, w, F c) from its condition and the last fragment.
+  """The inputs of one stage: x_0 (b, h, w, F c), its condition and the last fragment.
 
-  The last fragment is (b, h, w, F c), or (1, h, w, F c) if it is U for all of them.
+  The last fragment is (b, h, w, F c), or (1, h, w, F c) where it is U for every sample.
   """
 
   x_0: jax.Array
@@ -70,24 +70,24 @@ class Objective:
 
   Attributes:
     model: both networks; without an encoder it is Table 5's 'sequence encoder' off.
-    process: of fragments; its prediction type and norm make the loss.
-    mix: the tasks; also says F and k.
-    two_stage: off, both windows are drawn from true frames, the second with the true first
-      window as its last fragment.
-    second_stage: which frames the second window is drawn from. 'paper' (Sec. 3.3): always the
-      last k of the first stage's estimate, whatever the first stage's task was. 'release': those
-      where the task is prediction; in its other tasks true frames, or none.
-    one_stage: with two_stage off, 'both' trains both windows of every sample, with as many
-      updates and on as many fragments as the two-stage training; 'halves' one window of each, the
-      first of the even samples and the second of the odd ones, counted over the whole run, in one
-      update.
-    updates: 'two' makes an optimiser step after each window, the second with the weights of the
-      first (as released); 'one' takes the mean of both windows' gradients.
-    clip_estimate: clips the estimate to [-1, 1], as samples are. The release does not. Needed
-      with epsilon, whose estimate at the last timestep is the network's error times 6e4.
-    saturate: black may be drawn blacker than black, and white whiter: where an estimate of x_0 lies
-      beyond a pixel at the end of the range there is no loss. Samples are clipped, so that what is
-      black comes out black without haze. Not in the paper.
+    process: the diffusion process of fragments; its prediction type and norm define the loss.
+    mix: the tasks, with F and k.
+    two_stage: if False, true frames condition both windows, and the true first window is the
+      second one's last fragment.
+    second_stage: which frames condition the second window. 'paper' (Sec. 3.3): the last k of the
+      first stage's estimate, whatever the first stage's task was. 'release': the same where the
+      task is prediction; in the other tasks true frames, or none.
+    one_stage: used where two_stage is False. 'both' trains both windows of every sample, with as
+      many updates and fragments as two-stage training. 'halves' trains one window of each sample
+      in one update: the first window of even samples and the second of odd ones, counted over the
+      whole run.
+    updates: 'two' makes an optimiser step after each window, so that the second window sees the
+      updated weights (as released); 'one' averages both windows' gradients.
+    clip_estimate: clips the estimate to [-1, 1], as samples are. The release does not clip. It is
+      needed with epsilon prediction, whose estimate at the last timestep is the network's error
+      times 6e4.
+    saturate: if True, predictions beyond [-1, 1] are not penalised at saturated pixels, since
+      samples are clipped anyway. This avoids haze on black. Not in the paper.
   """
 
   model: ContextModel
@@ -111,16 +111,16 @@ class Objective:
 
   @property
   def num_updates(self) -> int:
-    """Optimiser steps an iteration."""
+    """Optimiser steps per iteration, 1 or 2."""
     return 2 if self._both_windows and self.updates == "two" else 1
 
   @property
   def _both_windows(self) -> bool:
-    """Whether every sample trains both its windows."""
+    """Whether every sample trains both of its windows."""
     return self.two_stage or self.one_stage == "both"
 
   def trains(self, positions: Sequence[int]) -> bool:
-    """Whether fragments are ever drawn from frames at these k positions (-1 for none)."""
+    """Tells whether training ever gives frames at these k positions (-1: an empty slot)."""
     if self.mix.draws(positions):
       return True
     goes_on = tuple(positions) == self._prediction
@@ -132,17 +132,17 @@ class Objective:
     return task_positions("prediction", self.mix.num_frames, self.mix.slots)
 
   def windows(self, frames: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """(b, at least 2 F - k, h, w, c) -> the first and the second F frames, k of them common."""
+    """Cuts frames (b, f, h, w, c), f >= 2 F - k, into two windows of F frames that share k."""
     length, shift = self.mix.num_frames, self.mix.num_frames - self.mix.slots
     if frames.shape[1] < shift + length:
       raise ValueError(
-        f"Two windows of {length} frames with {self.mix.slots} in common take "
-        f"{shift + length} frames; the data gives {frames.shape[1]}."
+        f"Two windows of {length} frames that share {self.mix.slots} need {shift + length} "
+        f"frames; the data gives {frames.shape[1]}."
       )
     return frames[:, :length], frames[:, shift : shift + length]
 
   def draw(self, key: jax.Array, frames: jax.Array) -> Draws:
-    """All that is random in an iteration on frames (b, f, h, w, c)."""
+    """Draws everything that is random in an iteration on frames (b, f, h, w, c)."""
     b, _, h, w, c = frames.shape
     key_mix, *keys = jax.random.split(key, 5)
     conditions = self.mix.draw(key_mix, b)
@@ -160,15 +160,18 @@ class Objective:
     return partitioning.split_batch(Draws(first, second, conditions.continues))
 
   def first_inputs(self, frames: jax.Array, draws: Draws) -> Inputs:
-    """The first window, from its own frames and U."""
+    """Returns the first window's inputs, conditioned by its own frames and U."""
     window, _ = self.windows(frames)
     x_0 = stack_frames(window)
     given = frames_at(window, draws.first.positions)
-    u = empty_fragment((1, *x_0.shape[1:]))  # one for all samples
+    u = empty_fragment((1, *x_0.shape[1:]))  # shared by all samples
     return self._inputs(x_0, given, u, draws.first)
 
   def second_inputs(self, frames: jax.Array, estimate: jax.Array, draws: Draws) -> Inputs:
-    """The second window, from the first one's estimate (b, h, w, F c); with one stage, from it."""
+    """Returns the second window's inputs, conditioned by the first's estimate (b, h, w, F c).
+
+    Without `two_stage` the true first window takes the estimate's place.
+    """
     first, window = self.windows(frames)
     if not self.two_stage:
       estimate = stack_frames(first)
@@ -178,9 +181,9 @@ class Objective:
     return self._inputs(stack_frames(window), given, estimate, draws.second)
 
   def either_inputs(self, frames: jax.Array, draws: Draws, step: jax.Array | int) -> Inputs:
-    """A window of each sample from true frames: the second of the odd ones of the run."""
+    """Returns one window of each sample from true frames: odd samples of the run the second."""
     first, second = self.windows(frames)
-    # With an even batch its odd rows; a batch of one trains both windows in turn.
+    # In an even batch these are the odd rows; a batch of one alternates between the windows.
     number = jnp.arange(len(frames)) + step % 2 * len(frames)
     later = (number % 2 == 1)[:, None, None, None]
     window = jnp.where(later[..., None], second, first)
@@ -193,9 +196,9 @@ class Objective:
     return Inputs(x_0, condition, last, draws.t, draws.noise)
 
   def loss(self, params: Any, inputs: Inputs) -> tuple[jax.Array, jax.Array]:
-    """Eq. 9, the mean over samples and all frames, and the estimate of x_0 (Eq. 7).
+    """Returns the loss (Eq. 9), a mean over samples and frames, and the estimate of x_0 (Eq. 7).
 
-    The estimate (b, h, w, F c) sends no gradient back.
+    No gradient flows through the estimate (b, h, w, F c).
     """
     x_t = self.process.q_sample(inputs.x_0, inputs.t, inputs.noise)
     prediction = self.model.apply(params, x_t, inputs.t, inputs.condition, inputs.last_fragment)
@@ -207,7 +210,7 @@ class Objective:
     return loss, jnp.clip(estimate, -1.0, 1.0) if self.clip_estimate else estimate
 
   def gradients(self, params: Any, inputs: Inputs) -> tuple[Any, jax.Array, jax.Array]:
-    """(gradients, loss, estimate) of one stage."""
+    """Returns (gradients, loss, estimate) of one stage."""
     graph = jax.value_and_grad(self.loss, has_aux=True)
     (loss, estimate), gradients = graph(partitioning.gather(params), inputs)
     return gradients, loss, estimate
@@ -220,14 +223,17 @@ class Objective:
     optimizer: optax.GradientTransformation,
     ema: Ema,
   ) -> tuple[TrainState, Metrics]:
-    """One iteration: both stages, their optimiser steps, the average; `step` counts it once.
+    """Runs one iteration: both stages, their optimiser steps and the average.
 
     Args:
-      train: the state; its params are of `model`.
-      frames: (b, f, h, w, c) float in [-1, 1].
-      draws: from `draw`.
-      optimizer: of `params`.
-      ema: of `params`.
+      train: the state, with parameters of `model`; its `step` rises by one.
+      frames: (b, f, h, w, c) float in [-1, 1], f >= 2 F - k.
+      draws: the random values, from `draw`.
+      optimizer: updates the parameters.
+      ema: updates their moving average.
+
+    Returns:
+      The new state, and the metrics: losses and gradient norms.
     """
     if not self._both_windows:
       inputs = self.either_inputs(frames, draws, train.step)
@@ -249,7 +255,7 @@ class Objective:
     return state.count_step(train, ema), metrics
 
   def losses(self, params: Any, frames: jax.Array, key: jax.Array) -> Metrics:
-    """Both windows' losses on frames (b, f, h, w, c), as `draw` has them; nothing is trained."""
+    """Returns both windows' losses on frames (b, f, h, w, c) with draws from `key`."""
     draws = self.draw(key, frames)
     first = self.first_inputs(frames, draws)
 
@@ -269,7 +275,7 @@ class Objective:
     optimizer: optax.GradientTransformation,
     ema: Ema,
   ) -> tuple[TrainState, Metrics]:
-    """`iterate` with the draws of this step: fold_in(key, step)."""
+    """Runs `iterate` with draws from this step's key, fold_in(key, step)."""
     draws = self.draw(jax.random.fold_in(train.key, train.step), frames)
     return self.iterate(train, frames, draws, optimizer, ema)
 
@@ -281,19 +287,25 @@ def _of_both(first: jax.Array, second: jax.Array) -> Metrics:
 def saturated(
   prediction: jax.Array, target: jax.Array, estimate: jax.Array, x_0: jax.Array
 ) -> jax.Array:
-  """The prediction, made right where its estimate lies beyond an end at which x_0 is.
+  """Replaces the prediction by the target where the estimate overshoots a saturated pixel of x_0.
 
-  All are shaped alike. See `Objective.saturate`.
+  All arrays have one shape. See `Objective.saturate`.
   """
   return jnp.where(hidden_by_clipping(estimate, x_0), target, prediction)
 
 
 def _largest_norms(*gradients: Any) -> Metrics:
-  """Over stages: the norm of all gradients and of each network's; whether it learns shows there."""
+  """Returns the largest norm over stages of all gradients and of each network's gradients.
+
+  A network that does not learn shows in its own norm.
+  """
 
   def largest(trees: Sequence[Any]) -> jax.Array:
     return jnp.stack([optax.tree.norm(tree) for tree in trees]).max()
 
   networks = gradients[0]["params"]
-  each = {f"gradient_norm_{n}": largest([of["params"][n] for of in gradients]) for n in networks}
+  each = {
+    f"gradient_norm_{name}": largest([stage["params"][name] for stage in gradients])
+    for name in networks
+  }
   return {"gradient_norm": largest(gradients), **each}

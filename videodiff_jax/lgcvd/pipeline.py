@@ -1,4 +1,4 @@
-"""The library: a trained LGC-VD that predicts, fills in and generates videos of any length."""
+"""LGC-VD as a library: a trained model that predicts, fills in and generates videos."""
 
 import dataclasses
 import functools
@@ -30,7 +30,8 @@ from videodiff_jax.training.workdir import (
   with_settings,
 )
 
-# Of (which (b, 2), each trajectory's video and its number there; videos (b, f, h, w, c) uint8).
+# Pairs of (rows, videos): rows (b, 2) gives each trajectory's video and its number within that
+# video; videos is (b, f, h, w, c) uint8.
 Chunks = Iterator[tuple[np.ndarray, np.ndarray]]
 
 
@@ -39,11 +40,11 @@ class Samples:
   """Drawn videos.
 
   Attributes:
-    videos: (n N, f, h, w, c) uint8, given frames included: the N trajectories of the first of n
-      videos, then those of the second, and so on.
-    positions: (p,) where the given frames are among the f.
-    seed: of every draw.
-    trajectories: N.
+    videos: (n N, f, h, w, c) uint8, including the given frames: the N trajectories of the first of
+      n videos, then those of the second, and so on.
+    positions: (p,) indices of the given frames among the f.
+    seed: the seed of all noise.
+    trajectories: N, the trajectories of each video.
   """
 
   videos: np.ndarray
@@ -53,23 +54,23 @@ class Samples:
 
   @property
   def by_video(self) -> np.ndarray:
-    """(n, N, f, h, w, c): `videos` with the trajectories of each video on an axis of their own."""
+    """(n, N, f, h, w, c), `videos` with each video's trajectories on an axis of their own."""
     return self.videos.reshape(-1, self.trajectories, *self.videos.shape[1:])
 
 
 class Pipeline:
   """LGC-VD with trained weights.
 
-  Trajectory j of video n draws from fold_in(fold_in(key(seed), n), j) alone: it is the same
-  whatever the numbers of both, the length, the chunks or the devices (up to rounding). Every
-  length runs the same compiled function, once a fragment. Given frames where training
-  (`config.tasks`) never gave any are told in a warning.
+  Trajectory j of video n takes its noise only from fold_in(fold_in(key(seed), n), j). So it does
+  not depend on the numbers of videos and trajectories, the length, the chunks or the devices (up
+  to rounding). Every length runs the same compiled function, once per fragment. A warning is
+  logged where frames are given at positions that training (`config.tasks`) never gave.
 
   Settings come from `config.sample`; change them on a copy: `pipeline.with_settings(...)`.
   """
 
   def __init__(self, config: ml_collections.ConfigDict, weights: dict[str, Any], mesh: Mesh):
-    """`weights` has the parameters' average, 'ema', and where they are at hand the 'raw' ones."""
+    """Builds a pipeline; `weights` has the averaged parameters 'ema' and, optionally, 'raw'."""
     self.config = ml_collections.FrozenConfigDict(config)
     sampled = ml_collections.ConfigDict(self.config.to_dict())
     sampled.precision = config.sample.precision or config.precision
@@ -81,15 +82,15 @@ class Pipeline:
 
   @classmethod
   def from_workdir(cls, workdir: str | pathlib.Path, **settings: Any) -> "Pipeline":
-    """Loads the newest complete checkpoint of a workdir, or what was exported of one.
+    """Loads the newest complete checkpoint of a workdir, or an exported folder.
 
     Args:
-      workdir: as given to training, or an exported folder.
+      workdir: a workdir of training, or an exported folder.
       **settings: replace entries of `config.sample`, as in `with_settings`.
 
     Raises:
-      CheckpointError: no workdir, no checkpoint in it, or a configuration whose values nothing can
-        be built of.
+      CheckpointError: the folder is no workdir, has no checkpoint, or its configuration has values
+        that no pipeline can be built from.
     """
     workdir = typed.path(workdir)
     config = read_config(workdir)
@@ -106,7 +107,7 @@ class Pipeline:
     return pipeline.with_settings(**settings)
 
   def with_settings(self, **settings: Any) -> "Pipeline":
-    """A pipeline with the same weights and other entries of `config.sample`.
+    """Returns a pipeline with the same weights and other entries of `config.sample`.
 
     `sampler` takes a dict that replaces single keys (kind, num_steps, grid, eta).
     """
@@ -115,13 +116,16 @@ class Pipeline:
   def predict(
     self, frames: np.ndarray, *, num_frames: int, trajectories: int = 1, seed: int = 0
   ) -> Samples:
-    """Goes on from given frames.
+    """Predicts the frames that follow given ones.
 
     Args:
-      frames: (n, p, h, w, c) uint8, p from 1 to k: the past.
-      num_frames: how many to draw after them.
-      trajectories: N, different futures of each video.
-      seed: of every draw.
+      frames: (n, p, h, w, c) uint8, the past; p is from 1 to k.
+      num_frames: number of frames to draw after them; any number from 1.
+      trajectories: N, the number of futures to draw for each video.
+      seed: the seed of all noise.
+
+    Raises:
+      ValueError: the frames have a wrong type or shape, or are too many, or a number is below 1.
     """
     chunks = self.predict_chunks(
       frames, num_frames=num_frames, trajectories=trajectories, seed=seed
@@ -137,18 +141,19 @@ class Pipeline:
     seed: int = 0,
     begin: int = 0,
   ) -> Chunks:
-    """What `predict` draws, in chunks: memory does not grow with the number of trajectories.
+    """Draws what `predict` draws, in chunks, so that memory does not grow with trajectories.
 
     Args:
-      frames: as of `predict`, like the next three.
-      num_frames: as there.
-      trajectories: as there.
-      seed: as there.
-      begin: trajectories, all videos' counted one after another, that were drawn before: a
-        multiple of a chunk's. The rest is as it would have been.
+      frames: as in `predict`.
+      num_frames: as in `predict`.
+      trajectories: as in `predict`.
+      seed: as in `predict`.
+      begin: number of trajectories to skip because they were drawn before, counted over all
+        videos; a multiple of the chunk size. The others are the same as without skipping.
 
     Yields:
-      ((b, 2): each trajectory's video and its number there; (b, f, h, w, c) uint8).
+      (rows, videos): rows (b, 2), each trajectory's video and its number within that video; videos
+      (b, f, h, w, c) uint8.
     """
     self._check_length(num_frames)
     past = frames.shape[1]
@@ -157,9 +162,9 @@ class Pipeline:
     return self._chunks(frames, positions, past + num_frames, rows, seed, begin)
 
   def stream(self, frames: np.ndarray, *, num_frames: int, seed: int = 0) -> Iterator[np.ndarray]:
-    """`predict` for one future a video, yielding frames (n, m, h, w, c) as they are final.
+    """Draws one future per video, yielding frames (n, m, h, w, c) uint8 as soon as they are final.
 
-    Memory does not grow with `num_frames`.
+    The arguments are those of `predict`. Memory does not grow with `num_frames`.
     """
     self._check_length(num_frames)
     past = frames.shape[1]
@@ -175,19 +180,19 @@ class Pipeline:
   ) -> Samples:
     """Fills in the frames between given ones.
 
-    In one fragment where it holds them all. A longer gap is filled between the two frames at its
-    ends, first coarsely, then between the frames drawn, each time at a stride that was trained
-    (`gaps.plan`): of s the widest, gaps of up to (F - 1) s - 1 frames.
+    One fragment fills the gap where it holds all the frames. A longer gap is filled between the
+    two frames at its ends, first coarsely, then between the frames drawn, each time at a trained
+    stride (`gaps.plan`). With s the widest stride, a gap may have up to (F - 1) s - 1 frames.
 
     Args:
       past: (n, p, h, w, c) uint8 frames before the gap.
-      future: (n, q, h, w, c) uint8 frames after it; p + q at most k.
-      gap: frames between.
-      trajectories: N, different fillings of each video.
-      seed: of every draw.
+      future: (n, q, h, w, c) uint8 frames after the gap; p + q is at most k.
+      gap: number of unknown frames between them.
+      trajectories: N, the number of fillings to draw for each video.
+      seed: the seed of all noise.
 
     Raises:
-      ValueError: a longer gap than the configuration trained strides for; names the longest.
+      ValueError: the gap is longer than the trained strides allow; the message names the longest.
     """
     chunks = self.interpolate_chunks(past, future, gap=gap, trajectories=trajectories, seed=seed)
     p, q = past.shape[1], future.shape[1]
@@ -204,7 +209,7 @@ class Pipeline:
     seed: int = 0,
     begin: int = 0,
   ) -> Chunks:
-    """What `interpolate` draws, as `predict_chunks` gives it."""
+    """Draws what `interpolate` draws, in chunks; `begin` and the chunks as in `predict_chunks`."""
     self._check_length(gap)
     self._check_frames(past)
     self._check_frames(future)
@@ -212,9 +217,11 @@ class Pipeline:
     num_frames, slots = self.networks.num_frames, self.networks.slots
     total, rows = p + gap + q, _rows(len(past), trajectories)
     if p and q and p + q <= slots and total > num_frames:
-      levels = gaps.plan(gap, num_frames, strides(self.config))  # told before anything is drawn
+      levels = gaps.plan(gap, num_frames, strides(self.config))  # raises before anything is drawn
       fragments = [
-        given_positions(1, 1, num_frames, slots, len(at) - 2) for level in levels for at in level
+        given_positions(1, 1, num_frames, slots, len(places) - 2)
+        for level in levels
+        for places in level
       ]
       self._tell_untrained(fragments, num_frames)
       return self._fillings(past, future, gap, rows, seed, begin)
@@ -226,7 +233,7 @@ class Pipeline:
   def _fillings(
     self, past: np.ndarray, future: np.ndarray, gap: int, rows: np.ndarray, seed: int, begin: int
   ) -> Chunks:
-    """`interpolate_chunks` of a gap that one fragment cannot hold."""
+    """Draws the chunks of `interpolate_chunks` for a gap longer than one fragment."""
     size = self.chunk_size(len(rows))
     for at in range(begin, len(rows), size):
       chunk = rows[np.minimum(np.arange(at, at + size), len(rows) - 1)]
@@ -239,9 +246,9 @@ class Pipeline:
   def _fill(
     self, first: np.ndarray, last: np.ndarray, gap: int, rows: np.ndarray, seed: int
   ) -> np.ndarray:
-    """Videos (r, gap + 2, h, w, c) between two frames (r, h, w, c), by `gaps.plan`.
+    """Draws videos (r, gap + 2, h, w, c) between two frames (r, h, w, c), by `gaps.plan`.
 
-    Each fragment draws noise of its own: fold_in of its trajectory's key and its number.
+    Each fragment has its own noise, from fold_in of its trajectory's key and its number.
     """
     num_frames, slots = self.networks.num_frames, self.networks.slots
     video, done = np.zeros((len(rows), gap + 2, *self.networks.frame_shape), np.uint8), 0
@@ -261,7 +268,7 @@ class Pipeline:
       )
       drawn = np.concatenate([videos for _, videos in chunks])
       drawn = drawn.reshape(len(rows), m, num_frames, *self.networks.frame_shape)
-      # The ends of the first fragment are as the rollout leaves given frames.
+      # The first fragment also sets its end frames, kept or redrawn as the rollout has it.
       new = slice(1, -1) if done else slice(None)
       for i, places in enumerate(level):
         video[:, list(places[new])] = drawn[:, i, : len(places)][:, new]
@@ -275,36 +282,42 @@ class Pipeline:
 
     Args:
       frames: (n, p, h, w, c) uint8, p from 0 to k.
-      positions: p different ones from 0 to F - 1, in any order; the same for all videos.
-      trajectories: N, different fillings of each video.
-      seed: of every draw.
+      positions: p different positions from 0 to F - 1, in any order; the same for all videos.
+      trajectories: N, the number of fillings to draw for each video.
+      seed: the seed of all noise.
 
     Returns:
-      Videos of F frames.
+      Samples with videos of F frames.
+
+    Raises:
+      ValueError: the positions repeat, lie outside the fragment, or do not match the frames.
     """
     num_frames, slots = self.networks.num_frames, self.networks.slots
     positions = tuple(np.asarray(positions, np.int64).tolist())
     if len(positions) != frames.shape[1]:
-      raise ValueError(f"{frames.shape[1]} frames were given, but {len(positions)} positions.")
+      raise ValueError(
+        f"{frames.shape[1]} frames were given, but {len(positions)} positions; give one for each."
+      )
     if len(positions) > slots:
       raise ValueError(
-        f"{len(positions)} frames do not fit the {slots} slots this model was trained with."
+        f"{len(positions)} frames do not fit the {slots} slots this model was trained with: give "
+        "fewer."
       )
     if len({*positions}) < len(positions) or not all(0 <= at < num_frames for at in positions):
-      told = ", ".join(map(str, positions))
-      raise ValueError(f"Positions are different ones from 0 to {num_frames - 1}, not {told}.")
+      listed = ", ".join(map(str, positions))
+      raise ValueError(f"Positions must differ and be from 0 to {num_frames - 1}, not {listed}.")
     filled = positions + (EMPTY,) * (slots - len(positions))
     rows = _rows(len(frames), trajectories)
     chunks = self._chunks(frames, filled, num_frames, rows, seed)
     return _gathered(chunks, len(frames), trajectories, np.array(positions, np.int64), seed)
 
   def generate(self, num_videos: int = 1, *, num_frames: int, seed: int = 0) -> Samples:
-    """Draws new videos from nothing.
+    """Generates new videos unconditionally.
 
     Args:
-      num_videos: how many.
-      num_frames: frames of each; any number.
-      seed: of every draw.
+      num_videos: n, the number of videos; one trajectory each.
+      num_frames: frames of each video; any number from 1.
+      seed: the seed of all noise.
     """
     self._check_length(num_frames)
     slots = self.networks.slots
@@ -326,33 +339,36 @@ class Pipeline:
       )
 
   def _tell_untrained(self, asked: Sequence[tuple[int, ...]], total: int) -> None:
-    """Warns of fragments that are given frames at positions which training never drew.
+    """Warns where a fragment is given frames at positions that training never gave.
 
     Args:
-      asked: k positions of each fragment that is given frames of the caller.
-      total: frames of the video; one longer than a fragment goes on from its own.
+      asked: the k positions of each fragment that is given the caller's frames.
+      total: frames of the video; one longer than a fragment continues from its own frames.
     """
     num_frames, slots = self.networks.num_frames, self.networks.slots
     goes_on = [tuple(range(slots))] if total > num_frames else []
     objective = make_objective(self.config, self.networks)
     new = [at for at in dict.fromkeys([*asked, *goes_on]) if not objective.trains(at)]
     if new:
-      told = ", ".join(str([j for j in at if j != EMPTY]) for at in new)
+      listed = ", ".join(str([j for j in at if j != EMPTY]) for at in new)
       shares = ", ".join(f"{task} {share:g}" for task, share in objective.mix.shares.items())
       logging.warning(
-        "This model was never trained with frames given at %s of a fragment's 0 to %d: expect "
-        "little. Its tasks were %s (config.tasks.shares).",
-        told, num_frames - 1, shares,
+        "This model was never trained with frames given at positions %s of a fragment (0 to %d): "
+        "expect poor samples. Its tasks were %s (config.tasks.shares).",
+        listed, num_frames - 1, shares,
       )  # fmt: skip
 
   def _in_slots(self, frames: np.ndarray) -> np.ndarray:
-    """Given frames (n, p, h, w, c) with empty slots after them (n, k, h, w, c)."""
+    """Pads given frames (n, p, h, w, c) with empty slots to (n, k, h, w, c)."""
     self._check_frames(frames)
     empty = self.networks.slots - frames.shape[1]
     return np.pad(frames, ((0, 0), (0, empty), (0, 0), (0, 0), (0, 0)))
 
   def chunk_size(self, count: int) -> int:
-    """Of `count` trajectories in all: `config.sample.videos_per_chunk` a device, or fewer."""
+    """Returns the chunk size for `count` trajectories.
+
+    It is `config.sample.videos_per_chunk` per device, or less where fewer are needed.
+    """
     devices = self.mesh.devices.size
     return min(self.config.sample.videos_per_chunk, -(-count // devices)) * devices
 
@@ -365,7 +381,7 @@ class Pipeline:
     seed: int,
     begin: int = 0,
   ) -> Chunks:
-    """The trajectories `rows` (r, 2) of videos whose given frames have the same positions."""
+    """Draws the trajectories `rows` (r, 2) of videos whose given frames share their positions."""
     slots, every = self._in_slots(frames), np.tile(positions, (len(frames), 1))
     self._tell_untrained([positions], total)
     return self._drawn(slots, every, rows[:, 0], total, rows, seed, begin)
@@ -374,38 +390,39 @@ class Pipeline:
     self,
     frames: np.ndarray,
     positions: np.ndarray,
-    of: np.ndarray,
+    sources: np.ndarray,
     total: int,
     rows: np.ndarray,
     seed: int,
     begin: int = 0,
   ) -> Chunks:
-    """Chunks of videos of `total` frames; arguments as of `_stream`, but `of`.
+    """Draws videos of `total` frames in chunks.
 
-    Row r begins with frames[of[r]] at positions[of[r]].
+    Row r is given frames[sources[r]] at positions[sources[r]]. The other arguments are those of
+    `_stream`.
     """
     count = len(rows)
     size = self.chunk_size(count)
     if begin % size and begin < count:
-      raise ValueError(f"{begin} trajectories are no whole number of chunks of {size}.")
+      raise ValueError(f"begin must be a multiple of the chunk size {size}, not {begin}.")
     for at in tqdm.trange(begin, count, size, desc="videos", disable=None):
-      # The last chunk repeats the last row, so that all are one compiled shape.
+      # The last chunk repeats the last row, so that all chunks have one compiled shape.
       chunk = np.minimum(np.arange(at, at + size), count - 1)
-      given = frames[of[chunk]], positions[of[chunk]]
+      given = frames[sources[chunk]], positions[sources[chunk]]
       videos = np.concatenate(list(self._stream(*given, total, rows[chunk], seed)), axis=1)
       yield rows[at : at + size], videos[: count - at]
 
   def _stream(
     self, frames: np.ndarray, positions: np.ndarray, total: int, rows: np.ndarray, seed: int
   ) -> Iterator[np.ndarray]:
-    """Pieces (b, m, h, w, c) uint8 of videos of `total` frames.
+    """Yields pieces (b, m, h, w, c) uint8 of videos of `total` frames.
 
     Args:
       frames: (b, k, h, w, c) uint8.
-      positions: (b, k).
+      positions: (b, k), -1 for an empty slot.
       total: frames of a video.
-      rows: (b, m) whose noise: numbers of the video, the trajectory and, perhaps, the fragment.
-      seed: of every draw.
+      rows: (b, m) the numbers that select the noise: video, trajectory and, optionally, fragment.
+      seed: the seed of all noise.
     """
     count = len(rows)
     positions, rows = positions.astype(np.int32), rows.astype(np.uint32)
@@ -417,7 +434,7 @@ class Pipeline:
       given, keys = self._prepare(placed["frames"], placed["rows"], jnp.uint32(seed))
       stream = self.rollout.run(self.params, given, placed["positions"], total, keys)
     while True:
-      with jax.set_mesh(self.mesh):  # never open while the caller has its turn
+      with jax.set_mesh(self.mesh):  # closed again before the caller's code runs
         piece = next(stream, None)
       if piece is None:
         return
@@ -425,7 +442,7 @@ class Pipeline:
 
   @functools.cached_property
   def _prepare(self) -> Any:
-    """(frames uint8, rows, seed) -> (frames in [-1, 1], a key a row)."""
+    """The jitted function (frames uint8, rows, seed) -> (frames in [-1, 1], one key per row)."""
 
     @jax.jit
     def prepare(frames: jax.Array, rows: jax.Array, seed: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -440,7 +457,7 @@ class Pipeline:
 def _gathered(
   chunks: Chunks, num_videos: int, trajectories: int, positions: np.ndarray, seed: int
 ) -> Samples:
-  """All that the chunks hold, as one array."""
+  """Gathers the chunks' videos in one array."""
   videos, done = np.empty(0, np.uint8), 0
   for _, drawn in chunks:
     if not done:
@@ -451,7 +468,7 @@ def _gathered(
 
 
 def _rows(num_videos: int, trajectories: int) -> np.ndarray:
-  """(n N, 2): each trajectory's video and its number there."""
+  """Returns (n N, 2): each trajectory's video and its number within that video."""
   if num_videos < 1 or trajectories < 1:
     raise ValueError(
       f"{num_videos} videos with {trajectories} trajectories each were asked for; draw at least 1."

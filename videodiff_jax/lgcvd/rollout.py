@@ -1,7 +1,7 @@
-"""Videos of any length, a fragment at a time (Sec. 3.2): one compiled function, called in a loop.
+"""Draws videos of any length, fragment by fragment, with one compiled function (Sec. 3.2).
 
-A fragment overlaps the one before by k frames, its local context; the whole of the one before is
-encoded into its global context. Only one fragment is in memory, whatever the video's length.
+A fragment shares k frames with the fragment before it, its local context. That whole fragment is
+encoded as its global context. Only one fragment is in memory, whatever the video's length.
 """
 
 import dataclasses
@@ -31,29 +31,29 @@ ENCODER_WEIGHTS = ("ema", "raw")
 
 
 def sampling_params(params: Any, ema_params: Any, encoder_weights: str = "ema") -> Any:
-  """The averaged UNet with the averaged encoder, or with the 'raw' one as the release has it."""
+  """Returns the averaged UNet with the averaged encoder, or the 'raw' encoder (as released)."""
   if encoder_weights not in ENCODER_WEIGHTS:
     raise ValueError(
       f"Unknown encoder_weights {encoder_weights!r}. Choose one of: {', '.join(ENCODER_WEIGHTS)}."
     )
   if encoder_weights == "raw" and params is None:
     raise ValueError(
-      "config.sample.encoder_weights is 'raw', but an exported run holds averaged weights alone: "
+      "config.sample.encoder_weights is 'raw', but an exported run holds only averaged weights: "
       "choose 'ema'."
     )
   source = params if encoder_weights == "raw" else ema_params
-  # Without an encoder there is nothing to choose.
+  # Without an encoder both choices are the same.
   chosen = {k: v for k, v in source["params"].items() if k == "encoder"}
   return {"params": ema_params["params"] | chosen}
 
 
 class Memory(NamedTuple):
-  """What a fragment leaves to the next.
+  """The state carried from one fragment to the next.
 
   Attributes:
-    fragment: (b, h, w, F c) the last fragment, U before the first.
-    context: (b, h', w', C) the global context that guided it; None without an encoder.
-    count: fragments drawn so far.
+    fragment: (b, h, w, F c) the last fragment; U before the first.
+    context: (b, h', w', C) the global context that conditioned it; None without an encoder.
+    count: number of fragments drawn so far.
   """
 
   fragment: jax.Array
@@ -62,7 +62,7 @@ class Memory(NamedTuple):
 
 
 class Window(NamedTuple):
-  """A fragment's place in the video: it begins at `start`, and draws [`first`, `end`) of it."""
+  """A fragment's place in the video: it begins at `start` and gives the frames [`first`, `end`)."""
 
   start: int
   first: int
@@ -71,18 +71,18 @@ class Window(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Rollout:
-  """How fragments follow one another.
+  """Samples the fragments of a video one after another.
 
   Attributes:
     model: both networks.
-    process: of fragments.
-    sampler: with `clip`, as frames have a range.
+    process: the diffusion process of fragments.
+    sampler: the reverse process; it should clip, since pixels have a range.
     num_frames: F.
     slots: k.
     last_fragment: 'truncate' draws whole fragments and cuts the video, so that its frames do not
       depend on its length; 'right_aligned' ends the last fragment with the video (as released).
-    given_frames: 'kept' puts the frames that condition a fragment into it as they were; 'redrawn'
-      leaves the model's reconstruction of them in the video (as released).
+    given_frames: 'kept' copies the conditioning frames into the fragment; 'redrawn' leaves the
+      model's reconstruction of them in the video (as released).
     average_features: averages each global context with the one before (as released).
   """
 
@@ -104,10 +104,10 @@ class Rollout:
         raise ValueError(f"Unknown {what} {value!r}. Choose one of: {', '.join(choices)}.")
 
   def windows(self, total: int) -> tuple[Window, ...]:
-    """The fragments of a video of `total` frames.
+    """Returns the windows that cover a video of `total` frames.
 
     Raises:
-      ValueError: a right-aligned video shorter than a fragment.
+      ValueError: the video is right-aligned and shorter than a fragment.
     """
     new = self.num_frames - self.slots
     count = max(-(-(total - self.slots) // new), 1)
@@ -117,17 +117,17 @@ class Rollout:
       if total < self.num_frames:
         raise ValueError(
           f"A right-aligned video has {self.num_frames} frames or more, not {total}: use "
-          "last_fragment='truncate'."
+          "last_fragment='truncate', or ask for more frames."
         )
       if rest := (total - self.slots) % new:
         starts[-1], firsts[-1] = total - self.num_frames, total - rest
     return tuple(Window(*w) for w in zip(starts, firsts, [*firsts[1:], total]))
 
   def start(self, params: Any, shape: tuple[int, ...]) -> Memory:
-    """The memory before the first of fragments (b, h, w, F c)."""
+    """Returns the memory before the first fragment, whose shape is (b, h, w, F c)."""
     fragment = empty_fragment(shape)
-    of = jax.eval_shape(lambda: self.model.apply(params, fragment, method="encode"))
-    context = None if of is None else jnp.zeros(of.shape, of.dtype)
+    abstract = jax.eval_shape(lambda: self.model.apply(params, fragment, method="encode"))
+    context = None if abstract is None else jnp.zeros(abstract.shape, abstract.dtype)
     return Memory(fragment, context, jnp.zeros((), jnp.int32))
 
   def draw_fragment(
@@ -140,16 +140,16 @@ class Rollout:
     keys: jax.Array | None = None,
     noise: jax.Array | None = None,
   ) -> tuple[jax.Array, Memory]:
-    """One fragment from one reverse process.
+    """Draws one fragment by one reverse process.
 
     Args:
       params: from `sampling_params`.
-      memory: from `start` or the fragment before.
-      frames: (b, k, h, w, c) conditioning frames.
-      positions: (b, k) theirs in the fragment, -1 for none.
+      memory: from `start` or from the fragment before.
+      frames: (b, k, h, w, c) conditioning frames in [-1, 1].
+      positions: (b, k) their positions in the fragment, -1 for an empty slot.
       x_T: (b, h, w, F c) starting noise.
-      keys: (b,) PRNG keys of the sampler's noise, or
-      noise: (steps, b, h, w, F c) that noise itself.
+      keys: (b,) PRNG keys of the sampler's noise; or give `noise`.
+      noise: (steps, b, h, w, F c), the sampler's noise itself.
 
     Returns:
       The fragment (b, F, h, w, c) in [-1, 1], and the memory after it.
@@ -172,9 +172,9 @@ class Rollout:
 
   @functools.cached_property
   def step(self) -> Any:
-    """`draw_fragment` with the noise of (b,) trajectories' keys and the fragment's number, jitted.
+    """The jitted `draw_fragment`: (params, memory, frames, positions, keys) -> (fragment, memory).
 
-    (params, memory, frames, positions, keys) -> (fragment, memory).
+    Its noise comes from the trajectories' keys (b,) and the fragment's number.
     """
 
     def step(
@@ -192,16 +192,16 @@ class Rollout:
   def run(
     self, params: Any, frames: jax.Array, positions: jax.Array, total: int, keys: jax.Array
   ) -> Iterator[np.ndarray]:
-    """Draws videos of `total` frames, yielding their frames (b, n, h, w, c) as they are final.
+    """Draws videos of `total` frames, yielding frames (b, n, h, w, c) as soon as they are final.
 
-    A trajectory depends on its own row of the arguments alone.
+    A trajectory depends only on its own row of the arguments.
 
     Args:
       params: from `sampling_params`.
-      frames: (b, k, h, w, c) in [-1, 1], what conditions the first fragment.
-      positions: (b, k) theirs.
-      total: frames of the video, given ones included.
-      keys: (b,) one PRNG key a trajectory.
+      frames: (b, k, h, w, c) in [-1, 1], which condition the first fragment.
+      positions: (b, k) their positions in the first fragment.
+      total: frames of the video, including the given ones.
+      keys: (b,) one PRNG key per trajectory.
     """
     b, k, h, w, c = frames.shape
     memory = self.start(params, (b, h, w, self.num_frames * c))
@@ -211,10 +211,10 @@ class Rollout:
       if last is not None:
         at = window.start - last[1].start
         frames, positions = last[0][:, at : at + k], overlap
-      # Placed alike for every fragment, the first included: or two programs would be compiled.
+      # Every fragment is placed alike, the first too; otherwise two programs would be compiled.
       placed = partitioning.place((memory, frames, positions, keys))
       fragment, memory = self.step(params, *placed)
-      # The devices draw this fragment while the host takes the last one.
+      # The devices draw this fragment while the host handles the last one.
       if last is not None:
         yield _cut(*last)
       last = fragment, window

@@ -1,4 +1,4 @@
-"""What the training loop runs for LGC-VD: one stage, 'lgcvd', both networks together."""
+"""LGC-VD's one training stage, 'lgcvd', which trains both networks together."""
 
 from typing import Any
 
@@ -24,19 +24,19 @@ from videodiff_jax.training.state import TrainState
 
 NAMES = ("lgcvd",)
 
-# Share of the chain at which the preview estimates x_0 in one step: t = 592 of 1000 in Fig. 3.
+# The preview's one-step estimate is at this fraction of the timesteps: t = 592 of 1000 in Fig. 3.
 _PREVIEW_TIME = 0.592
 
 
 def make_stage(config: ml_collections.ConfigDict, name: str) -> Stage:
-  """The stage of a name; see `NAMES`."""
+  """Builds the stage of a name in `NAMES`."""
   if name not in NAMES:
     raise ValueError(f"Unknown stage {name!r}. Choose one of: {', '.join(NAMES)}.")
   return warm_start.with_run(config, lgcvd_stage(config, build(config)))
 
 
 def frozen_networks(name: str, ema: dict[str, dict[str, Any]]) -> dict[str, Any]:
-  """The `frozen` argument of the stage: nothing is trained before it."""
+  """Returns the stage's `frozen` argument: empty, as no stage is trained before it."""
   del name, ema
   return {}
 
@@ -44,9 +44,9 @@ def frozen_networks(name: str, ema: dict[str, dict[str, Any]]) -> dict[str, Any]
 def make_optimizer(
   config: ml_collections.ConfigDict, objective: Objective
 ) -> optax.GradientTransformation:
-  """The stage's optimiser."""
+  """Builds the stage's optimiser."""
   settings = config.train.lgcvd
-  # Its schedule counts its own steps, of which an iteration may make two.
+  # Its schedule counts optimiser steps, and an iteration may make two of them.
   updates = objective.num_updates
   schedule = dict(settings.optimizer)
   schedule["warmup_steps"] *= updates
@@ -56,9 +56,9 @@ def make_optimizer(
 def trained_elsewhere(
   config: ml_collections.ConfigDict, params: Any, ema_params: Any, step: int
 ) -> TrainState:
-  """A state of the stage from parameters and their average after `step` iterations.
+  """Returns a training state from parameters and their average after `step` iterations.
 
-  The optimiser's moments are not among what others publish: training goes on with new ones.
+  Published weights come without the optimiser's moments: training continues with new ones.
   """
   optimizer = make_optimizer(config, make_objective(config, build(config)))
   train = state.create(jax.random.key(config.seed), params, optimizer)
@@ -66,7 +66,7 @@ def trained_elsewhere(
 
 
 def lgcvd_stage(config: ml_collections.ConfigDict, networks: Networks) -> Stage:
-  """The UNet and the sequence encoder on Eq. 9, in the two stages of Sec. 3.3."""
+  """Trains the UNet and the sequence encoder on Eq. 9, in the two stages of Sec. 3.3."""
   objective = make_objective(config, networks)
   optimizer = make_optimizer(config, objective)
   ema = state.Ema(**config.train.lgcvd.ema)
@@ -87,7 +87,7 @@ def lgcvd_stage(config: ml_collections.ConfigDict, networks: Networks) -> Stage:
     return objective.losses(train.ema_params, to_float(batch["frames"]), key)
 
   def preview(train: TrainState, frozen: Any, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
-    """Fig. 3: the first window from its given frames, in one step and sampled."""
+    """Draws the first window from its given frames, in one step and sampled (Fig. 3)."""
     del frozen
     rollout, process = make_rollout(config, networks), networks.process
     window, _ = objective.windows(to_float(batch["frames"]))
