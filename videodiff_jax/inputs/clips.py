@@ -1,7 +1,7 @@
-"""Clips from a frame store: which frames a batch needs, in one order on any number of hosts.
+"""Reads batches of clips from a frame store, in the same order on any number of hosts.
 
-The order of examples is a pure function of (store, sampler, seed), and a position in it is one
-integer, the number of examples consumed: that is all a checkpoint keeps to resume.
+The order of examples is a pure function of (store, sampler, seed). A position in it is one integer,
+the number of examples consumed, which is all that a checkpoint keeps to resume.
 """
 
 import dataclasses
@@ -18,11 +18,11 @@ from videodiff_jax.inputs.latent_cache import Moments
 
 CONTENTS = ("frames", "pairs", "keys", "clip")
 SAMPLINGS = ("video", "clip")
-_ENDLESS = 2**48  # Examples.
+_ENDLESS = 2**48  # examples
 
 
 def keyframe_indices(num_frames: int, num_keyframes: int) -> np.ndarray:
-  """Keyframes at equal intervals from first frame to last: [0, 5, 10, 15] for 16 and 4."""
+  """Returns keyframes at equal intervals, first and last included: [0, 5, 10, 15] for (16, 4)."""
   if not 1 <= num_keyframes <= num_frames:
     raise ValueError(
       f"A clip of {num_frames} frames has 1 to {num_frames} keyframes, not {num_keyframes}."
@@ -32,21 +32,22 @@ def keyframe_indices(num_frames: int, num_keyframes: int) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class ClipSampler:
-  """What is drawn from a video.
+  """How clips are sampled from videos, and what a batch holds.
 
   Attributes:
     num_frames: F, frames of a clip.
     stride: stored frames from one frame of the clip to the next.
-    stride_multiples: of `stride`; a training clip draws one of those its video is long enough for.
+    stride_multiples: multiples of `stride`; each training clip draws one at random among those
+      that its video is long enough for.
     num_keyframes: K, frames that the video encoder sees.
-    num_targets: frames drawn at random out of the clip, all different.
-    flip: mirror half of the clips, each as a whole.
-    content: what a batch holds: 'frames' (targets alone), 'pairs' (keyframes and targets),
-      'keys' (keyframes alone) or 'clip' (all F frames).
-    sampling: one item is a 'video', its start drawn anew each epoch, or a 'clip', so that an
-      epoch visits every start of every video.
-    frame_time_divisor: frame time is index / divisor: F in the paper's configurations (the
-      default), F - 1 where the last frame is to be time 1.
+    num_targets: T, distinct frames drawn at random from the clip.
+    flip: if True, mirrors half of the clips, each as a whole.
+    content: what a batch holds: 'frames' (targets only), 'pairs' (keyframes and targets),
+      'keys' (keyframes only) or 'clip' (all F frames).
+    sampling: 'video' visits each video once per epoch, with a random start; 'clip' visits every
+      start of every video once per epoch.
+    frame_time_divisor: frame time is index / divisor. The default is F, as in the paper's
+      configurations; F - 1 gives the last frame time 1.
   """
 
   num_frames: int
@@ -62,7 +63,9 @@ class ClipSampler:
   def __post_init__(self) -> None:
     for name, choices in (("content", CONTENTS), ("sampling", SAMPLINGS)):
       if getattr(self, name) not in choices:
-        raise ValueError(f"Unknown {name} {getattr(self, name)!r}; choose {', '.join(choices)}.")
+        raise ValueError(
+          f"Unknown {name} {getattr(self, name)!r}. Choose one of: {', '.join(choices)}."
+        )
     if self.content in ("pairs", "keys"):
       keyframe_indices(self.num_frames, self.num_keyframes)
     if self.content in ("pairs", "frames") and not 1 <= self.num_targets <= self.num_frames:
@@ -73,12 +76,12 @@ class ClipSampler:
 
   @property
   def span(self) -> int:
-    """Stored frames from a clip's first to its last, both counted."""
+    """Number of stored frames from a clip's first frame to its last, both included."""
     return (self.num_frames - 1) * self.stride + 1
 
 
 def count_starts(store: FrameStore, sampler: ClipSampler) -> np.ndarray:
-  """How many clips start in each video, (num_videos,): 0 where a video is too short.
+  """Counts the clips that start in each video, (num_videos,); 0 where a video is too short.
 
   Raises:
     ValueError: no video is long enough.
@@ -101,21 +104,21 @@ def count_starts(store: FrameStore, sampler: ClipSampler) -> np.ndarray:
 
 @functools.lru_cache(maxsize=4)
 def _epoch_order(seed: int, epoch: int, num_items: int) -> np.ndarray:
-  """One epoch's order. Grain's own shuffle takes 4 ms an item where these are few."""
+  """Returns one epoch's order. Grain's own shuffle takes 4 ms per item where items are few."""
   return np.random.default_rng([0, seed, epoch]).permutation(num_items)
 
 
 def _position(rows: Sequence[int], global_batch: int, start: int, index: int) -> int:
-  """The place in the endless order of the index-th example that one host reads."""
+  """Returns the position in the endless order of the index-th example that one host reads."""
   step, row = divmod(index, len(rows))
   return start + step * global_batch + rows[row]
 
 
 class _Draw:
-  """Position in the endless order to one clip's places: a pure function of (seed, position)."""
+  """Maps a position in the endless order to one clip's place; a pure function of both and seed."""
 
   def __init__(self, sampler: ClipSampler, starts: np.ndarray, seed: int):
-    """`starts` (multiples, num_videos): how many clips there are."""
+    """`starts` (multiples, num_videos) counts the clips at each stride of each video."""
     self._sampler, self._starts, self._seed = sampler, starts, seed
     self._usable, self._ends = np.flatnonzero(starts.any(axis=0)), np.cumsum(starts)
     self._num_items = int(starts.sum() if sampler.sampling == "clip" else len(self._usable))
@@ -143,7 +146,7 @@ class _Draw:
 
 
 class _Read:
-  """A clip's places to its arrays; runs in the loader's threads."""
+  """Maps a clip's place to its arrays; runs in the loader's threads."""
 
   def __init__(self, store: FrameStore, sampler: ClipSampler, moments: Moments | None):
     self._store, self._sampler, self._moments = store, sampler, moments
@@ -203,30 +206,30 @@ def batches(
   num_threads: int = 4,
   moments: Moments | None = None,
 ) -> Iterator[dict[str, np.ndarray]]:
-  """Endless batches of one order, or of each the rows that this host's devices take.
+  """Yields endless batches in a fixed order; with `rows`, only this host's rows of each batch.
 
-  Row n of a batch is the same example however many hosts there are, so that it meets the same
-  noise. Epochs are shuffled anew; a batch may span two, and a store smaller than a batch repeats
-  within it.
+  Row n of a batch is the same example on any number of hosts, so that it gets the same noise.
+  Each epoch has its own shuffle. A batch may span two epochs, and a store smaller than a batch
+  repeats within it.
 
   Args:
-    store: where frames come from. Only the frames a batch needs are read.
-    sampler: what is drawn from a video.
-    seed: of order and draws.
-    global_batch: examples a step, on all hosts together.
-    start_examples: examples consumed before, on all hosts together: resumes there exactly.
-    rows: b of the rows 0 .. global_batch - 1; by default all of them.
-    num_workers: processes that read ahead. Threads alone are faster on few cores; each worker
-      keeps its own frames in memory.
-    num_threads: threads that read ahead, a batch each: they bound the memory taken.
-    moments: in place of the frames of 'pairs' and 'keys'.
+    store: where frames come from; only the frames that a batch needs are read.
+    sampler: how clips are sampled, and what a batch holds.
+    seed: seed of the order and of all random choices.
+    global_batch: examples per step, over all hosts.
+    start_examples: examples consumed before, over all hosts; reading resumes exactly there.
+    rows: this host's b rows among 0 .. global_batch - 1; all of them by default.
+    num_workers: processes that read ahead. With few cores, threads without processes are faster.
+      Each worker keeps its own frames in memory.
+    num_threads: threads that read ahead, one batch each; they bound the memory used.
+    moments: cached moments that replace the frames of 'pairs' and 'keys'.
 
   Returns:
-    Iterator over dicts: `video`, `start` (in stored frames), `label`, each int32 (b,), and by
-    content `frames` uint8 (b, n, h, w, c), `key_frames` (b, K, h, w, c), `target_frames`
-    (b, T, h, w, c) with `target_times` float32 (b, T), strictly increasing. With moments,
-    `key_moments` (b, K, H', W', 2 C') and `target_moments`, or `global_features` (b, H'', W'',
-    2 C'') alone.
+    An iterator over dicts with `video`, `start` (in stored frames) and `label`, each int32 (b,).
+    By content they also hold `frames` uint8 (b, n, h, w, c), `key_frames` uint8 (b, K, h, w, c),
+    `target_frames` uint8 (b, T, h, w, c), and with the latter `target_times` float32 (b, T),
+    strictly increasing. With moments they hold `key_moments` (b, K, H', W', 2 C') and
+    `target_moments` (b, T, H', W', 2 C'), or only `global_features` (b, H'', W'', 2 C'').
 
   Raises:
     ValueError: no video is long enough.
@@ -243,7 +246,7 @@ def batches(
   )
   if num_workers:
     if not flags.FLAGS.is_parsed():
-      flags.FLAGS.mark_as_parsed()  # grain reads a flag, also outside absl's main.
+      flags.FLAGS.mark_as_parsed()  # grain reads an absl flag even where absl's main did not run
     loader = loader.mp_prefetch(
       grain.MultiprocessingOptions(num_workers=num_workers, per_worker_buffer_size=2)
     )
@@ -258,7 +261,7 @@ def read_clip(
   flip: bool,
   moments: Moments | None = None,
 ) -> dict[str, np.ndarray]:
-  """The example of `batches` that is one clip, of content 'keys' or 'clip'."""
+  """Reads one clip as an example of `batches`; the content must be 'keys' or 'clip'."""
   places = np.arange(sampler.num_frames if sampler.content == "clip" else 0)
   draw = {"video": video, "start": start, "flip": flip, "stride": sampler.stride, "targets": places}
   return _Read(store, sampler, moments)(draw)
@@ -266,13 +269,13 @@ def read_clip(
 
 @dataclasses.dataclass(frozen=True)
 class Places:
-  """Where n whole clips are in a store.
+  """The places of n whole clips in a store.
 
   Attributes:
     store: a split.
-    sampler: says how long they are.
-    videos: int32 (n,).
-    starts: int32 (n,), their first stored frames.
+    sampler: gives the clips' length and stride.
+    videos: int32 (n,), indices of the clips' videos.
+    starts: int32 (n,), indices of the clips' first stored frames.
   """
 
   store: FrameStore
@@ -284,7 +287,7 @@ class Places:
     return len(self.videos)
 
   def read(self, chosen: slice | np.ndarray = slice(None)) -> np.ndarray:
-    """The clips of these numbers, by default all: uint8 (m, F, h, w, c)."""
+    """Reads the chosen clips, all by default: uint8 (m, F, h, w, c)."""
     at = np.arange(self.sampler.num_frames) * self.sampler.stride
     places = zip(self.videos[chosen], self.starts[chosen])
     return np.stack([self.store.read(video, start + at) for video, start in places])
@@ -293,7 +296,11 @@ class Places:
 def evaluation_clips(
   store: FrameStore, sampler: ClipSampler, num_clips: int, seed: int, spaced: bool = False
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """The clips of `evaluation_places`, their videos and starts; memory must hold them all."""
+  """Reads the clips of `evaluation_places` into memory.
+
+  Returns:
+    (clips uint8 (n, F, h, w, c), videos int32 (n,), starts int32 (n,)).
+  """
   places = evaluation_places(store, sampler, num_clips, seed, spaced)
   return places.read(), places.videos, places.starts
 
@@ -301,7 +308,9 @@ def evaluation_clips(
 def shown_clips(
   store: FrameStore, sampler: ClipSampler, most: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Clips to look at (n, F, h, w, c) and their videos: `most`, or as many as the split can give.
+  """Reads clips (n, F, h, w, c) to look at, and the indices (n,) of their videos.
+
+  n is `most`, or fewer where the split has fewer videos or clips.
 
   Raises:
     ValueError: no video is long enough.
@@ -314,30 +323,33 @@ def shown_clips(
 def evaluation_places(
   store: FrameStore, sampler: ClipSampler, num_clips: int, seed: int, spaced: bool = False
 ) -> Places:
-  """Different whole clips for scores, the same at every call; never mirrored, at `stride` itself.
+  """Chooses distinct whole clips for scores, the same ones at every call.
 
-  Every video gives one clip before any gives a second, so clips are as independent as can be.
+  The clips are never mirrored and have the sampler's own `stride`. Every video gives one clip
+  before any video gives a second, so that the clips are as independent as possible.
 
   Args:
     store: a split.
-    sampler: says how long they are.
-    num_clips: how many.
-    seed: of the videos and of where clips begin.
-    spaced: one clip each of videos spaced evenly from the first to the last that is long enough,
-      in place of random ones.
+    sampler: gives the clips' length and stride.
+    num_clips: n, the number of clips.
+    seed: seed of the choice of videos and starts.
+    spaced: if True, takes one clip from each of n videos that are evenly spaced over the videos
+      long enough, instead of random videos.
 
   Raises:
-    ValueError: the split holds fewer different clips.
+    ValueError: the split holds fewer distinct clips, or `spaced` and it has fewer videos.
   """
   starts = count_starts(store, sampler)
   if num_clips > starts.sum():
     raise ValueError(
       f"{num_clips} clips were asked for, but the {store.split} split holds only "
-      f"{starts.sum()} different ones of {sampler.span} frames: ask for fewer."
+      f"{starts.sum()} distinct clips of {sampler.span} frames: ask for fewer."
     )
   usable = np.flatnonzero(starts)
   if spaced and num_clips > len(usable):
-    raise ValueError(f"{num_clips} videos cannot be spaced over {len(usable)} long enough.")
+    raise ValueError(
+      f"{num_clips} videos were asked for, but only {len(usable)} are long enough: ask for fewer."
+    )
   rng = np.random.default_rng(seed)
   orders = [rng.permutation(count) for count in starts]
   chosen: list[tuple[int, int]] = []

@@ -1,4 +1,4 @@
-"""Video files by PyAV, from start to end: what a player shows, and whether all of it is there."""
+"""Decodes video files by PyAV from start to end, as players show them, and detects truncation."""
 
 import contextlib
 import fractions
@@ -17,17 +17,17 @@ SUFFIXES = frozenset(
   ".3g2 .3gp .asf .avi .divx .dv .f4v .flv .gif .m1v .m2t .m2ts .m2v .m4v .mkv .mod .mov .mp4 .mpe "
   ".mpeg .mpg .mts .mxf .nut .ogv .qt .rm .rmvb .tod .ts .vob .webm .wmv .y4m".split()
 )
-_MOST_OBLONG = 16  # Sides of a pixel, one to the other; what is beyond is a damaged number.
+_MOST_OBLONG = 16  # the largest ratio of a pixel's sides; a larger one is a damaged number
 
 
 class Stream(NamedTuple):
   """A video opened for one pass.
 
   Attributes:
-    fps: frames a second, or 0 where unknown.
+    fps: frames per second, or 0 where unknown.
     frames: iterator over uint8 (h, w, 3). Iterating raises `VideoError` where a frame cannot be
-      decoded or the file ends before its time.
-    unsure: why nobody can know whether the file is whole; '' where that is checked.
+      decoded or the file ends too early.
+    unsure: why it cannot be checked that the file is complete; '' where it is checked.
   """
 
   fps: float
@@ -36,12 +36,12 @@ class Stream(NamedTuple):
 
 
 class _Claim(NamedTuple):
-  """How long a file says it is.
+  """The length that a file claims to have.
 
   Attributes:
-    seconds: its end.
+    seconds: the time of its end.
     start: the time that counts as 0, in seconds.
-    of_file: whether the claim is of the whole file, so that sound may fill it too.
+    of_file: whether the claim is about the whole file, where sound may be longer than the picture.
   """
 
   seconds: float
@@ -60,17 +60,18 @@ def import_av() -> Any:
 
 
 def open_file(path: pathlib.Path) -> Stream:
-  """Opens the first moving picture of a video file; covers are none.
+  """Opens the first video stream of a file that is not a cover picture.
 
   Raises:
-    VideoError: it is no video.
+    VideoError: the file is no video, or its header is damaged.
+    ImportError: PyAV is missing.
   """
   av = import_av()
   with contextlib.ExitStack() as stack:
     try:
       container = stack.enter_context(av.open(str(path), **_lenient(av)))
     except (av.FFmpegError, ValueError) as error:
-      raise VideoError(path, f"not a video ({_told(error)})") from error
+      raise VideoError(path, f"not a video ({_reason(error)})") from error
     cover = av.stream.Disposition.attached_pic
     moving = [stream for stream in container.streams.video if not stream.disposition & cover]
     if not moving:
@@ -92,17 +93,17 @@ def open_file(path: pathlib.Path) -> Stream:
 
 
 def _claim(container: Any, stream: Any) -> _Claim | None:
-  """What a container says in its header; not what was guessed from what is there of the file."""
+  """Returns the length that a container's header claims; lengths guessed from the data are none."""
   of_file = _Claim((container.duration or 0) / 1e6, of_file=True)
   of_stream = (stream.duration or 0) * (stream.time_base or 0)
   claim = None
   match container.format.name.split(",")[0]:
-    case "mov":  # MP4, QuickTime and 3GP; of no stream where the file is in fragments.
+    case "mov":  # MP4, QuickTime and 3GP; a fragmented file has no duration for each stream
       start = (stream.start_time or 0) * (stream.time_base or 0)
       claim = _Claim(float(of_stream), float(start)) if of_stream else of_file
-    case "avi":  # A duration would be guessed again from the size of the file.
+    case "avi":  # its duration would be a guess from the file's size
       claim = _Claim(float(stream.frames / (stream.average_rate or 10)))
-    case "matroska":  # Tags that came with pictures from another file can be longer than this.
+    case "matroska":  # a tag that was copied from another file can claim more than this file
       tag = _seconds(stream.metadata.get("DURATION", ""))
       claim = _Claim(tag) if 0 < tag <= of_file.seconds + 1 else of_file
     case "flv" | "asf":
@@ -111,7 +112,7 @@ def _claim(container: Any, stream: Any) -> _Claim | None:
 
 
 def _seconds(text: str) -> float:
-  """Of '00:00:06.5'; 0 of anything else."""
+  """Converts a time such as '00:00:06.5' to seconds; anything else is 0."""
   found = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d*)?)", text.strip(), re.ASCII)
   return 3600 * int(found[1]) + 60 * int(found[2]) + float(found[3]) if found else 0.0
 
@@ -143,7 +144,7 @@ def _decode(
             decoded += 1
             yield _shown(frame, stream)
     except (av.FFmpegError, ValueError) as error:
-      raise VideoError(path, f"cannot be decoded to its end ({_told(error)})") from error
+      raise VideoError(path, f"cannot be decoded to its end ({_reason(error)})") from error
     # A file cut between two packets ends without an error. Frames outside an edit list are
     # missing too, but not their time; a long last frame takes time, but is not missing.
     if claim and decoded < (stream.frames or decoded + 1):
@@ -154,9 +155,9 @@ def _decode(
 
 
 def _shown(frame: Any, stream: Any) -> np.ndarray:
-  """A frame as players show it, uint8 (h, w, 3): of square pixels, upright, over white."""
+  """Returns a frame as players show it, uint8 (h, w, 3): with square pixels, upright, on white."""
   clear = frame.format.has_palette or any(part.is_alpha for part in frame.format.components)
-  # 32 bits a pixel of an uncompressed file are three colours and a byte that means nothing.
+  # In an uncompressed file, 32 bits per pixel are three colours and one unused byte.
   if clear and stream.codec_context.name != "rawvideo":
     image = Image.fromarray(frame.to_ndarray(format="rgba"))
     picture = np.asarray(pictures.over_white(image).convert("RGB"))
@@ -169,7 +170,7 @@ def _shown(frame: Any, stream: Any) -> np.ndarray:
   matrix = frame.side_data.get("DISPLAYMATRIX")
   if matrix is None:
     return picture
-  # Column p and row q are shown at column a p + c q and row b p + d q.
+  # The pixel at column p and row q is shown at column a p + c q and row b p + d q.
   a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].astype(np.int64)
   if abs(b) + abs(c) > abs(a) + abs(d):
     picture, a, d = picture.swapaxes(0, 1), c, b
@@ -177,11 +178,11 @@ def _shown(frame: Any, stream: Any) -> np.ndarray:
 
 
 def _lenient(av: Any) -> dict[str, str]:
-  """A title in another code than UTF-8 is no reason to leave a video out."""
-  # From 19 on PyAV has no such argument, and takes every title.
+  """Returns options of `av.open` that accept a title in another encoding than UTF-8."""
+  # PyAV 19 and later has no such argument and accepts every title.
   return {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 
 
-def _told(error: Exception) -> str:
-  """FFmpeg's own words, without the path that PyAV adds; or the error's."""
+def _reason(error: Exception) -> str:
+  """Returns FFmpeg's own message, without the path that PyAV adds; else the error's message."""
   return getattr(error, "strerror", None) or str(error)

@@ -1,4 +1,4 @@
-"""What lies in a folder of a user's: by one rule for every data set and for --input."""
+"""Lists the entries of a user's folder, by one rule for every data set and for --input."""
 
 import errno
 import os
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from videodiff_jax.inputs.video_error import VideoError
 
-# What systems leave in every folder that somebody looks at or packs; hidden files are left out too.
+# Files that operating systems leave in folders. Hidden files are left out as well.
 _JUNK = frozenset((
   "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir", "$recycle.bin",
   "system volume information", "lost+found",
@@ -21,11 +21,11 @@ class Entry(NamedTuple):
   """One entry of a folder.
 
   Attributes:
-    path: where it lies.
-    name: its name as text: bytes that are no UTF-8 are escaped.
+    path: the entry's path.
+    name: its name as text; bytes that are not UTF-8 are escaped.
     is_folder: whether it is a folder, or a link to one.
-    size: of a file, in bytes.
-    fault: why it cannot be used; '' where nothing is known against it.
+    size: a file's size in bytes; 0 for a folder.
+    fault: why it cannot be used; '' where no fault is known.
   """
 
   path: pathlib.Path
@@ -36,23 +36,23 @@ class Entry(NamedTuple):
 
 
 def natural_key(name: str) -> tuple[list[Any], str]:
-  """Sorts by name with numbers by value, so that frame_2.png precedes frame_10.png."""
-  # Digits alone are at odd places; int() takes no others that are digits to str, such as a
-  # raised 2. The name itself decides between frame_1 and frame_01.
+  """Returns a sort key that compares numbers by value: frame_2.png precedes frame_10.png."""
+  # The odd places hold runs of ASCII digits; int() rejects other digits, such as a superscript 2.
+  # The name itself decides between frame_1 and frame_01.
   parts = re.split(r"([0-9]+)", name)
   return [int(part) if i % 2 else part for i, part in enumerate(parts)], name
 
 
 def text_of(name: str) -> str:
-  """A file's name as text that can be written: bytes that are no UTF-8 become \\xNN."""
+  """Returns a file's name as printable text; bytes that are not UTF-8 become \\xNN."""
   return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def entries(folder: pathlib.Path) -> list[Entry]:
-  """What lies in a folder, in natural order, without hidden files and those that systems leave.
+  """Lists a folder in natural order, without hidden files and files that systems leave there.
 
-  A link to nothing, a link to itself and what is neither file nor folder are there with their
-  fault.
+  A broken link, a link to itself, and anything that is neither file nor folder are listed with a
+  `fault`.
 
   Raises:
     VideoError: the folder itself cannot be read.

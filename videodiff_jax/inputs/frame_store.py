@@ -1,9 +1,9 @@
-"""The frame store: square uint8 frames at random access, without TensorFlow.
+"""The frame store: square uint8 frames with random access, without TensorFlow.
 
-A store is a folder that TFDS reads (`tfds.builder_from_directory`): array_record files with one
-record a frame, `metadata.json` with the index of videos, and beside them `manifest.json`, which
-names every video with its source's size and rate, every skipped one with the reason, and every
-file with its size and hash. The builders in data/ write stores.
+A store is a folder that TFDS reads (`tfds.builder_from_directory`). It holds array_record files
+with one record per frame, and `metadata.json` with the index of videos. Beside them lies
+`manifest.json`, which lists every video with its source's size and rate, every skipped video with
+the reason, and every file with its size and hash. The builders in data/ write stores.
 """
 
 import hashlib
@@ -23,28 +23,32 @@ from videodiff_jax import text_files, typed
 
 CODECS = ("raw", "jpeg", "png")
 MANIFEST = "manifest.json"
-MEMORY_LIMIT = 1_000_000_000  # Bytes of decoded frames that `in_memory='auto'` keeps.
-# Huffman tables made for the frame change no pixel, and take an eighth off the bytes of a frame of
-# doom at 64 pixels. Pillow's buffer is too small to make them for a large noisy frame.
+MEMORY_LIMIT = 1_000_000_000  # bytes of decoded frames that `in_memory='auto'` keeps at most
+# Huffman tables computed for each frame change no pixel, and save an eighth of the bytes of a
+# 64-pixel doom frame. Pillow's buffer is too small to compute them for a large noisy frame.
 _OPTIMIZED_SIDE = 128
 _SKIP_DECODING = tfds.decode.SkipDecoding()
 
 
 class StoreError(ValueError):
-  """A store that is missing, unfinished or damaged; the message says what to run."""
+  """A store is missing, unfinished or damaged; the message says what to run."""
 
 
 def resolve_codec(codec: str, size: int) -> str:
-  """'auto' is raw up to 64 pixels and JPEG above."""
+  """Returns the codec, with 'auto' resolved: raw up to 64 pixels, JPEG above.
+
+  Raises:
+    ValueError: the codec is unknown.
+  """
   if codec == "auto":
     return "raw" if size <= 64 else "jpeg"
   if codec not in CODECS:
-    raise ValueError(f"Unknown codec {codec!r}; choose auto, {', '.join(CODECS)}.")
+    raise ValueError(f"Unknown codec {codec!r}. Choose one of: auto, {', '.join(CODECS)}.")
   return codec
 
 
 def frame_features(size: int, channels: int, codec: str) -> tfds.features.FeaturesDict:
-  """The TFDS features of one record: the frame, the name of its video, its index there."""
+  """Returns the TFDS features of a record: the frame, its video's name, its index in the video."""
   shape = (size, size, channels)
   if codec == "raw":
     frame = tfds.features.Tensor(shape=shape, dtype=np.uint8, encoding=tfds.features.Encoding.BYTES)
@@ -55,17 +59,17 @@ def frame_features(size: int, channels: int, codec: str) -> tfds.features.Featur
 
 
 class RecordEncoder:
-  """Turns frames into records, to the same bytes in every process."""
+  """Encodes frames as records, with the same bytes in every process."""
 
   def __init__(self, features: tfds.features.FeaturesDict, codec: str):
     self._features, self._codec = features, codec
     self._serializer = ExampleSerializer(features.get_serialized_info())
 
   def __call__(self, frame: np.ndarray, video: str, t: int) -> bytes:
-    """The record of frame `t`, uint8 (size, size, c), of the video named `video`."""
+    """Encodes frame `t`, uint8 (size, size, c), of the video named `video`."""
     example = {"frame": self._compress(frame), "video": video, "t": t}
     proto = self._serializer.get_tf_example(self._features.encode_example(example))
-    # The default order of a proto map differs from process to process.
+    # By default the order of a proto map differs from process to process.
     return proto.SerializeToString(deterministic=True)
 
   def _compress(self, frame: np.ndarray) -> np.ndarray | io.BytesIO:
@@ -82,17 +86,17 @@ class RecordEncoder:
 
 
 class FrameStore:
-  """One split of a store, opened by `FrameStore.open`; picklable and safe in threads.
+  """One split of a store, opened by `FrameStore.open`; picklable and thread-safe.
 
   Attributes:
-    videos: the index, one dict a video: `name`, `first` (its first record), `frames`, `fps`
+    videos: the index, one dict per video: `name`, `first` (its first record), `frames`, `fps`
       (0 where unknown) and `label` (an index into `classes`, 0 where there are none).
     classes: class names, or an empty list.
     image_size: side of a frame in pixels.
     channels: 1 or 3.
     codec: 'raw', 'jpeg' (quality 95, 4:4:4) or 'png'.
-    crop: of `video_io.CROPS`, how frames became squares; '' in a store from before it was noted.
-    fingerprint: hash of the manifest, and through it of every frame: names the data in scores.
+    crop: the entry of `video_io.CROPS` that made frames square; '' in old stores, which lack it.
+    fingerprint: hash of the manifest and so of every frame; it identifies the data in scores.
     split: 'train', 'test' or, where the data set has one, 'val'.
     directory: the store's folder.
   """
@@ -104,8 +108,8 @@ class FrameStore:
     if split not in info.splits:
       raise StoreError(
         f"The store {directory} has no split {split!r}; it has {', '.join(info.splits)}. "
-        "Training and scores need 'train' and 'test': prepare a store of a source that holds both, "
-        "or of a folder without splits that has at least two usable videos."
+        "Training and scores need 'train' and 'test': prepare a store from a source with both, or "
+        "from a folder without splits that has at least two usable videos."
       )
     self.directory = directory
     self._features = info.features
@@ -135,11 +139,11 @@ class FrameStore:
     Args:
       directory: the folder that `python -m data.prepare --out` wrote.
       split: 'train', 'test' or, where the data set has one, 'val'.
-      in_memory: keep decoded frames after their first read, so that later epochs read nothing
-        from disk. 'auto' does where the split takes less than 1 GB.
+      in_memory: if True, keeps decoded frames after their first read, so that later epochs read
+        nothing from disk. 'auto' keeps them where the split takes less than 1 GB.
 
     Raises:
-      StoreError: nothing usable is there; the message names the command that prepares it.
+      StoreError: the folder is no usable store; the message names the command that prepares one.
     """
     return cls(typed.path(directory, "config.data.dir"), split, in_memory)
 
@@ -151,7 +155,7 @@ class FrameStore:
     return len(self.videos)
 
   def read(self, video: int, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-    """Frames `indices` of one video: uint8 (n, h, w, c). Only these are read and decoded."""
+    """Reads and decodes only the frames `indices` (n,) of one video: uint8 (n, h, w, c)."""
     indices = np.asarray(indices)
     frames = self.videos[video]["frames"]
     if indices.size and not 0 <= indices.min() <= indices.max() < frames:
@@ -159,7 +163,7 @@ class FrameStore:
     records = self.videos[video]["first"] + indices
     if self._cache is None:
       return self._read_frames(records)
-    # Two threads may both decode a frame: they write the same bytes, and mark them after.
+    # Two threads may decode the same frame: they write the same bytes, and mark them afterwards.
     missing = records[~self._cached[records]]
     if missing.size:
       self._cache[missing] = self._read_frames(missing)
@@ -167,7 +171,7 @@ class FrameStore:
     return self._cache[records]
 
   def extra(self, video: int) -> dict[str, Any]:
-    """What else the store knows of a video: `caption`, or ground truth as float32 arrays."""
+    """Returns a video's further data: `caption`, or ground truth as float32 arrays."""
     return {
       key: np.asarray(value, np.float32) if isinstance(value, list) else value
       for key, value in self._extra[video].items()
@@ -178,16 +182,14 @@ class FrameStore:
     return len(self._records)
 
   def read_records(self, records: Sequence[int] | np.ndarray) -> list[tuple[str, int, np.ndarray]]:
-    """What records of the files say: of each its video's name, the frame's index, the frame.
-
-    Frames are uint8 (size, size, c).
+    """Reads records as (video's name, frame's index in the video, frame uint8 (size, size, c)).
 
     Raises:
-      StoreError: one cannot be decoded, or is no frame of this store's size.
+      StoreError: a record cannot be decoded, or holds no frame of this store's size.
     """
     records = [int(record) for record in records]
     try:
-      # All at once: array_record takes 0.4 ms for a record, and 1 ms for fourteen.
+      # All at once: array_record takes 0.4 ms for one record, and 1 ms for fourteen.
       return [self._decode(data) for data in self._records.__getitems__(records)]
     except Exception as error:
       if len(records) == 1:
@@ -195,14 +197,14 @@ class FrameStore:
           f"Record {records[0]} of {self.directory} ({self.split}) is damaged: move the store "
           "away and prepare it again with `python -m data.prepare`."
         ) from error
-    return [self.read_records([record])[0] for record in records]  # to tell which
+    return [self.read_records([record])[0] for record in records]  # the error names the record
 
   def _decode(self, data: bytes) -> tuple[str, int, np.ndarray]:
     decoders = None if self.codec == "raw" else {"frame": _SKIP_DECODING}
     example = self._features.deserialize_example_np(data, decoders=decoders)
     frame = example["frame"]
     if self.codec != "raw":
-      # By Pillow alone: TFDS takes OpenCV where it is installed, whose pixels differ.
+      # Always by Pillow: TFDS uses OpenCV where it is installed, and its pixels differ.
       frame = np.asarray(Image.open(io.BytesIO(frame)))
     frame = frame.reshape(self.image_size, self.image_size, self.channels)
     return example["video"].decode(), int(example["t"]), frame
@@ -212,13 +214,17 @@ class FrameStore:
 
 
 def load_metadata(directory: pathlib.Path) -> dict[str, Any]:
-  """Everything of a complete store's metadata.json; `StoreError` as `FrameStore.open`."""
+  """Reads the metadata.json of a complete store.
+
+  Raises:
+    StoreError: as `FrameStore.open`.
+  """
   _load(directory)
   return text_files.read_json(directory / "metadata.json")
 
 
 def _load(directory: pathlib.Path) -> tuple[bytes, tfds.core.DatasetInfo, dict[str, Any]]:
-  """A complete store's manifest, TFDS information and index, or `StoreError`."""
+  """Reads a complete store's manifest, TFDS information and index; else raises `StoreError`."""
   if not (directory / MANIFEST).exists():
     raise StoreError(
       f"{directory} holds no frame store. Prepare one with "
@@ -232,11 +238,11 @@ def _load(directory: pathlib.Path) -> tuple[bytes, tfds.core.DatasetInfo, dict[s
         raise OSError(f"{file['name']} has {found} bytes, not {file['bytes']}")
     info = tfds.builder_from_directory(directory).info
     for split in info.splits.values():
-      len(split.filepaths)  # the template of their names is read when they are asked for
+      len(split.filepaths)  # raises if the template of their names is wrong
     keys = ("codec", "image_size", "channels", "classes", *info.splits)
     metadata = {key: info.metadata[key] for key in keys}
     return manifest, info, metadata | {"crop": info.metadata.get("crop", "")}
-  except Exception as error:  # TFDS raises of many kinds on what it cannot parse.
+  except Exception as error:  # TFDS raises many kinds of exception on what it cannot parse
     raise StoreError(
       f"The frame store {directory} is damaged ({error}): move it away and prepare it again "
       "with `python -m data.prepare`."

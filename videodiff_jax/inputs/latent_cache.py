@@ -1,9 +1,9 @@
-"""Posteriors computed once: files of means and log-variances that batches carry for frames.
+"""The latent cache: posteriors' means and log-variances, computed once and read for frames.
 
-A file's name tells its kind, the weights that computed it and a hash of all it depends on, so
-that files of other weights lie beside it and none is ever overwritten. A .json of the same name
-says all this to people, and is compared before a file is read; a .crc32 has the CRC-32 of the
-header and of every row's views, which are compared whenever they are read.
+A file's name has its kind, the weights that computed it and a hash of everything it depends on. So
+files from other weights lie beside it, and no file is ever overwritten. A .json of the same name
+lists all this for people, and is compared before the file is read. A .crc32 has the CRC-32 of the
+header and of every row's views, which are checked at each read.
 """
 
 import dataclasses
@@ -24,13 +24,12 @@ from absl import logging
 
 from videodiff_jax import locks, text_files, whole_files
 
-_SUMMED = "crc32"  # in the .json, of a file that has checksums; early ones have none
-_SUM = np.dtype("<u4")
+_SUMMED = "crc32"  # this key of the .json marks a file with checksums; early files have none
 KINDS = ("latents", "global_features")
 
 
 class MomentsError(ValueError):
-  """A file of moments that is damaged or of something else; the message says what to do."""
+  """A file of moments is damaged or belongs to other data; the message says what to do."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,10 +37,11 @@ class Moments:
   """Moments of a store's frames or clips, read from disk as needed.
 
   Attributes:
-    kind: 'latents', a row each frame; 'global_features', a row each clip.
-    file: (rows, 1 or 2, h, w, 2 c): as stored and, where clips are mirrored, mirrored.
+    kind: 'latents', one row per frame, or 'global_features', one row per clip.
+    file: a .npy file (rows, views, h, w, 2 c). View 0 is the stored frame or clip; view 1, which
+      exists where clips are mirrored, its mirror image.
     first: (num_videos,) the row of each video's first frame or clip.
-    target_frames: whether the frames of targets come along, for a loss on pixels.
+    target_frames: whether batches also hold the target frames, for a loss on pixels.
   """
 
   kind: str
@@ -55,15 +55,20 @@ class Moments:
 
   @functools.cached_property
   def _sums(self) -> np.ndarray | None:
-    """(rows, views), or None."""
+    """The checksums (rows, views), or None where the file has none."""
     return _read_sums(self.file, self._rows)
 
   def __reduce__(self) -> tuple[Any, ...]:
-    # The file's name, where pickling a memmap would take all it holds.
+    # Only the file's name is pickled; a pickled memmap would hold the whole file.
     return Moments, (self.kind, self.file, self.first, self.target_frames)
 
   def read(self, video: int, places: np.ndarray | int, flip: bool) -> np.ndarray:
-    """Means and log-variances (..., h, w, 2 c) of frames, or of clips by their start.
+    """Reads means and log-variances (..., h, w, 2 c) of frames, or of clips by their start.
+
+    Args:
+      video: index of the video.
+      places: indices of its frames, or starts of its clips.
+      flip: reads the mirrored view.
 
     Raises:
       MomentsError: a row is not as it was written.
@@ -79,16 +84,16 @@ class Moments:
 
 
 def path_of(folder: pathlib.Path, about: dict[str, Any]) -> pathlib.Path:
-  """Where the file of `about`, which holds 'kind' and 'weights', lies in a folder."""
+  """Returns the path in a folder of the file that `about` describes by 'kind', 'weights', ..."""
   digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:8]
   return folder / f"{about['kind']}-{about['weights']}-{digest}.npy"
 
 
 def check(file: pathlib.Path, about: dict[str, Any]) -> None:
-  """Refuses a file that is of something else, or torn.
+  """Checks that a file is intact and is the one that `about` describes.
 
   Raises:
-    MomentsError: names the first thing that differs.
+    MomentsError: it is damaged or differs; the message names the first difference.
   """
   try:
     found = text_files.read_json(file.with_suffix(".json"))
@@ -116,23 +121,24 @@ def write(
   chunk: int,
   compute: Callable[[np.ndarray], Any],
 ) -> None:
-  """Computes a file's rows in order, on from where a killed call stopped.
+  """Computes a file's rows in order, continuing where a killed call stopped.
 
-  Rows are appended to FILE.unfinished and their checksums to FILE.crc32.unfinished, whose lengths
-  are the progress: only whole chunks of both count, up to the first row that is not as it was
-  written. Finished, they are renamed.
+  Rows are appended to FILE.unfinished, and their checksums to FILE.crc32.unfinished. The lengths
+  of both are the progress: only whole chunks count, up to the first damaged row. The finished
+  files are renamed.
 
   Args:
-    file: from `path_of`; one that is there is left alone.
-    about: all that its values depend on.
-    shape: (rows, ...).
-    dtype: of the values.
-    chunk: rows a call.
-    compute: rows (chunk,) -> their values (chunk, ...); the last call repeats the last row. An
-      array still being computed on a device is waited for after the next call.
+    file: from `path_of`; an existing file is checked and kept.
+    about: everything that the values depend on.
+    shape: (rows, views, h, w, 2 c).
+    dtype: the values' type.
+    chunk: rows per call of `compute`.
+    compute: maps row numbers (chunk,) to their values (chunk, ...); the last call repeats the last
+      row. It may return an array that a device still computes: that array is awaited only after
+      the next call.
 
   Raises:
-    MomentsError: too little disk.
+    MomentsError: the disk is too full, or an existing file is damaged or differs.
     LockedError: another process writes the file.
   """
   sums = file.with_suffix(".crc32.unfinished")
@@ -205,7 +211,7 @@ def _whole_rows(
 
 
 def _read_sums(file: pathlib.Path, rows: np.ndarray) -> np.ndarray | None:
-  """The checksums (rows, views) of a mapped file; None where there are none."""
+  """Reads the checksums (rows, views) of a mapped file; None where there are none."""
   sums = file.with_suffix(".crc32")
   if not sums.is_file():
     return None
@@ -247,7 +253,8 @@ def _check_disk(file: pathlib.Path, size: int, needed: int, done: int) -> None:
   )  # fmt: skip
   if needed > free:
     raise MomentsError(
-      f"{file} needs {needed / 1e9:.2f} GB more, but its disk has {free / 1e9:.2f} GB free."
+      f"{file} needs {needed / 1e9:.2f} GB more, but its disk has {free / 1e9:.2f} GB free: make "
+      "room there."
     )
 
 

@@ -1,6 +1,6 @@
-"""The one door of picture files: what a viewer shows of them, in 8 bits; or why it cannot be used.
+"""Reads picture files as a viewer shows them, in 8 bits, or says why they cannot be used.
 
-A file of several pages (TIFF stacks, animated PNG, WebP and AVIF) is a video, and no frame of one.
+A file with several pages (TIFF stacks, animated PNG, WebP and AVIF) is a video, not a frame of one.
 """
 
 import pathlib
@@ -17,7 +17,7 @@ SUFFIXES = frozenset(
   ".apng .avif .bmp .dib .j2k .jfif .jp2 .jpe .jpeg .jpg .mpo .pbm .pgm .png .pnm .ppm .tga .tif "
   ".tiff .webp".split()
 )
-_ORIENTATION = 0x0112  # Of Exif: where row 0 and column 0 are on the picture as it is shown.
+_ORIENTATION = 0x0112  # Exif tag: where the shown picture has row 0 and column 0
 _TURNS = {
   2: Image.Transpose.FLIP_LEFT_RIGHT,
   3: Image.Transpose.ROTATE_180,
@@ -27,35 +27,35 @@ _TURNS = {
   7: Image.Transpose.TRANSVERSE,
   8: Image.Transpose.ROTATE_90,
 }
-# Tags of TIFF.
+# TIFF tags.
 _SUBFILE, _BITS, _PHOTOMETRIC = 254, 258, 262
-_SMALLER, _MASK = 1, 4  # In _SUBFILE: a page that is a smaller copy, or a mask, of another.
+_SMALLER, _MASK = 1, 4  # bits of _SUBFILE: the page is a smaller copy, or a mask, of another page
 _WHITE_IS_ZERO = 0
 
 
 class _Unusable(ValueError):
-  """A picture that is whole, but means no colours."""
+  """The file is intact, but its values cannot be shown as colours."""
 
 
 def read_image(path: pathlib.Path) -> np.ndarray:
-  """A picture as uint8 (h, w, 3): upright, over white where it is transparent, 16 bits scaled.
+  """Reads a picture as uint8 (h, w, 3): upright, on white where transparent, 16 bits scaled to 8.
 
   Raises:
-    VideoError: of its folder, where it is damaged, too large, of several pages, or of numbers
-      whose black and white are not known.
+    VideoError: the picture is damaged, too large, has several pages, or holds numbers whose black
+      and white are not known; the error names its folder.
   """
   try:
     with Image.open(path) as image:
       pages = _pages(image)
       if len(pages) > 1:
-        raise _Unusable(f"holds {len(pages)} pages: it is a video by itself, and no frame")
+        raise _Unusable(f"holds {len(pages)} pages: it is a video by itself, not a frame")
       return _rgb(image)
-  except Exception as error:  # On damaged files decoders raise of every kind.
+  except Exception as error:  # decoders raise any kind of exception on damaged files
     raise VideoError(path.parent, f"frame {text_of(path.name)} {_reason(error)}") from error
 
 
 def count_pages(path: pathlib.Path) -> int:
-  """How many pictures a file holds; 0 where it cannot be read, which reading it tells."""
+  """Counts the pictures in a file; 0 where it cannot be read. `read_image` then gives the error."""
   try:
     with Image.open(path) as image:
       return len(_pages(image))
@@ -64,16 +64,20 @@ def count_pages(path: pathlib.Path) -> int:
 
 
 def stream_pages(path: pathlib.Path) -> tuple[float, Iterator[np.ndarray]]:
-  """The pages of one file as a video: (frames a second, or 0 where unknown; iterator of frames).
+  """Opens the pages of one file as a video.
 
-  Frames are as of `read_image`; so are errors, of the file, and raised while iterating too.
+  Returns:
+    (frames per second, or 0 where unknown; iterator of frames as `read_image` returns them).
+
+  Raises:
+    VideoError: as in `read_image`, now or while iterating; the error names the file.
   """
   try:
     with Image.open(path) as image:
       pages = _pages(image)
       image.seek(pages[0])
       image.load()
-      duration = float(image.info.get("duration") or 0)  # of the first page, in milliseconds
+      duration = float(image.info.get("duration") or 0)  # the first page's, in milliseconds
   except Exception as error:
     raise VideoError(path, _reason(error)) from error
   return 1000 / duration if duration > 0 else 0.0, _read_pages(path, pages)
@@ -102,10 +106,10 @@ def _reason(error: Exception) -> str:
 
 
 def _pages(image: Image.Image) -> list[int]:
-  """The pages that are pictures by themselves."""
-  if image.format == "MPO":  # A phone's depth or gain map, or a second eye, behind the picture.
+  """Returns the numbers of the pages that are pictures in their own right."""
+  if image.format == "MPO":  # later pages are a phone's depth or gain map, or a second eye
     return [0]
-  # The still picture of an animated PNG, for programs that show no other, may be no part of it.
+  # An animated PNG's default image is for viewers without animation and may not be part of it.
   pages = range(int(bool(image.info.get("default_image"))), getattr(image, "n_frames", 1))
   if image.format != "TIFF" or len(pages) < 2:
     return list(pages)
@@ -119,8 +123,8 @@ def _pages(image: Image.Image) -> list[int]:
 
 
 def _rgb(image: Image.Image) -> np.ndarray:
-  """The page at which a file stands, uint8 (h, w, 3)."""
-  image.load()  # A TIFF is turned here, and tells no orientation afterwards.
+  """Returns the current page of a file, uint8 (h, w, 3)."""
+  image.load()  # Pillow turns a TIFF upright here and drops its orientation tag
   turn = _TURNS.get(_orientation(image))
   if image.mode == "F":
     raise _Unusable(
@@ -135,19 +139,19 @@ def _rgb(image: Image.Image) -> np.ndarray:
 
 
 def over_white(image: Image.Image) -> Image.Image:
-  """An RGBA picture on a white page, as viewers show it, and as transparent GIFs are decoded."""
+  """Composites an RGBA picture on white, as viewers show it and as transparent GIFs are decoded."""
   return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
 
 
 def _orientation(image: Image.Image) -> int:
   try:
     return image.getexif().get(_ORIENTATION, 1)
-  except Exception:  # Notes that cannot be read are no reason against the picture.
+  except Exception:  # unreadable Exif data do not make the picture unusable
     return 1
 
 
 def _in_8_bits(image: Image.Image) -> np.ndarray:
-  """A grey picture of more than 8 bits, scaled so that its white is 255: by 257 of 16 bits."""
+  """Scales a grey picture of more than 8 bits so that its white is 255: 16 bits by 1 / 257."""
   tags: Any = getattr(image, "tag_v2", {})
   if image.mode == "I" and tags:
     raise _Unusable(

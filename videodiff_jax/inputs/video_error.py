@@ -1,11 +1,11 @@
-"""The fault of one video, which stops no other: data sets skip it and list it."""
+"""The error for one unusable video. Data sets skip the video, list it, and go on."""
 
 import pathlib
 from typing import Any
 
 
 class VideoError(ValueError):
-  """A video that cannot be used; `reason` is the message without the name."""
+  """A video cannot be used; `reason` is the message without the video's path."""
 
   def __init__(self, path: str | pathlib.Path, reason: str):
     super().__init__(f"{path}: {reason}")

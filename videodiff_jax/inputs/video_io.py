@@ -1,4 +1,4 @@
-"""Videos in and out of files: video files by PyAV, pictures, GIFs and PNG strips by Pillow.
+"""Reads and writes videos: video files by PyAV; pictures, GIFs and PNG strips by Pillow.
 
 Every video here is uint8 (f, h, w, c). Readers return c = 3; writers take c = 1 or 3. PyAV is
 imported on first use, so that GIFs, strips and the crop work without it.
@@ -18,8 +18,8 @@ from videodiff_jax.inputs import decoding, folders, pictures
 from videodiff_jax.inputs.decoding import Stream
 from videodiff_jax.inputs.video_error import VideoError
 
-_VIEW_SIZE = 128  # Smaller frames are enlarged for people to look at.
-# How a frame becomes a square: GLOBER's way, and MCVD's, which LGC-VD took over.
+_VIEW_SIZE = 128  # pixels; smaller frames are enlarged for viewing
+# How a frame becomes square: GLOBER's way, and MCVD's, which LGC-VD adopted.
 CROPS = {
   "pillow_bicubic": Image.Resampling.BICUBIC,
   "integer_lanczos": Image.Resampling.LANCZOS,
@@ -27,23 +27,23 @@ CROPS = {
 
 
 def square_crop_resize(frame: np.ndarray, size: int, crop: str = "pillow_bicubic") -> np.ndarray:
-  """The centre square of a frame, resized with antialiasing, as the authors prepare theirs.
+  """Crops a frame to its centre square and resizes it with antialiasing, as the authors do.
 
   Args:
     frame: uint8 (h, w, 3) or (h, w, 1).
     size: side of the result in pixels.
-    crop: of `CROPS`. Where n is the shorter side, 'pillow_bicubic' (GLOBER) takes n pixels from
-      (side - n) / 2 on, both ends rounded as Pillow rounds a float crop box, half to even;
-      'integer_lanczos' (MCVD, LGC-VD) takes side // 2 - n // 2 to side // 2 + n // 2.
+    crop: a name in `CROPS`. Let n be the shorter side. 'pillow_bicubic' (GLOBER) takes n pixels
+      from (side - n) / 2 on, with both ends rounded half to even, as Pillow rounds a float crop
+      box. 'integer_lanczos' (MCVD, LGC-VD) takes side // 2 - n // 2 to side // 2 + n // 2.
 
   Returns:
     uint8 (size, size, c). Resampling is done in uint8, per axis, as Pillow does.
 
   Raises:
-    ValueError: no such crop, or a frame of one pixel's height or width, which has no centre.
+    ValueError: the crop is unknown, or the frame is one pixel high or wide and has no centre.
   """
   if crop not in CROPS:
-    raise ValueError(f"Unknown crop {crop!r}; choose {', '.join(CROPS)}.")
+    raise ValueError(f"Unknown crop {crop!r}. Choose one of: {', '.join(CROPS)}.")
   channels = frame.shape[-1]
   image = Image.fromarray(frame[..., 0] if channels == 1 else frame)
   side = min(image.size)
@@ -60,21 +60,21 @@ def square_crop_resize(frame: np.ndarray, size: int, crop: str = "pillow_bicubic
 
 
 def stream_video(path: str | pathlib.Path) -> Stream:
-  """Opens a video for one pass from start to end, so that length costs no memory.
+  """Opens a video for one pass from start to end, so that memory does not grow with length.
 
-  Nothing seeks: positions found by time stamp are wrong on files of variable frame rate. Frames
-  are as players show them: turned and mirrored as the file says, of square pixels, over white
-  where they are transparent.
+  It never seeks: positions from time stamps are wrong in files of variable frame rate. Frames are
+  as players show them: rotated and mirrored as the file says, with square pixels, on white where
+  they are transparent.
 
   Args:
     path: a video file; a picture file, whose pages are the frames; or a folder of pictures, which
-      are the frames in the order of their names.
+      are the frames in natural order of their names.
 
   Raises:
     VideoError: the file is no video, or the folder holds no image.
   """
   path = pathlib.Path(path)
-  if os.path.isdir(path):  # pathlib's own raises where a folder above may not be entered.
+  if os.path.isdir(path):  # pathlib's own raises where a parent folder may not be entered
     images = [e for e in folders.entries(path) if is_picture(e.path) and not e.is_folder]
     if not images:
       raise VideoError(path, "a folder without images")
@@ -87,12 +87,12 @@ def stream_video(path: str | pathlib.Path) -> Stream:
 
 
 def is_picture(path: pathlib.Path) -> bool:
-  """Whether a file is a picture by its name."""
+  """Tells by its name whether a file is a picture."""
   return path.suffix.lower() in pictures.SUFFIXES
 
 
 def is_video(path: pathlib.Path) -> bool:
-  """Whether a file is a video by its name."""
+  """Tells by its name whether a file is a video."""
   return path.suffix.lower() in decoding.SUFFIXES
 
 
@@ -106,10 +106,10 @@ def read_video(path: str | pathlib.Path) -> tuple[np.ndarray, float]:
   """Reads a whole video file, or a folder of images sorted by name.
 
   Returns:
-    (uint8 (f, h, w, 3), frames a second or 0 where unknown).
+    (uint8 (f, h, w, 3), frames per second or 0 where unknown).
 
   Raises:
-    VideoError: the reason why it cannot be read.
+    VideoError: it cannot be read, has no frame, or its frames differ in size.
   """
   stream = stream_video(path)
   frames = list(stream.frames)
@@ -121,11 +121,9 @@ def read_video(path: str | pathlib.Path) -> tuple[np.ndarray, float]:
 
 
 def _viewable(video: np.ndarray, upscale: int | None) -> np.ndarray:
-  """RGB, enlarged by `upscale` (nearest neighbour), by default to at least 128 pixels."""
+  """Returns RGB, enlarged by `upscale` (nearest neighbour), by default to at least 128 pixels."""
   if video.dtype != np.uint8 or video.ndim != 4 or video.shape[-1] not in (1, 3):
-    raise ValueError(
-      f"A video is uint8 (f, h, w, 1 or 3); this one is {video.dtype} {video.shape}."
-    )
+    raise ValueError(f"A video must be uint8 (f, h, w, 1 or 3), not {video.dtype} {video.shape}.")
   if upscale is None:
     upscale = -(-_VIEW_SIZE // min(video.shape[1:3]))
   video = video.repeat(upscale, axis=1).repeat(upscale, axis=2)
@@ -137,13 +135,17 @@ def write_mp4(
 ) -> None:
   """Writes H.264 in 4:2:0, which every player shows; odd sides gain one repeated pixel.
 
-  As `write_gif` and `write_strip` whole or not at all, see `whole_files.written`.
+  Like `write_gif` and `write_strip`, it writes a whole file or none, see `whole_files.written`.
 
   Args:
-    path: ends in .mp4.
+    path: a path that ends in .mp4.
     video: uint8 (f, h, w, 1 or 3).
-    fps: frames a second.
+    fps: frames per second.
     upscale: nearest-neighbour factor. None enlarges small frames to 128 pixels.
+
+  Raises:
+    ValueError: the video has another type or shape.
+    ImportError: PyAV is missing.
   """
   av = decoding.import_av()
   video = _viewable(video, upscale)
@@ -161,22 +163,22 @@ def write_mp4(
 def write_gif(
   path: str | pathlib.Path, video: np.ndarray, fps: float = 8, upscale: int | None = None
 ) -> None:
-  """Writes an endless GIF; arguments as `write_mp4`. Needs no PyAV.
+  """Writes a looping GIF; arguments as in `write_mp4`. Needs no PyAV.
 
-  A GIF counts time in hundredths of a second, and players slow down below two of them.
+  A GIF counts time in hundredths of a second, and players slow down frames shorter than two.
   """
   first, *rest = [Image.fromarray(frame) for frame in _viewable(video, upscale)]
   duration = 10 * max(round(100 / fps), 2)
-  data = io.BytesIO()  # into a file Pillow's errors do not say what is wrong
+  data = io.BytesIO()  # written to a file directly, Pillow's errors do not say what is wrong
   first.save(data, "GIF", save_all=True, append_images=rest, duration=duration, loop=0)
   whole_files.write_bytes(path, data.getvalue())
 
 
 def mosaic(rows: Iterable[np.ndarray]) -> np.ndarray:
-  """One video of many that play together.
+  """Arranges many videos as one that plays them together.
 
   Args:
-    rows: each (n, f, h, w, c), n videos side by side; all rows of one shape.
+    rows: arrays (n, f, h, w, c) of one shape; each is a row of n videos side by side.
 
   Returns:
     (f, rows h, n w, c).
@@ -193,7 +195,7 @@ def write_strip(
   """Writes one PNG whose rows are videos and whose columns are frames.
 
   Args:
-    path: ends in .png.
+    path: a path that ends in .png.
     rows: videos uint8 (f, h, w, 1 or 3), of any lengths and sizes; a mapping's keys label them.
     max_frames: a longer video shows this many frames at equal intervals, first and last
       included.
