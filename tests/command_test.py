@@ -31,7 +31,7 @@ WRONG = {
       (["--dataset=nope"], "Unknown dataset 'nope'", 1),
       ([f"--out={LONG}"], "File name too long", 1),
       (["--out=/proc/nothing/store"], "(/proc/nothing", 1),
-      (["--source=captioned"], "captions.jsonl, line 1: byte 0xe9 is no UTF-8", 1),
+      (["--source=captioned"], "captions.jsonl, line 1: byte 0xe9 is not UTF-8", 1),
     ],
   ),
   "experiments.tools.convert": (
@@ -83,13 +83,13 @@ WRONG = {
       ([f"--config={ROOT}/experiments/results/kl_vae_f8/held_out.png"], "is no configuration", 2),
       ([f"--config={LONG}"], "No configuration", 2),
       (["--config=raises.py"], "raises.py: get_config failed (KeyError: 'oh')", 2),
-      (["--config=exits.py"], "exits.py is no configuration, or has a mistake (SystemExit", 2),
-      (["--config=missing.py"], "missing.py is no configuration, or has a mistake (Module", 2),
-      (["--config=dict.py"], "dict.py: get_config gives a dict, not a ConfigDict", 2),
+      (["--config=exits.py"], "exits.py is no configuration, or has an error (SystemExit", 2),
+      (["--config=missing.py"], "missing.py is no configuration, or has an error (Module", 2),
+      (["--config=dict.py"], "dict.py: get_config returns a dict, not a ConfigDict", 2),
       (["--config=empty.py"], "--config lacks keys that this code reads: system", 1),
-      ([DIGITS, "--config.stages[5]=kl_vae"], "config.stages[5] is not there", 2),
-      ([DIGITS, "--config.stages[x]=kl_vae"], "config.stages[x] is not there", 2),
-      ([DIGITS, "--config.seed[0]=1"], "config.seed is no tuple", 2),
+      ([DIGITS, "--config.stages[5]=kl_vae"], "config.stages[5] does not exist", 2),
+      ([DIGITS, "--config.stages[x]=kl_vae"], "config.stages[x] does not exist", 2),
+      ([DIGITS, "--config.seed[0]=1"], "config.seed is not a tuple", 2),
       *(
         (["--mode=train", DIGITS, f"--config.{key}=gs://b/x"], f"config.{key}: 'gs://b/x' is an", 1)
         for key in (
@@ -157,12 +157,13 @@ def raised(error: BaseException) -> BaseException:
 def test_faults_of_the_machine_are_told_with_the_file(number, kind) -> None:
   words = os.strerror(number)
   if kind is OSError:
-    told = command.told(OSError(number, words, "some/file"))
-    assert told.startswith(f"{words} (some/file). ")
+    message = command.user_message(OSError(number, words, "some/file"))
+    assert message.startswith(f"{words} (some/file). ")
   else:  # as array_record and tensorstore put it
-    told = command.told(RuntimeError(f"UNKNOWN: Error writing some/file: {words}\nframes of C++"))
-    assert words in told and "some/file" in told and "C++" not in told
-  assert told.endswith(".")
+    error = RuntimeError(f"UNKNOWN: Error writing some/file: {words}\nframes of C++")
+    message = command.user_message(error)
+    assert words in message and "some/file" in message and "C++" not in message
+  assert message.endswith(".")
 
 
 LOST = "UNKNOWN: Gloo AllGather failed: [pair.cc:538] Read error [127.0.0.1]:65171: Connection "
@@ -182,10 +183,10 @@ def test_a_mistake_in_the_code_keeps_its_traceback() -> None:
   """Only what a `raise` of ours says is written for people."""
   with pytest.raises(ValueError) as by_the_interpreter:
     int("x")
-  assert command.told(by_the_interpreter.value) is None
-  assert command.told(raised(ValueError("for people"))) == "for people"
-  assert command.told(raised(AssertionError("never"))) is None
-  assert command.told(KeyError("loose")) is None
+  assert command.user_message(by_the_interpreter.value) is None
+  assert command.user_message(raised(ValueError("for people"))) == "for people"
+  assert command.user_message(raised(AssertionError("never"))) is None
+  assert command.user_message(KeyError("loose")) is None
   with pytest.raises(ZeroDivisionError), command.door():
     1 / 0  # noqa: B018
 

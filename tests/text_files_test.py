@@ -42,7 +42,7 @@ def test_json_lines(file, bom) -> None:
 
 
 WRONG = {
-  "Latin-1": ('{"a": 1}\n{"a": "é"}'.encode("latin-1"), "line 2: byte 0xe9 is no UTF-8"),
+  "Latin-1": ('{"a": 1}\n{"a": "é"}'.encode("latin-1"), "line 2: byte 0xe9 is not UTF-8"),
   "zero": (b'{"a": 1}\n\0\0', "line 2: a zero byte"),
   "half": (b'{"a": 1}\n{"a": ', "line 2"),
 }
@@ -83,4 +83,4 @@ def test_bad_lines_of_our_own_logs_are_passed_over(file, caplog, bad, place) -> 
     assert text_files.read_log(file) == rows
   (warning,) = caplog.records
   assert f"{file}, line {place + 1}" in warning.getMessage()
-  assert "passed over (lines like that: 1)" in warning.getMessage()
+  assert "skipped (such lines in all: 1)" in warning.getMessage()

@@ -20,7 +20,7 @@ _SYSTEMS = ("glober", "lgcvd")
 
 
 def __getattr__(name: str) -> ModuleType:
-  """Imports a system's package when it is first asked for; JAX is not loaded before."""
+  """Imports a system's package at its first use, so that importing this package loads no JAX."""
   if name in _SYSTEMS:
     return importlib.import_module(f"{__name__}.{name}")
   raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -31,7 +31,7 @@ def __dir__() -> list[str]:
 
 
 def load(name: str | os.PathLike[str], **settings: Any) -> "glober.Pipeline | lgcvd.Pipeline":
-  """Loads the pipeline of a shipped system, a workdir or an exported folder: `shipped.load`."""
+  """Loads the pipeline of a shipped system, a workdir or an exported folder; see `shipped.load`."""
   from videodiff_jax import shipped  # late: commands that fail on their flags need no JAX
 
   return shipped.load(name, **settings)

@@ -14,7 +14,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
 def main() -> None:
-  """Runs experiments/main.py of the checkout; exit status 1 where there is none."""
+  """Runs experiments/main.py of the checkout; exits with status 1 if there is none."""
   if not (ROOT / "experiments" / "main.py").is_file():
     fail(
       "Error: videodiff runs from a checkout, and this installation has only the package: clone "

@@ -1,16 +1,19 @@
-"""Messages about names: one that is none of the choices, and many of them in one sentence."""
+"""Messages about names: unknown choices with suggestions, and summaries of long lists."""
 
 import difflib
 from collections.abc import Iterable
 
 
 def check_choice(what: str, value: object, choices: Iterable[str]) -> None:
-  """Raises ValueError for a value that is none of the choices; names the nearest and all of them.
+  """Checks that a value is one of the choices.
 
   Args:
-    what: the value is, such as 'sampler'.
-    value: as it was given.
-    choices: that there are.
+    what: the kind of value, such as 'sampler'.
+    value: the value as it was given.
+    choices: the valid values.
+
+  Raises:
+    ValueError: the value is not among the choices; the message suggests the nearest, and lists all.
   """
   choices = list(choices)
   if value not in choices:
@@ -18,14 +21,14 @@ def check_choice(what: str, value: object, choices: Iterable[str]) -> None:
 
 
 def choose_one(value: object, choices: Iterable[str]) -> str:
-  """What follows a message about a wrong value: 'Did you mean ...?', and all the choices."""
+  """Returns the end of a message about a wrong value: 'Did you mean ...?' and all the choices."""
   choices = list(choices)
   meant = did_you_mean(value, choices)
   return f"{meant} Choose one of: {', '.join(choices)}.".lstrip()
 
 
 def did_you_mean(value: object, choices: Iterable[str]) -> str:
-  """A question for the choice nearest to a value; '' where none is near."""
+  """Returns a question that suggests the choice nearest to a value; '' where none is near."""
   near = difflib.get_close_matches(str(value), list(choices), 1)
   return f"Did you mean {near[0]!r}?" if near else ""
 

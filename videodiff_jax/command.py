@@ -1,7 +1,7 @@
-"""The door of every command: faults that are to be expected end in one sentence, not a traceback.
+"""Wraps every command, so that an expected error ends in one sentence, not a traceback.
 
-Exit status 1: an error, told on stderr. 2: arguments that are none (`training.config_flag`). 130:
-interrupted by Ctrl-C. 143: ended by SIGTERM, after a checkpoint; 0 is a finished run alone.
+Exit status 0: the run finished. 1: an error, whose message is on stderr. 2: wrong arguments
+(`config_flag`). 130: interrupted by Ctrl-C. 143: ended by SIGTERM, after a checkpoint.
 """
 
 import contextlib
@@ -19,13 +19,13 @@ from typing import NoReturn
 from absl import flags, logging
 
 BAD_ARGUMENTS = 2
-INTERRUPTED, TERMINATED = 130, 143  # as a shell gives them: 128 and the signal's number
+INTERRUPTED, TERMINATED = 130, 143  # as in a shell: 128 plus the signal's number
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 _BUGS = (AssertionError, NotImplementedError)
-# Of the operating system, with what to do. Libraries put its words into errors of other classes.
-_ROOM = "Make room there, and give the same command again: it goes on from what is written."
-_RIGHTS = "Choose another place, or get the right to use this one."
+# The operating system's errors, with what to do. Libraries copy its words to other error classes.
+_ROOM = "Make room there, and run the same command again: it continues from what is written."
+_RIGHTS = "Choose another place, or get permission to use this one."
 _FAULTS = {
   errno.ENOSPC: _ROOM,
   errno.EDQUOT: _ROOM,
@@ -35,16 +35,16 @@ _FAULTS = {
   errno.EPERM: _RIGHTS,
   errno.ENAMETOOLONG: "Choose a shorter name.",
   errno.ENOENT: "Check the path.",
-  errno.EEXIST: "Something is there already: choose another place, or move it away.",
+  errno.EEXIST: "It exists already: choose another place, or move it away.",
   errno.ENOTDIR: "Check the path: a part of it is a file.",
   errno.EISDIR: "Give a file.",
   errno.ELOOP: "Check the links on the path.",
   errno.EMFILE: "Allow this process more open files (ulimit -n), or let it use fewer threads.",
-  errno.EIO: "Check the disk or the mount, and give the same command again.",
-  errno.ESTALE: "Check the disk or the mount, and give the same command again.",
+  errno.EIO: "Check the disk or the mount, and run the same command again.",
+  errno.ESTALE: "Check the disk or the mount, and run the same command again.",
 }
-_MEMORY = "Out of memory: take smaller batches, fewer videos or smaller networks."
-# What JAX and its transports say where another of several processes is gone.
+_MEMORY = "Out of memory: use smaller batches, fewer videos or smaller networks."
+# Words of JAX and its transports when another process of the run is gone.
 _LOST = re.compile(
   r"Gloo|NCCL|heartbeat|coordination (service|agent)|UNAVAILABLE|DEADLINE_EXCEEDED"
   r"|(reset|closed) by peer",
@@ -53,18 +53,18 @@ _LOST = re.compile(
 
 
 class Terminated(Exception):
-  """SIGTERM ended the command early, after it had saved what it was at."""
+  """SIGTERM ended the command early, after it saved its state."""
 
 
 @contextlib.contextmanager
 def door(resumes: str = "") -> Iterator[None]:
-  """Around a whole command; ends the process where it fails.
+  """Wraps a whole command, and ends the process where it fails.
 
-  Errors that are no fault of the person, the files or the machine pass: their traceback is needed.
-  --verbosity=1 shows that of the others.
+  Expected errors print one sentence; --verbosity=1 also prints their traceback. Bugs pass through
+  with their traceback.
 
   Args:
-    resumes: a sentence for who ends it early: what the same command does then.
+    resumes: a sentence that says what the same command does after it was ended early.
   """
   try:
     yield
@@ -72,11 +72,11 @@ def door(resumes: str = "") -> Iterator[None]:
     fail(f"Interrupted. {resumes}".strip(), INTERRUPTED)
   except Terminated:
     fail(f"Ended by SIGTERM. {resumes}".strip(), TERMINATED)
-  except BrokenPipeError:  # who read what it prints has gone, such as `head`
+  except BrokenPipeError:  # the reader of stdout, such as `head`, has ended
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(1)
   except Exception as error:
-    sentence = told(error)
+    sentence = user_message(error)
     if sentence is None:
       raise
     if logging.level_debug():
@@ -90,12 +90,12 @@ def fail(message: str, status: int) -> NoReturn:
   sys.exit(status)
 
 
-def told(error: BaseException) -> str | None:
-  """An expected fault in one sentence; None for a bug.
+def user_message(error: BaseException) -> str | None:
+  """Returns the sentence that a user sees for an expected error; None for a bug.
 
-  Expected is what the operating system says, in whatever class a library puts it, too little
-  memory, the loss of another process of the run, and what a `raise` in this project's own files
-  says: that is written for people.
+  Expected errors are the operating system's, in whatever class a library wraps them, running out
+  of memory, the loss of another process of the run, and errors raised by this project's own files,
+  whose messages are written for users.
   """
   if isinstance(error, OSError) and error.errno is not None:
     files = [os.fsdecode(name) for name in (error.filename, error.filename2) if name is not None]
@@ -127,18 +127,18 @@ def _of_system(number: int, words: str, file: str) -> str:
   if not file and (place := _place()):
     file = f"writing below {place}"
   what = f"{words} ({file})" if file else words
-  return f"{what}. {_FAULTS.get(number, 'Check it, and give the same command again.')}"
+  return f"{what}. {_FAULTS.get(number, 'Check it, and run the same command again.')}"
 
 
 def _place() -> str | None:
-  """Where the command writes: what is written to an open file fails without the file's name."""
+  """Returns the folder that the command writes to, since a failed write does not name its file."""
   values = flags.FLAGS
   given = (values[name].value for name in ("out", "workdir") if name in values)
   return next((value for value in given if value), None)
 
 
 def _is_ours(error: BaseException) -> bool:
-  """Whether a `raise` in this project's files made it, rather than a library or the interpreter."""
+  """Tells whether a `raise` in this project's files raised it, not a library or the interpreter."""
   if isinstance(error, _BUGS) or error.__traceback__ is None:
     return False
   last = error.__traceback__

@@ -1,4 +1,4 @@
-"""--config=FILE[:variants] and --config.a.b=value, checked before absl reads them."""
+"""Checks --config=FILE[:variants] and --config.a.b=value before absl reads them."""
 
 import pathlib
 import runpy
@@ -12,7 +12,7 @@ from videodiff_jax.command import BAD_ARGUMENTS, fail
 
 
 def config_files(root: pathlib.Path) -> list[str]:
-  """The configurations of a checkout."""
+  """Lists the configurations of a checkout, such as 'configs/glober_digits.py'."""
   return sorted(
     f"configs/{file.name}"
     for file in (root / "configs").glob("*.py")
@@ -21,11 +21,11 @@ def config_files(root: pathlib.Path) -> list[str]:
 
 
 def parse_flags(argv: Sequence[str], root: pathlib.Path) -> list[str]:
-  """absl's parser, with every mistake told in one sentence and exit status 2.
+  """Parses flags with absl; a mistake ends the process with one sentence and exit status 2.
 
   Args:
     argv: the command's arguments.
-    root: of the checkout, whose configurations are listed where one is not found.
+    root: the checkout's root; the error for an unknown configuration lists those below it.
   """
   try:
     return flags.FLAGS(check_arguments(argv, root))
@@ -36,19 +36,19 @@ def parse_flags(argv: Sequence[str], root: pathlib.Path) -> list[str]:
 
 
 def refuse_words(argv: Sequence[str]) -> None:
-  """Ends the process where words stand beside the options; `argv` begins with the command."""
+  """Ends the process if `argv`, which begins with the command, holds words beside the options."""
   if len(argv) > 1:
     fail(f"Error: Unexpected {' '.join(argv[1:])!r}: options begin with --.", BAD_ARGUMENTS)
 
 
 def check_arguments(argv: Sequence[str], root: pathlib.Path) -> list[str]:
-  """Looks at --config=FILE[:variants] and every --config.a.b=value.
+  """Checks --config=FILE[:variants] and every --config.a.b=value.
 
   Returns:
-    The arguments, with ~ in the configuration's path as the home folder.
+    The arguments, with ~ in the configuration's path replaced by the home folder.
 
   Raises:
-    ValueError: a file, a variant or a key that is not there; lists the valid ones.
+    ValueError: a file, a variant or a key does not exist; the message lists the valid ones.
   """
   argv = list(argv)
   keys = [name for name, _, _ in map(_split, argv) if name.startswith("config.")]
@@ -76,7 +76,7 @@ def check_arguments(argv: Sequence[str], root: pathlib.Path) -> list[str]:
 
 
 def is_file(path: pathlib.Path) -> bool:
-  """Whether it is there; a name that the file system cannot even look up is not."""
+  """Tells whether a path is a file; a name that the file system cannot look up is none."""
   try:
     return path.is_file()
   except OSError:
@@ -84,28 +84,28 @@ def is_file(path: pathlib.Path) -> bool:
 
 
 def _split(argument: str) -> tuple[str, str, str]:
-  """'--name=value' -> 'name', '=', 'value'; a word without dashes has no name."""
+  """Splits '--name=value' into 'name', '=' and 'value'; a word without dashes has no name."""
   return argument.lstrip("-").partition("=") if argument.startswith("-") else ("", "", argument)
 
 
 def _run(file: str, variants: str, there_are: str) -> ConfigDict:
-  """What a configuration file gives; whatever goes wrong in it is told with its name."""
+  """Runs a configuration file and returns its config; errors name the file."""
   try:
     get_config = runpy.run_path(file).get("get_config")
   except (Exception, SystemExit) as error:
     raise ValueError(
-      f"{file} is no configuration, or has a mistake ({type(error).__name__}: {error}). {there_are}"
+      f"{file} is no configuration, or has an error ({type(error).__name__}: {error}). {there_are}"
     ) from error
   if not callable(get_config):
     raise ValueError(f"No configuration {file!r}: it has no get_config. {there_are}")
   try:
     config = get_config(variants)
-  except ValueError:  # written for people: a variant that is not there
+  except ValueError:  # get_config raises it, with a message for users, for an unknown variant
     raise
   except (Exception, SystemExit) as error:
     raise ValueError(f"{file}: get_config failed ({type(error).__name__}: {error}).") from error
   if not isinstance(config, ConfigDict):
-    raise ValueError(f"{file}: get_config gives a {type(config).__name__}, not a ConfigDict.")
+    raise ValueError(f"{file}: get_config returns a {type(config).__name__}, not a ConfigDict.")
   return config
 
 
@@ -113,16 +113,16 @@ def _check_key(config: ConfigDict, names: Sequence[str]) -> None:
   branch, prefix = config, "config"
   for name in names:
     if not isinstance(branch, ConfigDict):
-      raise ValueError(f"{prefix} is a value, not a group of keys: set it as --{prefix}=VALUE.")
+      raise ValueError(f"{prefix} is a value, not a group of keys: set it by --{prefix}=VALUE.")
     name, bracket, index = name.partition("[")
     if name not in branch:
       raise ValueError(f"Unknown key {prefix}.{name}. {prefix} has: {', '.join(branch)}.")
     branch, prefix = branch[name], f"{prefix}.{name}"
     if bracket:
       if not isinstance(branch, tuple | list):
-        raise ValueError(f"{prefix} is no tuple, so it has no entry [{index}.")
+        raise ValueError(f"{prefix} is not a tuple, so it has no entry [{index}.")
       if index not in [f"{i}]" for i in range(len(branch))]:
         raise ValueError(
-          f"{prefix}[{index} is not there: {prefix} has {len(branch)} entries, counted from 0."
+          f"{prefix}[{index} does not exist: {prefix} has {len(branch)} entries, counted from 0."
         )
       branch, prefix = branch[int(index[:-1])], f"{prefix}[{index}"

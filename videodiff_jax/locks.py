@@ -1,8 +1,8 @@
-"""One process at a time: a locked file that says who holds it and shows that it is alive.
+"""Locks: one process at a time holds a file, which names the holder and shows that it is alive.
 
-Where the disk has locks, the system frees that of a process which ends, however it ends. Not every
-disk has them, and some have them for one host alone: so the holder also rewrites the file every few
-seconds, and one whose file stands still is taken for dead.
+Where the disk supports locks, the system frees the lock of a process that ends, however it ends.
+Some disks have no locks, and some have them within one host only. So the holder also rewrites the
+file every few seconds, and a holder whose file stays unchanged counts as dead.
 """
 
 import contextlib
@@ -22,28 +22,28 @@ from absl import logging
 
 from videodiff_jax import whole_files
 
-BEAT = 5.0  # seconds between two signs of life
-WATCH = 60.0  # seconds without one after which a holder counts as dead
+BEAT = 5.0  # seconds between two heartbeats
+WATCH = 60.0  # seconds without a heartbeat after which a holder counts as dead
 
 _STARTED = datetime.datetime.now().isoformat(" ", "seconds")
 _NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK)
 
 
 class LockedError(ValueError):
-  """Another process is at work here; the message says which."""
+  """Another process holds the lock; the message says which process."""
 
 
 @contextlib.contextmanager
 def hold(file: pathlib.Path, doing: str, wait: bool = False) -> Iterator[None]:
-  """Holds a lock, whose file is there as long as it is held or its holder was killed.
+  """Holds a lock during the block. The lock's file remains only if its holder is killed.
 
   Args:
-    file: of the lock; its folder is made.
-    doing: what only one process may do, after 'Another process'.
-    wait: for the other process, in place of an error.
+    file: the lock's file; its folder is created.
+    doing: what only one process may do, to follow 'Another process' in messages.
+    wait: if True, waits for the other process instead of raising an error.
 
   Raises:
-    LockedError: another process holds it, and is alive.
+    LockedError: another process, which is alive, holds the lock.
   """
   opened, ended = _take(file, f"Another process {doing}", wait), threading.Event()
 
@@ -51,7 +51,7 @@ def hold(file: pathlib.Path, doing: str, wait: bool = False) -> Iterator[None]:
     count = 0
     while not ended.wait(BEAT):
       count += 1
-      with contextlib.suppress(OSError):  # A full disk is told where it does harm.
+      with contextlib.suppress(OSError):  # a full disk is reported where it does harm
         _sign(opened, count)
 
   thread = threading.Thread(target=beat, name=f"holds {file}", daemon=True)
@@ -66,12 +66,12 @@ def hold(file: pathlib.Path, doing: str, wait: bool = False) -> Iterator[None]:
 
 
 def _take(file: pathlib.Path, other: str, wait: bool) -> TextIO:
-  told = False
+  logged = False
   while True:
     file.parent.mkdir(parents=True, exist_ok=True)
     try:
       opened = os.fdopen(os.open(file, os.O_RDWR | os.O_CREAT, 0o666), "r+")
-    except FileNotFoundError:  # The last holder has just removed the folder.
+    except FileNotFoundError:  # the last holder has just removed the folder
       continue
     locked = _flock(opened, file, block=False)
     holder = _read(file)
@@ -79,22 +79,22 @@ def _take(file: pathlib.Path, other: str, wait: bool) -> TextIO:
     if alive and not wait:
       opened.close()
       raise LockedError(f"{other} ({_who(holder)}). Wait for it, or end it first.")
-    if alive and not told:
+    if alive and not logged:
       logging.info("%s (%s); waiting for it.", other, _who(holder))
-      told = True
+      logged = True
     if locked is False:
       _flock(opened, file, block=True)
-    if alive or not _is_same(opened, file):  # else somebody else may have come in between
+    if alive or not _is_same(opened, file):  # another process may have come in between
       opened.close()
       continue
     if holder:
-      logging.info("%s: %s ended without letting go; taken over.", file, _who(holder))
+      logging.info("%s: taken over from %s, which ended without releasing it.", file, _who(holder))
     _sign(opened, 0)
     return opened
 
 
 def _flock(opened: TextIO, file: pathlib.Path, block: bool) -> bool | None:
-  """Whether the file is locked now; None where the disk has no locks."""
+  """Locks the file and tells whether that worked; None where the disk has no locks."""
   try:
     fcntl.flock(opened, fcntl.LOCK_EX | (0 if block else fcntl.LOCK_NB))
   except BlockingIOError:
@@ -103,15 +103,18 @@ def _flock(opened: TextIO, file: pathlib.Path, block: bool) -> bool | None:
     if error.errno not in _NO_LOCKS:
       raise
     logging.warning(
-      "%s cannot be locked (%s): two processes that start here at the same moment would not notice "
-      "each other.", file, error.strerror,
+      "%s cannot be locked (%s): two processes that start at the same moment would not notice each "
+      "other.", file, error.strerror,
     )  # fmt: skip
     return None
   return True
 
 
 def _alive(file: pathlib.Path, holder: dict[str, str], locked: bool) -> bool:
-  """Whether who signed a file still works; the lock, where it was got, is proof on one host."""
+  """Tells whether the holder of a file still runs.
+
+  On the holder's own host, having got the lock proves that the holder has ended.
+  """
   if whole_files.is_gone(holder["owner"]) or (locked and _host(holder) == socket.gethostname()):
     return False
   logging.info("%s: is %s alive? Watching it for %d s at most.", file, _who(holder), WATCH)
@@ -124,7 +127,7 @@ def _alive(file: pathlib.Path, holder: dict[str, str], locked: bool) -> bool:
 
 
 def _is_same(opened: TextIO, file: pathlib.Path) -> bool:
-  """Whether a path still leads to an open file; its last holder may have removed it."""
+  """Tells whether a path still leads to an open file; its last holder may have removed it."""
   try:
     return os.path.samestat(os.fstat(opened.fileno()), file.stat())
   except FileNotFoundError:
@@ -132,7 +135,7 @@ def _is_same(opened: TextIO, file: pathlib.Path) -> bool:
 
 
 def _read(file: pathlib.Path) -> dict[str, str] | None:
-  """What the holder wrote; None where there is nothing, or half of it."""
+  """Reads what the holder wrote; None where the file is empty or incomplete."""
   try:
     found = json.loads(file.read_text())
     return {name: str(found[name]) for name in ("owner", "start", "beat")}

@@ -1,7 +1,7 @@
-r"""Files of text and JSON as people, editors and killed processes leave them: read here alone.
+r"""Reads text and JSON files as people, editors and killed processes leave them.
 
-Text is UTF-8, with or without a byte-order mark. A line ends at \n (or \r\n) and nowhere else:
-other characters that str.splitlines breaks at, such as U+2028 and U+0085, are letters.
+Text is UTF-8, with or without a byte-order mark. A line ends only at \n (or \r\n): other
+characters that str.splitlines breaks at, such as U+2028 and U+0085, are ordinary characters.
 """
 
 import json
@@ -20,41 +20,43 @@ Path = str | os.PathLike[str]
 
 
 class TextError(ValueError):
-  """A file is not the text or JSON that it should be; names the file and the line."""
+  """A file is not the text or JSON that it should be; the message names the file and the line."""
 
 
 def read(file: Path) -> str:
-  """A whole text file.
+  """Reads a whole text file.
 
   Raises:
-    OSError: it cannot be read.
-    TextError: it is no UTF-8; names the first line that is not.
+    OSError: the file cannot be read.
+    TextError: it is not UTF-8; the message names the first wrong line.
   """
   data = pathlib.Path(file).read_bytes()
   return _decoded(file, 1, data.removeprefix(_BOM), data.startswith(_UTF16))
 
 
 def lines(file: Path) -> list[str]:
-  """The lines of a text file without their ends, blank ones too; errors as `read`."""
+  """Reads the lines of a text file without line ends, including blank ones; errors as `read`."""
   return _split(read(file))
 
 
 def read_json(file: Path, kind: type = dict) -> Any:
-  """A JSON file with an object at its root, or a list.
+  """Reads a JSON file whose root is an object or, with `kind` list, an array.
 
   Raises:
-    OSError: it cannot be read.
-    TextError: no UTF-8, no JSON, or something of another type at its root.
+    OSError: the file cannot be read.
+    TextError: it is not UTF-8 or not JSON, or its root has another type.
   """
   return _parsed(file, None, read(file), kind)
 
 
 def read_json_lines(file: Path) -> list[tuple[int, dict[str, Any]]]:
-  """(line number from 1, object) of a file with one JSON object a line; blank lines are left out.
+  """Reads a file with one JSON object per line as (line number from 1, object).
+
+  Blank lines are left out.
 
   Raises:
-    OSError: it cannot be read.
-    TextError: the first line that is no object.
+    OSError: the file cannot be read.
+    TextError: a line is not a JSON object; the message names the first.
   """
   numbered = enumerate(lines(file), 1)
   return [(number, _parsed(file, number, line, dict)) for number, line in numbered if line.strip()]
@@ -63,13 +65,13 @@ def read_json_lines(file: Path) -> list[tuple[int, dict[str, Any]]]:
 def read_log(
   file: Path, is_ours: Callable[[dict[str, Any]], bool] = lambda _: True
 ) -> list[dict[str, Any]]:
-  """The objects of a JSON Lines file that our processes append to, and that `is_ours` is true of.
+  """Reads those objects of a JSON Lines log for which `is_ours` is true.
 
-  A killed process leaves half a line, and people write into such files: any other line is passed
-  over, and one warning tells how many and the first of them.
+  A killed process leaves a partial line, and people edit such files. Any other line is skipped,
+  and one warning gives their number and the first of them.
 
   Raises:
-    OSError: it cannot be read.
+    OSError: the file cannot be read.
   """
   found, wrong = [], []
   for number, line in enumerate(pathlib.Path(file).read_bytes().removeprefix(_BOM).split(b"\n"), 1):
@@ -77,17 +79,17 @@ def read_log(
       try:
         entry = _parsed(file, number, _decoded(file, number, line), dict)
         if not is_ours(entry):
-          raise TextError(f"{file}, line {number}: not what is written there.")
+          raise TextError(f"{file}, line {number}: not an entry of this log.")
         found.append(entry)
       except TextError as error:
         wrong.append(error)
   if wrong:
-    logging.warning("%s It is passed over (lines like that: %d).", wrong[0], len(wrong))
+    logging.warning("%s It is skipped (such lines in all: %d).", wrong[0], len(wrong))
   return found
 
 
 def _decoded(file: Path, first: int, data: bytes, utf16: bool = False) -> str:
-  """Bytes as text; an error names the line, counted from `first`."""
+  """Decodes bytes as text; an error names the line, counted from `first`."""
   if utf16:
     raise TextError(f"{file} is UTF-16: save it as UTF-8.")
   try:
@@ -95,12 +97,14 @@ def _decoded(file: Path, first: int, data: bytes, utf16: bool = False) -> str:
   except UnicodeDecodeError as error:
     number = first + data.count(b"\n", 0, error.start)
     raise TextError(
-      f"{file}, line {number}: byte 0x{data[error.start]:02x} is no UTF-8 (Latin-1, or no text at "
+      f"{file}, line {number}: byte 0x{data[error.start]:02x} is not UTF-8 (Latin-1, or no text at "
       "all?): save it as UTF-8."
     ) from error
   if "\0" in text:  # UTF-16 without its mark, too
     number = first + text.count("\n", 0, text.index("\0"))
-    raise TextError(f"{file}, line {number}: a zero byte, so it is UTF-16 or no text.")
+    raise TextError(
+      f"{file}, line {number}: a zero byte, so it is UTF-16 or no text: save it as UTF-8."
+    )
   return text
 
 
@@ -114,9 +118,9 @@ def _parsed(file: Path, number: int | None, text: str, kind: type) -> Any:
     found = json.loads(text)
   except json.JSONDecodeError as error:
     place = f"column {error.colno}" if number else f"line {error.lineno}, column {error.colno}"
-    raise TextError(f"{where}: no JSON ({error.msg} at {place}).") from error
-  except (ValueError, RecursionError) as error:  # thousands of digits, thousands of brackets
-    raise TextError(f"{where}: no JSON that can be read ({error}).") from error
+    raise TextError(f"{where}: not JSON ({error.msg} at {place}).") from error
+  except (ValueError, RecursionError) as error:  # thousands of digits or of brackets
+    raise TextError(f"{where}: JSON that cannot be read ({error}).") from error
   if not isinstance(found, kind):
-    raise TextError(f"{where}: a JSON {_KINDS[kind]} is expected, not {type(found).__name__}.")
+    raise TextError(f"{where}: expected a JSON {_KINDS[kind]}, not {type(found).__name__}.")
   return found

@@ -1,4 +1,4 @@
-"""What people type: paths and numbers, checked at the one place where they come in."""
+"""Checks what users type, paths and numbers, where it comes in."""
 
 import math
 import os
@@ -7,34 +7,37 @@ from typing import Any
 
 from absl import flags
 
-flags.disclaim_key_flags()  # --help lists them with the command that defines them
+flags.disclaim_key_flags()  # so that --help lists the flags with the command that defines them
 
 _SCHEME = "://"
 MAX_SEED = 2**32 - 1
 
 
 def path(given: str | os.PathLike[str], name: str = "") -> pathlib.Path:
-  """A path with ~ as the home folder.
+  """Returns a path with ~ replaced by the home folder.
 
   Args:
-    given: as it was typed.
-    name: of the flag or key, for errors.
+    given: the path as it was typed.
+    name: the name of the flag or key, for errors.
 
   Raises:
-    ValueError: nothing, an address such as gs://bucket/run, or ~ where no home folder is known.
+    ValueError: the path is empty, an address such as gs://bucket/run, or begins with ~ where no
+      home folder is known.
   """
-  text, said = os.fspath(given), f"{name}: " if name else ""
+  text, prefix = os.fspath(given), f"{name}: " if name else ""
   if not text:
-    raise ValueError(f"{said}the path is empty.")
+    raise ValueError(f"{prefix}the path is empty.")
   if _SCHEME in text:
     raise ValueError(
-      f"{said}{text!r} is an address; only files of this machine are read and written. Copy it "
+      f"{prefix}{text!r} is an address; only files of this machine are read and written. Copy it "
       "to a disk, or mount the bucket as a folder."
     )
   try:
     return pathlib.Path(text).expanduser()
   except RuntimeError as error:
-    raise ValueError(f"{said}{text!r}: no home folder is known ({error}); write it out.") from error
+    raise ValueError(
+      f"{prefix}{text!r}: no home folder is known ({error}); write the path in full."
+    ) from error
 
 
 class _Path(flags.ArgumentParser):
@@ -45,7 +48,7 @@ class _Path(flags.ArgumentParser):
 
 
 class _Finite(flags.FloatParser):
-  """Bounded as absl's, and no NaN, which lies within any bounds there."""
+  """A bounded float as absl's, but NaN is refused; absl's bounds let it pass."""
 
   def convert(self, argument: str | float) -> float:
     value = super().convert(argument)
@@ -67,33 +70,33 @@ class _Numbers(flags.ArgumentParser):
     try:
       return [self._one.parse(text) for text in texts]
     except ValueError as error:
-      raise ValueError(f"{error}; expected are {self.syntactic_help}") from error
+      raise ValueError(f"{error}; give {self.syntactic_help}") from error
 
 
 def define_path(
   name: str, default: str | None, text: str, required: bool = False
 ) -> flags.FlagHolder:
-  """A flag of a path: expanded, and no address."""
+  """Defines a flag that holds a path, checked and expanded by `path`."""
   return _define(_Path(), name, default, text, required)
 
 
 def define_float(name: str, default: float | None, text: str, low: float, high: float) -> None:
-  """A flag of a finite number from `low` to `high`."""
+  """Defines a flag that holds a finite number from `low` to `high`."""
   _define(_Finite(low, high), name, default, text)
 
 
 def define_numbers(name: str, text: str, low: float, high: float) -> None:
-  """A flag of comma-separated finite numbers from `low` to `high`; None by default."""
+  """Defines a flag that holds comma-separated finite numbers from `low` to `high`, or None."""
   _define(_Numbers(low, high), name, None, text)
 
 
 def define_integer(name: str, default: int | None, text: str, low: int, high: int) -> None:
-  """A flag of a whole number from `low` to `high`."""
+  """Defines a flag that holds an integer from `low` to `high`."""
   flags.DEFINE_integer(name, default, text, lower_bound=low, upper_bound=high)
 
 
 def define_seed(default: int | None, text: str) -> None:
-  """--seed: from 0 to 2^32 - 1, what both NumPy and JAX take."""
+  """Defines --seed, from 0 to 2^32 - 1: the range that both NumPy and JAX take."""
   define_integer("seed", default, text, 0, MAX_SEED)
 
 

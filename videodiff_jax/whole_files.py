@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, whatever kills their process or fills their disk."""
+"""Atomic writes: a file exists whole or not at all, even after a crash or with a full disk."""
 
 import contextlib
 import errno
@@ -13,16 +13,16 @@ Path = str | os.PathLike[str]
 
 @contextlib.contextmanager
 def written(path: Path) -> Iterator[pathlib.Path]:
-  """Another name to write a file under; after the block it has taken its place at `path`.
+  """Yields a temporary path to write to, and renames it to `path` at the end of the block.
 
-  That name is hidden, lies beside `path` and ends as it does. It is gone after an error, and what
-  a killed process left of the same file is gone, too.
+  The temporary file is hidden, lies beside `path` and has its suffix. It is removed after an
+  error. What a killed process left of the same file is removed, too.
 
   Raises:
-    OSError: what the block or the disk raised; names `path`, also where a library did not.
+    OSError: the block or the disk failed; the error names `path` even where a library did not.
   """
   path = pathlib.Path(path)
-  # Of one length: a name beside the longest that a disk takes would be too long.
+  # The name has a fixed length: with `path.name` in it, it could be longer than a disk allows.
   end = f".{hashlib.sha256(path.name.encode(errors='replace')).hexdigest()[:8]}{path.suffix}"
   half = path.with_name(f".unfinished.{owner()}{end}")
   with named(path):
@@ -32,7 +32,7 @@ def written(path: Path) -> Iterator[pathlib.Path]:
           left.unlink(missing_ok=True)
       yield half
       with half.open("rb") as file:
-        os.fsync(file.fileno())  # before it has its name: after a power cut it would be empty
+        os.fsync(file.fileno())  # before the rename: else a power cut could leave an empty file
       os.replace(half, path)
     except BaseException:
       with contextlib.suppress(OSError):
@@ -41,21 +41,21 @@ def written(path: Path) -> Iterator[pathlib.Path]:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-  """Writes a file, see `written`."""
+  """Writes a file atomically, see `written`."""
   with written(path) as half:
     half.write_bytes(data)
 
 
 def write_text(path: Path, text: str) -> None:
-  """Writes a file of UTF-8, see `written`."""
+  """Writes text as UTF-8 atomically, see `written`."""
   write_bytes(path, text.encode())
 
 
 def append_line(path: Path, line: str) -> None:
-  """Adds a line to a file that may not be there yet; half a line at its end is never added to.
+  """Appends a line to a file, which is created if needed; first ends a partial line before it.
 
   Raises:
-    OSError: as `written`; the file ends with half of the line.
+    OSError: as `written`; the file may then end with part of the line.
   """
   with named(pathlib.Path(path)), open(path, "a+b") as file:
     if file.tell():
@@ -67,7 +67,7 @@ def append_line(path: Path, line: str) -> None:
 
 @contextlib.contextmanager
 def named(path: pathlib.Path) -> Iterator[None]:
-  """Around the writing of a file: an OSError that leaves the block tells which file it was."""
+  """Makes an OSError that leaves the block name the file that the block writes."""
   try:
     yield
   except OSError as error:
@@ -81,20 +81,20 @@ def named(path: pathlib.Path) -> Iterator[None]:
 
 
 def owner() -> str:
-  """This process, for others to see whether it still runs: 'PID.START.HOST'."""
+  """Identifies this process as 'PID.START.HOST', so that others can see whether it still runs."""
   return f"{os.getpid()}.{_start(os.getpid())}.{socket.gethostname()}"
 
 
-def is_gone(of: str) -> bool:
-  """Whether an earlier `owner()` has ended for certain: of another host's nobody here knows."""
-  pid, start, host = (*of.split(".", 2), "", "")[:3]
+def is_gone(identity: str) -> bool:
+  """Tells whether the process of an `owner()` has certainly ended; unknown for another host's."""
+  pid, start, host = (*identity.split(".", 2), "", "")[:3]
   if host != socket.gethostname() or not pid.isdecimal():
     return False
-  return _start(int(pid)) != start  # numbers come again, in a container most of all
+  return _start(int(pid)) != start  # process numbers are reused, most of all in containers
 
 
 def _start(pid: int) -> str:
-  """When a process began, in the kernel's ticks; '' where it does not run."""
+  """Returns when a process began, in the kernel's ticks; '' where it does not run."""
   try:
     return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
   except OSError:

@@ -126,14 +126,14 @@ def test_captions_stay_with_their_videos(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("line, message", [
-  ("a.mp4: a dog", "line 2: no JSON"),
+  ("a.mp4: a dog", "line 2: not JSON"),
   ('{"video": "b"}', "line 2: expected"),
   ('{"video": "b", "caption": ["one", "two"]}', "line 2: expected"),
   ('{"video": "b", "caption": 3}', "line 2: expected"),
   ('{"video": "b", "caption": null}', "line 2: expected"),
   (r'{"video": "b", "caption": "\ud800"}', "line 2: expected"),
   ('{"video": ["b"], "caption": "a dog"}', "line 2: expected"),
-  ('["b", "a dog"]', "line 2: a JSON object"),
+  ('["b", "a dog"]', "line 2: expected a JSON object"),
   ('{"video": "a", "caption": "again"}', "line 2: a has a caption already"),
 ])  # fmt: skip
 def test_wrong_captions_name_their_line(tmp_path, line, message) -> None:

@@ -127,7 +127,7 @@ def test_clip_s_sizes_come_from_its_file(tmp_path: pathlib.Path):
   encoder = embeddings.load_encoder("clip", 9, str(tmp_path))
   tokens = encoder(["a cat", ""])
   assert tokens.shape == (2, 9, 64) and np.abs(tokens[0] - tokens[1]).max() > 1e-3
-  with pytest.raises(ValueError, match="reads 9 tokens, not 77"):
+  with pytest.raises(ValueError, match="reads at most 9 tokens, not 77"):
     embeddings.load_encoder("clip", 77, str(tmp_path))
 
 
@@ -144,7 +144,7 @@ def test_what_is_no_clip_is_told(tmp_path: pathlib.Path):
   file.write_bytes(file.read_bytes()[:-5])
   with pytest.raises(ValueError, match="damaged or cut short"):
     clip_text.load_text(file)
-  with pytest.raises(ValueError, match="'bert'; choose clip, minilm"):
+  with pytest.raises(ValueError, match=r"'bert'\. Choose one of: clip, minilm"):
     embeddings.load_encoder("bert", 77)
 
 
@@ -154,7 +154,7 @@ def test_damaged_tokens_are_computed_again(tmp_path, caplog) -> None:
   for what in damage.damages(tmp_path, flips=2):
     again = embeddings.embed(encoder, CAPTIONS, tmp_path).tokens
     np.testing.assert_array_equal(again, first, err_msg=what)
-  assert "is damaged: it is computed again" in caplog.text
+  assert "is damaged and is computed again" in caplog.text
 
 
 def test_no_damaged_empty_prompt_is_read(tmp_path) -> None:

@@ -178,7 +178,7 @@ def test_what_has_no_centre_square_is_told() -> None:
   for crop in video_io.CROPS:
     with pytest.raises(ValueError, match="a frame of 9x1 pixels has no centre square"):
       video_io.square_crop_resize(np.zeros((1, 9, 3), np.uint8), 8, crop)
-  with pytest.raises(ValueError, match="'left'. Choose one of: pillow_bicubic, integer_lanczos"):
+  with pytest.raises(ValueError, match=r"'left'\. Choose one of: pillow_bicubic, integer_lanczos"):
     video_io.square_crop_resize(np.zeros((9, 9, 3), np.uint8), 8, "left")
 
 

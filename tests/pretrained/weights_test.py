@@ -155,8 +155,8 @@ def test_clip_s_text_tower(tmp_path) -> None:
   ("settings", "message"),
   [
     ("[1]", "a JSON object"),
-    ("{broken", "no JSON"),
-    ("\xff", "no UTF-8"),
+    ("{broken", "not JSON"),
+    ("\xff", "not UTF-8"),
     ('{"hidden_act": 7}', "hidden_act is 7"),
     ('{"hidden_act": ["gelu"]}', "hidden_act is "),
     ('{"hidden_act": "relu"}', "hidden_act is 'relu'; known are quick_gelu and gelu"),

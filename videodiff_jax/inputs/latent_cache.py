@@ -25,6 +25,7 @@ from absl import logging
 from videodiff_jax import locks, text_files, whole_files
 
 _SUMMED = "crc32"  # this key of the .json marks a file with checksums; early files have none
+_SUM = np.dtype("<u4")
 KINDS = ("latents", "global_features")
 
 

@@ -1,7 +1,7 @@
-"""Prompts to the tokens that networks are conditioned on, computed once a data set.
+"""Encodes prompts as the tokens that condition the networks, once per data set.
 
-Embeddings of captions lie in files named by what they are of: encoder, its weights, length and
-the captions. Another encoder's are never overwritten, and a finished file is only read.
+Captions' embeddings lie in files named by a hash of the encoder, its weights, its length and the
+captions. So another encoder's files are never overwritten, and a finished file is only read.
 """
 
 import dataclasses
@@ -31,9 +31,9 @@ class TextEncoder:
   """A frozen text encoder with its tokenizer.
 
   Attributes:
-    name: of `ENCODERS`.
-    shape: (l, d) of a prompt's tokens.
-    fingerprint: hash of weights and length.
+    name: a name in `ENCODERS`.
+    shape: (l, d), the shape of a prompt's tokens.
+    fingerprint: hash of name, weights and length.
   """
 
   def __init__(
@@ -45,7 +45,7 @@ class TextEncoder:
     self.fingerprint = hashlib.sha256(text.encode()).hexdigest()[:16]
 
   def __call__(self, prompts: Sequence[str]) -> np.ndarray:
-    """n prompts -> their last hidden states, float32 (n, l, d); '' is the null condition."""
+    """Encodes n prompts as last hidden states, float32 (n, l, d); '' is the null condition."""
     ids = self._tokenize(prompts)
     padded = np.concatenate([ids, np.repeat(ids[:1], -len(ids) % _CHUNK, axis=0)])
     out = [self._encode(part) for part in np.split(padded, len(padded) // _CHUNK)]
@@ -62,45 +62,49 @@ class TextEncoder:
 
 
 def load_encoder(name: str, length: int, path: str = "", vocabulary: str = "") -> TextEncoder:
-  """A text encoder by name.
+  """Loads a text encoder by name.
 
   Args:
-    name: of `ENCODERS`.
-    length: tokens a prompt.
-    path: weights of 'clip', as `text_encoder.load_text` takes them; MiniLM's are installed.
-    vocabulary: of 'clip'; by default a merges.txt beside the weights, or clip-anytorch's.
+    name: a name in `ENCODERS`.
+    length: tokens per prompt.
+    path: weights of 'clip', as `clip_text.load_text` takes them; MiniLM's come with a package.
+    vocabulary: vocabulary file of 'clip'; by default a merges.txt beside the weights, else
+      clip-anytorch's.
 
   Raises:
-    FileNotFoundError, ModuleNotFoundError: the message says what to install or to give.
-    ValueError: an unknown name, a file that is something else, or a length the model has not.
+    FileNotFoundError: weights or vocabulary are missing; the message says what to give or install.
+    ModuleNotFoundError: a package is missing; the message says what to install.
+    ValueError: the name is unknown, a file has other contents, or the model is not that long.
   """
   if name not in ENCODERS:
-    raise ValueError(f"Unknown text encoder {name!r}; choose {', '.join(ENCODERS)}.")
+    raise ValueError(f"Unknown text encoder {name!r}. Choose one of: {', '.join(ENCODERS)}.")
   if name == "minilm":
     model, params = minilm.load()
     sha256, tokenize = minilm.WEIGHTS.sha256, tokenizer.word_pieces(length)
   else:
     if not path:
       raise FileNotFoundError(
-        "Text encoder 'clip' has no weights: give config.init.text_encoder, a safetensors file "
+        "Text encoder 'clip' has no weights: set config.init.text_encoder to a safetensors file "
         "or folder of a CLIP text model."
       )
     model, params, sha256 = clip_text.load_text(path)
     beside = typed.path(path) / "merges.txt"
     tokenize = tokenizer.clip(vocabulary or (beside if beside.is_file() else ""), length)
   if length > model.length:
-    raise ValueError(f"Text encoder {name!r} reads {model.length} tokens, not {length}.")
+    raise ValueError(
+      f"Text encoder {name!r} reads at most {model.length} tokens, not {length}: choose fewer."
+    )
   return TextEncoder(name, model, params, tokenize, sha256)
 
 
 @dataclasses.dataclass(frozen=True)
 class Embeddings:
-  """What each video of a store is told.
+  """The embedded captions of a store's n videos.
 
   Attributes:
-    captions: one a video.
-    rows: (n,) of `tokens`.
-    tokens: (m, l, d) float32 of the m different captions, read from disk as needed.
+    captions: one caption per video.
+    rows: (n,) each video's row in `tokens`.
+    tokens: (m, l, d) float32, the tokens of the m distinct captions, read from disk as needed.
   """
 
   captions: list[str]
@@ -108,24 +112,24 @@ class Embeddings:
   tokens: np.ndarray
 
   def of(self, videos: np.ndarray) -> np.ndarray:
-    """(b,) indices of videos -> (b, l, d)."""
+    """Returns the tokens (b, l, d) of the videos with these indices (b,)."""
     return self.tokens[self.rows[videos]]
 
 
 def embed(encoder: TextEncoder, captions: list[str], folder: pathlib.Path) -> Embeddings:
-  """The captions' tokens, out of `folder` where they were computed before."""
+  """Embeds captions, reading the tokens from `folder` where they were computed before."""
   unique = list(dict.fromkeys(captions))
   key = hashlib.sha256(json.dumps([encoder.fingerprint, unique]).encode()).hexdigest()[:16]
   file = folder / f"{encoder.name}-{key}.npy"
   if file.is_file() and not _is_whole(file):
-    logging.warning("%s is damaged: it is computed again.", file)
+    logging.warning("%s is damaged and is computed again.", file)
     file.unlink()
   if not file.is_file():
     folder.mkdir(parents=True, exist_ok=True)
     about = {"encoder": encoder.name, "fingerprint": encoder.fingerprint, "captions": unique}
     shape = (len(unique), *encoder.shape)
     with whole_files.written(file) as half:
-      # Not mapped into memory: a disk that is full ends a process that writes into a map.
+      # Written without a memory map: a full disk kills a process that writes to a map.
       with half.open("wb") as out:
         header = {"descr": "<f4", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(out, header)
@@ -140,7 +144,7 @@ def embed(encoder: TextEncoder, captions: list[str], folder: pathlib.Path) -> Em
 
 
 def _is_whole(file: pathlib.Path) -> bool:
-  """Whether captions' tokens are as they were written; of early ones nobody knows."""
+  """Tells whether a file of tokens is as it was written; early files have no hash and pass."""
   try:
     written = text_files.read_json(file.with_suffix(".json")).get("sha256")
   except (OSError, ValueError):
@@ -154,21 +158,21 @@ def _sha256(file: pathlib.Path) -> str:
 
 
 def write(workdir: pathlib.Path, encoder: TextEncoder, sentence: str) -> None:
-  """Keeps in a workdir what drawing needs where the encoder is not at hand: see `read`."""
+  """Saves in a workdir the tokens that sampling needs without the encoder; `read` reads them."""
   null, default = encoder(["", sentence])
   with whole_files.written(workdir / _FILE) as half:
     np.savez(half, null=null, default=default, fingerprint=encoder.fingerprint)
 
 
 def read(workdir: pathlib.Path) -> dict[str, Any] | None:
-  """What `write` kept, or None.
+  """Reads the tokens that `write` saved, or returns None where there are none.
 
   Returns:
-    'null' (l, d), the empty prompt's tokens; 'default' (l, d), those of the one sentence for all
-    videos, or again null; 'fingerprint' of their encoder.
+    A dict with 'null' (l, d), the empty prompt's tokens; 'default' (l, d), the tokens of the one
+    sentence for all videos, or null again; and 'fingerprint', the encoder's.
 
   Raises:
-    ValueError: it is not as it was written (the file's own CRC-32 tell).
+    ValueError: the file is damaged, which its own CRC-32 shows.
   """
   file = workdir / _FILE
   if not file.is_file():
@@ -178,13 +182,13 @@ def read(workdir: pathlib.Path) -> dict[str, Any] | None:
       return {
         "null": saved["null"], "default": saved["default"], "fingerprint": str(saved["fingerprint"])
       }  # fmt: skip
-  except Exception as error:  # of a torn zip, whatever zipfile, struct and numpy make of it
+  except Exception as error:  # zipfile, struct and numpy raise many kinds on a torn zip
     raise ValueError(
-      f"{file} is damaged ({error}): move it away, and --mode=train writes it anew; an exported "
+      f"{file} is damaged ({error}): move it away, and --mode=train writes a new one; an exported "
       "folder has to be fetched again."
     ) from error
 
 
 def class_prompt(name: str) -> str:
-  """A class name as words: 'ApplyLipstick' -> 'Apply Lipstick' (GLOBER Fig. 3)."""
+  """Splits a class name into words: 'ApplyLipstick' -> 'Apply Lipstick' (GLOBER Fig. 3)."""
   return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).replace("_", " ").strip()

