@@ -197,8 +197,8 @@ def test_a_mistake_in_the_code_keeps_its_traceback() -> None:
     (KeyboardInterrupt(), 128 + signal.SIGINT, "Interrupted. Again.\n"),
     (command.Terminated(), 128 + signal.SIGTERM, "Ended by SIGTERM. Again.\n"),
     (ValueError("wrong"), 1, "Error: wrong\n"),
-    (MemoryError(), 1, "Error: Out of memory: take smaller"),
-    (RuntimeError("RESOURCE_EXHAUSTED: 3 GiB"), 1, "Error: Out of memory: take smaller"),
+    (MemoryError(), 1, "Error: Out of memory: use smaller"),
+    (RuntimeError("RESOURCE_EXHAUSTED: 3 GiB"), 1, "Error: Out of memory: use smaller"),
     (
       RuntimeError(f"RESOURCE_EXHAUSTED: writing a: {os.strerror(errno.ENOSPC)}"),
       1,

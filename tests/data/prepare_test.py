@@ -178,7 +178,7 @@ def test_unknown_dataset_and_option_list_the_choices(tmp_path) -> None:
     ensure("ucf", tmp_path / "store")
   with pytest.raises(ValueError, match=r"no option source; its options are size, num_frames"):
     ensure("moving_digits", tmp_path / "store", source="x")
-  with pytest.raises(ValueError, match="choose auto, raw, jpeg, png"):
+  with pytest.raises(ValueError, match="Choose one of: auto, raw, jpeg, png"):
     ensure("moving_digits", tmp_path / "store", codec="gif")
   with pytest.raises(ValueError, match="size is 0; it must be at least 1"):
     ensure("demo_clips", tmp_path / "store", size=0)

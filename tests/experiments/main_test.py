@@ -223,7 +223,7 @@ def test_store_of_another_size(command, store, tmp_path) -> None:
   "error",
   [
     NonFiniteLossError("Loss nan at step 7 (videos of the batch: [3]). Last good checkpoint: 4."),
-    CheckpointError("Stage 'generator' was trained above other frozen networks."),
+    CheckpointError("Stage 'generator' was trained on other frozen networks."),
   ],
 )
 def test_errors_of_training_are_told(command, monkeypatch, tmp_path, error) -> None:

@@ -229,7 +229,7 @@ def test_evaluation_clips_are_fixed_different_and_spread(store, usable) -> None:
   for value, first in zip(again, (clips, videos, starts)):
     np.testing.assert_array_equal(value, first[:5])
   assert evaluation_clips(store, sampler, 5, seed=1)[1].tolist() != videos[:5].tolist()
-  with pytest.raises(ValueError, match=f"only {total} different ones"):
+  with pytest.raises(ValueError, match=f"only {total} distinct clips"):
     evaluation_clips(store, sampler, total + 1, seed=0)
 
 

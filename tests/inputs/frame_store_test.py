@@ -143,7 +143,9 @@ def test_frames_outside_a_video_are_an_error(store_dir) -> None:
 def test_missing_store_and_split_say_what_to_do(store_dir, tmp_path) -> None:
   with pytest.raises(StoreError, match=r"python -m data\.prepare --dataset=NAME --out="):
     FrameStore.open(tmp_path / "nowhere")
-  with pytest.raises(StoreError, match=r"no split 'validation'; it has train, test\. .*holds both"):
+  with pytest.raises(
+    StoreError, match=r"no split 'validation'; it has train, test\. .*source with both"
+  ):
     FrameStore.open(store_dir, "validation")
 
 

@@ -133,7 +133,7 @@ def test_clip_s_sizes_come_from_its_file(tmp_path: pathlib.Path):
 
 def test_what_is_no_clip_is_told(tmp_path: pathlib.Path):
   save = safetensors.numpy.save_file
-  with pytest.raises(FileNotFoundError, match=r"give config\.init\.text_encoder"):
+  with pytest.raises(FileNotFoundError, match=r"set config\.init\.text_encoder"):
     embeddings.load_encoder("clip", 77)
   with pytest.raises(FileNotFoundError, match="holds no weights"):
     clip_text.load_text(tmp_path)

@@ -146,5 +146,5 @@ def test_another_file_is_refused(tmp_path: pathlib.Path, data: bytes):
 
 
 def test_a_text_has_room_for_its_frame():
-  with pytest.raises(ValueError, match="at least its start and its end"):
+  with pytest.raises(ValueError, match="at least 2 tokens, its start and its end"):
     tokenizer.Tokenizer(lambda text: [], 1, start=1, end=2, padding=0)

@@ -151,9 +151,9 @@ def test_wrong_positions_are_told(pipe) -> None:
   infill = functools.partial(pipe.infill, tiny.clips(1)[:, :2])
   for positions, message in (
     ((0,), "2 frames were given, but 1 positions"),
-    ((0, 8), "different ones from 0 to 7, not 0, 8"),
-    ((3, 3), "different ones from 0 to 7, not 3, 3"),
-    ((-1, 3), "different ones from 0 to 7"),
+    ((0, 8), "must differ and be from 0 to 7, not 0, 8"),
+    ((3, 3), "must differ and be from 0 to 7, not 3, 3"),
+    ((-1, 3), "must differ and be from 0 to 7"),
   ):
     with pytest.raises(ValueError, match=message):
       infill(positions)

@@ -49,8 +49,8 @@ def test_the_finest_stride_that_spans_the_gap():
     (21, (1, 3), r"longest gap is 20, .* strides 1, 3\. .*data\.stride_multiples"),
     (1, (2, 4), r"begin with 1, not be \(2, 4\)"),
     (1, (), "begin with 1"),
-    (1, (1, 8), "comes one of 2 to 7, which fragments of 8 frames fill, not 8"),
-    (1, (1, 3, 3), "comes one of 4 to 21, .* not 3"),
+    (1, (1, 8), "must be from 2 to 7, which fragments of 8 frames fill, not 8"),
+    (1, (1, 3, 3), "must be from 4 to 21, .* not 3"),
   ],
 )
 def test_what_nothing_fills_is_told(gap, strides, message):

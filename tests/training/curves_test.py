@@ -49,11 +49,11 @@ def test_a_loss_that_is_no_number_is_worse(tmp_path, caplog) -> None:
 @pytest.mark.parametrize(
   ("content", "message"),
   [
-    ("{", "is no file of learning curves"),
-    ([], "is no file of learning curves"),
-    ({"stages": CURVE["stages"]}, "is no file of learning curves .*margin"),
-    ({"margin": 0.1, "stages": {"toy": {}}}, "is no file of learning curves .*validation"),
-    ({"margin": 0.1, "stages": {"toy": {"validation": [3]}}}, "is no file of learning curves"),
+    ("{", "does not hold learning curves"),
+    ([], "does not hold learning curves"),
+    ({"stages": CURVE["stages"]}, "does not hold learning curves .*margin"),
+    ({"margin": 0.1, "stages": {"toy": {}}}, "does not hold learning curves .*validation"),
+    ({"margin": 0.1, "stages": {"toy": {"validation": [3]}}}, "does not hold learning curves"),
     ({"margin": -1, "stages": CURVE["stages"]}, "a loss or the margin"),
     ({"margin": 0.1, "stages": {"toy": {"validation": []}}}, "was not validated"),
   ],

@@ -96,13 +96,13 @@ def test_who_does_not_come_is_told(joined, monkeypatch) -> None:
 @pytest.mark.parametrize(
   ("variables", "message"),
   [
-    ({ADDRESS: "first:1234"}, f"not set: {COUNT}, {INDEX}. Several hosts need all three"),
-    ({COUNT: "2", INDEX: "0"}, f"not set: {ADDRESS}. Several"),
-    ({ADDRESS: "first:1234", COUNT: "2", INDEX: ""}, f"not set: {INDEX}. Several"),
-    ({ADDRESS: "first", COUNT: "2", INDEX: "0"}, f"{ADDRESS} is 'first': the first host's HOST:"),
-    ({ADDRESS: "first:1", COUNT: "two", INDEX: "0"}, f"{COUNT} is 'two': a whole number"),
+    ({ADDRESS: "first:1234"}, f"^{COUNT}, {INDEX} not set. Several hosts need all of"),
+    ({COUNT: "2", INDEX: "0"}, f"^{ADDRESS} not set. Several"),
+    ({ADDRESS: "first:1234", COUNT: "2", INDEX: ""}, f"^{INDEX} not set. Several"),
+    ({ADDRESS: "first", COUNT: "2", INDEX: "0"}, f"{ADDRESS} must be the first host's HOST:"),
+    ({ADDRESS: "first:1", COUNT: "two", INDEX: "0"}, f"{COUNT} must be a whole number, not 'two'"),
     ({ADDRESS: "first:1", COUNT: "2", INDEX: "2"}, "numbered from 0 to 1"),
-    ({"SLURM_NTASKS": "many"}, "SLURM_NTASKS is 'many': a whole number"),
+    ({"SLURM_NTASKS": "many"}, "SLURM_NTASKS must be a whole number, not 'many'"),
   ],
 )
 def test_variables_set_by_halves(joined, monkeypatch, variables, message) -> None:

@@ -234,7 +234,7 @@ def test_torn_checkpoint_is_not_loaded(tmp_path) -> None:
 def test_missing_checkpoint_is_an_error(tmp_path) -> None:
   train(tmp_path, 2)
   target = loop.abstract_state(toy.make_stage(), 0, partitioning.make_mesh())
-  with pytest.raises(CheckpointError, match="Steps there: 2"):
+  with pytest.raises(CheckpointError, match="It has steps 2"):
     Checkpoints(tmp_path / "checkpoints").restore(3, target)
 
 

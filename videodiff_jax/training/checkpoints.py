@@ -1,4 +1,4 @@
-"""Checkpoints of a stage: orbax, asynchronous, restored onto any mesh and number of hosts."""
+"""Checkpoints of a stage by orbax: asynchronous, restored to any mesh and number of hosts."""
 
 import hashlib
 import itertools
@@ -17,33 +17,33 @@ from videodiff_jax.training import checksums, hosts
 from videodiff_jax.training.state import TrainState
 
 _ITEMS = ("ema", "meta", "rest")
-# In `meta`: whether the checkpoint was committed with checksums. Early ones say nothing of it.
+# A key of `meta`: whether the checkpoint was committed with checksums. Old ones lack it.
 _SUMMED = "checksums"
 # In the name of a folder that orbax has not renamed yet: it is no checkpoint.
 _UNFINISHED = ".orbax-checkpoint-tmp"
 
 
 class CheckpointError(ValueError):
-  """A checkpoint that is missing, torn or of another run; the message says what to do."""
+  """A checkpoint is missing, damaged or from another run; the message says what to do."""
 
 
 class Checkpoints:
-  """The checkpoints of one stage's folder.
+  """The checkpoints in one stage's folder.
 
-  Each holds three items: `ema` (averaged parameters and statistics: all that sampling needs),
-  `rest` (the other fields of the TrainState) and `meta` (a JSON dict), and the SHA-256 of their
-  files, which are compared whenever an item is read. Orbax commits a checkpoint by renaming it, so
-  a torn one is never listed. All hosts open, save, restore and close together.
+  Each holds three items: `ema` (averaged parameters and statistics, all that sampling needs),
+  `rest` (the other fields of the TrainState) and `meta` (a JSON dict). It also holds the SHA-256 of
+  their files, which is checked whenever an item is read. Orbax commits a checkpoint by renaming it,
+  so an incomplete one is never listed. All hosts must open, save, restore and close together.
   """
 
   def __init__(self, folder: pathlib.Path | str, keep: int | None = None, sums: bool = True):
-    """Opens a folder, to read or, with a number of checkpoints to keep, to write.
+    """Opens a folder for reading or, with `keep`, for writing.
 
     Args:
-      folder: of the stage's checkpoints.
-      keep: how many stay; what a killed run left beyond them, or left unfinished, is deleted. Who
-        writes is alone here (`locks.py`).
-      sums: whether checkpoints that are written get their checksums.
+      folder: the folder of the stage's checkpoints.
+      keep: number of newest checkpoints to keep. Others, and unfinished ones, which a killed run
+        left, are deleted. Only one process may write at a time (`locks.py`).
+      sums: whether new checkpoints get checksums.
     """
     self.folder = pathlib.Path(folder).absolute()
     self._keep, self._sums = keep, sums
@@ -53,7 +53,7 @@ class Checkpoints:
     options = ocp.CheckpointManagerOptions(
       max_to_keep=keep,
       enable_async_checkpointing=True,
-      # The first host lists the folder and tells the others, so that all go on from one step.
+      # The first host lists the folder and broadcasts it, so that all resume from the same step.
       single_host_load_and_broadcast=True,
       # Called on the first host, once all hosts have written and before the checkpoint is renamed.
       async_options=ocp.AsyncOptions(post_finalization_callback=self._write_sums),
@@ -64,15 +64,15 @@ class Checkpoints:
         self._manager.delete(step)
 
   def steps(self) -> list[int]:
-    """The steps of all complete checkpoints, in order."""
+    """Returns the steps of all complete checkpoints, in order."""
     return sorted(self._manager.all_steps())
 
   def latest_step(self) -> int | None:
-    """The newest complete checkpoint's step, or None where there is none."""
+    """Returns the newest complete checkpoint's step, or None where there is none."""
     return self._manager.latest_step()
 
   def save(self, step: int, state: TrainState, meta: dict[str, Any]) -> None:
-    """Starts writing; returns once the state is copied from the devices."""
+    """Starts writing a checkpoint; returns once the state is copied from the devices."""
     self.wait()
     self._saving = step
     ema, rest = _split(state)
@@ -84,7 +84,7 @@ class Checkpoints:
     self._manager.save(step, args=items)
 
   def meta(self, step: int) -> dict[str, Any]:
-    """The JSON dict saved with a checkpoint.
+    """Returns the JSON dict saved with a checkpoint.
 
     Raises:
       CheckpointError: as `restore`.
@@ -93,10 +93,10 @@ class Checkpoints:
     return self._restore(step, {"meta": ocp.args.JsonRestore()}).meta
 
   def restore(self, step: int, target: TrainState) -> TrainState:
-    """The state of a step, placed as `target` (ShapeDtypeStructs with shardings) says.
+    """Restores the state of a step, placed as `target` (ShapeDtypeStructs with shardings) says.
 
     Raises:
-      CheckpointError: no such step; a damaged file; or it is of other networks.
+      CheckpointError: there is no such step, a file is damaged, or the networks differ.
     """
     self._require(step, _ITEMS)
     ema, rest = _split(target)
@@ -106,15 +106,15 @@ class Checkpoints:
     return target.replace(**restored.ema, **restored.rest)
 
   def restore_ema(self, step: int, target: TrainState) -> dict[str, Any]:
-    """{'ema_params', 'statistics'} of a step, without reading the rest; errors as `restore`."""
+    """Restores only {'ema_params', 'statistics'} of a step; errors as `restore`."""
     self._require(step, ("ema", "meta"))
     return self._restore(step, {"ema": ocp.args.StandardRestore(_split(target)[0])}).ema
 
   def set_aside_damaged(self) -> None:
-    """Moves checkpoints newer than the newest whole one into the folder 'damaged', and says so.
+    """Moves checkpoints newer than the newest intact one to the folder 'damaged', with a warning.
 
     Raises:
-      CheckpointError: there are checkpoints, and none is whole; nothing is moved.
+      CheckpointError: there are checkpoints and all are damaged; nothing is moved.
     """
     damaged = {}
     for step in reversed(self.steps()):
@@ -127,14 +127,14 @@ class Checkpoints:
     for newer, what in damaged.items():
       aside = hosts.decide(lambda newer=newer: str(self._move(newer)))
       logging.warning(
-        "DAMAGED CHECKPOINT: %s/%d: %s. It is set aside as %s, and training goes on from step %d.",
+        "DAMAGED CHECKPOINT: %s/%d: %s. It is moved to %s, and training resumes from step %d.",
         self.folder, newer, what, aside, step,
       )  # fmt: skip
     if damaged:
       self._manager.reload()
 
   def wait(self) -> None:
-    """Blocks until what `save` started is on disk."""
+    """Waits until the checkpoint that `save` started is on disk."""
     self._manager.wait_until_finished()
 
   def close(self) -> None:
@@ -155,7 +155,7 @@ class Checkpoints:
     if step not in steps:
       raise CheckpointError(
         f"No complete checkpoint of step {step} in {self.folder}. "
-        + (f"Steps there: {', '.join(map(str, steps))}." if steps else "There is none at all.")
+        + (f"It has steps {', '.join(map(str, steps))}." if steps else "It has none at all.")
       )
     if (what := self._damage(step, items)) is not None:
       raise self._error(step, what)
@@ -168,11 +168,11 @@ class Checkpoints:
     return CheckpointError(
       f"Checkpoint {self.folder}/{step} is damaged: {what}. "
       + (
-        f"--mode=train sets it aside and goes on from step {before[-1]}; other modes take that "
+        f"--mode=train sets it aside and resumes from step {before[-1]}; other modes use that "
         "step once the folder is moved away."
         if before
-        else "There is none before it: put the file back, or move the folder away to train the "
-        "stage anew."
+        else "There is no earlier one: put the file back, or move the folder away to train the "
+        "stage again."
       )
     )
 
@@ -186,7 +186,7 @@ class Checkpoints:
   def _restore(self, step: int, items: dict[str, Any]) -> Any:
     try:
       return self._manager.restore(step, args=ocp.args.Composite(**items))
-    except Exception as error:  # of orbax, tensorstore and json: whatever a damaged file leads to
+    except Exception as error:  # orbax, tensorstore and json raise any kind on a damaged file
       targets = {name: args.item for name, args in items.items() if name != "meta"}
       if differs := _differs(self.folder / str(step), targets):
         raise CheckpointError(
@@ -198,7 +198,7 @@ class Checkpoints:
 
 
 def _damage(folder: pathlib.Path, items: Sequence[str]) -> str | None:
-  """What of a checkpoint's items is not as it was written; None where all is, or nobody knows."""
+  """Describes the first damage to a checkpoint's items; None where there is none or no checksum."""
   if not (folder / checksums.NAME).is_file():
     try:
       summed = json.loads((folder / "meta" / "metadata").read_text()).get(_SUMMED, False)
@@ -211,7 +211,7 @@ def _damage(folder: pathlib.Path, items: Sequence[str]) -> str | None:
 
 
 def _differs(folder: pathlib.Path, targets: dict[str, Any]) -> str | None:
-  """The first array whose shape differs from the target's; None where none does, or it is torn."""
+  """Describes the first array whose shape is not the target's; None if none, or unreadable."""
 
   def shapes(tree: Any) -> dict[str, Any]:
     leaves = jax.tree_util.tree_leaves_with_path(tree)
@@ -238,18 +238,18 @@ def _split(state: TrainState) -> tuple[dict[str, Any], dict[str, Any]]:
 
 @jax.jit
 def _checksums(tree: Any) -> Any:
-  """Sums of the bits, each weighted by its place, modulo 2^32: the same on any sharding."""
+  """Sums each array's words, weighted by position, modulo 2^32; the same on any sharding."""
 
-  def one(x: jax.Array) -> jax.Array:
+  def weighted_sum(x: jax.Array) -> jax.Array:
     bits = jax.lax.bitcast_convert_type(x.astype(jnp.float32), jnp.uint32).reshape(-1)
     place = jnp.arange(bits.size, dtype=jnp.uint32) * jnp.uint32(2) + jnp.uint32(1)
     return jnp.sum(bits * place, dtype=jnp.uint32)
 
-  return jax.tree.map(one, tree)
+  return jax.tree.map(weighted_sum, tree)
 
 
 def fingerprint(tree: Any) -> str:
-  """A short hash of names, shapes and values of a tree of float arrays."""
+  """Returns a short hash of the names, shapes and values of a tree of float arrays."""
   sums = jax.device_get(_checksums(tree))
   shapes = jax.tree.leaves(jax.tree.map(lambda x: str(x.shape), tree))
   named = jax.tree_util.tree_leaves_with_path(sums)

@@ -1,4 +1,4 @@
-"""SHA-256 of a folder's files in the file SHA256SUMS, as `sha256sum -c SHA256SUMS` reads it."""
+"""Writes and checks SHA256SUMS, a folder's checksums, as `sha256sum -c SHA256SUMS` reads them."""
 
 import hashlib
 import pathlib
@@ -8,22 +8,22 @@ NAME = "SHA256SUMS"
 
 
 def sha256(file: pathlib.Path) -> str:
-  """The digest of a file, in hexadecimal digits."""
+  """Returns the SHA-256 of a file, in hexadecimal digits."""
   with file.open("rb") as opened:
     return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def write(folder: pathlib.Path, parts: Sequence[str]) -> None:
-  """Writes the sums of all files below `parts`, folders in `folder`."""
+  """Writes the checksums of all files below `parts`, folders in `folder`."""
   lines = [f"{sha256(folder / name)}  {name}\n" for name in _files(folder, parts)]
   (folder / NAME).write_text("".join(lines))
 
 
 def damage(folder: pathlib.Path, parts: Sequence[str]) -> str | None:
-  """The first file below `parts` that is not as it was written, and how; None where all are.
+  """Describes the first damaged file below `parts`; None where every file is as it was written.
 
   Raises:
-    OSError: a file that is there and cannot be read.
+    OSError: a file exists and cannot be read.
   """
   try:
     lines = (folder / NAME).read_text().splitlines()

@@ -1,4 +1,4 @@
-"""A stage's compiled training steps, each made while the one before it trains."""
+"""Compiles a stage's training steps, each one while the step before it trains."""
 
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -20,8 +20,8 @@ class Program:
 
   Attributes:
     run: (state, frozen, batch) -> (state, metrics); the state is donated.
-    flops: of one call over all devices.
-    end: the number of steps after which another program, or none, is in force.
+    flops: operations of one call, over all devices.
+    end: number of steps after which another program, or none, takes over.
   """
 
   run: Callable[..., tuple[TrainState, dict[str, jax.Array]]]
@@ -30,15 +30,16 @@ class Program:
 
 
 class Programs:
-  """Hands out a stage's programs in order, with the next one compiling in the background.
+  """Hands out a stage's programs in order, while the next one compiles in the background.
 
-  Not so on GPUs, where the compiler times kernels and training beside it would falsify them.
+  On GPUs nothing compiles in the background: the compiler times kernels there, and training at
+  the same time would distort the timings.
   """
 
-  _POLL = 0.2  # seconds between two questions whether to stop while one compiles
+  _POLL = 0.2  # seconds between checks for a stop request during compilation
 
   def __init__(self, stage: Stage, arguments: tuple[Any, Any, Any], step: int, steps: int):
-    """`arguments`: (state, frozen, batch); training goes from `step` to `steps`."""
+    """Starts compiling; `arguments` is (state, frozen, batch), for training `step` to `steps`."""
     self._shapes = jax.tree.map(_shape, arguments)
     self._mesh = jax.tree.leaves(self._shapes[0])[0].sharding.mesh
     self._ahead = self._mesh.devices.flat[0].platform != "gpu"
@@ -47,7 +48,7 @@ class Programs:
     self._next = self._submit()
 
   def take(self, stopped: Callable[[], bool] = lambda: False) -> Program | None:
-    """The next program, waited for; None where it is not there yet and `stopped` says to end."""
+    """Waits for the next program; None if `stopped` returns True before it is compiled."""
     if self._next is None:
       self._next = self._submit()
     while not self._next.done():
@@ -60,11 +61,11 @@ class Programs:
     return program
 
   def close(self) -> None:
-    """Drops what nobody waits for; a compilation under way cannot be stopped."""
+    """Cancels waiting compilations; one that is running cannot be stopped."""
     self._pool.shutdown(wait=False, cancel_futures=True)
 
   def _spans(self, stage: Stage, step: int, steps: int) -> Iterator[tuple[TrainStep, int]]:
-    """The functions in force from `step` on, each with the step it ends at."""
+    """Yields the functions used from `step` on, each with the step at which it ends."""
     while step < steps:
       later = [first for first, _ in stage.train_steps if first > step]
       end = min([*later, steps])
@@ -76,13 +77,13 @@ class Programs:
     return None if span is None else self._pool.submit(self._compile, *span)
 
   def _compile(self, function: TrainStep, end: int) -> Program:
-    with jax.set_mesh(self._mesh):  # of this thread
+    with jax.set_mesh(self._mesh):  # each thread has its own mesh
       traced = trace_step(function, *self._shapes)
       return Program(traced.lower().compile(), flops.count(traced.jaxpr), end)
 
 
 def trace_step(function: TrainStep, state: Any, frozen: Any, batch: Any) -> Any:
-  """Traces the sharded step: parameters gathered, state split again and donated."""
+  """Traces the sharded step: gathers parameters, splits the new state, donates the old one."""
 
   def step(state: TrainState, frozen: Any, batch: dict) -> tuple[TrainState, dict]:
     whole = state.replace(params=partitioning.gather(state.params))

@@ -1,11 +1,11 @@
-"""A finished run's weights as a folder that ships: read as its workdir is, and never written to.
+"""Exported folders: a finished run's weights to ship, read like a workdir and never written to.
 
 FOLDER/
-  config.json               of the run, without paths of the machine it was trained on.
+  config.json               the run's configuration, without paths of the training machine.
   export.json               the manifest: each stage's step, and its file's size and SHA-256.
   STAGE/weights.safetensors 'ema_params/...' in bfloat16, 'statistics/...' in float32.
-  text.npz                  where text is encoded: the empty prompt's tokens.
-Whatever else a workdir has (metrics, evaluations, samples) may lie there too, for people to see.
+  text.npz                  the empty prompt's tokens, if the run encodes text.
+Other parts of a workdir (metrics, evaluations, samples) may lie there too, for people to read.
 """
 
 import json
@@ -24,19 +24,19 @@ from videodiff_jax.training.checkpoints import CheckpointError
 
 _MANIFEST = "export.json"
 _WEIGHTS = "weights.safetensors"
-_ROUNDED = "ema_params"  # to bfloat16
+_ROUNDED = "ema_params"  # this part is rounded to bfloat16
 
 
 def is_one(folder: pathlib.Path | str) -> bool:
-  """Whether a folder is an exported one; a half-made one has no manifest."""
+  """Tells whether a folder is a complete export; an unfinished one has no manifest."""
   return (pathlib.Path(folder) / _MANIFEST).is_file()
 
 
 def manifest(folder: pathlib.Path | str) -> dict[str, Any]:
-  """What export.json says: 'stages' (name -> 'step', 'bytes', 'sha256') and 'code'.
+  """Reads export.json: 'stages' (name -> 'step', 'bytes', 'sha256') and 'code'.
 
   Raises:
-    CheckpointError: it is not as it was written.
+    CheckpointError: the file is damaged.
   """
   file = pathlib.Path(folder) / _MANIFEST
   try:
@@ -49,22 +49,22 @@ def manifest(folder: pathlib.Path | str) -> dict[str, Any]:
 
 
 def write_manifest(folder: pathlib.Path, stages: dict[str, dict[str, Any]], code: str) -> None:
-  """Makes the folder an exported one; the last thing that is written to it."""
+  """Writes the manifest, the last file, which marks the folder as a complete export."""
   text = json.dumps({"code": code, "stages": stages}, indent=1)
   (folder / _MANIFEST).write_text(text + "\n")
 
 
 def write(folder: pathlib.Path, name: str, step: int, ema: dict[str, Any]) -> dict[str, Any]:
-  """A stage's file.
+  """Writes a stage's weights.
 
   Args:
-    folder: to write into.
-    name: of the stage.
-    step: of its checkpoint.
-    ema: {'ema_params', 'statistics'}, as of `workdir.load_ema`.
+    folder: the folder to write to.
+    name: the stage's name.
+    step: the step of its checkpoint.
+    ema: {'ema_params', 'statistics'}, as `workdir.load_ema` returns them.
 
   Returns:
-    Its entry in the manifest.
+    The stage's entry in the manifest.
   """
   tensors = {}
   for path, value in _flat(ema).items():
@@ -78,15 +78,15 @@ def write(folder: pathlib.Path, name: str, step: int, ema: dict[str, Any]) -> di
 
 
 def read(folder: pathlib.Path, name: str, target: dict[str, Any]) -> dict[str, Any]:
-  """A stage's {'ema_params', 'statistics'}, float32, placed as `target` says.
+  """Reads a stage's {'ema_params', 'statistics'} as float32, placed as `target` says.
 
   Args:
-    folder: an exported one.
-    name: of the stage.
-    target: both, as ShapeDtypeStructs with shardings.
+    folder: an exported folder.
+    name: the stage's name.
+    target: both trees as ShapeDtypeStructs with shardings.
 
   Raises:
-    CheckpointError: no such stage, damaged, or of other networks than the target's.
+    CheckpointError: there is no such stage, it is damaged, or its networks are not the target's.
   """
   return hosts.everywhere(lambda: _read(pathlib.Path(folder), name, target))
 
@@ -112,7 +112,7 @@ def _read(folder: pathlib.Path, name: str, target: dict[str, Any]) -> dict[str, 
   for path, x in wanted.items():
     array = tensors[path].load().astype(x.dtype)
     placed[path] = jax.make_array_from_callback(x.shape, x.sharding, array.__getitem__)
-  # What has no tensors, as the statistics of the KL-VAE, leaves no trace in the file.
+  # The file has no entry for an empty tree, such as the KL-VAE's statistics.
   return {key: {} for key in target} | traverse_util.unflatten_dict(placed, sep="/")
 
 

@@ -1,4 +1,4 @@
-"""Floating-point operations of a function, by walking its jaxpr, and what devices can do."""
+"""Counts the floating-point operations of a function from its jaxpr; knows devices' peaks."""
 
 import functools
 import math
@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend import core
 
-# Dense bf16 peaks, FLOP/s a device, from the vendors' data sheets.
+# Dense bf16 peaks in FLOP/s per device, from the vendors' data sheets.
 PEAKS = {
   "NVIDIA V100": 125e12,
   "NVIDIA A100": 312e12,
@@ -28,7 +28,7 @@ PEAKS = {
 
 
 def peak_flops(device: jax.Device) -> float | None:
-  """The device's dense bf16 peak, or None where it is not known (every CPU)."""
+  """Returns the device's dense bf16 peak in FLOP/s, or None where it is unknown (every CPU)."""
   for name, peak in PEAKS.items():
     if device.device_kind.startswith(name):
       return peak
@@ -36,22 +36,22 @@ def peak_flops(device: jax.Device) -> float | None:
 
 
 def count(jaxpr: core.ClosedJaxpr | core.Jaxpr) -> int:
-  """Operations (2 per multiply-add) of matrix products and convolutions.
+  """Counts operations (2 per multiply-add) of matrix products and convolutions.
 
-  Scans count their body times their length (XLA's own analysis counts it once) and padding taps
-  count as taps, the convention of the published figures.
+  A scan counts its body times its length (XLA's own analysis counts it once). Taps on padding
+  count too, as in the published figures.
   """
   jaxpr = jaxpr.jaxpr if isinstance(jaxpr, core.ClosedJaxpr) else jaxpr
   return sum(_count_equation(equation) for equation in jaxpr.eqns)
 
 
 def abstract_input(*shape: int) -> jax.ShapeDtypeStruct:
-  """An abstract float32 input of batch size one, of the given shape otherwise."""
+  """Returns an abstract float32 array (1, *shape), a batch of one."""
   return jax.ShapeDtypeStruct((1, *shape), jnp.float32)
 
 
 def forward(module: nn.Module, *args: Any, method: str | None = None) -> tuple[int, int]:
-  """Parameters and operations of a module's call on (abstract) arrays; nothing is computed."""
+  """Counts a module's parameters and the operations of its call, without computing anything."""
   init = functools.partial(module.init, method=method)
   call = functools.partial(module.apply, method=method)
   params = jax.eval_shape(init, jax.eval_shape(lambda: jax.random.key(0)), *args)
@@ -59,7 +59,7 @@ def forward(module: nn.Module, *args: Any, method: str | None = None) -> tuple[i
 
 
 def count_parameters(tree: Any) -> int:
-  """Numbers in a tree of (abstract) arrays."""
+  """Counts the numbers in a tree of (abstract) arrays."""
   return sum(math.prod(x.shape) for x in jax.tree.leaves(tree))
 
 

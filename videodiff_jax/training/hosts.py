@@ -1,8 +1,8 @@
-"""Several hosts: how they find each other, and what one finds on its disk told to all.
+"""Several hosts: how they find each other, and how one host's findings are broadcast to all.
 
-Collectives (a step, a checkpoint, `jax.device_put` over all devices) must be entered by all hosts
-in one order. A host that asked its own disk whether to enter one would leave the others waiting for
-ever: so one host asks, and all learn the answer, or the error.
+All hosts must enter collectives (a step, a checkpoint, `jax.device_put` over all devices) in the
+same order. A host that looked at its own disk to decide whether to enter one could leave the others
+waiting forever. So one host looks, and all get its answer or its error.
 """
 
 import json
@@ -18,33 +18,33 @@ from jax.experimental import multihost_utils
 T = TypeVar("T")
 
 _VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
-# How many processes a launcher started -> what else it sets in each of them, its number first.
+# A launcher's variable for the number of processes -> the others it sets, the process index first.
 _LAUNCHED = {
   "SLURM_NTASKS": ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_JOB_ID", "SLURM_STEP_NODELIST"),
   "OMPI_COMM_WORLD_SIZE": ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_RANK"),
 }
-_TERMINAL = "SLURM_PTY_PORT"  # of `srun --pty`: a person's shell, in the first task alone
-_MIN_WIDTH = 1024  # bytes of a message: most are as long, so that few lengths are compiled
+_TERMINAL = "SLURM_PTY_PORT"  # set by `srun --pty`: an interactive shell, in the first task only
+_MIN_WIDTH = 1024  # bytes; messages are padded to this length, so that few lengths are compiled
 
 
 class HostError(RuntimeError):
-  """What stopped another host, in its words."""
+  """An error on another host, with its message."""
 
 
 def several() -> bool:
-  """Whether the environment names several hosts: a cluster's variables, or JAX's own."""
+  """Tells whether the environment names several hosts, by a cluster's variables or JAX's own."""
   return _in_cluster() or any(map(os.environ.get, _VARIABLES))
 
 
 def index() -> int:
-  """Which of several processes this is, by the environment alone; 0 where it does not say."""
+  """Returns this process's index, from the environment only; 0 where it does not say."""
   names = ("JAX_PROCESS_ID", *(others[0] for others in _LAUNCHED.values()))
   given = [value for name in names if (value := os.environ.get(name, "")).isdecimal()]
   return int(given[0]) if given and several() else 0
 
 
 def on_tpu_pod() -> bool:
-  """Whether the TPU is one of several hosts, none of which can use its share alone."""
+  """Tells whether this TPU host is one of several, none of which can use its share alone."""
   workers = os.environ.get("TPU_WORKER_HOSTNAMES", "").split(",")
   return len(set(workers) - {"", "localhost"}) > 1
 
@@ -52,16 +52,17 @@ def on_tpu_pod() -> bool:
 def join() -> None:
   """Waits for the hosts that the environment names, before the first device is used.
 
-  A launcher's variables that are there by halves, as in a batch script that does not use srun, name
-  none: a warning tells so.
+  If only some of a launcher's variables are set, as in a batch script that does not use srun, they
+  are ignored with a warning.
 
   Raises:
-    ValueError: JAX's variables are set by halves, a number is none, or the others did not come.
+    ValueError: only some of JAX's variables are set, a number is wrong, or other hosts did not
+      come.
   """
   for name, others in _LAUNCHED.items():
     count = os.environ.get(name) or "1"
     if not count.isdecimal():
-      raise ValueError(f"{name} is {count!r}: a whole number is needed. Unset it for one host.")
+      raise ValueError(f"{name} must be a whole number, not {count!r}. Unset it for one host.")
     if int(count) > 1 and (without := _lacking(others)):
       logging.warning(
         "%s is %s, but this process is alone: %s. For all %s, start them with the launcher itself "
@@ -73,68 +74,71 @@ def join() -> None:
   missing = [name for name in _VARIABLES if not os.environ.get(name)]
   if missing and not _in_cluster():
     raise ValueError(
-      f"Of {', '.join(_VARIABLES)} these are not set: {', '.join(missing)}. Several hosts need all "
-      "three (HOST:PORT of the first, how many there are, and which this is, from 0 on); one host "
-      "alone needs none."
+      f"{', '.join(missing)} not set. Several hosts need all of {', '.join(_VARIABLES)}: the first "
+      "host's HOST:PORT, the number of hosts, and this host's index from 0. A single host needs "
+      "none of them."
     )
   if address and not address.rpartition(":")[2].isdecimal():
-    raise ValueError(f"JAX_COORDINATOR_ADDRESS is {address!r}: the first host's HOST:PORT.")
+    raise ValueError(
+      f"JAX_COORDINATOR_ADDRESS must be the first host's HOST:PORT, not {address!r}."
+    )
   for name, value in (("JAX_NUM_PROCESSES", count), ("JAX_PROCESS_ID", number)):
     if value and not value.isdecimal():
-      raise ValueError(f"{name} is {value!r}: a whole number is needed.")
+      raise ValueError(f"{name} must be a whole number, not {value!r}.")
   if count and number and int(number) >= int(count):
     raise ValueError(
       f"JAX_PROCESS_ID is {number}, but the hosts of JAX_NUM_PROCESSES={count} are numbered from 0 "
       f"to {int(count) - 1}."
     )
-  told = count or next((os.environ[name] for name in _LAUNCHED if _launched(name) > 1), "")
-  logging.info("Waiting for all %s processes%s.", told, f" at {address}" if address else "")
-  # Of the three JAX itself reads the address alone.
+  total = count or next((os.environ[name] for name in _LAUNCHED if _launched(name) > 1), "")
+  logging.info("Waiting for all %s processes%s.", total, f" at {address}" if address else "")
+  # JAX itself reads only the address of the three.
   try:
     jax.distributed.initialize(
       address or None, int(count) if count else None, int(number) if number else None
     )
   except (RuntimeError, ValueError) as error:
     raise ValueError(
-      f"The {told} processes that the environment names did not find each other "
+      f"The {total} processes that the environment names did not find each other "
       f"({str(error).splitlines()[0]}). Start all of them at once, or unset the variables "
       f"({', '.join((*_VARIABLES, *_LAUNCHED))}) to train on one host."
     ) from error
 
 
 def decide(ask: Callable[[], T]) -> T:
-  """What the first host finds, on every host; all call it at the same place, and wait.
+  """Broadcasts the first host's result to all hosts, which all call this at the same place.
 
   Args:
-    ask: called on the first host alone, so that it may enter no collective; returns JSON.
+    ask: called on the first host only, so it must not enter a collective; returns a JSON value.
 
   Raises:
-    HostError: on the other hosts, with the sentence of what `ask` raised on the first.
+    HostError: on the other hosts, with the message of the error that `ask` raised on the first.
   """
   error, message = None, ""
   if jax.process_index() == 0:
     try:
       message = json.dumps({"found": ask()})
-    except Exception as caught:  # whatever it is, the others wait
+    except Exception as caught:  # any error must reach the other hosts, which wait
       error, message = caught, json.dumps({"error": _sentence(caught)})
   if jax.process_count() > 1:
     message = "".join(_gather(message))
   if error is not None:
     raise error
-  told = json.loads(message)
-  if "error" in told:
-    raise HostError(told["error"])
-  return told["found"]
+  answer = json.loads(message)
+  if "error" in answer:
+    raise HostError(answer["error"])
+  return answer["found"]
 
 
 def everywhere(do: Callable[[], T]) -> T:
-  """What each host makes for itself; all call it at the same place, and none goes on alone.
+  """Runs a function on every host and raises on all if one fails; all call it at the same place.
 
   Args:
-    do: called on every host; may enter no collective, which another's error would leave open.
+    do: called on every host. It must not enter a collective, where another host's error would
+      leave it waiting.
 
   Raises:
-    HostError: on the hosts that had none, the sentence of another's error.
+    HostError: on the hosts without an error, with the message of another host's error.
   """
   if jax.process_count() == 1:
     return do()
@@ -152,18 +156,18 @@ def everywhere(do: Callable[[], T]) -> T:
 
 
 def _in_cluster() -> bool:
-  """A TPU pod, SLURM or Open MPI, where JAX finds out by itself what is not set."""
+  """Tells whether this is a TPU pod, SLURM or Open MPI, where JAX detects what is not set."""
   return on_tpu_pod() or any(_launched(name) > 1 for name in _LAUNCHED)
 
 
 def _launched(name: str) -> int:
-  """How many processes a launcher's variable tells of, if it did start this one."""
+  """Returns the number of processes in a launcher's variable, 1 if it did not start this one."""
   count = os.environ.get(name, "")
   return int(count) if count.isdecimal() and not _lacking(_LAUNCHED[name]) else 1
 
 
 def _lacking(names: Sequence[str]) -> str:
-  """Why a process was not started by the launcher that sets these; '' where it was."""
+  """Says why the launcher that sets these variables did not start this process; '' if it did."""
   if os.environ.get(_TERMINAL) and names[0].startswith("SLURM"):
     return "it runs in a shell of srun --pty"
   missing = [name for name in names if not os.environ.get(name)]
@@ -171,7 +175,7 @@ def _lacking(names: Sequence[str]) -> str:
 
 
 def _gather(message: str) -> list[str]:
-  """Every host's message, in one order on all."""
+  """Gathers every host's message, in the same order on all hosts."""
   text = message.encode()
   lengths = multihost_utils.process_allgather(np.int32(len(text)))
   width = max(_MIN_WIDTH, 1 << int(lengths.max() - 1).bit_length())
@@ -182,5 +186,5 @@ def _gather(message: str) -> list[str]:
 
 
 def _sentence(error: Exception) -> str:
-  # Other errors than of values and files are not written for people: their class says more.
+  # Messages of other errors are not written for users, so their class is shown too.
   return str(error) if isinstance(error, (ValueError, OSError)) else repr(error)

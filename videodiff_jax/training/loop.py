@@ -1,4 +1,4 @@
-"""The training loop: one for every stage of every system. Read `train` top to bottom."""
+"""The training loop, shared by all stages of all systems. Read `train` from top to bottom."""
 
 import collections
 import contextlib
@@ -30,10 +30,10 @@ from videodiff_jax.training.writers import MetricWriter, best_validation, plot_c
 
 HostBatch = dict[str, np.ndarray]
 
-# Steps the host may be ahead of the devices: enough to keep them busy.
+# Number of steps the host may be ahead of the devices: enough to keep them busy.
 _RUN_AHEAD = 4
-# What the run's key is folded with for previews: the first numbers are those of its splits, from
-# which a stage draws its parameters.
+# Folded into the run's key for previews. It is large because the first numbers are those of the
+# key's splits, from which a stage draws its parameters.
 _PREVIEWS = 2**31
 
 
@@ -46,15 +46,15 @@ class Run:
   """How a stage is trained.
 
   Attributes:
-    folder: of the stage, inside the workdir.
+    folder: the stage's folder, inside the workdir.
     mesh: from partitioning.make_mesh.
-    seed: of the initial parameters and of every draw.
-    steps: to train in all.
-    batch_size: examples a step over all hosts.
+    seed: seed of the initial parameters and of all random numbers.
+    steps: steps to train in all.
+    batch_size: examples per step, over all hosts.
     log_every: steps between two lines of metrics.
     checkpoint_every: steps between checkpoints; one more is written at the end.
     preview_every: steps between previews; one more is drawn at the end.
-    keep: checkpoints kept.
+    keep: number of newest checkpoints to keep.
     meta: JSON dict stored with each checkpoint (config, code version).
     checksums: whether checkpoints get checksums.
   """
@@ -82,28 +82,30 @@ def train(
   validation: Validation | None = None,
   has_preview: Callable[[int], bool] = lambda step: True,
 ) -> bool:
-  """Trains a stage to `run.steps`, from its newest checkpoint where there is one.
+  """Trains a stage to `run.steps`, from its newest checkpoint if there is one.
 
-  A stage without steps of its own becomes a checkpoint as it begins. A preview and curves that an
-  earlier call was killed before are drawn first.
+  A stage without training steps is saved as it is initialised. If an earlier call was killed
+  before it drew a preview or the curves, they are drawn first.
 
   Args:
-    stage: what to train.
-    run: how.
+    stage: the stage to train.
+    run: how to train it.
     frozen: networks of earlier stages, an argument of every step.
-    batches: examples consumed so far (over all hosts) -> iterator over this host's batches.
+    batches: maps the examples consumed so far (over all hosts) to an iterator over this host's
+      batches.
     preview_batch: fixed examples for the previews, the same on every host.
-    write_preview: (step, {name: uint8 videos (n, f, h, w, c)}), called on the first host.
-    validation: held-out clips; None validates nothing.
-    has_preview: whether that of a step was written; asked on the first host, of the step that is
-      gone on from.
+    write_preview: called with (step, {name: uint8 videos (n, f, h, w, c)}) on the first host.
+    validation: held-out clips; None skips validation.
+    has_preview: tells whether a step's preview was written; called on the first host with the
+      step that training resumes from.
 
   Returns:
-    True when the stage is finished, False when SIGTERM stopped it (after saving): after the step
-    under way or, while a step is compiled, at once.
+    True if the stage is finished. False if SIGTERM stopped it, after saving: SIGTERM ends it after
+    the current step or, during compilation, at once.
 
   Raises:
-    NonFiniteLossError: names the step, its examples and the last good checkpoint.
+    NonFiniteLossError: the loss is not finite; the message names the step, its examples and the
+      last good checkpoint.
     CheckpointError: the checkpoint is damaged, or was trained with other frozen networks.
   """
   first_host = jax.process_index() == 0
@@ -139,7 +141,7 @@ def train(
     def shows() -> bool:
       return step % run.preview_every == 0 or step == run.steps
 
-    # Weights that were converted begin at a step that nothing was ever drawn of.
+    # Converted weights begin at a step that has no preview.
     if step and shows() and "source" not in checkpoints.meta(step):
       if not hosts.decide(lambda: has_preview(step)):
         show()
@@ -179,7 +181,7 @@ def train(
           batch, ids, wait = _next_batch(stream, run)
           waited += wait
 
-        # Hosts may also ask each other where they change programs: all do so after the same step.
+        # Hosts also agree on stopping where they change programs: all do so after the same step.
         common = step % run.log_every == 0 or step == program.end
         following = program
         if step == program.end < run.steps:
@@ -197,9 +199,9 @@ def train(
         if saves:
           with clock.paused():
             pending.read(keep=0)  # a state after a non-finite loss is never saved
-        # A killed run goes on after its checkpoint: what was not validated by then never would be.
+        # Validate before saving: a killed run resumes after its checkpoint and would skip it.
         due = validation is not None and validation.due(step, run.steps)
-        stopped = last and step < run.steps  # by SIGTERM, which allows little time
+        stopped = last and step < run.steps  # SIGTERM leaves little time, so save first
         if due and not stopped:
           validate()
         if saves:
@@ -219,7 +221,7 @@ def train(
 
 
 def abstract_state(stage: Stage, seed: int, mesh: Mesh) -> TrainState:
-  """The stage's TrainState as shapes with shardings; nothing is computed."""
+  """Returns the stage's TrainState as shapes with shardings, without computing anything."""
   return partitioning.with_shardings(jax.eval_shape(stage.init, jax.random.key(seed)), mesh)
 
 
@@ -230,7 +232,7 @@ def _tell_curves(name: str, folder: pathlib.Path) -> None:
 
 
 def _make_up_curves(folder: pathlib.Path) -> None:
-  """Draws the curves of a finished stage that was killed before they were drawn."""
+  """Plots the curves of a finished stage whose run was killed before it plotted them."""
   metrics, curves = folder / "metrics.jsonl", folder / "curves.png"
   if metrics.is_file() and not (
     curves.is_file() and curves.stat().st_mtime_ns >= metrics.stat().st_mtime_ns
@@ -247,11 +249,11 @@ def _restore_or_init(
     saved = checkpoints.meta(latest)
     if saved["frozen"] != meta["frozen"]:
       raise CheckpointError(
-        f"Stage {stage.name!r} was trained above other frozen networks (hash {saved['frozen']}) "
-        f"than the ones given now ({meta['frozen']}). Restore the earlier stage's checkpoint or "
+        f"Stage {stage.name!r} was trained on other frozen networks (hash {saved['frozen']}) "
+        f"than those given now ({meta['frozen']}). Restore the earlier stage's checkpoint or "
         "train this stage in a new --workdir."
       )
-    logging.info("Stage %s goes on from step %d.", stage.name, latest)
+    logging.info("Stage %s resumes from step %d.", stage.name, latest)
     return checkpoints.restore(latest, target)
   shardings = jax.tree.map(lambda x: x.sharding, target)
   state = jax.jit(stage.init, out_shardings=shardings)(jax.random.key(run.seed))
@@ -265,7 +267,7 @@ def _restore_or_init(
 def _measure(
   stage: Stage, run: Run, key: jax.Array, frozen: Any, batches: Callable
 ) -> dict[str, dict[str, jax.Array]]:
-  """Per-channel mean and std over the first examples of the data."""
+  """Measures per-channel mean and std over the first examples of the data."""
 
   replicated = NamedSharding(run.mesh, P())
 
@@ -282,7 +284,7 @@ def _measure(
   total: dict[str, np.ndarray] = collections.defaultdict(float)
   for i in tqdm.trange(count, desc=f"{stage.name}: statistics", disable=None):
     batch, _, _ = _next_batch(stream, run)
-    # Far above every training step, so that no draw repeats.
+    # The number lies far above every training step, so that no random numbers repeat.
     for name, value in sums(frozen, batch, jax.random.fold_in(key, 2**31 + i)).items():
       total[name] = total[name] + np.asarray(value, np.float64) / count
   return {
@@ -297,7 +299,7 @@ def _measure(
 def _next_batch(
   stream: Iterator[HostBatch], run: Run
 ) -> tuple[dict[str, jax.Array], list[int], float]:
-  """A batch on the devices, its examples' numbers, and the seconds spent waiting for it."""
+  """Returns a batch on the devices, its videos' numbers, and the seconds spent waiting for it."""
   began = time.monotonic()
   host_batch = next(stream)
   waited = time.monotonic() - began
@@ -307,7 +309,7 @@ def _next_batch(
 def _speeds(
   speed: float, batch: dict, run: Run, flops_per_step: int, waited: float, clock: "_Clock"
 ) -> dict[str, float]:
-  # Moments stand for frames, or come beside them.
+  # Cached moments replace frames or come with them; either counts once.
   counts = {
     name.split("_")[0]: x.shape[1]
     for name, x in batch.items()
@@ -320,29 +322,29 @@ def _speeds(
     "gflops_per_s": flops_per_step * speed / 1e9,
     "input_wait": waited / max(clock.seconds(), 1e-9),
   }
-  if counts:  # cached global features are of whole clips
+  if counts:  # none with cached global features, which stand for whole clips
     values["frames_per_s"] = speed * run.batch_size * sum(counts.values())
   peak = flops.peak_flops(run.mesh.devices.flat[0])
   return values | ({"mfu": per_device / peak} if peak else {})
 
 
 class _Pending:
-  """Metrics still on the devices, read late so that the loop never waits for the newest step."""
+  """Metrics that are still on the devices, read late so that the loop never waits for new ones."""
 
   def __init__(self, run: Run, checkpoints: Checkpoints):
     self._run, self._checkpoints = run, checkpoints
     self._queue: collections.deque = collections.deque()
 
   def add(self, step: int, metrics: dict[str, jax.Array], ids: list[int]) -> None:
-    """Remembers a step, and waits for one long before it: memory and SIGTERM stay bounded."""
+    """Adds a step and waits for an earlier one, so that memory and the time to stop are bounded."""
     self._queue.append((step, metrics, ids))
     if len(self._queue) > _RUN_AHEAD:
       jax.block_until_ready(self._queue[-1 - _RUN_AHEAD][1])
 
   def read(self, keep: int) -> dict[str, float]:
-    """Means over the steps read, all but the `keep` newest; checks each for finiteness."""
+    """Returns means over all steps but the `keep` newest, and checks that each is finite."""
     count = len(self._queue)
-    # The only step there is is read all the same, so that every line has its numbers.
+    # At least one step is read, so that every line has numbers.
     taken = [self._queue.popleft() for _ in range(max(count - keep, min(count, 1)))]
     values = jax.device_get([metrics for _, metrics, _ in taken])
     for (step, _, ids), row in zip(taken, values):
@@ -358,7 +360,7 @@ class _Pending:
 
 
 class _Clock:
-  """Seconds of training, without compiling, checkpoints and previews."""
+  """Measures seconds of training, without compilation, checkpoints and previews."""
 
   def __init__(self, step: int):
     self.restart(step)
@@ -380,7 +382,7 @@ class _Clock:
 
 
 class _Stop:
-  """Remembers a SIGTERM; hosts agree on it at common steps, so that all save the same one."""
+  """Remembers a SIGTERM. Hosts agree on it at common steps, so that all save the same step."""
 
   def __init__(self) -> None:
     self.received = False

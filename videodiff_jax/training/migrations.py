@@ -1,8 +1,8 @@
-"""Configuration keys that came after the first workdirs: what a run was before each of them.
+"""Config migrations: defaults for keys added later, so that old workdirs still load.
 
-A workdir keeps the configuration it was trained with, so an old one lacks keys. Each is here with
-the value that does exactly what the code did before there was a choice; that a system's keys are
-the first ones and these is tested.
+A workdir keeps the configuration it was trained with, so an old one lacks newer keys. Each newer
+key is listed here with the value that reproduces what the code did before the key existed. A test
+checks that the first keys and these make up all keys of a system.
 """
 
 from typing import Any
@@ -15,22 +15,22 @@ _SWEEP = {
   "sweep.steps": (2, 5, 10, 20, 50, 100),
 }
 _CHECKSUMS = ("Checkpoints had no checksums.", {"checksums": False})
-# System -> (why the values change nothing, {key: value}), in the order they came in.
+# System -> (why the values change nothing, {key: value}), in the order of their addition.
 ADDED: dict[str, tuple[tuple[str, dict[str, Any]], ...]] = {
   "glober": (
     (
-      "As many groups as divide the channels, up to 32, were the rule.",
+      "Normalisation used as many groups as divide the channels, up to 32.",
       {f"model.{name}.norm_groups": 32 for name in _GLOBER_NETWORKS},
     ),
     ("Frame time was added to features.", {"model.frame_control.scale_shift": False}),
-    ("What is past an end counted as error.", {"loss.kl_vae.saturate": False}),
+    ("Overshoot at saturated pixels counted as error.", {"loss.kl_vae.saturate": False}),
     (
-      "All networks began as drawn.",
+      "All networks began with random weights.",
       {f"init.{name}": "" for name in ("kl_vae", "unet", "generator", "text_encoder", "allow")},
     ),
     (
-      "There was no text. 'source' to 'vocabulary' say nothing without it, and a class or nothing "
-      "is a token that the UNet attends to across.",
+      "There was no text. Without text 'source' to 'vocabulary' have no effect, and the UNet "
+      "cross-attended to a class token or a null token.",
       {
         "text.source": "prompt",
         "text.prompt": "",
@@ -42,7 +42,7 @@ ADDED: dict[str, tuple[tuple[str, dict[str, Any]], ...]] = {
       },
     ),
     (
-      "Guidance had one scale; the two others are read in the other forms alone.",
+      "Guidance had one scale; only the other forms read the two others.",
       {
         "sample.guidance_form": "single",
         "sample.guidance_video": 1.5,
@@ -55,9 +55,9 @@ ADDED: dict[str, tuple[tuple[str, dict[str, Any]], ...]] = {
       "Averages had their decay from the first step.",
       {f"train.{name}.ema.warmup": False for name in _GLOBER_STAGES},
     ),
-    ("Clips were mirrored whatever was said of them.", {"text.tells_sides": False}),
+    ("Clips were mirrored whatever their text said.", {"text.tells_sides": False}),
     (
-      "All pairs up to cra.max_timestep counted alike, frames being the real ones.",
+      "All pairs up to cra.max_timestep had equal weight, and the real samples were frames.",
       {"loss.cra.weighting": "uniform", "loss.cra.real": "frames"},
     ),
     (
@@ -78,14 +78,14 @@ ADDED: dict[str, tuple[tuple[str, dict[str, Any]], ...]] = {
     _CHECKSUMS,
   ),
   "lgcvd": (
-    ("Clips had the one stride.", {"data.stride_multiples": (1,)}),
+    ("Clips had a single stride.", {"data.stride_multiples": (1,)}),
     ("Levels had two blocks.", {"model.blocks": 2}),
-    ("Black drawn blacker counted as error.", {"objective.saturate": False}),
+    ("Overshoot at saturated pixels counted as error.", {"objective.saturate": False}),
     (
-      "The second stage was the release's; with one stage a sample trained one window.",
+      "The second stage was the release's; one-stage training used one window of each sample.",
       {"objective.second_stage": "release", "objective.one_stage": "halves"},
     ),
-    ("An evaluation had no name; today's default has one.", {"evaluate.protocol": "standard"}),
+    ("Evaluations had no protocol; the default now has a name.", {"evaluate.protocol": "standard"}),
     ("The CPU was one device.", {"mesh.cpu_devices": 1}),
     ("Averages had their decay from the first step.", {"train.lgcvd.ema.warmup": False}),
     (
@@ -105,12 +105,12 @@ ADDED: dict[str, tuple[tuple[str, dict[str, Any]], ...]] = {
 }
 
 
-# Of LGC-VD's first evaluations, which had no protocol.
+# Keys of LGC-VD's first evaluations, which had no protocol; no code reads them now.
 GONE = ("evaluate.num_videos", "evaluate.trajectories")
 
 
 def fill(config: dict[str, Any]) -> None:
-  """Adds what a saved configuration of a known system lacks, and takes out what is read no more."""
+  """Adds the keys that a saved configuration lacks, and removes keys that are no longer read."""
   if config["system"] == "lgcvd":
     for key in GONE:
       group, name = key.split(".")

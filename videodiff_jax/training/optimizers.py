@@ -25,17 +25,20 @@ def make_optimizer(
   b1: float = 0.9,
   b2: float = 0.999,
 ) -> optax.GradientTransformation:
-  """AdamW, decay on every parameter as torch has it (the papers' runs).
+  """Makes AdamW with weight decay on every parameter, as torch does (the papers' runs).
 
   Args:
-    learning_rate: peak.
-    steps: of the run; where a cosine ends, at a twentieth of the peak.
-    warmup_steps: linear from zero.
+    learning_rate: the peak learning rate.
+    steps: the run's steps; a cosine ends there, at a twentieth of the peak.
+    warmup_steps: steps of linear warm-up from zero.
     decay: 'constant' or 'cosine'.
-    weight_decay: AdamW's, times the learning rate.
-    clip_norm: global norm gradients are clipped to; 0 leaves them.
-    b1: first moment's decay.
-    b2: second moment's decay.
+    weight_decay: AdamW's weight decay, which the learning rate multiplies.
+    clip_norm: the global norm that gradients are clipped to; 0 does not clip.
+    b1: decay of the first moment.
+    b2: decay of the second moment.
+
+  Raises:
+    ValueError: `decay` is unknown.
   """
   if decay == "cosine":
     schedule = optax.warmup_cosine_decay_schedule(
@@ -53,22 +56,22 @@ def make_optimizer(
 
 
 def of_stage(settings: ml_collections.ConfigDict) -> optax.GradientTransformation:
-  """The optimiser of a stage, from its `config.train.NAME`."""
+  """Makes the optimiser of a stage from its settings, `config.train.NAME`."""
   return make_optimizer(steps=settings.steps, **settings.optimizer)
 
 
 def of_adversary(
   settings: ml_collections.ConfigDict, first_step: int, every: int = 1
 ) -> optax.GradientTransformation:
-  """The optimiser of a stage's discriminator: the stage's, over the discriminator's own steps.
+  """Makes the optimiser of a stage's discriminator, with the stage's settings.
 
-  An optimiser counts its own steps. The discriminator's therefore warms up as it sets in, and a
-  cosine ends with the stage.
+  An optimiser counts its own steps. So the discriminator's optimiser warms up when its loss starts,
+  and a cosine ends with the stage.
 
   Args:
-    settings: `config.train.NAME` of the stage.
-    first_step: of the stage, from which the discriminator learns.
-    every: steps of the stage between two of the discriminator.
+    settings: the stage's `config.train.NAME`.
+    first_step: the stage's step at which the discriminator starts to learn.
+    every: steps of the stage per step of the discriminator.
   """
   own_steps = max(settings.steps - first_step, 0) // every
   return make_optimizer(steps=own_steps, **settings.optimizer)
@@ -80,16 +83,17 @@ def accumulate(
   key: jax.Array,
   parts: int,
 ) -> Any:
-  """Mean of `function(batch, key)` over `parts` equal parts of the batch, one at a time.
+  """Averages `function(batch, key)` over `parts` equal parts of the batch, one at a time.
 
-  Memory falls to that of one part. Every device works on each part, whatever the mesh. Where losses
-  are means over examples the result is that of the whole batch, but for what the parts draw anew.
+  Memory falls to that of one part. Every device works on each part, on any mesh. Where losses are
+  means over examples, the result equals that of the whole batch, except for random numbers, which
+  each part draws from its own key.
 
   Args:
     function: returns a tree of float arrays (gradients and metrics), means over its batch.
-    batch: arrays with leading axis b, divisible by `parts`.
-    key: split into one key a part.
-    parts: 1 calls `function` once.
+    batch: arrays with leading axis b, which `parts` divides.
+    key: PRNG key, split into one key per part.
+    parts: number of parts; 1 calls `function` once on the whole batch.
   """
   if parts == 1:
     return function(batch, key)

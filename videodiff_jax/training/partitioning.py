@@ -1,8 +1,8 @@
-"""Where arrays live: a ('data', 'fsdp') mesh, batches split over both, big parameters over fsdp.
+"""Partitioning over a ('data', 'fsdp') mesh: batches over both axes, large parameters over fsdp.
 
-Network and loss code is free of mesh names. The loop opens the mesh with `jax.set_mesh`; `gather`,
-`scatter` and `split_batch` then state inside the compiled step what XLA must not guess (left alone
-it drifts into tensor parallelism). Without a mesh they return their argument.
+Network and loss code has no mesh names. The loop opens the mesh with `jax.set_mesh`. Inside the
+compiled step, `gather`, `scatter` and `split_batch` then state the shardings that XLA must not
+guess (on its own it drifts into tensor parallelism). Without a mesh they return their argument.
 """
 
 from typing import Any
@@ -15,15 +15,15 @@ from jax.sharding import PartitionSpec as P
 AXES = ("data", "fsdp")
 BATCH = P(AXES)
 
-# Smaller tensors are cheaper to keep everywhere than to gather.
+# Smaller tensors are cheaper to replicate than to gather.
 _MIN_SHARDED_SIZE = 2**14
 
 
 def make_mesh(data: int = -1, fsdp: int = 1, devices: list[jax.Device] | None = None) -> Mesh:
-  """A mesh over all devices (of all hosts); data = -1 takes what fsdp leaves.
+  """Makes a mesh over all devices of all hosts; data = -1 uses the devices that fsdp leaves.
 
   Raises:
-    ValueError: the two sizes do not multiply to the number of devices.
+    ValueError: data x fsdp is not the number of devices.
   """
   devices = jax.devices() if devices is None else devices
   count = len(devices)
@@ -38,7 +38,7 @@ def make_mesh(data: int = -1, fsdp: int = 1, devices: list[jax.Device] | None = 
 
 
 def spec(shape: tuple[int, ...], fsdp: int) -> P:
-  """Splits the largest axis that divides by fsdp; small arrays stay whole."""
+  """Splits the largest axis that fsdp divides; small arrays stay whole."""
   if fsdp == 1 or np.prod(shape) < _MIN_SHARDED_SIZE:
     return P()
   for axis in np.argsort(shape)[::-1]:
@@ -48,27 +48,27 @@ def spec(shape: tuple[int, ...], fsdp: int) -> P:
 
 
 def shardings(tree: Any, mesh: Mesh | jax.sharding.AbstractMesh) -> Any:
-  """A NamedSharding for each (abstract) array of a tree."""
+  """Returns a NamedSharding for each (abstract) array of a tree."""
   fsdp = mesh.shape["fsdp"]
   return jax.tree.map(lambda x: NamedSharding(mesh, spec(x.shape, fsdp)), tree)
 
 
 def with_shardings(tree: Any, mesh: Mesh) -> Any:
-  """The tree's shapes as ShapeDtypeStructs that carry their shardings."""
+  """Returns the tree's shapes as ShapeDtypeStructs with their shardings."""
   return jax.tree.map(
     lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, shardings(tree, mesh)
   )
 
 
 def gather(tree: Any) -> Any:
-  """Inside a compiled function: every array whole on every device (parameters before use)."""
+  """Inside a compiled function, replicates every array on every device: parameters before use."""
   if jax.sharding.get_abstract_mesh().empty:
     return tree
   return jax.lax.with_sharding_constraint(tree, P())
 
 
 def scatter(tree: Any) -> Any:
-  """Inside a compiled function: each array split as `shardings` has it (gradients)."""
+  """Inside a compiled function, splits each array as `shardings` does: gradients."""
   mesh = jax.sharding.get_abstract_mesh()
   if mesh.empty:
     return tree
@@ -78,14 +78,14 @@ def scatter(tree: Any) -> Any:
 
 
 def split_batch(tree: Any) -> Any:
-  """Inside a compiled function: the leading axis over all devices (data, noise, timesteps)."""
+  """Inside a compiled function, splits the leading axis over all devices: data, noise, times."""
   if jax.sharding.get_abstract_mesh().empty:
     return tree
   return jax.lax.with_sharding_constraint(tree, BATCH)
 
 
 def place(tree: Any) -> Any:
-  """Outside a compiled function: leading axes over all devices, scalars whole on each."""
+  """Outside a compiled function, splits leading axes over all devices and replicates scalars."""
   mesh = jax.sharding.get_mesh()
   if mesh.empty:
     return tree
@@ -95,13 +95,13 @@ def place(tree: Any) -> Any:
 
 
 def local_rows(mesh: Mesh, batch_size: int) -> list[int]:
-  """The rows of a global batch that lie on this host's devices, as `put_batch` expects them."""
+  """Returns the rows of a global batch on this host's devices, in the order of `put_batch`."""
   places = NamedSharding(mesh, BATCH).addressable_devices_indices_map((batch_size,)).values()
   return sorted(row for (rows,) in places for row in range(*rows.indices(batch_size)))
 
 
 def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-  """This host's rows of a batch (see `local_rows`) as global arrays, split over the mesh."""
+  """Turns this host's rows of a batch (see `local_rows`) into global arrays over the mesh."""
   sharding = NamedSharding(mesh, BATCH)
   return {
     name: jax.make_array_from_process_local_data(sharding, value) for name, value in batch.items()

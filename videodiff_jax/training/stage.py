@@ -15,23 +15,24 @@ TrainStep = Callable[[TrainState, Any, Batch], tuple[TrainState, Metrics]]
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-  """One trainable thing, as pure functions.
+  """One stage of training, as pure functions.
 
   Attributes:
-    name: its folder in the workdir.
+    name: the stage's name, and its folder in the workdir.
     init: key -> TrainState.
     train_steps: (first step, function) pairs in order; the loop compiles each when it is reached.
-      None at all: what is pretrained is all there is to it.
-      Most stages have one; the autoencoder gets a second when its adversarial loss sets in.
-      A function takes (state, frozen, batch) and returns (state, metrics), with scalars 'loss'
+      Most stages have one pair. The autoencoder has a second, for when its adversarial loss starts.
+      A stage with no pair trains nothing: it consists of its pretrained weights.
+      A function takes (state, frozen, batch) and returns (state, metrics), with the scalars 'loss'
       and 'gradient_norm' among the metrics.
     preview: (state, frozen, batch, key) -> {name: float video (n, f, h, w, c) in [-1, 1]}.
-    validate: (state, frozen, batch, key) -> scalars, 'loss' among them, of `ema_params`: what the
-      steps minimise, without adversarial terms, which change with the adversary. None in a stage
+    validate: (state, frozen, batch, key) -> scalars of `ema_params`, among them 'loss': what the
+      steps minimise without adversarial terms, which change with the adversary. None in a stage
       that trains nothing.
-    measure: (frozen, batch, key) -> {name: samples (n, ..., c)} whose per-channel mean and std over
-      `measured_examples` become state.statistics; None where nothing is measured.
-    pretrained: puts weights of elsewhere into a fresh state, whose arrays it uses up; or None.
+    measure: (frozen, batch, key) -> {name: samples (n, ..., c)}, whose per-channel mean and std
+      become state.statistics; None where nothing is measured.
+    measured_examples: number of examples that `measure` is averaged over.
+    pretrained: puts external weights into a new state, whose arrays it consumes; or None.
   """
 
   name: str
@@ -44,5 +45,5 @@ class Stage:
   pretrained: Callable[[TrainState], TrainState] | None = None
 
   def step_from(self, step: int) -> tuple[int, TrainStep]:
-    """The (first step, function) pair in force after `step` steps."""
+    """Returns the (first step, function) pair to use after `step` steps."""
     return [pair for pair in self.train_steps if pair[0] <= step][-1]

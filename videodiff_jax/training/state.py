@@ -17,23 +17,23 @@ class Adversary:
   opt_state: Any
 
   def apply_gradients(self, gradients: Any, optimizer: optax.GradientTransformation) -> "Adversary":
-    """One optimiser step."""
+    """Makes one optimiser step."""
     updates, opt_state = optimizer.update(gradients, self.opt_state, self.params)
     return Adversary(optax.apply_updates(self.params, updates), opt_state)
 
 
 @flax.struct.dataclass
 class TrainState:
-  """What one stage trains and a checkpoint holds.
+  """The state of one stage's training, as a checkpoint holds it.
 
   Attributes:
-    step: iterations done, int32.
+    step: number of iterations done, int32.
     params: trained parameters, float32.
-    ema_params: their moving average: what samples, scores and later stages use.
-    opt_state: optax state of `params`.
-    key: PRNG key of the stage; step n draws from fold_in(key, n).
-    statistics: measured once at the stage's start (per-channel mean and std), {} if nothing is.
-    adversary: discriminator of an adversarial loss, or None.
+    ema_params: moving average of `params`, which samples, scores and later stages use.
+    opt_state: the optimiser's state for `params`.
+    key: the stage's PRNG key; step n draws from fold_in(key, n).
+    statistics: per-channel mean and std measured once at the stage's start; {} where none are.
+    adversary: the discriminator of an adversarial loss, or None.
   """
 
   step: jax.Array
@@ -53,8 +53,8 @@ class Ema:
     decay: weight of the old average at each update.
     interval: steps between updates.
     copy_until: up to this step the average is a copy of the parameters.
-    warmup: update n weighs the old average with (1 + n) / (10 + n) at most, so that the parameters
-      of the start are forgotten in a few updates, however long the average.
+    warmup: if True, update n weights the old average by at most (1 + n) / (10 + n), so that the
+      initial parameters are forgotten after a few updates, even with a long average.
   """
 
   decay: float = 0.999
@@ -63,7 +63,7 @@ class Ema:
   warmup: bool = False
 
   def update(self, average: Any, params: Any, step: jax.Array) -> Any:
-    """The average after `step` steps."""
+    """Returns the average after `step` steps."""
     weight = 1.0 - self.decay
     if self.warmup:
       weight = jnp.maximum(weight, 9.0 / (10.0 + step // self.interval))  # 1 - (1 + n) / (10 + n)
@@ -79,7 +79,7 @@ def create(
   statistics: dict[str, Any] | None = None,
   adversary: Adversary | None = None,
 ) -> TrainState:
-  """A state at step 0 whose average is a copy of the parameters."""
+  """Creates a state at step 0 whose average is a copy of the parameters."""
   return TrainState(
     step=jnp.zeros((), jnp.int32),
     params=params,
@@ -94,13 +94,13 @@ def create(
 def update_params(
   state: TrainState, gradients: Any, optimizer: optax.GradientTransformation
 ) -> TrainState:
-  """One optimiser step on `params`, which is neither counted nor averaged yet."""
+  """Makes one optimiser step on `params`, without counting the step or updating the average."""
   updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
   return state.replace(params=optax.apply_updates(state.params, updates), opt_state=opt_state)
 
 
 def count_step(state: TrainState, ema: Ema) -> TrainState:
-  """Counts an iteration whose optimiser steps are done, and averages the parameters."""
+  """Counts an iteration whose optimiser steps are done, and updates the average."""
   step = state.step + 1
   return state.replace(step=step, ema_params=ema.update(state.ema_params, state.params, step))
 
@@ -108,5 +108,5 @@ def count_step(state: TrainState, ema: Ema) -> TrainState:
 def apply_gradients(
   state: TrainState, gradients: Any, optimizer: optax.GradientTransformation, ema: Ema
 ) -> TrainState:
-  """An iteration of one optimiser step."""
+  """Makes an iteration of one optimiser step: updates, counts and averages."""
   return count_step(update_params(state, gradients, optimizer), ema)

@@ -1,7 +1,7 @@
-"""Validation: the loss of held-out clips under the averaged weights, its draws always the same.
+"""Validation: the loss of held-out clips under the averaged weights, always with the same noise.
 
-Clips, timesteps and noise depend neither on the step nor on the run's seed. Losses of two steps
-therefore differ by their weights alone, and those of two runs of one configuration can be compared.
+Clips, timesteps and noise depend neither on the step nor on the run's seed. So losses at two steps
+differ only by the weights, and two runs of one configuration can be compared.
 """
 
 import dataclasses
@@ -21,9 +21,9 @@ from videodiff_jax.training.state import TrainState
 from videodiff_jax.training.writers import VALIDATION
 
 CLIPS = 64
-SEED = 0  # of the clips; no run's own
+SEED = 0  # the seed of the clips, which does not depend on the run's seed
 _BATCH = 16
-# Beside what previews fold in: the first numbers are those of a key's splits.
+# Folded into the key; large like the previews' number, as the first are those of a key's splits.
 _DRAWS = 2**31 + 1
 
 
@@ -32,8 +32,8 @@ class Validation:
   """When a stage is validated, and on what.
 
   Attributes:
-    every: steps between two validations; one more ends the stage.
-    read: -> this host's rows of the batches that `sizes` asks for; called once, on every host.
+    every: steps between two validations; one more is made at the stage's end.
+    read: returns this host's rows of the batches that `sizes` describes; called once per host.
     expected: losses of another run to compare with, or None.
   """
 
@@ -42,18 +42,18 @@ class Validation:
   expected: Expected | None = None
 
   def due(self, step: int, steps: int) -> bool:
-    """Whether to validate after `step` of `steps`."""
+    """Tells whether to validate after `step` of `steps`."""
     return step % self.every == 0 or step == steps
 
 
 def sizes(mesh: Mesh) -> tuple[int, int]:
-  """(examples a batch, batches): the same on all meshes whose devices divide a batch of 16."""
+  """Returns (examples per batch, batches), the same on all meshes whose devices divide 16."""
   batch = math.lcm(_BATCH, mesh.devices.size)
   return batch, -(-CLIPS // batch)
 
 
 class Losses:
-  """A stage's validation losses; compiled, and the clips read, when first called."""
+  """Computes a stage's validation losses; the first call compiles and reads the clips."""
 
   def __init__(self, stage: Stage, mesh: Mesh, validation: Validation):
     self._mesh, self._read = mesh, validation.read
@@ -67,9 +67,9 @@ class Losses:
     self._program = jax.jit(losses, out_shardings=NamedSharding(mesh, P()))
 
   def __call__(self, state: TrainState, frozen: Any) -> dict[str, float]:
-    """{'validation_loss': mean over all clips, ...}; waits for the state and leaves it as it is."""
+    """Returns {'validation_loss': mean over all clips, ...} of a state, which is not changed."""
     self._batches = self._batches or hosts.everywhere(self._read)
-    # All are under way before the first is waited for.
+    # All batches are started before the first result is awaited.
     found = jax.device_get([
       self._program(state, frozen, partitioning.put_batch(batch, self._mesh), np.int32(number))
       for number, batch in enumerate(self._batches)

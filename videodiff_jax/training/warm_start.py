@@ -1,4 +1,4 @@
-"""config.init.run: a run whose stages begin with another run's averaged weights."""
+"""Warm starts: the stages of a run begin with the averaged weights of config.init.run."""
 
 import dataclasses
 import json
@@ -19,9 +19,9 @@ _MOST_NAMED = 8
 
 
 def with_run(config: ml_collections.ConfigDict, stage: Stage) -> Stage:
-  """The stage, beginning with the average and the statistics of config.init.run, if it is given.
+  """Makes a stage begin with the average and statistics of config.init.run, if it is set.
 
-  Steps, the optimiser's moments and an adversary begin anew.
+  The step, the optimiser's moments and an adversary are reinitialised.
   """
   if not config.init.run:
     return stage
@@ -40,16 +40,17 @@ def check(
   make_stage: Callable[[ml_collections.ConfigDict, str], Stage],
   alike: Sequence[str],
 ) -> None:
-  """Compares config.init.run with the run that is to begin, by keys and shapes alone.
+  """Checks that config.init.run fits the new run, by configuration keys and shapes only.
 
   Args:
-    config: of the run that is to begin.
-    names: its stages that begin.
-    make_stage: of its system.
-    alike: keys or groups of keys, such as 'diffusion.schedule', without which weights mean nothing.
+    config: the new run's configuration.
+    names: the stages that the new run begins.
+    make_stage: the system's function that builds a stage.
+    alike: keys or groups of keys, such as 'diffusion.schedule', that must be equal for the weights
+      to keep their meaning.
 
   Raises:
-    ValueError: weights from two places, another system, other networks, or a stage without any.
+    ValueError: weights are given twice, the system or the networks differ, or a stage has none.
     CheckpointError: config.init.run is no run's folder.
   """
   if not config.init.run:
@@ -57,7 +58,7 @@ def check(
   if others := [
     key for key in config.init if key not in ("run", "text_encoder") and config.init[key]
   ]:
-    raise ValueError(f"config.init.run and config.init.{others[0]} give weights both: choose one.")
+    raise ValueError(f"config.init.run and config.init.{others[0]} both give weights: choose one.")
   run = typed.path(config.init.run, "config.init.run")
   saved = read_config(run)
   if saved.system != config.system:
@@ -89,7 +90,7 @@ def check(
 
 
 def _chosen(config: ml_collections.ConfigDict, alike: Sequence[str]) -> dict[str, Any]:
-  """'a.b.c' -> value, of the keys and groups that are to be alike."""
+  """Returns 'a.b.c' -> value for the keys and groups that must be alike."""
   flat = traverse_util.flatten_dict(json.loads(config.to_json()), sep=".")
   return {key: flat[key] for key in flat if any(f"{key}.".startswith(f"{a}.") for a in alike)}
 

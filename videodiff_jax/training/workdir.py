@@ -1,6 +1,6 @@
-"""What a run leaves in its folder: config.json, and a folder of checkpoints a stage.
+"""Reads and writes workdirs: a config.json and a folder of checkpoints for each stage.
 
-An exported folder (exported.py) is read in a workdir's place wherever averaged weights are enough.
+Where averaged weights are enough, an exported folder (exported.py) can replace a workdir.
 """
 
 import contextlib
@@ -21,19 +21,21 @@ from videodiff_jax.training.loop import abstract_state
 from videodiff_jax.training.stage import Stage
 from videodiff_jax.training.state import TrainState
 
-# What a kill may leave of a config.json being written.
+# A config.json while it is written; a killed process may leave it behind.
 UNFINISHED_CONFIG = "config.json.unfinished"
-# Of the process that trains there, or runs an ablation.
+# The lock of the process that trains in the workdir or runs an ablation there.
 LOCK = "lock"
 
 
 def read_config(workdir: str | pathlib.Path) -> ml_collections.ConfigDict:
-  """The configuration a workdir was trained with, an early one with the keys that came after it.
+  """Reads the configuration of a workdir's run; old ones get the keys that were added later.
 
-  Where config.json is gone or torn, the newest checkpoint that holds one is asked, with a warning.
+  If config.json is missing or damaged, the configuration comes from the newest checkpoint that
+  holds one, with a warning.
 
   Raises:
-    CheckpointError: no workdir, or a config.json that none of our runs wrote, and no checkpoint.
+    CheckpointError: the folder is no workdir, or its config.json is not from a run of this project
+      and no checkpoint has one.
   """
   file = typed.path(workdir) / "config.json"
   try:
@@ -52,7 +54,7 @@ def read_config(workdir: str | pathlib.Path) -> ml_collections.ConfigDict:
         "Give the --workdir of a run, or put back the file as it was written."
       ) from error
     folder, saved = kept
-    logging.warning("%s is missing or torn: the configuration is that of %s.", file, folder)
+    logging.warning("%s is missing or damaged: the configuration is that of %s.", file, folder)
   if (key := _not_finite(saved)) is not None:
     raise CheckpointError(f"{file}: {key} is not finite. Put the file back as it was written.")
   return ml_collections.ConfigDict(saved)
@@ -92,12 +94,12 @@ def _not_finite(tree: Any, key: str = "config") -> str | None:
 
 
 def holds_run(workdir: pathlib.Path) -> bool:
-  """Whether there is a configuration, in config.json or in a checkpoint, torn or not."""
+  """Tells whether a folder has a configuration, in config.json (even damaged) or a checkpoint."""
   return (workdir / "config.json").is_file() or _kept_config(workdir) is not None
 
 
 def _kept_config(workdir: pathlib.Path) -> tuple[pathlib.Path, dict[str, Any]] | None:
-  """The newest checkpoint with a whole configuration, of whatever stage, and the latter."""
+  """Returns the newest checkpoint, of any stage, with an intact configuration, and the latter."""
   files = workdir.glob("*/checkpoints/*/meta/metadata")
   for file in sorted(files, key=lambda file: file.stat().st_mtime, reverse=True):
     folder = file.parents[1]
@@ -112,27 +114,28 @@ def _kept_config(workdir: pathlib.Path) -> tuple[pathlib.Path, dict[str, Any]] |
 
 
 def write_config(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
-  """Makes `workdir` where it is not there, and its config.json: whole or not at all."""
+  """Creates `workdir` if needed and writes its config.json atomically."""
   workdir.mkdir(parents=True, exist_ok=True)
   unfinished = workdir / UNFINISHED_CONFIG
   with unfinished.open("w") as file:
     file.write(config.to_json(indent=2) + "\n")
     file.flush()
-    os.fsync(file.fileno())  # or a power cut may leave the name without the content
+    os.fsync(file.fileno())  # else a power cut could leave an empty file
   os.replace(unfinished, workdir / "config.json")
 
 
 def with_settings(
   config: ml_collections.FrozenConfigDict, settings: Mapping[str, Any]
 ) -> ml_collections.ConfigDict:
-  """A copy with other entries of `config.sample`; a dict replaces single keys of an entry.
+  """Returns a copy with other entries of `config.sample`; a dict replaces single keys of an entry.
 
   Raises:
-    ValueError: an entry that is not there; lists those that are. Or a number that is not finite.
+    ValueError: an entry does not exist, where the message lists those that do; or a number is not
+      finite.
   """
   if (key := _not_finite(dict(settings), "config.sample")) is not None:
     raise ValueError(f"{key} must be a finite number.")
-  # By way of a dict: a ConfigDict of a frozen one shares the groups of what was frozen.
+  # Copied through a dict: a ConfigDict made from a frozen one shares the frozen groups.
   config = ml_collections.ConfigDict(config.to_dict())
   for name, value in settings.items():
     if name not in config.sample:
@@ -147,7 +150,7 @@ def with_settings(
 def load_ema(
   config: ml_collections.ConfigDict, workdir: pathlib.Path, stage: Stage, mesh: Mesh
 ) -> dict[str, Any]:
-  """{'ema_params', 'statistics'} of a stage's newest complete checkpoint.
+  """Loads {'ema_params', 'statistics'} of a stage's newest complete checkpoint.
 
   Raises:
     CheckpointError: there is none.
@@ -156,7 +159,7 @@ def load_ema(
 
 
 def load_ema_as(workdir: pathlib.Path, name: str, target: TrainState) -> dict[str, Any]:
-  """`load_ema` onto the devices that `target`, a state or its shapes with shardings, lies on."""
+  """Loads as `load_ema`, placed like `target`: a state, or its shapes with shardings."""
   if exported.is_one(workdir):
     wanted = {"ema_params": target.ema_params, "statistics": target.statistics}
     return exported.read(workdir, name, wanted)
@@ -169,7 +172,7 @@ def load_ema_as(workdir: pathlib.Path, name: str, target: TrainState) -> dict[st
 def load_state(
   config: ml_collections.ConfigDict, workdir: pathlib.Path, stage: Stage, mesh: Mesh
 ) -> TrainState:
-  """The whole state of a stage's newest complete checkpoint; errors as `load_ema`."""
+  """Loads the whole state of a stage's newest complete checkpoint; errors as `load_ema`."""
   checkpoints, step = _newest(workdir, stage.name)
   state = checkpoints.restore(step, abstract_state(stage, config.seed, mesh))
   checkpoints.close()
@@ -177,7 +180,7 @@ def load_state(
 
 
 def steps_done(workdir: pathlib.Path, name: str) -> int | None:
-  """The step of a stage's newest complete checkpoint, or of what was exported; None without one."""
+  """Returns the step of a stage's newest complete checkpoint or export; None if it has none."""
   if hosts.decide(lambda: exported.is_one(workdir)):
     return hosts.decide(lambda: exported.manifest(workdir)["stages"].get(name, {}).get("step"))
   folder = workdir / name / "checkpoints"
@@ -190,7 +193,7 @@ def steps_done(workdir: pathlib.Path, name: str) -> int | None:
 
 
 def newest_meta(workdir: pathlib.Path, name: str) -> dict[str, Any] | None:
-  """What stands beside a stage's newest complete checkpoint; None where there is none."""
+  """Returns the JSON dict of a stage's newest complete checkpoint; None where there is none."""
   folder = workdir / name / "checkpoints"
   if not hosts.decide(folder.is_dir):
     return None
@@ -205,7 +208,7 @@ def set_aside_damaged(workdir: pathlib.Path, name: str) -> None:
   """Moves a stage's damaged newest checkpoints into its folder 'damaged', with a warning.
 
   Raises:
-    CheckpointError: there are checkpoints, and none is whole.
+    CheckpointError: there are checkpoints, and all are damaged.
   """
   folder = workdir / name / "checkpoints"
   if hosts.decide(folder.is_dir):

@@ -1,4 +1,4 @@
-"""What a run leaves for people: a line in fixed columns, metrics.jsonl, TensorBoard, curves."""
+"""Writes a run's metrics: lines on the screen, metrics.jsonl, TensorBoard and learning curves."""
 
 import io
 import json
@@ -16,16 +16,16 @@ from videodiff_jax import text_files, whole_files
 
 Points = Sequence[tuple[float, float]]
 
-VALIDATION = "validation_"  # before the names of held-out clips' losses
+VALIDATION = "validation_"  # prefix of the names of held-out clips' losses
 _FLUSH_EVERY = 60.0  # seconds
 _FIXED = ("step", "loss", "gradient_norm", "steps_per_s", "frames_per_s", "left")
 
 
 class MetricWriter:
-  """Writes a stage's metrics; one a stage, on the first host only.
+  """Writes the metrics of one stage; it is enabled on the first host only.
 
-  Metrics are numbers by name. `metrics.jsonl` is appended to (a resumed run goes on in the same
-  file) and holds one JSON object a line.
+  Metrics map names to numbers. `metrics.jsonl` holds one JSON object per line; a resumed run
+  appends to the same file.
   """
 
   def __init__(self, folder: pathlib.Path, enabled: bool = True):
@@ -34,11 +34,11 @@ class MetricWriter:
       return
     folder.mkdir(parents=True, exist_ok=True)
     self._file = folder / "metrics.jsonl"
-    self._board: _Board | None = None  # of a finished stage nothing is written
+    self._board: _Board | None = None  # opened at the first record; a finished stage has none
     self._header: tuple[str, ...] = ()
 
   def write(self, step: int, metrics: dict[str, float], seconds_left: float) -> None:
-    """One line to the screen, one to metrics.jsonl, scalars to TensorBoard."""
+    """Writes a line to the screen, one to metrics.jsonl, and scalars to TensorBoard."""
     if not self._enabled:
       return
     self._record(step, metrics)
@@ -52,12 +52,12 @@ class MetricWriter:
     tqdm.tqdm.write("  ".join(f"{columns[name]:>10}" for name in names))
 
   def write_validation(self, step: int, losses: dict[str, float]) -> None:
-    """As `write`, in a line of their own."""
+    """Writes validation losses as `write` does, in a line of their own on the screen."""
     if not self._enabled:
       return
     self._record(step, losses)
-    told = ", ".join(f"{name.removeprefix(VALIDATION)} {x:.4g}" for name, x in losses.items())
-    tqdm.tqdm.write(f"validation at step {step}: {told}")
+    listed = ", ".join(f"{name.removeprefix(VALIDATION)} {x:.4g}" for name, x in losses.items())
+    tqdm.tqdm.write(f"validation at step {step}: {listed}")
 
   def _record(self, step: int, metrics: dict[str, float]) -> None:
     whole_files.append_line(self._file, json.dumps({"step": step, **metrics}))
@@ -70,14 +70,14 @@ class MetricWriter:
 
 
 class _Board:
-  """TensorBoard's scalars.
+  """Writes scalars for TensorBoard.
 
-  Written here: the thread that tensorboardX leaves it to ends where a disk is full, and whoever
-  writes on then waits for it for ever.
+  tensorboardX's own writer uses a thread. On a full disk that thread ends, and the next write
+  waits for it forever. So the events are written here.
   """
 
   def __init__(self, folder: pathlib.Path):
-    # It loads torch where that is installed: not at every import of ours.
+    # Imported late: tensorboardX loads torch where it is installed.
     from tensorboardX import event_file_writer, summary
     from tensorboardX.proto import event_pb2
 
@@ -98,20 +98,20 @@ class _Board:
   def close(self) -> None:
     try:
       self._file.close()
-    except OSError as error:  # what it holds is in metrics.jsonl, too
-      logging.warning("TensorBoard's file in %s is not whole: %s", self._folder, error)
+    except OSError as error:  # metrics.jsonl holds the same numbers
+      logging.warning("TensorBoard's file in %s is incomplete: %s", self._folder, error)
 
 
 def _short(name: str) -> str:
-  """A column's heading of at most ten letters."""
+  """Returns a column's heading of at most ten characters."""
   names = {"gradient_norm": "grad_norm", "steps_per_s": "steps/s", "frames_per_s": "frames/s"}
   return names.get(name, name.replace("gradient_norm_", "grad_"))[:10]
 
 
 def read_metrics(file: pathlib.Path) -> list[dict[str, float]]:
-  """A row a step of a metrics.jsonl, in order of steps; what is written twice, as written last.
+  """Reads a metrics.jsonl as one row per step, in order of steps; later lines replace earlier ones.
 
-  None where there is no such file. Lines that are no row of ours are passed over with a warning.
+  The list is empty where there is no such file. Other lines are skipped with a warning.
   """
   rows: dict[int, dict[str, float]] = {}
   for row in text_files.read_log(file, _is_row) if file.is_file() else ():
@@ -120,30 +120,30 @@ def read_metrics(file: pathlib.Path) -> list[dict[str, float]]:
 
 
 def _is_row(row: dict[str, Any]) -> bool:
-  """Whether a line holds a step and numbers that can be drawn."""
+  """Tells whether a line holds a step and numbers that can be drawn."""
   drawn = (isinstance(x, float) or (isinstance(x, int) and abs(x) < 2**53) for x in row.values())
   return isinstance(row.get("step"), int) and all(drawn)
 
 
 def points(rows: Iterable[dict[str, float]], name: str) -> Points:
-  """(step, value) of one metric."""
+  """Returns the (step, value) points of one metric."""
   return [(row["step"], row[name]) for row in rows if name in row]
 
 
 def best_validation(rows: Iterable[dict[str, float]]) -> tuple[float, float] | None:
-  """(step, loss) where the validation loss is lowest; None without any."""
+  """Returns (step, loss) where the validation loss is lowest; None where there is none."""
   finite = [point for point in points(rows, VALIDATION + "loss") if math.isfinite(point[1])]
   return min(finite, key=lambda point: point[1], default=None)
 
 
 def plot_curves(file: pathlib.Path, out: pathlib.Path) -> None:
-  """Draws every metric of a metrics.jsonl over the steps, one panel each, into a PNG.
+  """Plots every metric of a metrics.jsonl over the steps, one panel each, as a PNG.
 
-  A validation's losses are in the panels of the training's, the best marked.
+  Validation losses share the panels of the training losses, and the best is marked.
   """
   pyplot = load_pyplot()
   rows = read_metrics(file)
-  if pyplot is None or not rows:  # none: stopped before the first step
+  if pyplot is None or not rows:  # no rows: the run stopped before its first line
     return
   names = panel_names(rows)
   across = 3
@@ -161,7 +161,7 @@ def plot_curves(file: pathlib.Path, out: pathlib.Path) -> None:
 def draw_metric(
   panel: Any, title: str, lines: Mapping[str, Points], best: Sequence[float] | None
 ) -> None:
-  """Draws a metric's lines into a panel of matplotlib; `best` (step, value) is marked."""
+  """Plots a metric's lines in a matplotlib panel and marks `best` (step, value)."""
   for label, line in lines.items():
     panel.plot(*zip(*line), linewidth=1, label=label)
   if best:
@@ -174,13 +174,13 @@ def draw_metric(
 
 
 def both_lines(rows: Sequence[dict[str, float]], name: str) -> dict[str, Points]:
-  """A metric's (step, value) in 'training' and in 'validation', each only where it is logged."""
+  """Returns a metric's (step, value) points in 'training' and 'validation', where logged."""
   lines = {"training": points(rows, name), "validation": points(rows, VALIDATION + name)}
   return {label: line for label, line in lines.items() if line}
 
 
 def panel_names(rows: Iterable[dict[str, float]]) -> list[str]:
-  """The metrics that have a panel each; a validation's is that of the training's."""
+  """Returns the names of the metrics with a panel; training and validation share one."""
   every = dict.fromkeys(key.removeprefix(VALIDATION) for row in rows for key in row)
   return [name for name in every if name != "step"]
 
@@ -188,7 +188,7 @@ def panel_names(rows: Iterable[dict[str, float]]) -> list[str]:
 def plot_lines(
   panels: Mapping[str, Mapping[str, Sequence[float]]], first: int, xlabel: str, out: pathlib.Path
 ) -> None:
-  """Draws a panel a title, with a line a label over `first`, `first` + 1, ..., into a PNG."""
+  """Plots a PNG with one panel per title and one line per label over `first`, `first` + 1, ..."""
   pyplot = load_pyplot()
   if pyplot is None:
     return
@@ -209,9 +209,9 @@ def plot_points(
   xlabel: str,
   out: pathlib.Path,
 ) -> None:
-  """Draws a panel a title, with a line a label through its points (x, y), into a PNG.
+  """Plots a PNG with one panel per title and one line per label through its points (x, y).
 
-  x is on a logarithmic axis: all are positive.
+  The x axis is logarithmic, so all x must be positive.
   """
   pyplot = load_pyplot()
   if pyplot is None:
@@ -230,7 +230,7 @@ def plot_points(
 
 
 def save_figure(figure: Any, out: pathlib.Path) -> None:
-  """Writes a figure of matplotlib as a PNG, whole or not at all, and closes it."""
+  """Writes a matplotlib figure as a PNG atomically, and closes it."""
   data = io.BytesIO()
   figure.savefig(data, format="png", dpi=90)
   load_pyplot().close(figure)
@@ -238,7 +238,7 @@ def save_figure(figure: Any, out: pathlib.Path) -> None:
 
 
 def load_pyplot() -> types.ModuleType | None:
-  """matplotlib.pyplot, drawing into files; None, and a warning, where it is not installed."""
+  """Loads matplotlib.pyplot for drawing to files; None, with a warning, if it is not installed."""
   try:
     import matplotlib
   except ImportError:
@@ -251,7 +251,7 @@ def load_pyplot() -> types.ModuleType | None:
 
 
 def format_table(rows: Iterable[tuple[str, ...]], heading: tuple[str, ...]) -> str:
-  """Plain-text table with aligned columns."""
+  """Formats a plain-text table with aligned columns."""
   table = [heading, *[tuple(map(str, row)) for row in rows]]
   widths = [max(len(row[i]) for row in table) for i in range(len(heading))]
   lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)) for row in table]
