@@ -101,7 +101,7 @@ def portable(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
 def _place(workdir: pathlib.Path, out: str | None) -> pathlib.Path:
   if out is None:
     raise UserError("--mode=export needs --out=DIR, such as --out=experiments/pretrained/NAME.")
-  if exported.is_one(workdir):
+  if exported.is_exported(workdir):
     raise UserError(f"{workdir} is an exported folder already: copy it, or export its workdir.")
   place = typed.path(out, "--out").absolute()
   if place.exists():

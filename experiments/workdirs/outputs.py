@@ -21,7 +21,7 @@ def check(workdir: pathlib.Path, mode: str) -> None:
       `check_room`.
   """
   trains = mode in ("ablation", "train")
-  if exported.is_one(workdir):
+  if exported.is_exported(workdir):
     if trains or mode == "cache":
       raise UserError(
         f"{workdir} is an exported folder, which is only read, so there is no --mode={mode} in it. "
@@ -39,7 +39,7 @@ def folder(workdir: pathlib.Path) -> pathlib.Path:
     UserError: --out with a workdir, which takes them itself; or another run lies there.
   """
   given = flags.FLAGS["out"].value if "out" in flags.FLAGS else None  # no command: none is given
-  if not exported.is_one(workdir):
+  if not exported.is_exported(workdir):
     if given is not None:
       raise UserError(
         f"--out belongs to --mode=export and to exported folders: what is made of {workdir} goes "

@@ -170,7 +170,7 @@ def test_the_command(workdirs, tmp_path, monkeypatch) -> None:
       main.parse_flags(argv)
       main.run()
   assert "Evaluation: new" in (tmp_path / "runs/pretrained/digits/report.html").read_text()
-  assert exported.is_one(tmp_path / "digits") and not (tmp_path / "digits/report.html").exists()
+  assert exported.is_exported(tmp_path / "digits") and not (tmp_path / "digits/report.html").exists()
 
 
 def test_what_cannot_be_exported_is_told(workdirs, folders, tmp_path) -> None:
@@ -280,4 +280,4 @@ def test_a_run_of_other_networks_is_told(folders) -> None:
 
 
 def test_an_exported_folder_is_one_by_its_manifest(folders, workdirs) -> None:
-  assert exported.is_one(folders["glober"]) and not exported.is_one(workdirs["glober"])
+  assert exported.is_exported(folders["glober"]) and not exported.is_exported(workdirs["glober"])

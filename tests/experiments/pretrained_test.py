@@ -36,7 +36,7 @@ def test_what_ships_is_small() -> None:
 @SHIPPED
 def test_its_card_is_finished(name: str) -> None:
   folder = shipped.FOLDER / name
-  assert exported.is_one(folder)
+  assert exported.is_exported(folder)
   assert card.OPEN not in (folder / "README.md").read_text()
 
 

@@ -98,7 +98,7 @@ class Pipeline:
     (name,) = stages.NAMES
     with building(workdir):
       stage = stages.make_stage(config, name)
-      if exported.is_one(workdir):
+      if exported.is_exported(workdir):
         weights = {"ema": load_ema(config, workdir, stage, mesh)["ema_params"]}
       else:
         state = load_state(config, workdir, stage, mesh)

@@ -159,7 +159,7 @@ def find(name: str, path: pathlib.Path) -> Found:
     FileNotFoundError, ImportError: as `tensor_files.read`.
     ValueError: the network is not there, its positions are others, or as `tensor_files.read`.
   """
-  if not weights_folder.is_one(path):
+  if not weights_folder.is_weights_folder(path):
     return find_in(name, read(path), path)
   placed, allow = weights_folder.network(path, name)
 

@@ -27,7 +27,7 @@ _WEIGHTS = "weights.safetensors"
 _ROUNDED = "ema_params"  # this part is rounded to bfloat16
 
 
-def is_one(folder: pathlib.Path | str) -> bool:
+def is_exported(folder: pathlib.Path | str) -> bool:
   """Tells whether a folder is a complete export; an unfinished one has no manifest."""
   return (pathlib.Path(folder) / _MANIFEST).is_file()
 

@@ -160,7 +160,7 @@ def load_ema(
 
 def load_ema_as(workdir: pathlib.Path, name: str, target: TrainState) -> dict[str, Any]:
   """Loads as `load_ema`, placed like `target`: a state, or its shapes with shardings."""
-  if exported.is_one(workdir):
+  if exported.is_exported(workdir):
     wanted = {"ema_params": target.ema_params, "statistics": target.statistics}
     return exported.read(workdir, name, wanted)
   checkpoints, step = _newest(workdir, name)
@@ -181,7 +181,7 @@ def load_state(
 
 def steps_done(workdir: pathlib.Path, name: str) -> int | None:
   """Returns the step of a stage's newest complete checkpoint or export; None if it has none."""
-  if hosts.decide(lambda: exported.is_one(workdir)):
+  if hosts.decide(lambda: exported.is_exported(workdir)):
     return hosts.decide(lambda: exported.manifest(workdir)["stages"].get(name, {}).get("step"))
   folder = workdir / name / "checkpoints"
   if not hosts.decide(folder.is_dir):

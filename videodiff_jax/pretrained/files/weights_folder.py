@@ -48,7 +48,7 @@ def write(
   (folder / _MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
 
 
-def is_one(path: pathlib.Path) -> bool:
+def is_weights_folder(path: pathlib.Path) -> bool:
   """Whether `write` made this folder."""
   return (path / _MANIFEST).is_file()
 
