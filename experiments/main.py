@@ -253,7 +253,7 @@ def is_shown(record: python_logging.LogRecord) -> bool:
   and where that is an expected fault `command.door` tells it.
   """
   error = record.exc_info[1] if record.exc_info else None
-  if error is not None and not logging.level_debug() and command.told(error):
+  if error is not None and not logging.level_debug() and command.user_message(error):
     return False
   ours = (
     pathlib.Path(record.pathname).is_relative_to(_ROOT) and "site-packages" not in record.pathname

@@ -172,9 +172,9 @@ LOST = "UNKNOWN: Gloo AllGather failed: [pair.cc:538] Read error [127.0.0.1]:651
 @pytest.mark.parametrize("words", ["reset by peer", "closed by peer"])
 def test_the_loss_of_another_process_is_told(monkeypatch, words) -> None:
   error = RuntimeError(f"{LOST}{words}\nframes of C++")
-  assert command.told(error) is None  # alone there is none to lose
+  assert command.user_message(error) is None  # alone there is none to lose
   monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
-  told = command.told(error)
+  told = command.user_message(error)
   assert told.startswith("Another of the run's processes is gone") and words in told
   assert "C++" not in told and "Start all of them again" in told
 

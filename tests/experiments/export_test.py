@@ -170,7 +170,9 @@ def test_the_command(workdirs, tmp_path, monkeypatch) -> None:
       main.parse_flags(argv)
       main.run()
   assert "Evaluation: new" in (tmp_path / "runs/pretrained/digits/report.html").read_text()
-  assert exported.is_exported(tmp_path / "digits") and not (tmp_path / "digits/report.html").exists()
+  assert (
+    exported.is_exported(tmp_path / "digits") and not (tmp_path / "digits/report.html").exists()
+  )
 
 
 def test_what_cannot_be_exported_is_told(workdirs, folders, tmp_path) -> None:
