@@ -184,15 +184,16 @@ class Checkpoints:
     return (self.folder / str(step)).rename(target)
 
   def _restore(self, step: int, items: dict[str, Any]) -> Any:
+    # Asked before, as orbax's readers would each print a traceback beside the error.
+    targets = {name: args.item for name, args in items.items() if name != "meta"}
+    if differs := hosts.decide(lambda: _differs(self.folder / str(step), targets)):
+      raise CheckpointError(
+        f"Checkpoint {step} in {self.folder} does not fit this configuration's networks: "
+        f"{differs}. Use the config it was trained with, or another --workdir."
+      )
     try:
       return self._manager.restore(step, args=ocp.args.Composite(**items))
     except Exception as error:  # orbax, tensorstore and json raise any kind on a damaged file
-      targets = {name: args.item for name, args in items.items() if name != "meta"}
-      if differs := _differs(self.folder / str(step), targets):
-        raise CheckpointError(
-          f"Checkpoint {step} in {self.folder} does not fit this configuration's networks: "
-          f"{differs}. Use the config it was trained with, or another --workdir."
-        ) from error
       first = str(error).partition("\n")[0]
       raise self._error(step, f"it cannot be read ({type(error).__name__}: {first})") from error
 
