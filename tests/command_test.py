@@ -3,6 +3,8 @@
 import errno
 import os
 import signal
+import sys
+import threading
 
 import jax
 import pytest
@@ -189,6 +191,27 @@ def test_a_mistake_in_the_code_keeps_its_traceback() -> None:
   assert command.user_message(KeyError("loose")) is None
   with pytest.raises(ZeroDivisionError), command.door():
     1 / 0  # noqa: B018
+
+
+@pytest.mark.parametrize(
+  ("error", "shown"),
+  [
+    (RuntimeError("Event loop is closed"), False),
+    (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), False),
+    (KeyError("a mistake"), True),
+  ],
+)
+def test_noise_of_threads_beside_the_sentence_is_left_out(
+  monkeypatch, capsys, error, shown
+) -> None:
+  monkeypatch.setattr(sys, "excepthook", sys.excepthook)  # to be put back
+  with command.door():
+    thread = threading.Thread(target=lambda: sys.excepthook(type(error), error, None))
+    thread.start()
+    thread.join()
+  assert bool(capsys.readouterr().err) == shown
+  sys.excepthook(type(error), error, None)  # of the main thread all is shown
+  assert type(error).__name__ in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import os
 import pathlib
 import re
 import sys
+import threading
 import traceback
 import types
 from collections.abc import Iterator
@@ -66,6 +67,7 @@ def door(resumes: str = "") -> Iterator[None]:
   Args:
     resumes: a sentence that says what the same command does after it was ended early.
   """
+  sys.excepthook = _outside_python
   try:
     yield
   except KeyboardInterrupt:
@@ -82,6 +84,20 @@ def door(resumes: str = "") -> Iterator[None]:
     if logging.level_debug():
       traceback.print_exception(error)
     fail(f"Error: {sentence}", 1)
+
+
+def _outside_python(
+  kind: type[BaseException], error: BaseException, trace: types.TracebackType | None
+) -> None:
+  """Prints the traceback of an error that nobody caught, but for the noise of tensorstore.
+
+  Its threads are not Python's, and have nobody to raise to: where a read or a write fails, which
+  the main thread learns and tells, each prints that what it answers to is closed.
+  """
+  noise = str(error) == "Event loop is closed" or told(error) is not None
+  inside = threading.current_thread() is threading.main_thread()
+  if inside or not noise or logging.level_debug():
+    sys.__excepthook__(kind, error, trace)
 
 
 def fail(message: str, status: int) -> NoReturn:
