@@ -110,7 +110,11 @@ GONE = ("evaluate.num_videos", "evaluate.trajectories")
 
 
 def fill(config: dict[str, Any]) -> None:
-  """Adds the keys that a saved configuration lacks, and removes keys that are no longer read."""
+  """Adds the keys that a saved configuration lacks, and removes keys that are no longer read.
+
+  Raises:
+    KeyError, TypeError, AttributeError: it is no configuration of a run.
+  """
   if config["system"] == "lgcvd":
     for key in GONE:
       group, name = key.split(".")
@@ -122,3 +126,4 @@ def fill(config: dict[str, Any]) -> None:
       for group in groups:
         tree = tree.setdefault(group, {})
       tree.setdefault(name, value)
+  config["stages"]  # what every system has; a KeyError where this is of something else
