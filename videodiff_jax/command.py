@@ -94,7 +94,7 @@ def _outside_python(
   Its threads are not Python's, and have nobody to raise to: where a read or a write fails, which
   the main thread learns and tells, each prints that what it answers to is closed.
   """
-  noise = str(error) == "Event loop is closed" or told(error) is not None
+  noise = str(error) == "Event loop is closed" or user_message(error) is not None
   inside = threading.current_thread() is threading.main_thread()
   if inside or not noise or logging.level_debug():
     sys.__excepthook__(kind, error, trace)
