@@ -298,7 +298,7 @@ def _run() -> None:
   if not values.dataset and not values.verify:
     raise ValueError(f"--dataset is missing; choose {', '.join(sorted(DATASETS))}.")
   if values.dataset is None and options:
-    raise ValueError(f"--{min(options)} means nothing to --verify alone: leave it away.")
+    raise ValueError(f"--{min(options)} is not supported by --verify alone; remove it.")
   if values.beam is not None:
     parts.import_beam()  # Where it is missing, nothing is begun.
   if values.dataset:

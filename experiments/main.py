@@ -18,7 +18,7 @@ from experiments.commands import help_text, modes
 from videodiff_jax import command, config_flag, typed
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
-# Modes of a workdir that are the same for every system, beside a system's own `modes`.
+# Modes of a workdir that every system shares; a system's own are in `System.modes`.
 _OF_EVERY_SYSTEM = {
   "ablation": "experiments.claims.ablation:mode",
   "export": "experiments.export.export:export",
@@ -37,7 +37,7 @@ def main(argv: list[str]) -> None:
 
 
 def run(files: Sequence[str] = ()) -> None:
-  """Does what the flags say; `files` are --mode=compare's."""
+  """Runs the mode that the flags ask for; `files` are the arguments of --mode=compare."""
 
   # Imported late: --help and a mistyped flag answer at once.
   from experiments.setup import checks
@@ -57,9 +57,9 @@ def run(files: Sequence[str] = ()) -> None:
     print(score_files.compare([typed.path(file) for file in files]))
     return
   if mode == "plan" and config is not None and flags.FLAGS.workdir is not None:
-    raise checks.UserError("--mode=plan is of --config or of --workdir: give one of them.")
+    raise checks.UserError("--mode=plan takes --config or --workdir, not both: give one of them.")
   if mode == "benchmark" and flags.FLAGS.workdir is not None:
-    raise checks.UserError("--workdir means nothing to --mode=benchmark: leave it away.")
+    raise checks.UserError("--workdir is not supported by --mode=benchmark; remove it.")
   if config is None and mode == "plan" and flags.FLAGS.workdir is not None:
     config = saved_config(pathlib.Path(flags.FLAGS.workdir), None)
   if config is None and mode in ("train", "ablation", "plan"):
@@ -125,7 +125,7 @@ def run(files: Sequence[str] = ()) -> None:
 def _follow(
   system: str, workdir: pathlib.Path, config: ConfigDict | None, after: Sequence[str]
 ) -> None:
-  """Runs a mode, or those after training; the command is recorded when it is done."""
+  """Runs a mode, or the modes after training, then records the command in the workdir."""
   import jax
 
   from experiments.report import report
@@ -147,7 +147,7 @@ def _follow(
 
 
 def _table(config: ConfigDict | None) -> str:
-  """What --table asks for; the workdirs' commands and reports are brought up to date."""
+  """Makes the table that --table asks for, and updates the workdirs' commands and reports."""
   from experiments.report import report
   from experiments.setup import checks
   from experiments.tables import score_table, speed_table
@@ -161,7 +161,7 @@ def _table(config: ConfigDict | None) -> str:
   for name in ("config", "protocol"):
     if flags.FLAGS[name].present:
       raise checks.UserError(
-        f"--{name} means nothing to --table, which has its own: leave it away."
+        f"--{name} is not supported by --table, which sets its own; remove it."
       )
   folders = [folder for folder in (flags.FLAGS.workdir or "").split(",") if folder]
   workdirs = [typed.path(folder, "--workdir").absolute() for folder in folders]
@@ -173,7 +173,7 @@ def _table(config: ConfigDict | None) -> str:
 
 
 def saved_config(workdir: pathlib.Path, config: ConfigDict | None) -> ConfigDict:
-  """What a workdir was trained with; a configuration given with it must be of its system."""
+  """Reads a workdir's configuration; one that is given with it must be of the same system."""
   from experiments.setup import checks
   from videodiff_jax.training import workdir as runs
 
@@ -181,14 +181,14 @@ def saved_config(workdir: pathlib.Path, config: ConfigDict | None) -> ConfigDict
   checks.check_saved(saved, workdir)
   if config is not None and config.system != saved.system:
     raise checks.UserError(
-      f"{workdir} holds a run of system {saved.system!r}, but --config is of {config.system!r}: "
-      "leave --config away, or give one of that system."
+      f"{workdir} holds a run of system {saved.system!r}, but --config is for {config.system!r}: "
+      "omit --config, or give one of that system."
     )
   return saved
 
 
 def mode_function(system: str, mode: str) -> Callable[..., None]:
-  """What a mode runs for a system: (workdir, configuration or None, flags)."""
+  """Returns the function of a system's mode; it takes (workdir, configuration or None, flags)."""
   from experiments.setup import checks, systems
 
   paths = {**systems.by_name(system).modes, **_OF_EVERY_SYSTEM}
@@ -206,10 +206,10 @@ def enable_compilation_cache() -> None:
   if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     try:
       home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-    except RuntimeError:  # no $HOME, and a user whom the system does not know
+    except RuntimeError:  # no $HOME, and the system does not know the user
       logging.warning(
         "No home folder is known, so compiled programs are not kept: the next command compiles "
-        "them anew. Set HOME or JAX_COMPILATION_CACHE_DIR to a folder."
+        "them again. Set HOME or JAX_COMPILATION_CACHE_DIR to a folder."
       )
       return
     jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(home, "videodiff_jax", "jax")))
@@ -218,19 +218,19 @@ def enable_compilation_cache() -> None:
 
 
 def split_cpu(devices: int) -> None:
-  """Makes `devices` devices of the CPU, before the first is used; the environment goes before.
+  """Splits the CPU into `devices` devices, before the first is used; the environment overrides it.
 
-  XLA runs a convolution of a few small frames on one thread: one device leaves cores idle.
+  XLA runs a convolution of a few small frames on one thread, so that one device leaves cores idle.
   """
   import jax
 
-  told = "JAX_NUM_CPU_DEVICES" in os.environ
-  if not told and "device_count" not in os.environ.get("XLA_FLAGS", ""):
+  chosen = "JAX_NUM_CPU_DEVICES" in os.environ
+  if not chosen and "device_count" not in os.environ.get("XLA_FLAGS", ""):
     jax.config.update("jax_num_cpu_devices", devices)
 
 
 def parse_flags(argv: Sequence[str]) -> list[str]:
-  """The command's arguments without its options, which are checked and set; --help ends it."""
+  """Parses and checks the flags, and returns the other arguments; --help ends the process."""
   if help_text.asked_for(argv):
     print(help_text.page(help_text.mode_of(argv)))
     sys.exit(0)
@@ -238,7 +238,10 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
 
 
 def _quiet_libraries() -> None:
-  """Ours at INFO, everybody else's from WARNING on (orbax and jax log through absl too)."""
+  """Logs our own lines from INFO on, those of libraries from WARNING on.
+
+  Orbax and jax log through absl, too.
+  """
   logging.set_verbosity(max(logging.get_verbosity(), logging.INFO))
   logging.set_stderrthreshold("debug")
   handler = logging.get_absl_handler()
@@ -247,10 +250,10 @@ def _quiet_libraries() -> None:
 
 
 def is_shown(record: python_logging.LogRecord) -> bool:
-  """Whether a line of the log is for people: ours, and others' warnings but for what we tell.
+  """Whether a log line is shown: our own lines, and libraries' warnings unless we report them.
 
-  Threads of libraries log the traceback of what the thread that waits for them raises once more,
-  and where that is an expected fault `command.door` tells it.
+  A library's thread may log the traceback of an error that the waiting thread raises again. If the
+  error is an expected one, `command.door` reports it.
   """
   error = record.exc_info[1] if record.exc_info else None
   if error is not None and not logging.level_debug() and command.user_message(error):

@@ -115,7 +115,7 @@ def _lgcvd(config: ml_collections.ConfigDict, protocol_name: str | None) -> Scor
 
 def _glober(config: ml_collections.ConfigDict, protocol_name: str | None) -> Scorer:
   if protocol_name:
-    raise checks.UserError("GLOBER's ablation is scored by its ladder: leave --protocol away.")
+    raise checks.UserError("GLOBER's ablation is scored by its ladder: remove --protocol.")
   set_scores.locate()
   counts = config.evaluate
 
@@ -139,7 +139,7 @@ def _glober(config: ml_collections.ConfigDict, protocol_name: str | None) -> Sco
 
 def _drift(config: ml_collections.ConfigDict, protocol_name: str | None) -> Scorer:
   if protocol_name:
-    raise checks.UserError("config.ablation.scored_by is 'drift': leave --protocol away.")
+    raise checks.UserError("config.ablation.scored_by is 'drift': remove --protocol.")
   set_scores.locate()
   counts = {"num_real": config.evaluate.num_real, "num_drawn": config.evaluate.num_fake}
 

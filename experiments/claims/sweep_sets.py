@@ -68,7 +68,7 @@ def glober_bench(
   workdir: pathlib.Path, config: ml_collections.ConfigDict | None, protocol: str | None
 ) -> Bench:
   if protocol:
-    raise checks.UserError("--protocol means nothing to GLOBER's sweep: leave it away.")
+    raise checks.UserError("--protocol is not supported by GLOBER's sweep; remove it.")
   pipeline = glober.Pipeline.from_workdir(workdir, **_sample(config))
   counts = (config or pipeline.config).evaluate
   sampler = frame_stores.clip_sampler(pipeline.config, "clip")

@@ -1,4 +1,4 @@
-"""The flags of all modes: which one, of what run."""
+"""The flags of every mode: the mode, the configuration and the workdir."""
 
 from absl import flags
 from ml_collections import config_flags
@@ -15,7 +15,7 @@ READ_BY = {
 
 
 class _Mode(flags.ArgumentParser):
-  """One of the modes; a mistyped one is told with the nearest."""
+  """Parses the name of a mode; for a mistyped one the error suggests the nearest."""
 
   def parse(self, argument: str) -> str:
     check_choice("mode", argument, MODES)

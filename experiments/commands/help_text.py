@@ -20,7 +20,7 @@ def asked_for(argv: Sequence[str]) -> bool:
 
 
 def mode_of(argv: Sequence[str]) -> str | None:
-  """The mode that the arguments name, or None.
+  """Returns the mode that the arguments name, or None.
 
   Raises:
     ValueError: there is no such mode.
@@ -35,7 +35,7 @@ def mode_of(argv: Sequence[str]) -> str | None:
 
 
 def page(mode: str | None) -> str:
-  """The help of a mode, or of all in a line each."""
+  """Returns the help of a mode; without one, a line for each mode."""
   if mode is None:
     lines = [f"{_COMMAND} --mode=MODE ...: train by default.", ""]
     for name, (about, _) in MODES.items():
@@ -53,7 +53,7 @@ def page(mode: str | None) -> str:
 
 
 def of_mode(mode: str) -> list[str]:
-  """The flags that a mode reads."""
+  """Lists the flags that a mode reads."""
   return [name for name, readers in READ_BY.items() if mode in readers]
 
 

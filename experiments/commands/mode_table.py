@@ -1,4 +1,4 @@
-"""The modes of the one command: what each does, and an example of it."""
+"""The modes of the command: what each does, with an example."""
 
 from typing import NamedTuple
 
@@ -7,8 +7,8 @@ class Mode(NamedTuple):
   """One mode.
 
   Attributes:
-    about: what it does: whole sentences.
-    example: its arguments beside --mode, as they are typed.
+    about: what the mode does, in whole sentences.
+    example: arguments beside --mode, as typed.
   """
 
   about: str
@@ -27,25 +27,25 @@ MODES: dict[str, Mode] = {
     f"{_DIGITS} --class_label=3 --num_videos=4",
   ),
   "redraw": Mode(
-    "Draws the clips of a saved sample again, from its global features, at other frame times. Of "
-    "GLOBER.",
+    "Draws the clips of a saved sample again, from its global features, at other frame times. "
+    "GLOBER only.",
     f"{_DIGITS} --frame_times=0,0.5,1",
   ),
   "reconstruct": Mode(
-    "Encodes a video file, or clips of the test split, and draws them again. Of GLOBER.",
+    "Encodes a video file, or clips of the test split, and draws them again. GLOBER only.",
     f"{_DIGITS} --input=clip.mp4",
   ),
   "evaluate": Mode(
-    "Scores a workdir: every figure stands beside those of real and of trivial videos. With "
-    "--protocol by a named protocol; with --table it fills a table of a paper.",
+    "Scores a workdir and sets every figure beside those of real and of trivial videos. --protocol "
+    "names the protocol; --table fills a paper's table.",
     _DIGITS,
   ),
   "predict": Mode(
-    "Predicts what follows a video file, or the first frames of the test split. Of LGC-VD.",
+    "Predicts the frames after a video file, or after first frames of the test split. LGC-VD only.",
     f"{_SHIPPED} --input=clip.mp4 --num_frames=16",
   ),
   "interpolate": Mode(
-    "Draws the frames between given ones. Of LGC-VD.", f"{_SHIPPED} --input=clip.mp4 --gap=4"
+    "Draws the frames between given ones. LGC-VD only.", f"{_SHIPPED} --input=clip.mp4 --gap=4"
   ),
   "ablation": Mode(
     "Trains and compares the variants of config.ablation with several seeds, in folders of "
@@ -53,12 +53,12 @@ MODES: dict[str, Mode] = {
     "--config=configs/lgcvd_digits.py:occluded --workdir=runs/lgcvd_ablation",
   ),
   "sweep": Mode(
-    "Measures quality against seconds, by every sampler, grid and number of steps of config.sweep.",
+    "Measures quality against time for every sampler, grid and number of steps of config.sweep.",
     _DIGITS,
   ),
   "cache": Mode(
-    "Computes once what a workdir's frozen networks make of the training split; stages that begin "
-    "later read it. Of GLOBER.",
+    "Runs a workdir's frozen networks over the training split once and keeps the result; stages "
+    "that start later read it. GLOBER only.",
     f"{_DIGITS} --cache=global_features",
   ),
   "export": Mode(
@@ -66,8 +66,8 @@ MODES: dict[str, Mode] = {
     "card. Other modes take that folder as their --workdir.",
     f"{_DIGITS} --out=exported/digits",
   ),
-  "report": Mode("Writes report.html, the run as one page.", _DIGITS),
-  "compare": Mode("Prints score files side by side. They follow as arguments.", "A.json B.json"),
+  "report": Mode("Writes report.html, which shows the run on one page.", _DIGITS),
+  "compare": Mode("Prints score files, given as arguments, side by side.", "A.json B.json"),
   "plan": Mode(
     "Prints parameters, FLOPs and bytes of every stage, before anything is allocated.",
     "--config=configs/glober_sky.py",
@@ -77,5 +77,5 @@ MODES: dict[str, Mode] = {
     "table of time and memory (--table).",
     "--inputs --config=configs/glober_sky.py --config.data.dir=STORE",
   ),
-  "doctor": Mode("Prints versions, devices and optional parts, and what to do about them.", ""),
+  "doctor": Mode("Prints versions, devices and optional parts, and what is left to do.", ""),
 }

@@ -60,7 +60,7 @@ def read_notes(file: pathlib.Path | None) -> dict[str, str]:
     what = f"has a section {wrong[0]!r}" if wrong else "has text outside of sections"
     raise UserError(
       f"--notes: {file} {what}. It is Markdown with the sections "
-      f"{', '.join(f'## {name}' for name in _SECTIONS)}, of which any may be left away."
+      f"{', '.join(f'## {name}' for name in _SECTIONS)}, all of them optional."
     )
   return {heading.strip(): text.strip() for heading, text in pairs}
 

@@ -1,4 +1,4 @@
-"""What can be told wrong about a run before anything is compiled: one clear error each."""
+"""Checks of a run before anything is compiled; each failure is one clear error."""
 
 import difflib
 import fnmatch
@@ -17,9 +17,9 @@ from videodiff_jax import typed
 from videodiff_jax.inputs.frame_store import FrameStore
 from videodiff_jax.training import partitioning
 
-__all__ = ["UserError", "as_user_error"]  # where the other modes take them from
+__all__ = ["UserError", "as_user_error"]  # re-exported for the commands
 
-# Keys that may differ between a workdir's config.json and the run that goes on in it.
+# Keys that may differ between a workdir's config.json and the run that resumes it.
 _MAY_CHANGE = (
   "ablation", "after", "checksums", "evaluate", "expected", "mesh", "precision", "remat", "sample",
   "stages", "sweep"
@@ -31,7 +31,7 @@ _MAY_CHANGE_TRAIN = (
 )  # fmt: skip
 
 
-# Keys that are paths, in whichever system has them; '' is none.
+# Keys of either system that hold paths; '' means no path.
 _PATHS = (
   "data.dir", "expected", "text.vocabulary", "init.run", "init.kl_vae", "init.unet",
   "init.generator", "init.text_encoder",
@@ -39,7 +39,7 @@ _PATHS = (
 
 
 def check_paths(config: ml_collections.ConfigDict) -> None:
-  """Raises UserError for a key that is no path of this machine, named by the key."""
+  """Raises UserError, with the key's name, for a value that cannot be a path on this machine."""
   for key in _PATHS:
     group, _, name = key.rpartition(".")
     value = (config.get(group, {}) if group else config).get(name, "")
@@ -49,22 +49,22 @@ def check_paths(config: ml_collections.ConfigDict) -> None:
 
 
 def check_given(config: Any) -> None:
-  """Raises UserError for what --config gives where it is not a system's configuration.
+  """Raises UserError if --config does not give a valid configuration of a system.
 
-  Beside `check_config`: no ConfigDict, keys that this code reads and are missing, and keys that
-  nothing reads, such as mistyped ones.
+  Adds three checks to `check_config`: the value is a ConfigDict, no key is missing, and no key is
+  unknown (for example mistyped).
   """
   if not isinstance(config, ml_collections.ConfigDict):
     raise UserError(
-      f"get_config gives a {type(config).__name__}; it must return a ConfigDict, such as base() of "
-      "configs/common.py makes."
+      f"get_config returns a {type(config).__name__}; it must return a ConfigDict, such as base() "
+      "of configs/common.py."
     )
   if "system" in config:
     choice("system", config.system, systems.names())
   if missing := _missing(config) if "system" in config else "system":
     raise UserError(
-      f"--config lacks keys that this code reads: {missing}. Begin with one of configs/, as its "
-      "files do with configs/common.py."
+      f"--config lacks keys: {missing}. Start from a file of configs/, as these "
+      "start from configs/common.py."
     )
   _check_known(config)
   check_config(config)
@@ -72,12 +72,12 @@ def check_given(config: Any) -> None:
 
 
 def check_config(config: ml_collections.ConfigDict) -> None:
-  """Raises UserError for values that no network or loop could be made of."""
+  """Raises UserError for values from which no network or training loop can be built."""
   choice("system", config.system, systems.names())
   table = systems.of(config).ranges
   ranges.check(table, config)
   for name, changes in config.get("ablation", {}).get("variants", {}).items():
-    if "from" not in changes:  # else of another system: checked whole where it is run
+    if "from" not in changes:  # another system's variant is checked when it runs
       ranges.check(table, changes, f"ablation.variants.{name}.")
   schedule = config.get("diffusion", {}).get("schedule", {})
   if "beta_end" in schedule and schedule.beta_start > schedule.beta_end:
@@ -93,7 +93,7 @@ def check_config(config: ml_collections.ConfigDict) -> None:
 
 
 def check_training(config: ml_collections.ConfigDict) -> None:
-  """Raises UserError for a mesh or a batch that does not fit the devices, or no data."""
+  """Raises UserError if the mesh or a batch does not fit the devices, or no data set is given."""
   try:
     mesh = partitioning.make_mesh(config.mesh.data, config.mesh.fsdp)
   except ValueError as error:
@@ -101,8 +101,8 @@ def check_training(config: ml_collections.ConfigDict) -> None:
   names = systems.of(config).stages.NAMES
   if missing := [name for name in names[: len(config.stages)] if name not in config.stages]:
     raise UserError(
-      f"config.stages is {tuple(config.stages)}, but these take the networks of {missing[0]}: "
-      f"train {missing[0]} first. Name it too: what is finished is skipped."
+      f"config.stages is {tuple(config.stages)}, but these stages need the networks of "
+      f"{missing[0]}: add {missing[0]} to config.stages. Finished stages are skipped."
     )
   devices = mesh.devices.size
   for name in config.stages:
@@ -118,13 +118,13 @@ def check_training(config: ml_collections.ConfigDict) -> None:
     size = sum(math.prod(one.shape) * one.dtype.itemsize for one in shapes)
     if size > _MOST_BATCH:
       raise UserError(
-        f"A batch of stage {name} takes {size / 1e9:.0f} GB, and {_MOST_BATCH / 1e9:.0f} are "
-        f"the most: lower config.train.{name}.batch_size, config.data.image_size or num_frames."
+        f"A batch of stage {name} takes {size / 1e9:.0f} GB; the limit is {_MOST_BATCH / 1e9:.0f}: "
+        f"lower config.train.{name}.batch_size, config.data.image_size or num_frames."
       )
   if config.data.get("cache") == "make" and jax.process_count() > 1:
     raise UserError(
-      "config.data.cache = 'make' computes on one host. On several, run --mode=cache on one of "
-      "them when the stage below is trained, and give --config.data.cache=required."
+      "config.data.cache = 'make' works on one host only. On several hosts, run --mode=cache on "
+      "one of them after the stage below is trained, then give --config.data.cache=required."
     )
   if not config.data.dir and config.data.name not in EMBEDDED:
     raise UserError(
@@ -134,13 +134,13 @@ def check_training(config: ml_collections.ConfigDict) -> None:
 
 
 def check_removed(dataset: str, folder: str) -> None:
-  """Raises UserError where a store is missing that can no longer be prepared."""
+  """Raises UserError if the store is missing and its data set can no longer be prepared."""
   if dataset in REMOVED and not typed.path(folder).is_dir():
     raise UserError(REMOVED[dataset])
 
 
 def check_store(config: ml_collections.ConfigDict, store: FrameStore) -> None:
-  """Raises UserError where the prepared store is not what the configuration describes."""
+  """Raises UserError if the prepared store does not match the configuration."""
   data = config.data
   where = f"The store {data.dir or data.name}"
   for name in ("image_size", "channels"):
@@ -157,14 +157,14 @@ def check_store(config: ml_collections.ConfigDict, store: FrameStore) -> None:
 
 
 def check_saved(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
-  """Raises UserError where a workdir's configuration lacks a key, has one too many or is wrong.
+  """Raises UserError if a workdir's configuration has missing or unknown keys or bad values.
 
   What came after the first workdirs is there (`training/earlier.py`), so something else is wrong.
   """
   if missing := _missing(config):
     raise UserError(
-      f"{workdir}/config.json lacks keys that this code reads: {missing}. Put the file back as it "
-      "was written, or add them with the values that the run had."
+      f"{workdir}/config.json lacks keys: {missing}. Restore the original file, or add "
+      "the keys with the values that the run had."
     )
   try:
     _check_known(config)
@@ -181,15 +181,15 @@ def _check_known(config: ml_collections.ConfigDict) -> None:
       near = difflib.get_close_matches(key, known, 1)
       raise UserError(
         f"System {config.system!r} has no key config.{key}"
-        + (f"; did you mean config.{near[0]}?" if near else ": leave it away.")
+        + (f"; did you mean config.{near[0]}?" if near else "; remove it.")
       )
 
 
 def _missing(config: ml_collections.ConfigDict) -> str:
-  """Keys of the system that a configuration lacks, ten at most, as a sentence has them; or ''."""
+  """Lists up to ten keys of the system that a configuration lacks, for a message; '' if none."""
   there = ranges.flat(config)
   wanted = ranges.flat(systems.of(config).base())
-  # What an ablation compares is taken from the configuration that is given with it.
+  # An ablation's variants come from the configuration that is given with it.
   missing = [key for key in wanted if key not in there and not key.startswith("ablation.")]
   return ", ".join(missing[:10]) + (f" and {len(missing) - 10} more" if missing[10:] else "")
 
@@ -197,7 +197,7 @@ def _missing(config: ml_collections.ConfigDict) -> str:
 def check_same_run(
   saved: ml_collections.ConfigDict, config: ml_collections.ConfigDict, workdir: pathlib.Path
 ) -> None:
-  """Raises UserError where model, data, diffusion or loss differ from the workdir's own."""
+  """Raises UserError if model, data, diffusion or loss differ from the workdir's own."""
   before, now = _lasting(saved), _lasting(config)
   different = [
     f"  config.{key}: {before.get(key, 'absent')} there, {now.get(key, 'absent')} now"
@@ -207,13 +207,13 @@ def check_same_run(
   if different:
     raise UserError(
       f"{workdir} holds a run of another configuration:\n" + "\n".join(different[:10]) + "\n"
-      "Use another --workdir, or give the same values. Steps, mesh, sampling, evaluation and "
+      "Use another --workdir, or give the same values. Only steps, mesh, sampling, evaluation and "
       "logging may change."
     )
 
 
 def _lasting(config: ml_collections.ConfigDict) -> dict[str, str]:
-  """'a.b.c' -> JSON of the value, of every key that stays as it is over the life of a workdir."""
+  """Returns the flattened keys that must not change once a workdir exists: 'a.b.c' -> JSON."""
   skipped = {*_MAY_CHANGE, *(f"data.{key}" for key in _MAY_CHANGE_DATA)}
   for stage in config.train:
     skipped |= {f"train.{stage}.{key}" for key in _MAY_CHANGE_TRAIN}
@@ -225,7 +225,7 @@ def _lasting(config: ml_collections.ConfigDict) -> dict[str, str]:
 
 
 def local_devices() -> str:
-  """For tables: how many devices of what kind, over how many hosts."""
+  """Describes the devices for tables: their number and kind, and the number of hosts."""
   devices = jax.devices()
   hosts = f" over {jax.process_count()} hosts" if jax.process_count() > 1 else ""
   return f"{len(devices)} x {devices[0].device_kind}{hosts}"

@@ -1,4 +1,4 @@
-"""Mistakes of the person who gave the command, told in one sentence."""
+"""Errors that the user of a command can correct; each message is one sentence."""
 
 import contextlib
 from collections.abc import Iterator, Mapping
@@ -8,12 +8,12 @@ T = TypeVar("T")
 
 
 class UserError(ValueError):
-  """Something to be put right by the person who gave the command; shown without a traceback."""
+  """An error that the user of the command can correct; it is shown without a traceback."""
 
 
 @contextlib.contextmanager
 def as_user_error() -> Iterator[None]:
-  """Around library calls whose ValueError or ImportError is about what the user asked for."""
+  """Turns a library's ValueError or ImportError about the user's request into a UserError."""
   try:
     yield
   except (ValueError, ImportError) as error:
@@ -21,13 +21,17 @@ def as_user_error() -> Iterator[None]:
 
 
 def choice(key: str, value: str, choices: tuple[str, ...]) -> None:
-  """Raises UserError for a value of config.`key` that is not there."""
+  """Raises UserError if the value of config.`key` is not one of the choices."""
   if value not in choices:
     raise UserError(f"config.{key} is {value!r}. Choose one of: {', '.join(choices)}.")
 
 
 def entry(what: str, name: str, entries: Mapping[str, T]) -> T:
-  """The entry of a name; UserError for one that is not there lists those that are."""
+  """Returns the entry of a name.
+
+  Raises:
+    UserError: there is no such entry; the message lists all names.
+  """
   if name not in entries:
     raise UserError(f"No {what} {name!r}. Choose one of: {', '.join(entries)}.")
   return entries[name]

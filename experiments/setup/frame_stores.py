@@ -1,4 +1,4 @@
-"""A configuration's frame stores, and the clips that are drawn from them."""
+"""Opens a configuration's frame stores and samples clips from them."""
 
 from typing import Any
 
@@ -12,14 +12,14 @@ from videodiff_jax.training import hosts
 
 
 def store_options(config: ml_collections.ConfigDict) -> dict[str, Any]:
-  """Of the builder of an embedded set."""
+  """Returns the options that an embedded data set's builder takes."""
   return {"size": config.data.image_size, **systems.of(config).store_options(config)}
 
 
 def open_store(
   config: ml_collections.ConfigDict, split: str, in_memory: bool | str = "auto"
 ) -> FrameStore:
-  """A split of the store in config.data.dir; without one, of an embedded set, prepared here.
+  """Opens a split of the store in config.data.dir; if that is '', prepares the embedded set first.
 
   `in_memory` as in `FrameStore.open`.
   """
@@ -36,7 +36,10 @@ def open_store(
 def clip_sampler(
   config: ml_collections.ConfigDict, content: str, **other: Any
 ) -> clips.ClipSampler:
-  """The configuration's clips, with the content a stage needs; `other` replaces its values."""
+  """Makes the configuration's clip sampler, with the content a stage needs.
+
+  `other` replaces settings of the configuration.
+  """
   data = config.data
   settings = {
     "num_frames": data.num_frames,

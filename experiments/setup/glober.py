@@ -1,4 +1,4 @@
-"""What the experiments ask of GLOBER: see systems.py."""
+"""GLOBER as a `System`: its checks, needs and figures (see systems.py)."""
 
 import math
 from collections.abc import Sequence
@@ -24,17 +24,17 @@ from videodiff_jax.pretrained.files import restricted_pickle
 from videodiff_jax.training import flops, warm_start
 
 CONTENTS: dict[str, tuple[str, dict[str, int]]] = {
-  # A batch of the frame auto-encoder is as many videos as frames: more of them differ.
+  # The frame auto-encoder takes one frame a video, so that more videos share a batch.
   "kl_vae": ("frames", {"num_targets": 1}),
   "autoencoder": ("pairs", {}),
   "generator": ("keys", {}),
 }
 
-# Condition tokens the released UNet sees, at which its figure was published (here it sees one).
+# The released UNet's published FLOPs are for this many condition tokens (here there is one).
 _TOKENS = 64
 
 
-# What weights of another run must be trained with, to begin with them.
+# Keys that another run must share with this one if its weights initialise this one.
 _ALIKE = (
   "condition", "data.frame_time", "diffusion.decoder.prediction_type",
   "diffusion.generator.prediction_type", "diffusion.schedule", "model.dit", "model.frame_control",
@@ -52,7 +52,7 @@ def clip_settings(config: ml_collections.ConfigDict) -> dict[str, Any]:
 
 
 def store_options(config: ml_collections.ConfigDict) -> dict[str, Any]:
-  """The sets' own length of videos, 20 frames or more, or a longer clip's."""
+  """Videos get the data set's default length (20 frames or more), or a clip's if it is longer."""
   longer = config.data.num_frames > 20
   return {"num_frames": config.data.num_frames} if longer else {}
 
@@ -66,7 +66,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     and config.sample.guidance_decoder != 1.0
   ):
     raise UserError(
-      "config.sample.guidance_form = 'text' guides by the condition, and config.condition is "
+      "config.sample.guidance_form = 'text' guides by the condition, but config.condition is "
       "'none'. Choose 'single', or config.sample.guidance_decoder = 1.0 (unguided)."
     )
   if config.condition == "class" and data.num_classes < 1:
@@ -97,20 +97,24 @@ def check(config: ml_collections.ConfigDict) -> None:
 
 
 def needs(config: ml_collections.ConfigDict, after: Sequence[str]) -> list[Need]:
-  """The clips of modes after training; UserError for a mode that this configuration cannot do."""
+  """Lists the clips that the modes after training take.
+
+  Raises:
+    UserError: this configuration does not support one of the modes.
+  """
   data, counts = config.data, config.evaluate
   if "evaluate" in after:
     if data.num_frames < i3d.MIN_FRAMES:
       raise UserError(
         f"config.after has 'evaluate', whose FVD takes clips of {i3d.MIN_FRAMES} frames or more, "
-        f"but config.data.num_frames is {data.num_frames}: raise it, or leave 'evaluate' out."
+        f"but config.data.num_frames is {data.num_frames}: raise it, or remove 'evaluate'."
       )
     if counts.directions and not texts.given_by_videos(config):
       raise UserError(
-        "config.evaluate.directions asks whether clips move as they are told, but nothing tells "
-        "them: set it to False, or config.text.source to 'captions'."
+        "config.evaluate.directions measures whether clips move as their prompts say, but this run "
+        "has no prompts: set it to False, or config.text.source to 'captions'."
       )
-  # What 'evaluate' and 'sweep' score by.
+  # 'evaluate' and 'sweep' score with these weights.
   wanted = [i3d_weights.WEIGHTS] if {"evaluate", "sweep"} & {*after} else []
   check_installed(*wanted, *([frame_frechet.WEIGHTS] if "sweep" in after else []))
   return [
@@ -122,7 +126,7 @@ def needs(config: ml_collections.ConfigDict, after: Sequence[str]) -> list[Need]
 
 
 def check_pretrained(config: ml_collections.ConfigDict, names: Sequence[str]) -> None:
-  """Raises UserError's causes where what the stages begin with, or LPIPS, is not there."""
+  """Raises an error if the stages' initial weights or those of LPIPS are missing or do not fit."""
   if "kl_vae" in names and config.loss.kl_vae.lpips:
     restricted_pickle.locate(lpips.WEIGHTS[config.loss.kl_vae.lpips_net])
   warm_start.check(config, names, stages.make_stage, _ALIKE)
@@ -196,7 +200,7 @@ def abstract_batch(config: ml_collections.ConfigDict, name: str) -> dict[str, ja
 
 
 def given(config: ml_collections.ConfigDict) -> dict[str, Any]:
-  """The text encoder's share of a stage's frozen networks: the empty prompt's tokens."""
+  """Returns the text encoder's entry of a stage's frozen networks: the empty prompt's tokens."""
   if not isinstance(conditions.of_config(config), conditions.Text):
     return {}
   shape = (config.text.length, config.model.unet.context_dim)

@@ -1,4 +1,4 @@
-"""What --mode=cache has made: which file a stage reads in place of frames, if any."""
+"""Finds the latent cache that a stage reads in place of frames, if --mode=cache has made one."""
 
 import json
 import os
@@ -16,9 +16,9 @@ from videodiff_jax.training import hosts
 from videodiff_jax.training.checkpoints import fingerprint
 from videodiff_jax.training.workdir import newest_meta
 
-# What stands with a checkpoint: the name of the file its steps read, or None for frames.
+# Key of a checkpoint's metadata: the name of the file its steps read, or None for frames.
 READ = "cache"
-# Stage -> kinds it can read, the better first.
+# Stage -> kinds that it can read, best first.
 READ_BY = {"autoencoder": ("latents",), "generator": ("global_features", "latents")}
 # Kind -> the networks it is computed with: entries of `frozen`, keys of config.model.
 _MADE_BY = {
@@ -33,7 +33,7 @@ _MADE_BY = {
 def about(
   config: ml_collections.ConfigDict, kind: str, store: FrameStore, frozen: dict[str, Any]
 ) -> dict[str, Any]:
-  """All that a cache's values depend on, as JSON."""
+  """Returns everything that a cache's values depend on, as JSON."""
   entries, keys = _MADE_BY[kind]
   model, data = json.loads(config.model.to_json()), config.data
   identity = {
@@ -51,14 +51,17 @@ def about(
 
 
 def folders(store: FrameStore, workdir: pathlib.Path) -> list[pathlib.Path]:
-  """Where caches may lie, first where one is written: beside the store if that is allowed."""
+  """Lists the folders that may hold caches.
+
+  New caches go to the first one, which is beside the store if that can be written to.
+  """
   beside = store.directory.absolute().with_name(f"{store.directory.name}.cache")
   places = [beside, workdir / "cache"]
   return places if os.access(beside.parent, os.W_OK) else places[::-1]
 
 
 def layout(kind: str, store: FrameStore, sampler: clips.ClipSampler) -> tuple[np.ndarray, int]:
-  """The row of each video's first frame or clip, and the number of rows."""
+  """Returns the row of each video's first frame or clip, and the number of rows."""
   if kind == "latents":
     return np.array([video["first"] for video in store.videos]), store.num_records
   starts = clips.count_starts(store, sampler)
@@ -73,10 +76,10 @@ def look_up(
   sampler: clips.ClipSampler,
   frozen: dict[str, Any],
 ) -> latent_cache.Moments | None:
-  """The finished file of a kind that these networks made of this store, if there is one.
+  """Finds the finished cache of a kind that these networks made from this store; None if missing.
 
   Raises:
-    UserError: a file that is damaged, or another than its name says.
+    UserError: the file is damaged, or does not match its name.
   """
   if not _files(kind, store, workdir):
     return None  # Weights take a while to hash, and all hosts do it together.
@@ -106,14 +109,15 @@ def find(
   sampler: clips.ClipSampler,
   frozen: dict[str, Any],
 ) -> latent_cache.Moments | None:
-  """What a stage's batches are read from, as config.data.cache asks; None for frames.
+  """Opens the cache that a stage reads, as config.data.cache asks; None if it reads frames.
 
-  With 'auto' and 'make' a stage begins with the best there is, and goes on with what it began
-  with: a draw from moments is another than one from frames, and would change the run half-way.
+  With 'auto' and 'make' a stage starts with the best available cache and keeps it when it resumes.
+  Latents sampled from cached moments differ from those of frames, so that switching would change
+  the run half-way.
 
   Raises:
-    UserError: as `look_up`; config.data.cache is 'required', and there is none; or what a stage
-      began with is gone.
+    UserError: as `look_up`; config.data.cache is 'required', but there is no cache; or the cache
+      that the stage started with is gone.
   """
   kinds = READ_BY.get(stage, ())
   if not kinds or config.data.cache == "none":
@@ -125,7 +129,7 @@ def find(
   if begun is not None and begun.get(READ) is None:
     if others:
       logging.info(
-        "Stage %s goes on with frames, as it began; --config.data.cache=required would read one "
+        "Stage %s goes on with frames, as it started; --config.data.cache=required would read one "
         "of:%s", stage, there,
       )  # fmt: skip
     return None
@@ -138,18 +142,20 @@ def find(
   if begun is not None:
     kind = begun[READ].split("-")[0]
     raise UserError(
-      f"Stage {stage!r} began with {begun[READ]}, which is gone or of other weights or settings. "
-      f"Make it again (--mode=cache --cache={kind} --workdir={workdir}), or go on with frames: "
-      "--config.data.cache=none."
+      f"Stage {stage!r} started with {begun[READ]}, which is missing or was made with other "
+      f"weights or settings. Make it again (--mode=cache --cache={kind} --workdir={workdir}), or "
+      "read frames: --config.data.cache=none."
     )
   if config.data.cache == "required":
     raise UserError(
       f"config.data.cache is 'required', but there is none for stage {stage!r}. Make it: "
       f"--mode=cache --cache={kinds[0]} --workdir={workdir}."
-      + (f" Made by other weights or settings, and refused:{there}" if others else "")
+      + (f" Refused, as other weights or settings made them:{there}" if others else "")
     )
   if others:
-    logging.info("Stage %s reads frames. Of other weights or settings, refused:%s", stage, there)
+    logging.info(
+      "Stage %s reads frames. Refused, as other weights or settings made them:%s", stage, there
+    )
   return None
 
 

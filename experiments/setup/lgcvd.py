@@ -1,4 +1,4 @@
-"""What the experiments ask of LGC-VD: see systems.py."""
+"""LGC-VD as a `System`: its checks, needs and figures (see systems.py)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -24,7 +24,7 @@ from videodiff_jax.training import flops, warm_start
 CONTENTS: dict[str, tuple[str, dict[str, int]]] = {"lgcvd": ("clip", {})}
 
 
-# What weights of another run must be trained with, to begin with them.
+# Keys that another run must share with this one if its weights initialise this one.
 _ALIKE = ("model", "fragment", "diffusion.schedule", "diffusion.process.prediction_type")
 
 
@@ -33,12 +33,16 @@ def clip_settings(config: ml_collections.ConfigDict) -> dict[str, Any]:
 
 
 def store_options(config: ml_collections.ConfigDict) -> dict[str, Any]:
-  """Videos long enough to predict: GLOBER's demo has shorter ones."""
+  """Makes videos long enough to predict; those of GLOBER's demo are shorter."""
   return {"num_frames": config.data.video_frames}
 
 
 def needs(config: ml_collections.ConfigDict, after: Sequence[str]) -> list[Need]:
-  """The clips of modes after training; UserError for a mode that this configuration cannot do."""
+  """Lists the clips that the modes after training take.
+
+  Raises:
+    UserError: this configuration does not support one of the modes.
+  """
   sample, fragment, stride = config.sample, config.fragment, config.data.stride
   built, found = build(config), []
   for mode in after:
@@ -67,7 +71,10 @@ def needs(config: ml_collections.ConfigDict, after: Sequence[str]) -> list[Need]
 
 
 def given_around_gap(sample: ml_collections.ConfigDict, slots: int) -> tuple[int, int]:
-  """Frames given before and after an interpolated gap: of the k slots both share."""
+  """Returns the numbers of frames given before and after an interpolated gap.
+
+  Both share the k slots; at least one of these is kept for the frames before the gap.
+  """
   future = min(sample.future, slots - 1)
   return min(sample.past, slots - future), future
 
@@ -91,7 +98,7 @@ def _of_protocol(config: ml_collections.ConfigDict, what: str) -> list[Need]:
 
 
 def _weights(config: ml_collections.ConfigDict, mode: str) -> list[WeightFile]:
-  """What 'evaluate' or 'sweep' scores by."""
+  """Lists the weights that 'evaluate' or 'sweep' scores with."""
   if mode == "sweep":
     return [i3d.WEIGHTS, frame_frechet.WEIGHTS]
   protocol = PROTOCOLS[config.evaluate.protocol]
@@ -100,9 +107,9 @@ def _weights(config: ml_collections.ConfigDict, mode: str) -> list[WeightFile]:
 
 
 def check_pretrained(config: ml_collections.ConfigDict, names: Sequence[str]) -> None:
-  """Raises ValueError for a config.init.run of other networks.
+  """Raises ValueError if config.init.run has other networks.
 
-  Published weights become a workdir instead, see pretrained/convert.py.
+  Published weights are converted into a workdir instead; see tools/convert.py.
   """
   warm_start.check(config, names, stages.make_stage, _ALIKE)
 
@@ -137,7 +144,7 @@ def check(config: ml_collections.ConfigDict) -> None:
 
 def _check_heads(config: ml_collections.ConfigDict) -> None:
   model = config.model
-  last = len(model.multipliers) - 1  # whose maps the middle's attention sees, too
+  last = len(model.multipliers) - 1  # the middle's attention sees maps of this level, too
   for level, multiplier in enumerate(model.multipliers):
     width = model.channels * multiplier
     attends = 2**level in model.attention_rates or level == last
@@ -155,7 +162,7 @@ def abstract_batch(config: ml_collections.ConfigDict, name: str) -> dict[str, ja
 
 
 def updates(config: ml_collections.ConfigDict) -> int:
-  """Optimiser steps of all stages: an iteration in two stages makes two (Sec. 3.3)."""
+  """Counts the optimiser steps of all stages; a two-stage iteration makes two (Sec. 3.3)."""
   steps = sum(config.train[name].steps for name in config.stages)
   return steps * networks.make_objective(config, build(config)).num_updates
 

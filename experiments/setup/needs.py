@@ -1,7 +1,7 @@
-"""What a run takes of its store and of weights, from training to the scores of config.after.
+"""Checks that the store and the weights suffice for a run, from training to the modes after it.
 
-A store knows how long its videos are, and so does the builder of a set that is made here: whether
-they will do is told before anything is prepared, written or compiled.
+The lengths of videos are known from the store, or from the builder of a set that is made here. So
+the check comes before anything is prepared, written or compiled.
 """
 
 import dataclasses
@@ -15,23 +15,24 @@ from experiments.setup.errors import UserError
 from videodiff_jax.inputs.clips import ClipSampler
 from videodiff_jax.pretrained.files import restricted_pickle
 
-if TYPE_CHECKING:  # which holds functions that return needs
+if TYPE_CHECKING:  # systems.py imports this module
   from experiments.setup.systems import System
 
 
 @dataclasses.dataclass(frozen=True)
 class Need:
-  """Clips that are taken of a split.
+  """Clips that one part of a run takes from a split.
 
   Attributes:
-    what: takes them, as a sentence begins.
-    split: of the store.
-    num_frames: of a clip.
+    what: part of the run that takes them, as the subject of a sentence.
+    split: split of the store.
+    num_frames: frames of a clip.
     stride: stored frames from one frame of a clip to the next.
-    keys: of the configuration, that ask for clips of this length.
-    count: how many.
-    count_key: of the configuration, that asks for so many.
-    videos: whether each is of another video; with one frame, any video will do.
+    keys: configuration keys that set the length of these clips.
+    count: number of clips.
+    count_key: configuration key that sets this number.
+    videos: whether each clip must come from a different video; with num_frames = 1, videos of any
+      length count.
   """
 
   what: str
@@ -44,7 +45,7 @@ class Need:
   videos: bool = False
 
   def check(self, frames: Sequence[int], where: str) -> None:
-    """Raises UserError where videos of so many `frames` each do not hold them."""
+    """Raises UserError if videos of these lengths, in frames, do not hold the clips."""
     span = ClipSampler(self.num_frames, self.stride, content="clip").span
     starts = np.maximum(np.asarray(frames) - span + 1, 0)
     found = int(np.count_nonzero(starts) if self.videos else starts.sum())
@@ -66,19 +67,19 @@ class Need:
 
 
 def check_installed(*weights: restricted_pickle.WeightFile) -> None:
-  """Raises UserError where weights that a mode after training scores by are not installed."""
+  """Raises UserError if weights that a mode after training scores with are not installed."""
   for file in weights:
     try:
       restricted_pickle.locate(file)
     except FileNotFoundError as error:
-      raise UserError(f"{error} Or leave the mode out of config.after.") from error
+      raise UserError(f"{error} Or remove the mode from config.after.") from error
 
 
 def of(config: ml_collections.ConfigDict, system: "System", after: Sequence[str]) -> list[Need]:
-  """What a run of a system and the modes `after` it take, in the order in which it is taken.
+  """Lists the clips that a run of a system and the modes `after` it take, in the order of use.
 
   Raises:
-    UserError: a mode asks for what no store could give.
+    UserError: a mode asks for clips that no store could hold.
   """
   data = config.data
   keys = "config.data.num_frames or config.data.stride"
@@ -97,12 +98,12 @@ def of(config: ml_collections.ConfigDict, system: "System", after: Sequence[str]
 def check(
   wanted: Sequence[Need], videos: Mapping[str, Sequence[Mapping[str, Any]]], where: str
 ) -> None:
-  """Raises UserError for the first need of a known split that it does not meet.
+  """Raises UserError for the first need that its split does not meet; unknown splits are skipped.
 
   Args:
-    wanted: by `of`.
+    wanted: needs, from `of`.
     videos: split -> its videos, each with its number of 'frames'.
-    where: the videos are.
+    where: location of the videos, for the message.
   """
   for need in wanted:
     if need.split in videos:

@@ -1,8 +1,8 @@
-"""The range of every key of every configuration: the one place.
+"""The allowed range of every key of every configuration.
 
-`*` stands for any part of a key, so that one line may be of every stage, network or sampler. Where
-the papers and the mathematics set no upper bound it is one beyond which a value can only be a slip
-of the hand, or end a machine. What depends on several keys is in checks.py and the systems.
+`*` stands for any part of a key, so that one line may cover every stage, network or sampler. Where
+neither the papers nor mathematics set an upper bound, the bound excludes only values that are
+typing errors or exceed any machine. Rules over several keys are in checks.py and the systems.
 """
 
 from collections.abc import Mapping
@@ -104,7 +104,7 @@ COMMON: Mapping[str, Rule] = {
   "ablation.seeds": Several(_SEED, 1, 1000),
 }
 
-# A system's own lines come after the common ones: the first that a key matches is its rule.
+# A system's own lines follow the common ones; the first pattern that a key matches is its rule.
 GLOBER: Mapping[str, Rule] = {
   **COMMON,
   "system": Choice(("glober",)),
@@ -199,7 +199,8 @@ LGCVD: Mapping[str, Rule] = {
   "ablation.shared": Several(Choice(lgcvd_stages.NAMES)),
 }
 
-# Keys that a base() lacks and a configuration may have: other settings of samplers and schedules.
+# Keys that a configuration may have although base() lacks them: settings of other samplers and
+# schedules.
 OPTIONAL = (
   "ablation.variants.*", "diffusion.*.loss_norm", "diffusion.*.loss_weighting",
   "diffusion.schedule.beta_*", "diffusion.schedule.max_beta", "diffusion.schedule.precision",

@@ -1,6 +1,6 @@
-"""What the value of a configuration's key may be: kinds of rules, and the check of a whole table.
+"""Rules for the values of configuration keys, and the check of a configuration against a table.
 
-The table itself is in range_table.py. A rule answers a value with '' or with what it must be.
+The table is in range_table.py. A rule returns '' for an allowed value, else what the value must be.
 """
 
 import dataclasses
@@ -15,20 +15,20 @@ _LONGEST = 80  # characters of a value that a message shows
 
 
 class Rule(Protocol):
-  """Answers a value with '' where it is allowed, else with the sentence's end: 'it must ...'."""
+  """Returns '' for an allowed value, else the end of the error's sentence: 'it must ...'."""
 
   def __call__(self, value: Any) -> str: ...
 
 
 @dataclasses.dataclass(frozen=True)
 class Number:
-  """A finite number of an interval.
+  """A finite number in an interval.
 
   Attributes:
-    interval: as it is written in mathematics: '[0, 1)' has 0 and not 1.
-    unit: what is counted or measured, for the message.
-    whole: no fractions.
-    also: single numbers beside the interval, with a meaning of their own.
+    interval: interval in mathematical notation: '[0, 1)' includes 0 and excludes 1.
+    unit: unit of the number, for the message.
+    whole: whether only whole numbers are allowed.
+    also: allowed numbers outside the interval, each with a special meaning.
   """
 
   interval: str
@@ -54,7 +54,7 @@ class Number:
 
 
 def whole(interval: str, unit: str = "", also: tuple[int, ...] = ()) -> Number:
-  """A whole number of an interval."""
+  """A whole number in an interval."""
   return Number(interval, unit, True, also)
 
 
@@ -74,7 +74,7 @@ class Choice:
 
 @dataclasses.dataclass(frozen=True)
 class Text:
-  """A string; `pattern` says which, and `what` tells it."""
+  """A string that matches `pattern`, which `what` describes in the message."""
 
   pattern: str = r"[^\0]*"
   what: str = "a text"
@@ -86,9 +86,9 @@ class Text:
 
 @dataclasses.dataclass(frozen=True)
 class Several:
-  """A tuple of `least` to `most` values of one rule; with `alone`, also one value without a tuple.
+  """A tuple of `least` to `most` values of one rule; with `alone`, a bare value is allowed, too.
 
-  A configuration that was read from JSON has lists.
+  Lists are accepted, since configurations read from JSON have lists.
   """
 
   of: Rule
@@ -107,7 +107,7 @@ class Several:
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-  """'a.b.c' -> value, of a configuration or a dict; a group without keys is a value, {}."""
+  """Flattens a configuration or dict to 'a.b.c' -> value; an empty group is the value {}."""
   found: dict[str, Any] = {}
   for key, value in tree.items():
     group = hasattr(value, "items")
@@ -117,7 +117,7 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def rule_of(table: Mapping[str, Rule], key: str) -> Rule | None:
-  """The first rule of the table whose pattern the key matches; None where there is none."""
+  """Returns the first rule of the table whose pattern matches the key, or None."""
   if key in table:
     return table[key]
   return next((rule for name, rule in table.items() if fnmatch.fnmatchcase(key, name)), None)
@@ -126,8 +126,8 @@ def rule_of(table: Mapping[str, Rule], key: str) -> Rule | None:
 def check(table: Mapping[str, Rule], config: Mapping[str, Any], prefix: str = "") -> None:
   """Raises UserError for the first value that its key's rule refuses.
 
-  A key without a rule passes: `checks.check_given` tells it where it is a person's own. `prefix`
-  is where in a configuration this tree stands, for the message.
+  A key without a rule passes; `checks.check_given` refuses unknown keys of the user's own.
+  `prefix` is this tree's place in the configuration, for the message.
   """
   for key, value in flat(config).items():
     rule = rule_of(table, key)
@@ -136,7 +136,7 @@ def check(table: Mapping[str, Rule], config: Mapping[str, Any], prefix: str = ""
 
 
 def _wrong(key: str, value: Any, rule: Rule) -> str:
-  """The sentence about a value that is refused; '' for one that is not."""
+  """Returns the error message for a refused value, '' for an allowed one."""
   if end := rule(value):
     shown = repr(value) if len(repr(value)) <= _LONGEST else f"{repr(value)[:_LONGEST]}..."
     return f"config.{key} is {shown}{'. ' if end[0].isupper() else '; '}{end}."

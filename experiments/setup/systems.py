@@ -1,4 +1,4 @@
-"""A system as a value: all that the commands ask of one, and where systems are found.
+"""A system as a value: everything that the commands need from it, and the registry of systems.
 
 The two of this repository are `glober.SYSTEM` and `lgcvd.SYSTEM`. Another package adds its own
 without touching a file here: it declares the entry point
@@ -35,47 +35,47 @@ class Stages(Protocol):
   """The module of a system's stages.
 
   Attributes:
-    NAMES: of the stages, each of which may take the networks of those before it.
+    NAMES: names of the stages in order; each may take the networks of those before it.
   """
 
   NAMES: Sequence[str]
 
   def make_stage(self, config: ConfigDict, name: str) -> Stage:
-    """The stage of a name."""
+    """Makes the stage of a name."""
 
   def frozen_networks(self, name: str, ema: dict[str, dict[str, Any]]) -> Any:
-    """A stage's `frozen` argument, from {'ema_params', 'statistics'} of the stages before it."""
+    """Makes a stage's `frozen` argument from {'ema_params', 'statistics'} of the earlier stages."""
 
 
 @dataclasses.dataclass(frozen=True)
 class System:
-  """What every command asks of a system. The fields with defaults may be left out.
+  """Everything that the commands need from a system. Fields with defaults are optional.
 
   Attributes:
-    name: as configurations give it.
-    base: () -> the configuration that all of its configurations begin with.
+    name: name that configurations give as `system`.
+    base: () -> the configuration that all of its configurations start from.
     ranges: 'a.b' -> the rule for that key's value, for every key of `base()`.
-    networks: the class of what `build` returns.
-    build: its networks, from a configuration.
-    stages: what the training loop runs.
+    networks: class of the object that `build` returns.
+    build: configuration -> the networks.
+    stages: stages that the training loop runs.
     contents: stage -> (content, other settings) of the `ClipSampler` of its batches.
     abstract_batch: (configuration, stage) -> the shapes of a batch.
     modes: mode of a finished workdir -> 'module:function', which takes (workdir, configuration or
-      None, flags). It is imported when it is run.
-    hooks: what a table, a sweep or a benchmark asks of the system: name -> 'module:attribute'. A
-      command that finds no hook says that the system has none.
-    flags: those of sampling that this system alone reads.
-    identity: keys whose values make a run that of a row of a paper's table.
-    clip_settings: what its clips have beside length, stride, flips and sampling.
-    store_options: options of an embedded data set's builder, beside its size.
-    needs: (configuration, modes after training) -> the clips they take; raises UserError for a mode
-      that the configuration cannot do.
-    check: raises UserError for values that nothing could be made of.
+      None, flags). The module is imported when the mode runs.
+    hooks: name -> 'module:attribute', the system's part in a table, a sweep or a benchmark. A
+      command reports an error if the system lacks its hook.
+    flags: sampling flags that only this system reads.
+    identity: keys whose values decide which row of a paper's table a run fills.
+    clip_settings: configuration -> settings of its clips beside length, stride, flips and sampling.
+    store_options: configuration -> options of an embedded data set's builder, beside its size.
+    needs: (configuration, modes after training) -> the clips that they take; raises UserError for a
+      mode that the configuration does not support.
+    check: configuration -> None; raises UserError for values from which nothing can be built.
     check_pretrained: (configuration, stages); raises ValueError for weights that do not fit.
-    countable: changes a copy so that what multiplies nothing is not traced.
-    given: abstract entries that `frozen_networks` needs beside those of the stages.
-    updates: the optimiser's steps over all stages; an iteration may make several.
-    network_figures: networks -> (network, parameters, FLOPs of a forward pass, what one is).
+    countable: changes a copy of a configuration to drop operations that multiply nothing.
+    given: configuration -> further abstract entries that `frozen_networks` needs.
+    updates: configuration -> optimiser steps over all stages; an iteration may make several.
+    network_figures: networks -> (network, parameters, FLOPs of a forward pass, its input).
   """
 
   name: str
@@ -103,7 +103,7 @@ class System:
   network_figures: Callable[[Any], list[tuple[str, int, int, str]]] = lambda networks: []
 
   def hook(self, name: str) -> Any:
-    """What `hooks` names.
+    """Imports and returns a hook.
 
     Raises:
       UserError: the system has no such hook.
@@ -114,17 +114,17 @@ class System:
 
 
 def names() -> tuple[str, ...]:
-  """All systems there are, those of this repository first."""
+  """Lists all systems, those of this repository first."""
   found = importlib.metadata.entry_points(group=GROUP)
   return (*_BUILT_IN, *sorted({point.name for point in found} - _BUILT_IN.keys()))
 
 
 @functools.cache
 def by_name(name: str) -> System:
-  """The system of a name.
+  """Returns the system of a name.
 
   Raises:
-    KeyError: there is none.
+    KeyError: there is no such system.
   """
   if name in _BUILT_IN:
     return find(_BUILT_IN[name])
@@ -135,17 +135,17 @@ def by_name(name: str) -> System:
 
 
 def of(config: ConfigDict) -> System:
-  """A configuration's system."""
+  """Returns a configuration's system."""
   return by_name(config.system)
 
 
 def of_networks(networks: Any) -> System:
-  """The system whose `build` made these."""
+  """Returns the system whose `build` made these networks."""
   return next(s for s in map(by_name, names()) if isinstance(networks, s.networks))
 
 
 def find(path: str) -> Any:
-  """The attribute of 'module:attribute', or the module of 'module'."""
+  """Imports 'module:attribute' and returns the attribute, or the module for 'module' alone."""
   module, _, attribute = path.partition(":")
   found = importlib.import_module(module)
   return getattr(found, attribute) if attribute else found

@@ -1,4 +1,4 @@
-"""What a run's videos are told: captions to tokens, before anything is compiled."""
+"""Encodes every video's caption before training starts."""
 
 import dataclasses
 import os
@@ -20,23 +20,23 @@ from videodiff_jax.training import hosts, partitioning
 
 @dataclasses.dataclass(frozen=True)
 class Texts:
-  """Where text is encoded: the tokens of what each video is told.
+  """The text tokens of every video.
 
   Attributes:
-    null: of the empty prompt, (l, d) on every device.
-    embeddings: by split.
+    null: tokens of the empty prompt, (l, d) on every device.
+    embeddings: tokens of the captions, by split.
   """
 
   null: jax.Array
   embeddings: dict[str, embeddings.Embeddings]
 
   def add_to(self, batch: dict[str, np.ndarray], split: str) -> dict[str, np.ndarray]:
-    """A batch, which names its videos, with their 'text' (b, l, d)."""
+    """Returns a batch, which names its videos, with their tokens as 'text' (b, l, d)."""
     return batch | {"text": self.embeddings[split].of(batch["video"])}
 
 
 def check(config: ml_collections.ConfigDict) -> None:
-  """Raises UserError for text that cannot be encoded as the configuration says."""
+  """Raises UserError if text cannot be encoded as the configuration says."""
   if config.condition != "text":
     return
   source, encoder = config.text.source, config.text.encoder
@@ -55,21 +55,21 @@ def check(config: ml_collections.ConfigDict) -> None:
   widths = (config.model.unet.context_dim, config.model.dit.context_dim)
   if encoder != "none" and len(set(widths)) > 1:
     raise UserError(
-      "Both read the same text tokens: config.model.unet.context_dim and "
+      "UNet and DiT read the same text tokens: config.model.unet.context_dim and "
       f"config.model.dit.context_dim must be equal, not {widths[0]} and {widths[1]}."
     )
 
 
 def given_by_videos(config: ml_collections.ConfigDict) -> bool:
-  """Whether each video has a text of its own, so that drawing takes prompts."""
+  """Whether each video has a text of its own, so that sampling takes prompts."""
   return config.get("condition") == "text" and config.text.source != "prompt"
 
 
 def captions(config: ml_collections.ConfigDict, store: FrameStore) -> list[str]:
-  """What each video of a store is told.
+  """Returns the caption of each video of a store.
 
   Raises:
-    UserError: a store without the captions or classes that the configuration asks for.
+    UserError: the store lacks the captions or classes that the configuration asks for.
   """
   settings, videos = config.text, range(store.num_videos)
   if settings.source == "prompt":
@@ -89,10 +89,10 @@ def captions(config: ml_collections.ConfigDict, store: FrameStore) -> list[str]:
 
 
 def encoder_of(config: ml_collections.ConfigDict) -> embeddings.TextEncoder | None:
-  """What encodes a run's texts; None where none are encoded.
+  """Loads the encoder of a run's texts; None if the run encodes no text.
 
   Raises:
-    UserError: it is missing, or of another width than the networks'.
+    UserError: the encoder is missing, or its width differs from the networks'.
   """
   if config.get("condition") != "text":
     return None
@@ -108,10 +108,12 @@ def prepare(
   encoder: embeddings.TextEncoder | None,
   *stores: FrameStore,
 ) -> Texts | None:
-  """Encodes the stores' captions once, beside the store; None without an encoder.
+  """Encodes the stores' captions once and keeps the tokens beside the store.
+
+  Returns None without an encoder.
 
   Raises:
-    UserError: another encoder than the workdir's.
+    UserError: the encoder is not the one that the workdir was trained with.
   """
   if encoder is None and config.get("condition") == "text":
     logging.info(
@@ -135,14 +137,14 @@ def prepare(
     _embed(config, workdir, encoder, stores)
 
   hosts.decide(encode)
-  # Now out of the first host's files, unless the stores lie on disks of the hosts' own.
+  # Reads the first host's files, unless each host has the stores on a disk of its own.
   by_split = hosts.everywhere(lambda: _embed(config, workdir, encoder, stores))
   null: Any = hosts.everywhere(lambda: embeddings.read(workdir)["null"])
   return Texts(jax.device_put(null, partitioning.shardings(null, mesh)), by_split)
 
 
 def load(config: ml_collections.ConfigDict) -> embeddings.TextEncoder:
-  """The configuration's text encoder, as wide as the networks' tokens."""
+  """Loads the configuration's text encoder and checks its width against the networks'."""
   settings = config.text
   with as_user_error():
     encoder = embeddings.load_encoder(

@@ -279,7 +279,7 @@ def main(argv: Sequence[str]) -> None:
   given = [name for name in ("config", "allow") if options[name].present]
   if options.export and given:
     command.fail(
-      f"Error: --{given[0]} means nothing to --export: leave it away.", command.BAD_ARGUMENTS
+      f"Error: --{given[0]} is not supported by --export; remove it.", command.BAD_ARGUMENTS
     )
   source, out = (pathlib.Path(path).absolute() for path in (options.source, options.out))
   with command.door():

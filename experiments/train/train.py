@@ -60,7 +60,7 @@ def train(
   if only and (first := unborn[:1]) and config.stages.index(first[0]) < config.stages.index(only):
     raise checks.UserError(
       f"--stage={only} takes the networks of {first[0]}, which {workdir} does not have: train it "
-      f"first (--stage={first[0]}), or leave --stage away to train all in order."
+      f"first (--stage={first[0]}), or omit --stage to train all in order."
     )
   with checks.as_user_error():
     hosts.everywhere(lambda: systems.of(config).check_pretrained(config, unborn))

@@ -295,7 +295,7 @@ def test_a_sweep_draws_the_held_out_clips_conditions(workdir, config, monkeypatc
   assert_same_pixels(drawn, expected)
   fvd = frechet.fvd(projection(reference), projection(drawn))
   assert len(reference) == 6 and point["scores"]["fvd"] == pytest.approx(fvd)
-  with pytest.raises(checks.UserError, match="--protocol means nothing to GLOBER's sweep"):
+  with pytest.raises(checks.UserError, match="--protocol is not supported by GLOBER's sweep"):
     sweep.run(workdir, wanted, "quick")
 
 

@@ -88,7 +88,7 @@ def test_a_store_that_will_not_do_is_told_and_leaves_no_trace(
 
 OF_CONFIG = [
   (GLOBER, SCORED | {"data.num_frames": 8, "data.num_keyframes": 4}, "takes clips of 9 frames"),
-  (GLOBER, SCORED | {"evaluate.directions": True}, "config.evaluate.directions asks"),
+  (GLOBER, SCORED | {"evaluate.directions": True}, "config.evaluate.directions measures"),
   (LGCVD, {"after": ("interpolate",), "sample.gap": 40}, "'interpolate': A gap of 40 .* too long"),
   (
     LGCVD,

@@ -46,7 +46,7 @@ def test_it_trains_resumes_samples_and_reports(installed, tmp_path) -> None:
   statuses = [status for status, _ in ended]
   assert statuses == [0] * 6 + [1, 1], "\n".join(said[-900:] for _, said in ended)
   assert "System 'toy' has no --mode=evaluate; with a workdir it has sample" in ended[6][1]
-  assert "--guidance_scale means nothing to system 'toy'" in ended[7][1]
+  assert "--guidance_scale is not supported by system 'toy'" in ended[7][1]
   drawn = [
     np.load(folder / "samples" / "000_sample_seed0" / "samples.npz")["videos"]
     for folder in (workdir, whole)
