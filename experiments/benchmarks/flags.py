@@ -6,5 +6,5 @@ from absl import flags
 READ_BY = {"inputs": {"benchmark"}}
 
 flags.DEFINE_bool(
-  "inputs", False, "How fast the clips of config.data.dir are read, and in what memory."
+  "inputs", False, "Measures how fast the clips of config.data.dir are read, and peak memory."
 )

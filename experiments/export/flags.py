@@ -12,12 +12,12 @@ READ_BY = {
 typed.define_path(
   "out",
   None,
-  "export: the folder to make. Other modes with an exported folder as --workdir: where they write, "
-  "as nothing is written into it; runs/pretrained/NAME by default.",
+  "export: the folder to make. Other modes, with an exported folder as --workdir: the folder for "
+  "their results, since exported folders are not written to; runs/pretrained/NAME by default.",
 )
 typed.define_path(
   "notes",
   None,
-  "A Markdown file with what a person adds to the card, under headings such as "
+  "A Markdown file with your own text for the card, under headings such as "
   "'## What it cannot do' and '## Licence'.",
 )

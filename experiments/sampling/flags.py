@@ -1,10 +1,10 @@
-"""The flags of drawing."""
+"""The flags of sampling."""
 
 from absl import flags
 
 from videodiff_jax import typed
 
-_MOST = 100_000  # of what is drawn in one command
+_MOST = 100_000  # upper bound of every count
 _GIVEN_VIDEO = {"redraw", "reconstruct", "predict", "interpolate"}
 _DRAWING = {"sample"} | _GIVEN_VIDEO
 _BY_TIME = {"sample", "redraw", "reconstruct"}
@@ -35,33 +35,33 @@ typed.define_integer(
 typed.define_integer(
   "num_frames",
   None,
-  "GLOBER: frames a clip, evenly spaced; a training clip's by default. LGC-VD: frames to predict, "
-  "or of a new video; config.sample.num_frames by default.",
+  "GLOBER: frames per clip, evenly spaced; as in training by default. LGC-VD: frames to predict, or "
+  "frames of a new video; config.sample.num_frames by default.",
   1,
   _MOST,
 )
 typed.define_numbers("frame_times", "GLOBER: comma-separated tau in [0, 1], any order.", 0.0, 1.0)
 typed.define_float("start", 0.0, "GLOBER: first tau of --num_frames.", 0.0, 1.0)
 typed.define_float(
-  "end", None, "GLOBER: last tau of --num_frames; that of a training clip by default.", 0.0, 1.0
+  "end", None, "GLOBER: last tau of --num_frames; as in training by default.", 0.0, 1.0
 )
 flags.DEFINE_string("sampler", None, "ddim, ddpm, dpmpp_2m or unipc, for every stage.")
 typed.define_integer("steps", None, "Sampling steps, for every stage.", 1, _MOST)
 typed.define_float(
-  "guidance_scale", None, "GLOBER: s, for both stages; 1 is unguided.", 0.0, 1000.0
+  "guidance_scale", None, "GLOBER: guidance scale s of both stages; 1 is unguided.", 0.0, 1000.0
 )
 typed.define_integer("class_label", None, "GLOBER: class of all clips.", 0, _MOST)
 flags.DEFINE_string(
   "prompts",
   None,
-  'GLOBER with text: what to draw, "one;another" or a file with one a line; captions of the test '
+  'GLOBER with text: prompts, as "one;another" or a file with one a line; captions of the test '
   "split by default.",
 )
 typed.define_integer(
-  "trajectories", None, "LGC-VD: N drawn for each video; by default as configured.", 1, _MOST
+  "trajectories", None, "LGC-VD: samples of each video; config.sample by default.", 1, _MOST
 )
 typed.define_integer("past", None, "LGC-VD: given frames before the drawn ones.", 1, _MOST)
 typed.define_integer("future", None, "LGC-VD: given frames after a gap.", 1, _MOST)
 typed.define_integer("gap", None, "LGC-VD: frames to interpolate.", 1, _MOST)
-typed.define_seed(0, "Of the draws.")
+typed.define_seed(0, "Seed of the samples.")
 typed.define_path("input", None, "A video file; for redraw a sample's .npz.")

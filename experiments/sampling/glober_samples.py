@@ -1,4 +1,4 @@
-"""GLOBER's --mode=sample, redraw and reconstruct: out of a workdir, into workdir/samples."""
+"""GLOBER's --mode=sample, redraw and reconstruct, which write into workdir/samples."""
 
 import dataclasses
 import importlib.util
@@ -28,7 +28,7 @@ from videodiff_jax.metrics import images
 
 _MAX_ROWS = 8  # clips on a strip
 _TEXT_SUFFIXES = (".txt", ".text", ".md", ".csv", ".tsv", ".json", ".jsonl")  # of --prompts
-FPS = 8.0  # frames a second of what has no rate of its own
+FPS = 8.0  # frames per second of videos without a rate of their own
 
 
 def sample(
@@ -52,7 +52,7 @@ def sample(
 def redraw(
   workdir: pathlib.Path, config: ml_collections.ConfigDict | None, options: flags.FlagValues
 ) -> None:
-  """Draws the global features of a saved sample at other times or another rate."""
+  """Decodes the global features of a saved sample at other frame times or another rate."""
   file = pathlib.Path(options.input) if options.input else newest_samples(workdir)
   saved = saved_samples.read(file)
   pipeline = load(workdir, config, options)
@@ -72,7 +72,7 @@ def redraw(
 def reconstruct(
   workdir: pathlib.Path, config: ml_collections.ConfigDict | None, options: flags.FlagValues
 ) -> None:
-  """Encodes and draws again the clips of a video file, or of the test split."""
+  """Reconstructs the clips of a video file or of the test split."""
   pipeline = load(workdir, config, options)
   count = options.num_videos or pipeline.config.sample.num_videos
   if options.input:
@@ -107,23 +107,23 @@ def place_for(
   count: int,
   times: np.ndarray | None,
 ) -> numbered.SampleFolder:
-  """The folder of samples that `count` clips will be written to, to be entered before drawing."""
+  """Returns the folder for the samples of `count` clips; enter it before drawing."""
   frames = count * len(pipeline.frame_times if times is None else times)
   return numbered.SampleFolder(workdir, mode, seed, bytes_of(pipeline.config, frames))
 
 
 def bytes_of(config: ml_collections.ConfigDict, frames: int) -> int:
-  """What so many drawn frames take on disk: as numbers, and about as much as pictures."""
+  """Estimates the bytes on disk of drawn frames: as numbers, and about as many as pictures."""
   return 2 * frames * config.data.image_size**2 * config.data.channels + 2**18
 
 
 def prompts_of(pipeline: Pipeline, options: flags.FlagValues) -> tuple[list[str] | None, int]:
-  """What --prompts asks for, or captions of the test split; and how many clips."""
+  """Returns the prompts of --prompts or captions of the test split, and the number of clips."""
   count = options.num_videos or pipeline.config.sample.num_videos
   if options.prompts is not None:
     prompts = [prompt.strip() for prompt in _given_prompts(options.prompts) if prompt.strip()]
     if not prompts:
-      raise checks.UserError('--prompts holds none. Give "one;another", or a file with one a line.')
+      raise checks.UserError('--prompts is empty. Give "one;another", or a file with one a line.')
     count = options.num_videos or len(prompts)
   elif texts.given_by_videos(pipeline.config):
     store = frame_stores.open_store(pipeline.config, "test")
@@ -134,22 +134,22 @@ def prompts_of(pipeline: Pipeline, options: flags.FlagValues) -> tuple[list[str]
 
 
 def _given_prompts(given: str) -> list[str]:
-  """--prompts: the lines of a file, or what stands between semicolons.
+  """Splits --prompts: the lines of a file, or the parts between semicolons.
 
-  A word that is written as a path is one: a file that is missing is not drawn as a prompt.
+  A value that looks like a path must be a file: a missing file's name is not taken as a prompt.
   """
   file = typed.path(given, "--prompts") if _is_path(given) else pathlib.Path(given)
   if given and is_file(file):
     return text_files.lines(file)
   if _is_path(given):
     raise checks.UserError(
-      f"--prompts: no file {file}. (To draw the words as they stand: --prompts='{given};'.)"
+      f"--prompts: no file {file}. (If it is a prompt, give --prompts='{given};'.)"
     )
   return given.split(";")
 
 
 def _is_path(given: str) -> bool:
-  """Whether a person meant a file: by its suffix, its beginning, or a / and no blank."""
+  """Whether a value looks like a path: by its suffix, its beginning, or a / without a space."""
   if ";" in given:
     return False
   one_word = len(given.split()) == 1
@@ -160,7 +160,7 @@ def _is_path(given: str) -> bool:
 def conditions_of(
   pipeline: Pipeline, store: FrameStore, videos: np.ndarray
 ) -> tuple[np.ndarray | None, list[str] | None]:
-  """The classes or the captions of a store's videos, where the system is conditioned on them."""
+  """Returns the labels and the captions of a store's videos; None for unused conditions."""
   labels = prompts = None
   if pipeline.networks.num_classes:
     labels = np.array([store.videos[video]["label"] for video in videos])
@@ -173,7 +173,7 @@ def conditions_of(
 def load(
   workdir: pathlib.Path, config: ml_collections.ConfigDict | None, options: flags.FlagValues
 ) -> Pipeline:
-  """The workdir's pipeline; settings from --config where given, then from single flags."""
+  """Loads the workdir's pipeline; settings of --config, then single flags, replace its own."""
   settings: dict[str, Any] = config.sample.to_dict() if config is not None else {}
   pipeline = Pipeline.from_workdir(workdir, **settings)
   both: dict[str, Any] = {}
@@ -190,7 +190,10 @@ def load(
 
 
 def frame_times(pipeline: Pipeline, options: flags.FlagValues) -> np.ndarray | None:
-  """What --frame_times or --num_frames, --start and --end ask for; None: as in training."""
+  """Returns the frame times of --frame_times, or of --num_frames, --start and --end.
+
+  None stands for the times used in training.
+  """
   if options.frame_times:
     return np.array(options.frame_times)
   last = pipeline.frame_times[-1] if options.end is None else options.end
@@ -200,7 +203,11 @@ def frame_times(pipeline: Pipeline, options: flags.FlagValues) -> np.ndarray | N
 
 
 def clips_of_file(pipeline: Pipeline, file: pathlib.Path) -> tuple[float, np.ndarray]:
-  """A video's consecutive clips of training length: frames a second, and (n, F, h, w, c)."""
+  """Reads a video as consecutive clips of training length.
+
+  Returns:
+    (frames per second, clips (n, F, h, w, c) uint8).
+  """
   data = pipeline.config.data
   fps, stream = frames_of_file(pipeline.config, file)
   frames = list(stream)
@@ -216,14 +223,14 @@ def clips_of_file(pipeline: Pipeline, file: pathlib.Path) -> tuple[float, np.nda
 def frames_of_file(
   config: ml_collections.ConfigDict, file: pathlib.Path
 ) -> tuple[float, Iterator[np.ndarray]]:
-  """A video at the configuration's stride, as its data set's store would hold it.
+  """Reads a video at the configuration's stride, with frames as its data set's store holds them.
 
   Returns:
-    (frames a second at that stride, 8 where the file has no rate; an iterator over frames uint8
-    (h, w, c), cropped, resized and, where the configuration has one channel, grey).
+    (frames per second at that stride, 8 if the file has no rate; an iterator over frames uint8
+    (h, w, c), cropped, resized and, if the configuration has one channel, grey).
 
   Raises:
-    VideoError: the file is no video; while iterating, what cannot be decoded or cropped.
+    VideoError: the file is no video; or, during iteration, a frame cannot be decoded or cropped.
   """
   data = config.data
   crop = DATASETS.get(data.name, VideoBuilder).CROP
@@ -245,7 +252,7 @@ def frames_of_file(
 def rates_of(
   config: ml_collections.ConfigDict, store: FrameStore, videos: np.ndarray
 ) -> np.ndarray:
-  """Frames a second of clips of these videos (n,), 8 where the store knows no rate."""
+  """Returns the frames per second (n,) of clips of these videos; 8 if the store knows no rate."""
   rates = np.array([store.videos[video]["fps"] for video in videos], float)
   return np.where(rates > 0, rates / config.data.stride, FPS)
 
@@ -257,15 +264,15 @@ def save(
   real: np.ndarray | None = None,
   fps: float | Sequence[float] | np.ndarray = FPS,
 ) -> pathlib.Path:
-  """Writes a numbered folder: samples.npz, settings.json, strip.png, a gif and mp4 a clip.
+  """Writes a numbered folder: samples.npz, settings.json, strip.png, all.gif and an mp4 per clip.
 
   Args:
-    place: entered.
-    config: `config.sample` says how.
-    drawn: what the .npz holds: `videos`, (n, f, h, w, c) uint8 or (n, N, f, h, w, c), which are
-      written as clips, `prompts` where clips have some, which name them, and any more.
-    real: (n, f, h, w, c) what stands above each clip on the strip.
-    fps: frames a second of the clips, or of each; the GIF of all has the first one's.
+    place: folder of the samples, already entered.
+    config: configuration whose `sample` the clips were drawn with.
+    drawn: arrays of the .npz: `videos`, (n, f, h, w, c) uint8 or (n, N, f, h, w, c), are also
+      written as clips; `prompts`, if present, name the clips; further arrays are kept.
+    real: (n, f, h, w, c) clips shown above the drawn ones on the strip.
+    fps: frames per second of all clips or of each; all.gif has the rate of the first.
   """
   folder, videos = place.unfinished, drawn["videos"]
   videos = videos.reshape(-1, *videos.shape[-4:])
@@ -298,12 +305,12 @@ def save(
 
 
 def _slug(prompt: str) -> str:
-  """A prompt as part of a file's name: letters, digits and _, 60 at most."""
+  """Turns a prompt into part of a file name: letters, digits and _, at most 60."""
   return re.sub(r"\W+", "_", prompt).strip("_")[:60]
 
 
 def write_grid(path: pathlib.Path, videos: np.ndarray, fps: float = FPS) -> None:
-  """One GIF of up to 16 clips side by side, in rows of eight."""
+  """Writes one GIF of up to 16 clips side by side, in rows of eight."""
   videos = videos[:16]
   across = min(len(videos), 8)
   videos = videos[: len(videos) // across * across]
@@ -312,11 +319,11 @@ def write_grid(path: pathlib.Path, videos: np.ndarray, fps: float = FPS) -> None
 
 
 def newest_samples(workdir: pathlib.Path) -> pathlib.Path:
-  """The samples.npz of the workdir's last sample: by time, as numbers may come again."""
+  """Returns the samples.npz of the latest sample by time, since numbers may be reused."""
   folders = numbered.sample_folders(outputs.folder(workdir) / "samples")
   for folder in reversed([folder for folder in folders if "_sample_" in folder.name]):
     file = folder / numbered.SAMPLES
     if zipfile.is_zipfile(file):
       return file
-    logging.warning("%s is torn: it is passed over.", file)
+    logging.warning("%s is damaged and is skipped.", file)
   raise checks.UserError(f"{workdir} has no samples yet: run --mode=sample first.")

@@ -1,4 +1,4 @@
-"""LGC-VD's --mode=predict, interpolate and sample: out of a workdir, into workdir/samples."""
+"""LGC-VD's --mode=predict, interpolate and sample, which write into workdir/samples."""
 
 import collections
 import itertools
@@ -20,7 +20,7 @@ from videodiff_jax.lgcvd.pipeline import Pipeline, Samples
 def predict(
   workdir: pathlib.Path, config: ml_collections.ConfigDict | None, options: flags.FlagValues
 ) -> None:
-  """Goes on from the last frames of a video file, or from the first ones of the test split."""
+  """Predicts the frames after the last ones of a video file, or the first ones of test videos."""
   pipeline = load(workdir, config, options)
   settings = pipeline.config.sample
   real = None
@@ -49,7 +49,7 @@ def predict(
 def interpolate(
   workdir: pathlib.Path, config: ml_collections.ConfigDict | None, options: flags.FlagValues
 ) -> None:
-  """Draws the frames between given ones again: the first of a video file, or of the test split."""
+  """Draws the frames in a gap; the frames around it start a video file or test videos."""
   pipeline = load(workdir, config, options)
   settings = pipeline.config.sample
   p, q = given_around_gap(settings, pipeline.networks.slots)
@@ -61,7 +61,8 @@ def interpolate(
     if len(frames) < total:
       raise checks.UserError(
         f"{file} has {len(frames)} frames at stride {pipeline.config.data.stride}; {p} before a "
-        f"gap of {settings.gap} and {q} after it take {total}."
+        f"gap of {settings.gap} and {q} after it take {total}: give a longer file, or a smaller "
+        "--gap."
       )
     real = np.stack(frames)[None]
   else:
@@ -84,7 +85,7 @@ def interpolate(
 def sample(
   workdir: pathlib.Path, config: ml_collections.ConfigDict | None, options: flags.FlagValues
 ) -> None:
-  """Draws new videos from nothing."""
+  """Generates new videos without given frames."""
   pipeline = load(workdir, config, options)
   settings = pipeline.config.sample
   count = settings.num_videos * settings.num_frames
@@ -99,7 +100,7 @@ def sample(
 def load(
   workdir: pathlib.Path, config: ml_collections.ConfigDict | None, options: flags.FlagValues
 ) -> Pipeline:
-  """The workdir's pipeline; settings from --config where given, then from single flags."""
+  """Loads the workdir's pipeline; settings of --config, then single flags, replace its own."""
   settings: dict[str, Any] = config.sample.to_dict() if config is not None else {}
   pipeline = Pipeline.from_workdir(workdir, **settings)
   names = ("num_videos", "num_frames", "trajectories", "past", "future", "gap")
@@ -117,10 +118,10 @@ def load(
 def held_out(
   pipeline: Pipeline, num_frames: int, count: int, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Of the test split, `count` clips or as many as it has videos.
+  """Reads `count` clips of different test videos, or fewer if the split has fewer videos.
 
   Returns:
-    ((n, f, h, w, c) uint8; their frames a second (n,)).
+    (clips (n, f, h, w, c) uint8, their frames per second (n,)).
   """
   store = frame_stores.open_store(pipeline.config, "test")
   sampler = frame_stores.clip_sampler(pipeline.config, "clip", num_frames=num_frames)
@@ -130,13 +131,13 @@ def held_out(
 
 
 def _last_frames(pipeline: Pipeline, file: pathlib.Path, count: int) -> tuple[float, np.ndarray]:
-  """The rate of a video and its end (count, h, w, c), of which no more is in memory at once."""
+  """Returns a video's rate and its last frames (count, h, w, c), without holding more of it."""
   fps, stream = frames_of_file(pipeline.config, file)
   frames = collections.deque(stream, maxlen=count)
   if len(frames) < count:
     raise checks.UserError(
       f"{file} has {len(frames)} frames at stride {pipeline.config.data.stride}, fewer than the "
-      f"{count} to go on from: give another file, or a smaller --past."
+      f"{count} given frames needed: give another file, or a smaller --past."
     )
   return fps, np.stack(frames)
 
@@ -163,7 +164,7 @@ def _save(
 
 
 def _write_beside(file: pathlib.Path, mode: str, drawn: Samples, fps: float) -> None:
-  """An mp4 a trajectory beside the file they came from, at its rate; earlier ones are kept."""
+  """Writes an mp4 per trajectory beside the input file, at its rate; earlier files are kept."""
   count = drawn.trajectories
   letters = [f"_{i}" for i in range(count)] if count > 1 else [""]
   names = [f"{file.stem}_{mode}{letter}.mp4" for letter in letters]
@@ -172,4 +173,4 @@ def _write_beside(file: pathlib.Path, mode: str, drawn: Samples, fps: float) -> 
       for path, video in zip(paths, drawn.videos):
         video_io.write_mp4(path, video, fps)
   except OSError as error:  # the samples are safe
-    logging.warning("Nothing is written beside %s: %s", file, error)
+    logging.warning("No mp4 is written beside %s: %s", file, error)

@@ -1,4 +1,4 @@
-"""What --mode=redraw takes of an earlier sample: its samples.npz, read with care."""
+"""Reads and checks the samples.npz that --mode=redraw takes from an earlier sample."""
 
 import pathlib
 from typing import NamedTuple
@@ -10,13 +10,13 @@ from videodiff_jax.typed import MAX_SEED
 
 
 class Saved(NamedTuple):
-  """What clips were drawn from.
+  """The inputs that saved clips were drawn from.
 
   Attributes:
     global_features: (n, H'', W'', C'') float32, finite.
     labels: (n,) classes.
-    prompts: (n,) text, or None where none was given.
-    seed: of every draw.
+    prompts: (n,) text, or None if no prompts were given.
+    seed: seed of the draw.
   """
 
   global_features: np.ndarray
@@ -26,10 +26,10 @@ class Saved(NamedTuple):
 
 
 def read(file: pathlib.Path) -> Saved:
-  """A samples.npz; whether its features are the system's own, drawing says.
+  """Reads a samples.npz; whether its features fit the system is checked when they are drawn.
 
   Raises:
-    UserError: there is none, or it is something else or damaged.
+    UserError: the file is missing, damaged, or not a samples.npz.
   """
   if not file.is_file():
     raise UserError(f"No file {file}. Give --input=FOLDER/samples.npz of an earlier sample.")
@@ -37,7 +37,7 @@ def read(file: pathlib.Path) -> Saved:
     with np.load(file) as saved:
       names = ("global_features", "labels", "prompts", "seed")
       features, labels, prompts, seed = (np.asarray(saved[name]) for name in names)
-  except Exception as error:  # of many kinds, on what NumPy cannot parse
+  except Exception as error:  # NumPy raises many kinds
     raise UserError(
       f"{file} is no samples.npz of --mode=sample, or damaged ({_in_short(error)}). Give another "
       "--input."
@@ -51,10 +51,13 @@ def read(file: pathlib.Path) -> Saved:
   }
   if any(wrong.values()):
     found = ", ".join(name for name, is_wrong in wrong.items() if is_wrong)
-    raise UserError(f"{file} is no samples.npz of --mode=sample: its {found} are of another form.")
+    raise UserError(
+      f"{file} is no samples.npz of --mode=sample: wrong shape or type of {found}. Give another "
+      "--input."
+    )
   return Saved(features, labels, prompts if prompts.any() else None, int(seed))
 
 
 def _in_short(error: Exception) -> str:
-  """Its first sentence: NumPy's second tells how to run what a file holds."""
+  """Returns the error's first sentence; NumPy's second says how to run code in the file."""
   return f"{type(error).__name__}: {error}".splitlines()[0].partition(". ")[0]

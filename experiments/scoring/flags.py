@@ -8,11 +8,11 @@ READ_BY = {"protocol": {"evaluate", "ablation", "sweep"}, "table": {"evaluate", 
 flags.DEFINE_string(
   "protocol",
   None,
-  "How to score. By default LGC-VD takes config.evaluate.protocol, and GLOBER scores its ladder.",
+  "Protocol to score by. By default LGC-VD uses config.evaluate.protocol, GLOBER its ladder.",
 )
 flags.DEFINE_string(
   "table",
   None,
-  "A table of a paper, such as glober_1a or lgcvd_3, its figures beside those of the runs in "
-  "--workdir=DIR,DIR,... (evaluate); or glober_2, time and memory (benchmark).",
+  "A paper's table. evaluate: such as glober_1a or lgcvd_3, beside the figures of the runs in "
+  "--workdir=DIR,DIR,...; benchmark: glober_2, time and memory.",
 )

@@ -1,6 +1,6 @@
-"""--mode=cache: what frozen networks make of the training split, computed once beside the store.
+"""--mode=cache: encodes the training split once with frozen networks, beside the store.
 
-The weights are those of a workdir, so this is a mode of the run rather than of data.prepare, which
+The weights come from a workdir, so this is a mode of the run rather than of data.prepare, which
 knows no networks.
 """
 
@@ -24,7 +24,7 @@ from videodiff_jax.inputs.frame_store import FrameStore
 from videodiff_jax.training import partitioning
 from videodiff_jax.training.workdir import load_ema, read_config
 
-_ROWS = 32  # a call and device: frames of latents, clips of global features
+_ROWS = 32  # per call and device: frames for latents, clips for global features
 _FOR = {"latents": "autoencoder", "global_features": "generator"}
 
 Encode = Callable[[Any, dict[str, jax.Array], jax.Array], jax.Array]
@@ -36,8 +36,8 @@ def make(
   """Makes the cache that --cache names, or goes on where a killed call stopped.
 
   Raises:
-    UserError: no --cache, another configuration than the workdir's, too little disk.
-    CheckpointError: the workdir has not trained the networks it takes.
+    UserError: --cache is missing, the configuration is not the workdir's, or the disk is too full.
+    CheckpointError: the workdir has not trained the networks that the cache needs.
   """
   kind = options.cache
   if kind is None:
@@ -64,9 +64,9 @@ def make_missing(
   frozen: dict[str, Any],
   mesh: Mesh,
 ) -> None:
-  """Makes the global features that the generator's stage is about to read, unless they are there.
+  """Makes the global features that the generator's stage will read, unless they exist.
 
-  As config.data.cache = 'make' asks; the arguments are those of `write`.
+  This is what config.data.cache = 'make' asks for. The arguments are those of `write`.
   """
   kind = "global_features"
   if latent_caches.look_up(config, workdir, kind, store, sampler, frozen) is None:
@@ -82,11 +82,12 @@ def write(
   frozen: dict[str, Any],
   mesh: Mesh,
 ) -> pathlib.Path:
-  """Writes the file of a kind for a store, and returns it."""
+  """Computes a store's cache of a kind, writes it, and returns its file."""
   networks, about = build(config), latent_caches.about(config, kind, store, frozen)
   file = latent_cache.path_of(latent_caches.folders(store, workdir)[0], about)
   _, rows = latent_caches.layout(kind, store, sampler)
-  # As fine as it is computed: float16 has three more bits than bfloat16, in a range that is enough.
+  # The stored precision loses nothing: float16 has three bits more than bfloat16, and its range
+  # suffices for these values.
   dtype = np.dtype(np.float32 if config.precision == "float32" else np.float16)
   shape = networks.latent_shape if kind == "latents" else networks.feature_shape
   views = (False, True) if config.data.flip else (False,)
@@ -98,7 +99,7 @@ def write(
       examples, encode = _clips(store, sampler, latents), _encode_clips(networks)
 
     def compute(chunk: np.ndarray) -> jax.Array:
-      """The views of a chunk's rows, as stored and mirrored: (chunk, views, h, w, 2 c)."""
+      """Encodes the views of a chunk's rows, as stored and mirrored: (chunk, views, h, w, 2 c)."""
       out = []
       for view in views:
         read = list(pool.map(examples, chunk, [view] * len(chunk)))
@@ -128,7 +129,7 @@ def _clips(
   first, _ = latent_caches.layout("global_features", store, sampler)
 
   def read(row: int, flip: bool) -> dict[str, np.ndarray]:
-    # The last of equal entries: those before it are of videos too short for a clip.
+    # Takes the last of equal entries: the others belong to videos too short for a clip.
     video = int(np.searchsorted(first, row, side="right")) - 1
     example = clips.read_clip(store, sampler, video, int(row - first[video]), flip, latents)
     return {name: value for name, value in example.items() if name.startswith("key_")}
@@ -146,7 +147,7 @@ def _encode_frames(networks: Networks) -> Encode:
 
 
 def _encode_clips(networks: Networks) -> Encode:
-  """Of key latents drawn once, as every step would draw them anew."""
+  """Encodes each clip from latents sampled once; without the cache, every step resamples them."""
 
   @jax.jit
   def encode(frozen: Any, batch: dict[str, jax.Array], key: jax.Array) -> jax.Array:

@@ -25,13 +25,13 @@ _KEY = jax.eval_shape(lambda: jax.random.key(0))
 
 @dataclasses.dataclass(frozen=True)
 class StageFigures:
-  """What a stage costs.
+  """Parameters, FLOPs and memory of a stage.
 
   Attributes:
-    parameters: of its average: what it hands on.
-    flops_per_step: of the whole batch, all devices together; with the adversarial loss on.
-    state_bytes: of the whole TrainState.
-    device_bytes: of state and frozen networks on one device of the mesh.
+    parameters: parameters of the averaged weights, which later stages use.
+    flops_per_step: FLOPs of a step for the whole batch, with the adversarial loss on.
+    state_bytes: bytes of the whole TrainState.
+    device_bytes: bytes of the state and the frozen networks on one device of the mesh.
   """
 
   parameters: int
@@ -42,7 +42,7 @@ class StageFigures:
 
 @contextlib.contextmanager
 def _without_garbage_collection() -> Iterator[None]:
-  """Traces are large and nearly all of them stays alive: a quarter of their time went there."""
+  """Disables garbage collection, which took a quarter of the time as traces stay alive."""
   enabled = gc.isenabled()
   gc.disable()
   try:
@@ -54,7 +54,7 @@ def _without_garbage_collection() -> Iterator[None]:
 
 @_without_garbage_collection()
 def stage_figures(config: ml_collections.ConfigDict, name: str) -> StageFigures:
-  """Traces a stage on abstract arrays.
+  """Traces a stage on abstract arrays and returns its figures.
 
   Raises:
     UserError: the networks refuse the configuration's sizes.
@@ -80,7 +80,10 @@ def _stage_figures(config: ml_collections.ConfigDict, name: str) -> StageFigures
 
 @_without_garbage_collection()
 def flops_between(config: ml_collections.ConfigDict, name: str, begin: int, end: int) -> int:
-  """FLOPs of a stage from `begin` steps done to `end`; its adversarial loss only where it is on."""
+  """Counts a stage's FLOPs from step `begin` to step `end`.
+
+  The adversarial loss counts only in the steps that use it.
+  """
   config = _countable(config)
   firsts = [first for first, _ in _stages(config).make_stage(config, name).train_steps]
   total = 0
@@ -92,13 +95,13 @@ def flops_between(config: ml_collections.ConfigDict, name: str, begin: int, end:
 
 
 def steps_of(config: ml_collections.ConfigDict, name: str) -> int:
-  """Steps a stage is trained for: none where its weights are given."""
+  """Returns the number of steps that a stage is trained for: 0 if its weights are given."""
   trained = _stages(config).make_stage(config, name).train_steps
   return config.train[name].steps if trained else 0
 
 
 def show(config: ml_collections.ConfigDict) -> str:
-  """The tables of --mode=plan."""
+  """Returns the tables of --mode=plan."""
   mesh, system = abstract_mesh(config), systems.of(config)
   rows = []
   for name in system.stages.NAMES:
@@ -128,20 +131,21 @@ def show(config: ml_collections.ConfigDict) -> str:
 
 @_without_garbage_collection()
 def module_figures(networks: Any) -> list[tuple[str, int, int, str]]:
-  """(network, parameters, FLOPs of one forward pass, what one is) for every network."""
+  """Returns (network, parameters, FLOPs of a forward pass, its input) for every network."""
   return systems.of_networks(networks).network_figures(networks)
 
 
 def abstract_mesh(config: ml_collections.ConfigDict) -> AbstractMesh:
-  """The configuration's mesh without its devices; data = -1 stands for one."""
+  """Returns the configuration's mesh without devices; data = -1 counts as one device."""
   shape = (max(config.mesh.data, 1), config.mesh.fsdp)
   return AbstractMesh(shape, partitioning.AXES, axis_types=(AxisType.Auto,) * 2)
 
 
 def _countable(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-  """The same networks without what hides, repeats or slows the trace and multiplies nothing.
+  """Returns a configuration of the same networks whose trace is complete, short and quick.
 
-  What is computed again in a backward pass (remat) does not count as model FLOPs.
+  It leaves out operations that multiply nothing. Recomputation in the backward pass (remat) does
+  not count as model FLOPs.
   """
   config = config.copy_and_resolve_references()  # a plain copy would share the inner dicts
   if "remat" in config:
@@ -163,7 +167,7 @@ def _state(config_json: str, name: str) -> TrainState:
 
 
 def _arguments(config_json: str, name: str) -> tuple[TrainState, Any]:
-  """A stage's state and frozen networks."""
+  """Returns a stage's abstract state and frozen networks."""
   config = ml_collections.ConfigDict(json.loads(config_json))
   stages = _stages(config)
   states = {n: _state(config_json, n) for n in stages.NAMES[: stages.NAMES.index(name) + 1]}
@@ -177,7 +181,7 @@ def _arguments(config_json: str, name: str) -> tuple[TrainState, Any]:
 
 @functools.lru_cache(maxsize=8)
 def _flops_per_step(config_json: str, name: str, index: int) -> int:
-  """Of the stage's step function of that index, counted from the end."""
+  """Counts the FLOPs of a stage's step function; `index` is counted from the end."""
   config = ml_collections.ConfigDict(json.loads(config_json))
   steps = _stages(config).make_stage(config, name).train_steps
   if not steps:

@@ -1,4 +1,4 @@
-"""The table every run begins with: devices, stages, steps, estimated minutes, disk."""
+"""The table that every run starts with: devices, stages, steps, estimated minutes, disk."""
 
 import os
 import pathlib
@@ -18,8 +18,8 @@ from videodiff_jax.training import flops, hosts
 from videodiff_jax.training.workdir import steps_done
 from videodiff_jax.training.writers import format_table
 
-# What training has reached, for estimates alone: FLOP/s of a CPU core (the stages of glober_digits
-# 32, 33 and 65 GFLOP/s each of two), and elsewhere the share of a device's peak.
+# Measured training speeds, used for estimates only: FLOP/s of a CPU core (the stages of
+# glober_digits reach 32, 33 and 65 GFLOP/s on each of two), and the share of a GPU's or TPU's peak.
 _CPU_CORE = 40e9
 _TYPICAL_SHARE = {"gpu": 0.3, "tpu": 0.35}
 
@@ -31,10 +31,10 @@ def show(
   store: FrameStore,
   only: str | None = None,
 ) -> None:
-  """Logs the table, of all stages or one; refuses a disk too small for the checkpoints.
+  """Logs the table of all stages or of one, and checks that the disk can hold the checkpoints.
 
   Raises:
-    UserError: less free disk than the checkpoints need.
+    UserError: the checkpoints need more disk than is free.
   """
   speed = device_speed() * mesh.devices.size
   rows, needed = [], 0
@@ -43,7 +43,7 @@ def show(
     done = steps_done(workdir, name) or 0
     steps = plan.steps_of(config, name)
     minutes = plan.flops_between(config, name, done, steps) / speed / 60
-    # Of given weights there is one checkpoint.
+    # A stage with given weights has one checkpoint.
     size = figures.state_bytes * (config.train[name].keep if steps else 1)
     needed += size if steps > done or steps_done(workdir, name) is None else 0
     rows.append(
@@ -63,13 +63,13 @@ def show(
   if free < needed:
     raise checks.UserError(
       f"The checkpoints need about {needed / 1e9:.1f} GB, but the disk of {workdir} has "
-      f"{free / 1e9:.1f} GB free. Free some, use another --workdir or a smaller "
+      f"{free / 1e9:.1f} GB free. Free some space, use another --workdir or a smaller "
       "config.train.<stage>.keep."
     )
 
 
 def device_speed() -> float:
-  """FLOP/s a device may be expected to train with; the devices of a CPU share its cores."""
+  """Estimates a device's training speed in FLOP/s; the devices of a CPU share its cores."""
   device = jax.devices()[0]
   if device.platform == "cpu":
     return _CPU_CORE * cores() / jax.local_device_count()
@@ -94,5 +94,5 @@ def _existing_parent(path: pathlib.Path) -> pathlib.Path:
 
 
 def cores() -> int:
-  """Processor cores this process may use."""
+  """Returns the number of processor cores that this process may use."""
   return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

@@ -1,4 +1,4 @@
-"""--mode=train: the stages of a configuration in order, each from where it stopped."""
+"""--mode=train: trains the stages of a configuration in order, each from where it stopped."""
 
 import contextlib
 import dataclasses
@@ -45,10 +45,10 @@ def train(
 
   Args:
     config: validated configuration.
-    workdir: gets config.json and a folder a stage; a finished stage is skipped, an unfinished one
-      resumed.
-    only: a stage's name, or None for all in order.
-    after: modes that follow: what they would miss in the store is told now.
+    workdir: folder of the run; receives config.json and a folder for each stage. Finished stages
+      are skipped, unfinished ones resumed.
+    only: name of a stage, or None for all in order.
+    after: modes that follow. The store is checked for the clips that they need before training.
 
   Returns:
     True when every stage asked for is finished; False when SIGTERM ended the run early.
@@ -59,7 +59,7 @@ def train(
   unborn = [name for name in config.stages if steps_done(workdir, name) is None]
   if only and (first := unborn[:1]) and config.stages.index(first[0]) < config.stages.index(only):
     raise checks.UserError(
-      f"--stage={only} takes the networks of {first[0]}, which {workdir} does not have: train it "
+      f"--stage={only} needs the networks of {first[0]}, which {workdir} does not have: train it "
       f"first (--stage={first[0]}), or omit --stage to train all in order."
     )
   with checks.as_user_error():
@@ -103,15 +103,15 @@ def _train(
 def open_stores(
   config: ml_collections.ConfigDict, after: Sequence[str]
 ) -> tuple[FrameStore, FrameStore]:
-  """Both splits, when all that the run takes of its store is known to be there.
+  """Opens both splits after checking that they hold everything the run takes from its store.
 
   Raises:
-    UserError: a store that this configuration does not describe, or whose videos are too short or
-      too few for the training and for the modes `after` it.
+    UserError: the store does not match the configuration, or its videos are too short or too few
+      for the training and for the modes `after` it.
   """
   data, system = config.data, systems.of(config)
   wanted = needs.of(config, system, after)
-  if not data.dir:  # of a set that is made here all is known before it is
+  if not data.dir:  # a set that is made here can be checked before it is made
     with checks.as_user_error():
       made = prepare.planned(data.name, **frame_stores.store_options(config))
     needs.check(wanted, made, f"data set {data.name}")
@@ -134,9 +134,9 @@ def open_stores(
 
 @contextlib.contextmanager
 def claimed(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Iterator[None]:
-  """Holds a workdir, by the first host, as the only process that trains there.
+  """Locks a workdir so that only this run trains there; the first host holds the lock.
 
-  Writes config.json, or checks that the one there agrees; steps, mesh and logging may differ.
+  Writes config.json, or checks that the existing one agrees; steps, mesh and logging may differ.
   """
   stack = contextlib.ExitStack()
 
@@ -148,8 +148,8 @@ def claimed(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Iterato
   def see() -> None:
     if not (workdir / "config.json").is_file():
       raise checks.UserError(
-        f"{workdir} is not where the first host wrote config.json: hosts share the disk of their "
-        "--workdir."
+        f"{workdir} on this host does not hold the config.json that the first host wrote: give a "
+        "--workdir on a disk that all hosts share."
       )
 
   with stack:
@@ -159,7 +159,7 @@ def claimed(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Iterato
 
 
 def check_workdir(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
-  """Raises UserError for a folder that is another run's, or none of a run; writes nothing."""
+  """Raises UserError if the folder belongs to another run or to no run; writes nothing."""
   if holds_run(workdir):
     checks.check_same_run(read_config(workdir), config, workdir)
   elif workdir.is_dir() and {file.name for file in workdir.iterdir()} - {UNFINISHED_CONFIG, LOCK}:
@@ -184,7 +184,7 @@ def _train_stage(
   content, other = system.contents[name]
   sampler = frame_stores.clip_sampler(config, content, **other)
   frozen = system.stages.frozen_networks(name, ema)
-  # A finished stage reads nothing: the file it read may be gone.
+  # A finished stage reads nothing, so the cache that it read may be gone.
   done = steps_done(workdir, name)
   finished = (done or 0) >= settings.steps
   if config.data.get("cache") == "make" and name == "generator" and done is None:
@@ -261,10 +261,10 @@ def _train_stage(
 
 
 def expected_curves(config: ml_collections.ConfigDict) -> dict[str, curves.Expected]:
-  """Stage -> the curve of config.expected that it is compared with.
+  """Reads config.expected: stage -> the curve that the stage is compared with.
 
   Raises:
-    UserError: it has none for any stage of the run that validates.
+    UserError: the file has no curve for any stage of the run that validates.
   """
   if not config.expected:
     return {}
@@ -273,14 +273,14 @@ def expected_curves(config: ml_collections.ConfigDict) -> dict[str, curves.Expec
   if not any(name in found and config.train[name].validate_every for name in config.stages):
     raise checks.UserError(
       f"config.expected: {config.expected} has curves of {', '.join(found)}, but this run "
-      f"validates none of them. Its stages: {', '.join(config.stages)}; see "
-      "config.train.<stage>.validate_every."
+      f"validates none of these stages. Its own are {', '.join(config.stages)}: set "
+      "config.train.<stage>.validate_every, or give curves of one of them."
     )
   return found
 
 
 class _Previews:
-  """STEP.png, a strip, and STEP.gif of each preview."""
+  """Writes each preview as STEP.png, a strip, and STEP.gif."""
 
   def __init__(self, folder: pathlib.Path):
     self._folder = folder

@@ -1,8 +1,8 @@
-"""Numbered names in a workdir: each is claimed before anything is drawn for it.
+"""Numbered names in a workdir; each is claimed before anything is drawn for it.
 
-A claim is the folder NUMBER.unfinished beside the others, and making it is what no two processes
-can do at once. All is written into it and takes its place, whole, at the end. What a kill leaves of
-a claim the next one removes; drawn samples that were written whole then get their name after all.
+A claim is the folder NUMBER.unfinished beside the others; making a folder is atomic, so that no two
+processes can claim one number. Files are written into it and moved to their place at the end. The
+next claim removes what a killed process left; its samples are kept if they were written whole.
 """
 
 import contextlib
@@ -20,11 +20,11 @@ from videodiff_jax import whole_files
 UNFINISHED = ".unfinished"
 SAMPLES = "samples.npz"
 _OWNER = ".owner"
-_FOLDER = re.compile(r"(\d+)_[a-z]+_seed\d+")  # of samples
+_FOLDER = re.compile(r"(\d+)_[a-z]+_seed\d+")  # a folder of samples
 
 
 def sample_folders(samples: pathlib.Path) -> list[pathlib.Path]:
-  """The finished folders of samples that hold one, by time: a number may come again."""
+  """Lists the finished folders with samples, oldest first; numbers may be reused."""
   found = []
   for name in filter(_FOLDER.fullmatch, _names(samples)):
     with contextlib.suppress(OSError):
@@ -33,18 +33,19 @@ def sample_folders(samples: pathlib.Path) -> list[pathlib.Path]:
 
 
 class SampleFolder:
-  """samples/NUMBER_MODE_seedSEED while it is being made; a context.
+  """Context in which samples/NUMBER_MODE_seedSEED is made.
 
-  Without `finish` the folder goes with the block, unless its samples.npz is there, which is whole.
+  Unless `finish` is called, the folder is removed at the end of the block. It is kept if its
+  samples.npz exists, since that file is always whole.
   """
 
   def __init__(self, workdir: pathlib.Path, mode: str, seed: int, needed: int):
-    """`needed`: bytes that will be written, about; less on the disk is an error on entering."""
+    """`needed`: about how many bytes will be written; entering fails if the disk has fewer."""
     self._samples = outputs.folder(workdir) / "samples"
     self.mode, self._what, self._needed = mode, f"{mode}_seed{seed}", needed
 
   def __enter__(self) -> "SampleFolder":
-    """Raises OSError or UserError where nothing could be written."""
+    """Claims the number; raises OSError or UserError if nothing can be written."""
     outputs.check_room(self._samples, self._needed)
 
     def taken() -> list[int]:
@@ -54,7 +55,7 @@ class SampleFolder:
     return self
 
   def finish(self) -> pathlib.Path:
-    """Gives the folder its name."""
+    """Gives the folder its final name."""
     folder = self.unfinished.with_name(f"{self.unfinished.stem}_{self._what}")
     (self.unfinished / _OWNER).unlink(missing_ok=True)
     self.unfinished.rename(folder)
@@ -66,13 +67,13 @@ class SampleFolder:
 
 @contextlib.contextmanager
 def files(folder: pathlib.Path, *names: str) -> Iterator[list[pathlib.Path]]:
-  """Where to write files of those names, which get one number that none of them has yet.
+  """Yields paths to write files of these names to; all get the same number, the next free one.
 
-  'quick.json' and 'sets.png', then 'quick_2.json' and 'sets_2.png', ... Those that were written
-  take their places after the block, the first one last: where it is, the others are.
+  The names are 'quick.json' and 'sets.png', then 'quick_2.json' and 'sets_2.png', and so on. After
+  the block the written files move to their places, the first one last: if it exists, all do.
 
   Raises:
-    OSError: nothing can be written there.
+    OSError: the folder cannot be written to.
   """
   patterns = [
     re.compile(rf"{re.escape(path.stem)}(?:_(\d+))?{re.escape(path.suffix)}")
@@ -104,9 +105,9 @@ def _claim(
   first: int,
   what: str = "",
 ) -> tuple[int, pathlib.Path]:
-  """The number after the highest one, now this process's, and the folder that says so.
+  """Claims the number after the highest one; returns it and the folder of the claim.
 
-  `what` is the end of the name that the folder will have.
+  `what` is the end of the name that the folder will get.
   """
   folder.mkdir(parents=True, exist_ok=True)
   _clean(folder)
@@ -131,16 +132,16 @@ def _claim(
 
 
 def _clean(folder: pathlib.Path) -> None:
-  """Settles the claims of processes that were killed."""
+  """Removes or completes the claims of processes that were killed."""
   for claim in folder.glob(f"*{UNFINISHED}"):
-    with contextlib.suppress(OSError):  # none of ours, or another process settles it
+    with contextlib.suppress(OSError):  # not our claim, or another process completes it
       owner, _, what = (claim / _OWNER).read_text(errors="replace").partition(" ")
       if whole_files.is_gone(owner):
         _settle(claim, what)
 
 
 def _settle(claim: pathlib.Path, what: str) -> None:
-  """Removes what is left of a claim; samples that were drawn get their name all the same."""
+  """Removes what is left of a claim; complete samples get their final name instead."""
   if not (claim / SAMPLES).is_file():
     shutil.rmtree(claim, ignore_errors=True)
     return
@@ -149,7 +150,7 @@ def _settle(claim: pathlib.Path, what: str) -> None:
   folder = claim.with_name(f"{claim.stem}_{what}")
   (claim / _OWNER).unlink(missing_ok=True)
   claim.rename(folder)
-  logging.warning("%s holds what was drawn; its pictures and clips are not all there.", folder)
+  logging.warning("%s holds all samples, but some of its pictures and clips are missing.", folder)
 
 
 def _names(folder: pathlib.Path) -> list[str]:

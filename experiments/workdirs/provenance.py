@@ -1,4 +1,4 @@
-"""What made a file: the code's version, and the commands of a workdir, one a line, as given."""
+"""Records what made a workdir: the code's version, and the commands as given, one a line."""
 
 import json
 import pathlib
@@ -17,7 +17,7 @@ _FILE = "commands.jsonl"
 
 
 def record(workdir: pathlib.Path) -> None:
-  """Adds this process's command, which is done."""
+  """Appends this process's command to the workdir's list, once the command is done."""
   command = shlex.join(["python", "-m", "experiments.main", *sys.argv[1:]])
   line = json.dumps({"command": command, "code": code_version()})
   folder = outputs.folder(workdir)
@@ -26,9 +26,9 @@ def record(workdir: pathlib.Path) -> None:
 
 
 def read(workdir: pathlib.Path) -> list[dict[str, Any]]:
-  """[{'command', 'code'}], oldest first; none for a run made before they were recorded.
+  """Returns [{'command', 'code'}], oldest first; [] for a run older than this record.
 
-  Lines that are no command are passed over with a warning.
+  Lines that are not commands are skipped with a warning.
   """
   file = workdir / _FILE
   return text_files.read_log(file, _is_command) if file.is_file() else []
@@ -39,24 +39,24 @@ def _is_command(entry: dict[str, Any]) -> bool:
     return False
   try:
     return bool(shlex.split(entry["command"]))
-  except ValueError:  # a quotation that does not end
+  except ValueError:  # an unclosed quotation
     return False
 
 
 def mode_of(entry: dict[str, Any]) -> str:
-  """The mode of a recorded command."""
+  """Returns the mode of a recorded command."""
   options = (word.lstrip("-").partition("=") for word in shlex.split(entry["command"]))
   return next((value for name, _, value in options if name == "mode"), "train")
 
 
 def code_version() -> str:
-  """The package's version and, in a checkout, its commit."""
+  """Returns the package's version and, in a checkout, its commit."""
   try:
     commit = subprocess.run(
       ["git", "-C", str(pathlib.Path(__file__).parent), "describe", "--always", "--dirty"],
       capture_output=True, text=True, check=True,
     ).stdout.strip()  # fmt: skip
   except (OSError, subprocess.CalledProcessError):
-    logging.info("Not a git checkout: checkpoints carry the package's version alone.")
+    logging.info("Not a git checkout: checkpoints record only the package's version.")
     return videodiff_jax.__version__
   return f"{videodiff_jax.__version__}+{commit}"

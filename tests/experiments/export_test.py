@@ -217,7 +217,7 @@ def test_outputs_go_beside(folders, workdirs, tmp_path, monkeypatch) -> None:
   assert outputs.folder(workdirs["glober"]) == workdirs["glober"]
   with flagsaver.flagsaver(out=str(tmp_path / "mine")):
     assert outputs.folder(folders["glober"]) == tmp_path / "mine"
-    with pytest.raises(UserError, match="--out belongs to"):
+    with pytest.raises(UserError, match="--out is for"):
       outputs.check(workdirs["glober"], "sample")
   with flagsaver.flagsaver(out=str(workdirs["lgcvd"])):
     with pytest.raises(UserError, match="holds a run of its own"):

@@ -132,7 +132,7 @@ def test_prompts_come_from_a_file_or_from_the_test_split(config, pipeline, tmp_p
   )
   held_out = texts.captions(config, frame_stores.open_store(config, "test"))
   assert glober_samples.prompts_of(pipeline, options(num_videos=2)) == (held_out[:2], 2)
-  with pytest.raises(checks.UserError, match="--prompts holds none"):
+  with pytest.raises(checks.UserError, match="--prompts is empty"):
     glober_samples.prompts_of(pipeline, options(prompts=" ; "))
 
 
