@@ -35,8 +35,8 @@ typed.define_integer(
 typed.define_integer(
   "num_frames",
   None,
-  "GLOBER: frames per clip, evenly spaced; as in training by default. LGC-VD: frames to predict, or "
-  "frames of a new video; config.sample.num_frames by default.",
+  "GLOBER: frames per clip, evenly spaced; as in training by default. LGC-VD: frames to predict, "
+  "or frames of a new video; config.sample.num_frames by default.",
   1,
   _MOST,
 )
