@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from experiments.sampling import glober_samples
 from experiments.setup import frame_stores
 from videodiff_jax import glober, lgcvd
+from videodiff_jax.chunks import in_chunks
 from videodiff_jax.glober import condition_use as of_clips
 from videodiff_jax.inputs import clips
 from videodiff_jax.inputs.frame_store import FrameStore
@@ -138,23 +139,17 @@ def measure(
     for rows, swaps in draws:
       count = len(rows["t"])
       size = min(_CHUNK, -(-count // mesh.devices.size)) * mesh.devices.size
-      of_draw: dict[str, list[condition_use.Stats]] = {name: [] for name in swaps}
-      for begin in range(0, count, size):
-        # The last chunk repeats its last row, so that all are one compiled shape.
-        chunk = np.minimum(np.arange(begin, begin + size), count - 1)
 
-        kept = count - begin
+      def answer(given: Rows, size: int = size) -> condition_use.Answer:
+        def call(*columns: np.ndarray) -> tuple[jax.Array, jax.Array]:
+          return program(params, partitioning.put_batch(dict(zip(given, columns)), mesh))
 
-        def answer(given: Rows, chunk: np.ndarray = chunk, kept: int = kept) -> tuple:
-          placed = partitioning.put_batch({k: v[chunk] for k, v in given.items()}, mesh)
-          return tuple(np.asarray(x)[:kept] for x in program(params, placed))
+        return in_chunks(call, tuple(given.values()), size)
 
-        told = answer(rows)
-        for name, swapped in swaps.items():
-          of_draw[name].append(condition_use.compare(told, answer(rows | swapped)))
-      for name, parts in of_draw.items():
-        whole = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
-        found.setdefault(name, []).append(whole)
+      told = answer(rows)
+      for name, swapped in swaps.items():
+        stats = condition_use.compare(told, answer(rows | swapped))
+        found.setdefault(name, []).append(stats)
   return {
     name: {key: np.mean([row[key] for row in rows], axis=0) for key in rows[0]}
     for name, rows in found.items()

@@ -9,11 +9,11 @@ from typing import Any
 import jax
 import ml_collections
 import numpy as np
-import tqdm
 from jax.sharding import Mesh
 from numpy.typing import ArrayLike
 
 from videodiff_jax import typed
+from videodiff_jax.chunks import in_chunks
 from videodiff_jax.glober import conditions, drawing, precision, stages
 from videodiff_jax.glober.autoencoder import decode_frames, encode_frames
 from videodiff_jax.glober.drawing import Drawing, make_drawing
@@ -344,14 +344,13 @@ class Pipeline:
     devices, total = self.mesh.devices.size, len(rows[0])
     size = max(self.config.sample.frames_per_chunk // frames_per_row, 1)
     size = min(size, -(-total // devices)) * devices
-    out = []
+
+    def call(*chunk: np.ndarray) -> jax.Array:
+      placed = partitioning.put_batch(dict(enumerate(chunk)), self.mesh)
+      return function(self.params, *placed.values())
+
     with jax.set_mesh(self.mesh):
-      for begin in tqdm.trange(0, total, size, desc=what, disable=None):
-        chunk = [row[begin : begin + size] for row in rows]
-        padded = [np.concatenate([c, np.repeat(c[-1:], size - len(c), axis=0)]) for c in chunk]
-        placed = partitioning.put_batch(dict(enumerate(padded)), self.mesh)
-        out.append(np.asarray(function(self.params, *placed.values()))[: len(chunk[0])])
-    return np.concatenate(out)
+      return in_chunks(call, rows, size, what)
 
   @functools.cached_property
   def _drawing(self) -> Drawing:

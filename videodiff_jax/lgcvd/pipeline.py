@@ -10,12 +10,12 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
-import tqdm
 from absl import logging
 from jax.sharding import Mesh
 from numpy.typing import ArrayLike
 
 from videodiff_jax import typed
+from videodiff_jax.chunks import chunked, padded
 from videodiff_jax.lgcvd import gaps, stages
 from videodiff_jax.lgcvd.conditioning import EMPTY, given_positions
 from videodiff_jax.lgcvd.networks import Networks, build, make_objective, make_rollout, strides
@@ -234,14 +234,13 @@ class Pipeline:
     self, past: np.ndarray, future: np.ndarray, gap: int, rows: np.ndarray, seed: int, begin: int
   ) -> Chunks:
     """Draws the chunks of `interpolate_chunks` for a gap longer than one fragment."""
-    size = self.chunk_size(len(rows))
-    for at in range(begin, len(rows), size):
-      chunk = rows[np.minimum(np.arange(at, at + size), len(rows) - 1)]
-      before, after = past[chunk[:, 0]], future[chunk[:, 0]]
-      filled = self._fill(before[:, -1], after[:, 0], gap, chunk, seed)
-      videos = np.concatenate([before[:, :-1], filled, after[:, 1:]], axis=1)
-      count = min(size, len(rows) - at)
-      yield chunk[:count], videos[:count]
+
+    def fill(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+      before, after = past[rows[:, 0]], future[rows[:, 0]]
+      filled = self._fill(before[:, -1], after[:, 0], gap, rows, seed)
+      return rows, np.concatenate([before[:, :-1], filled, after[:, 1:]], axis=1)
+
+    return chunked(fill, (rows[begin:],), self.chunk_size(len(rows)))
 
   def _fill(
     self, first: np.ndarray, last: np.ndarray, gap: int, rows: np.ndarray, seed: int
@@ -401,16 +400,15 @@ class Pipeline:
     Row r is given frames[sources[r]] at positions[sources[r]]. The other arguments are those of
     `_stream`.
     """
-    count = len(rows)
-    size = self.chunk_size(count)
-    if begin % size and begin < count:
+    size = self.chunk_size(len(rows))
+    if begin % size and begin < len(rows):
       raise ValueError(f"begin must be a multiple of the chunk size {size}, not {begin}.")
-    for at in tqdm.trange(begin, count, size, desc="videos", disable=None):
-      # The last chunk repeats the last row, so that all chunks have one compiled shape.
-      chunk = np.minimum(np.arange(at, at + size), count - 1)
-      given = frames[sources[chunk]], positions[sources[chunk]]
-      videos = np.concatenate(list(self._stream(*given, total, rows[chunk], seed)), axis=1)
-      yield rows[at : at + size], videos[: count - at]
+
+    def draw(at: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+      pieces = self._stream(frames[at], positions[at], total, rows, seed)
+      return rows, np.concatenate(list(pieces), axis=1)
+
+    return chunked(draw, (sources[begin:], rows[begin:]), size, "videos")
 
   def _stream(
     self, frames: np.ndarray, positions: np.ndarray, total: int, rows: np.ndarray, seed: int
@@ -427,8 +425,8 @@ class Pipeline:
     count = len(rows)
     positions, rows = positions.astype(np.int32), rows.astype(np.uint32)
     batch = {"frames": frames, "positions": positions, "rows": rows}
-    padding = -count % self.mesh.devices.size
-    batch = {k: np.concatenate([v, np.repeat(v[-1:], padding, axis=0)]) for k, v in batch.items()}
+    whole = count + -count % self.mesh.devices.size
+    batch = {name: padded(values, whole) for name, values in batch.items()}
     with jax.set_mesh(self.mesh):
       placed = partitioning.put_batch(batch, self.mesh)
       given, keys = self._prepare(placed["frames"], placed["rows"], jnp.uint32(seed))

@@ -14,6 +14,8 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from tqdm import tqdm
 
+from videodiff_jax.chunks import in_chunks
+
 SIZE = 224
 RESIZES = ("torch", "tf1")
 
@@ -116,15 +118,18 @@ def extract(
   params = [detector.load(batch[0].shape[-1]) for detector in detectors]
   params = jax.device_put(params, NamedSharding(mesh, P()))
   compiled = _compiled(jax.default_backend())
+
+  def compute(batch: np.ndarray) -> list[jax.Array]:
+    placed = jax.device_put(batch, NamedSharding(mesh, P("data")))
+    return compiled(params, placed, detectors, resize)
+
   results: list[list[np.ndarray]] = [[] for _ in detectors]
   with tqdm(
     total=total, unit="clip", desc=names, delay=5, disable=None if progress else True
   ) as bar:
     while batch:
-      padded = np.stack(batch + batch[:1] * (size - len(batch)))
-      padded = jax.device_put(padded, NamedSharding(mesh, P("data")))
-      for found, features in zip(results, compiled(params, padded, detectors, resize)):
-        found.append(np.asarray(features)[: len(batch)])
+      for found, features in zip(results, in_chunks(compute, (np.stack(batch),), size)):
+        found.append(features)
       bar.update(len(batch))
       batch = list(itertools.islice(clips, size))
   return [np.concatenate(found) for found in results]

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from videodiff_jax.chunks import in_chunks
 from videodiff_jax.metrics import frechet, images, lpips, motion
 from videodiff_jax.metrics.protocols import Protocol
 
@@ -209,14 +210,9 @@ def _lpips(
   """(..., h, w, c) -> (...), in calls of one compiled shape."""
   lead = drawn.shape[:-3]
   flat = [x.reshape(-1, *x.shape[-3:]) for x in (drawn, true)]
-  found = []
-  for begin in range(0, len(flat[0]), _CHUNK):
-    pair = [x[begin : begin + _CHUNK] for x in flat]
-    missing = _CHUNK - len(pair[0])
-    pair = [np.pad(x, ((0, missing), (0, 0), (0, 0), (0, 0))) for x in pair]
-    compare = _compiled_lpips(protocol.lpips_net, protocol.lpips_range, protocol.lpips_size)
-    found.append(np.asarray(compare(params, *pair))[: _CHUNK - missing])
-  return np.concatenate(found).astype(np.float64).reshape(lead)
+  compare = _compiled_lpips(protocol.lpips_net, protocol.lpips_range, protocol.lpips_size)
+  found = in_chunks(functools.partial(compare, params), flat, _CHUNK)
+  return found.astype(np.float64).reshape(lead)
 
 
 @functools.cache

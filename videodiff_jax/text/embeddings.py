@@ -19,6 +19,7 @@ import tqdm
 from absl import logging
 
 from videodiff_jax import text_files, typed, whole_files
+from videodiff_jax.chunks import in_chunks
 from videodiff_jax.pretrained import clip_text, minilm
 from videodiff_jax.text import tokenizer
 
@@ -46,10 +47,7 @@ class TextEncoder:
 
   def __call__(self, prompts: Sequence[str]) -> np.ndarray:
     """Encodes n prompts as last hidden states, float32 (n, l, d); '' is the null condition."""
-    ids = self._tokenize(prompts)
-    padded = np.concatenate([ids, np.repeat(ids[:1], -len(ids) % _CHUNK, axis=0)])
-    out = [self._encode(part) for part in np.split(padded, len(padded) // _CHUNK)]
-    return np.concatenate(out)[: len(ids)]
+    return in_chunks(self._encode, (self._tokenize(prompts),), _CHUNK)
 
   @functools.cached_property
   def _encode(self) -> Any:
