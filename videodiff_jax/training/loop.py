@@ -123,28 +123,11 @@ def train(
     if not stage.train_steps:
       return True
 
-    preview = jax.jit(
-      lambda *arguments: jax.tree.map(to_uint8, stage.preview(*arguments)),
-      out_shardings=NamedSharding(run.mesh, P()),
-    )
-    preview_key = jax.random.fold_in(jax.random.key(run.seed), _PREVIEWS)
-
-    def show() -> None:
-      drawn = preview(state, frozen, preview_batch, preview_key)
-
-      def write() -> None:
-        videos = {name: np.asarray(video.addressable_data(0)) for name, video in drawn.items()}
-        write_preview(step, videos)
-
-      hosts.decide(write)
-
-    def shows() -> bool:
-      return step % run.preview_every == 0 or step == run.steps
-
+    previews = _Previews(stage, run, frozen, preview_batch, write_preview)
     # Converted weights begin at a step that has no preview.
-    if step and shows() and "source" not in checkpoints.meta(step):
+    if step and previews.due(step) and "source" not in checkpoints.meta(step):
       if not hosts.decide(lambda: has_preview(step)):
-        show()
+        previews.show(step, state)
     if step >= run.steps:
       hosts.decide(functools.partial(_make_up_curves, run.folder))
       return True
@@ -152,72 +135,143 @@ def train(
     stream = batches(step * run.batch_size)
     if hasattr(stream, "close"):
       stack.callback(stream.close)
-    batch, ids, waited = _next_batch(stream, run)
-    programs = Programs(stage, (state, frozen, batch), step, run.steps)
-    stack.callback(programs.close)
-    validation_losses = validation and Losses(stage, run.mesh, validation)
-
-    def validate() -> None:
-      with clock.paused():
-        values = validation_losses(state, frozen)
-      writer.write_validation(step, values)
-      if first_host and validation.expected:
-        validation.expected.compare(step, values["validation_loss"])
-
-    pending = _Pending(run, checkpoints)
-    program = programs.take(lambda: stop.requested(False))
-    last = stop.requested(True)
-    if last and checkpoints.latest_step() is None:
-      checkpoints.save(step, state, meta | {"examples": 0})
-    clock = _Clock(step)
-    with tqdm.tqdm(total=run.steps, initial=step, desc=stage.name, disable=None) as bar:
-      while not last:
-        state, metrics = program.run(state, frozen, batch)
-        step += 1
-        pending.add(step, metrics, ids)
-        bar.update()
-        # The next batch is fetched while the devices work on this step.
-        if step < run.steps:
-          batch, ids, wait = _next_batch(stream, run)
-          waited += wait
-
-        # Hosts also agree on stopping where they change programs: all do so after the same step.
-        common = step % run.log_every == 0 or step == program.end
-        following = program
-        if step == program.end < run.steps:
-          with clock.paused():
-            following = programs.take(lambda: stop.requested(False))
-        last = step == run.steps or stop.requested(common)
-        if step % run.log_every == 0 or last:
-          values = pending.read(keep=0 if last else 1)
-          speed = clock.steps_per_second(step)
-          values |= _speeds(speed, batch, run, program.flops, waited, clock)
-          writer.write(step, values, (run.steps - step) / speed)
-          waited = 0.0
-          clock.restart(step)
-        saves = step % run.checkpoint_every == 0 or last
-        if saves:
-          with clock.paused():
-            pending.read(keep=0)  # a state after a non-finite loss is never saved
-        # Validate before saving: a killed run resumes after its checkpoint and would skip it.
-        due = validation is not None and validation.due(step, run.steps)
-        stopped = last and step < run.steps  # SIGTERM leaves little time, so save first
-        if due and not stopped:
-          validate()
-        if saves:
-          with clock.paused():
-            checkpoints.save(step, state, meta | {"examples": step * run.batch_size})
-        if due and stopped:
-          validate()
-        if shows():
-          with clock.paused():
-            show()
-        program = following
+    session = _Session(stage, run, frozen, meta, checkpoints, writer, previews, validation, state)
+    del state  # each step uses up the one before it
+    step = session.train_on(step, stream, stop)
     checkpoints.wait()
   hosts.decide(functools.partial(_tell_curves, stage.name, run.folder))
   if step < run.steps:
     logging.info("Stopped by SIGTERM at step %d of %s; saved.", step, stage.name)
   return step == run.steps
+
+
+class _Previews:
+  """Previews of a stage on fixed examples; the first host writes them."""
+
+  def __init__(
+    self,
+    stage: Stage,
+    run: Run,
+    frozen: Any,
+    batch: HostBatch,
+    write: Callable[[int, dict[str, np.ndarray]], None],
+  ):
+    self._run, self._given, self._write = run, (frozen, batch), write
+    self._draw = jax.jit(
+      lambda *arguments: jax.tree.map(to_uint8, stage.preview(*arguments)),
+      out_shardings=NamedSharding(run.mesh, P()),
+    )
+    self._key = jax.random.fold_in(jax.random.key(run.seed), _PREVIEWS)
+
+  def due(self, step: int) -> bool:
+    return step % self._run.preview_every == 0 or step == self._run.steps
+
+  def show(self, step: int, state: TrainState) -> None:
+    drawn = self._draw(state, *self._given, self._key)
+
+    def write() -> None:
+      videos = {name: np.asarray(video.addressable_data(0)) for name, video in drawn.items()}
+      self._write(step, videos)
+
+    hosts.decide(write)
+
+
+class _Session:
+  """The steps of one call of `train`, and what is written between them."""
+
+  def __init__(
+    self,
+    stage: Stage,
+    run: Run,
+    frozen: Any,
+    meta: dict[str, Any],
+    checkpoints: Checkpoints,
+    writer: MetricWriter,
+    previews: _Previews,
+    validation: Validation | None,
+    state: TrainState,
+  ):
+    self._stage, self._run, self._frozen, self._meta = stage, run, frozen, meta
+    self._checkpoints, self._writer, self._previews = checkpoints, writer, previews
+    self._validation, self._state = validation, state
+    self._losses = None if validation is None else Losses(stage, run.mesh, validation)
+    self._pending = _Pending(run, checkpoints)
+
+  def train_on(self, step: int, stream: Iterator[HostBatch], stop: "_Stop") -> int:
+    """Trains from a step to the last one, or to where SIGTERM stops it; returns that step."""
+    run = self._run
+    batch, ids, waited = _next_batch(stream, run)
+    programs = Programs(self._stage, (self._state, self._frozen, batch), step, run.steps)
+    with contextlib.closing(programs):
+      program = programs.take(lambda: stop.requested(False))
+      last = stop.requested(True)
+      if last and self._checkpoints.latest_step() is None:
+        self._save(step)
+      self._clock = clock = _Clock(step)
+      with tqdm.tqdm(total=run.steps, initial=step, desc=self._stage.name, disable=None) as bar:
+        while not last:
+          self._state, metrics = program.run(self._state, self._frozen, batch)
+          step += 1
+          self._pending.add(step, metrics, ids)
+          bar.update()
+          # The next batch is fetched while the devices work on this step.
+          if step < run.steps:
+            batch, ids, wait = _next_batch(stream, run)
+            waited += wait
+
+          # Hosts also agree on stopping where they change programs: all do so after one step.
+          common = step % run.log_every == 0 or step == program.end
+          following = program
+          if step == program.end < run.steps:
+            with clock.paused():
+              following = programs.take(lambda: stop.requested(False))
+          last = step == run.steps or stop.requested(common)
+          if step % run.log_every == 0 or last:
+            self._log(step, batch, program.flops, waited, last)
+            waited = 0.0
+          self._keep(step, last)
+          program = following
+    return step
+
+  def _log(self, step: int, batch: dict, flops: int, waited: float, last: bool) -> None:
+    """Writes the means of the metrics since the last line, and the speed."""
+    values = self._pending.read(keep=0 if last else 1)
+    speed = self._clock.steps_per_second(step)
+    values |= _speeds(speed, batch, self._run, flops, waited, self._clock)
+    self._writer.write(step, values, (self._run.steps - step) / speed)
+    self._clock.restart(step)
+
+  def _keep(self, step: int, last: bool) -> None:
+    """After a step: validates, saves and draws, where it is time."""
+    run, clock = self._run, self._clock
+    saves = step % run.checkpoint_every == 0 or last
+    if saves:
+      with clock.paused():
+        self._pending.read(keep=0)  # a state after a non-finite loss is never saved
+    # Validate before saving: a killed run resumes after its checkpoint and would skip it.
+    due = self._validation is not None and self._validation.due(step, run.steps)
+    stopped = last and step < run.steps  # SIGTERM leaves little time, so save first
+    if due and not stopped:
+      self._validate(step)
+    if saves:
+      with clock.paused():
+        self._save(step)
+    if due and stopped:
+      self._validate(step)
+    if self._previews.due(step):
+      with clock.paused():
+        self._previews.show(step, self._state)
+
+  def _save(self, step: int) -> None:
+    meta = self._meta | {"examples": step * self._run.batch_size}
+    self._checkpoints.save(step, self._state, meta)
+
+  def _validate(self, step: int) -> None:
+    with self._clock.paused():
+      values = self._losses(self._state, self._frozen)
+    self._writer.write_validation(step, values)
+    if jax.process_index() == 0 and self._validation.expected:
+      self._validation.expected.compare(step, values["validation_loss"])
 
 
 def abstract_state(stage: Stage, seed: int, mesh: Mesh) -> TrainState:
