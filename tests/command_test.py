@@ -193,6 +193,27 @@ def test_a_mistake_in_the_code_keeps_its_traceback() -> None:
     1 / 0  # noqa: B018
 
 
+def put_back(monkeypatch) -> None:
+  """The hooks that the door sets, after the test."""
+  for name in ("excepthook", "unraisablehook"):
+    monkeypatch.setattr(sys, name, getattr(sys, name))
+
+
+def test_a_ctrl_c_in_a_destructor_is_not_lost(monkeypatch, capsys) -> None:
+  """As it comes inside the callback that JAX gives to the garbage collector."""
+
+  class Interrupted:
+    def __del__(self) -> None:
+      raise KeyboardInterrupt
+
+  put_back(monkeypatch)
+  with pytest.raises(SystemExit) as ended, command.door():
+    Interrupted()
+    threading.Event().wait(60)
+  assert ended.value.code == command.INTERRUPTED
+  assert capsys.readouterr().err == "Interrupted.\n"
+
+
 @pytest.mark.parametrize(
   ("error", "shown"),
   [
@@ -204,7 +225,7 @@ def test_a_mistake_in_the_code_keeps_its_traceback() -> None:
 def test_noise_of_threads_beside_the_sentence_is_left_out(
   monkeypatch, capsys, error, shown
 ) -> None:
-  monkeypatch.setattr(sys, "excepthook", sys.excepthook)  # to be put back
+  put_back(monkeypatch)
   with command.door():
     thread = threading.Thread(target=lambda: sys.excepthook(type(error), error, None))
     thread.start()

@@ -4,14 +4,17 @@ Exit status 0: the run finished. 1: an error, whose message is on stderr. 2: wro
 (`config_flag`). 130: interrupted by Ctrl-C. 143: ended by SIGTERM, after a checkpoint.
 """
 
+import _thread
 import contextlib
 import dis
 import errno
 import os
 import pathlib
 import re
+import signal
 import sys
 import threading
+import time
 import traceback
 import types
 from collections.abc import Iterator
@@ -67,7 +70,7 @@ def door(resumes: str = "") -> Iterator[None]:
   Args:
     resumes: a sentence that says what the same command does after it was ended early.
   """
-  sys.excepthook = _outside_python
+  sys.excepthook, sys.unraisablehook = _outside_python, _in_a_callback
   try:
     yield
   except KeyboardInterrupt:
@@ -98,6 +101,19 @@ def _outside_python(
   inside = threading.current_thread() is threading.main_thread()
   if inside or not noise or logging.level_debug():
     sys.__excepthook__(kind, error, trace)
+
+
+def _in_a_callback(unraisable: "sys.UnraisableHookArgs") -> None:
+  """Repeats a Ctrl-C that came in a callback of the garbage collector, which cannot raise it."""
+  if issubclass(unraisable.exc_type, KeyboardInterrupt):
+    _thread.start_new_thread(_interrupt_later, ())  # does not wait for it, as threading does
+  else:
+    sys.__unraisablehook__(unraisable)
+
+
+def _interrupt_later() -> None:
+  time.sleep(0.01)  # until the callback has returned
+  signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
 
 def fail(message: str, status: int) -> NoReturn:
