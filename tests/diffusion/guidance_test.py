@@ -97,5 +97,5 @@ def test_scales_of_zero_leave_the_form_s_base() -> None:
 
 
 def test_no_weight_at_all_is_refused() -> None:
-  with pytest.raises(ValueError, match="predicts nothing"):
+  with pytest.raises(ValueError, match="weights of the guidance are 0"):
     combine(Recorder(), (CONDITION,), (0.0,))

@@ -151,7 +151,7 @@ def test_errors_list_the_choices(settings: dict[str, Any], message: str) -> None
 
 def test_noise_needs_keys() -> None:
   sampler = make_sampler(PROCESS, "ddim", 5, eta=1.0)
-  with pytest.raises(ValueError, match="one PRNG key a sample"):
+  with pytest.raises(ValueError, match="one PRNG key per sample"):
     sample(knows(jnp.zeros(3)), PROCESS, sampler, jnp.zeros((2, 3)))
 
 

@@ -33,7 +33,7 @@ def test_all_is_down_middle_and_up():
   outline = unet.blocks(320, (1, 2, 4, 4), 2)
   assert len(select(outline, "all")) == 25
   assert select(outline, "down") == outline[:12]
-  with pytest.raises(ValueError, match="control is 'up', but must be 'all' or 'down'"):
+  with pytest.raises(ValueError, match="control must be 'all' or 'down', not 'up'"):
     select(outline, "up")
 
 

@@ -104,7 +104,7 @@ def test_without_a_context_there_is_no_cross_attention():
 
 def test_a_condition_of_another_size_is_refused():
   x, t, condition, context = inputs()
-  with pytest.raises(ValueError, match="does not lie over the maps"):
+  with pytest.raises(ValueError, match="must have the batch and sides"):
     jax.eval_shape(LGCUNet(**SMALL).init, jax.random.key(0), x, t, condition[:, :4], context)
 
 

@@ -113,5 +113,5 @@ def test_latents_that_do_not_fit_are_refused(shape):
 
 
 def test_an_unknown_head_is_refused():
-  with pytest.raises(ValueError, match="head is 'late', but must be 'joint' or 'split_first'"):
+  with pytest.raises(ValueError, match="head must be 'joint' or 'split_first', not 'late'"):
     applied(head="late")(variables(), keyframes())

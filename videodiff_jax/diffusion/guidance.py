@@ -9,8 +9,8 @@ import jax.numpy as jnp
 
 from videodiff_jax.diffusion.samplers import Denoiser
 
-# Of GLOBER's decoder. One scale (`guide`), from no text or from neither text nor video; or two
-# (`two_scales`).
+# Forms of guidance in GLOBER's decoder. 'text' and 'single' have one scale (`guide`): their null
+# branch lacks the text, or text and video. The others have two scales (`two_scales`).
 FORMS = ("text", "single", "ddim_v2", "ddim_v1")
 
 ConditionalDenoiser = Callable[[jax.Array, jax.Array, Any, Any], tuple[jax.Array, Any]]
@@ -24,8 +24,8 @@ def guide(
   Args:
     denoise: (x_t, t, condition, carry) -> (prediction, carry).
     condition: tree of arrays with leading axis b.
-    null_condition: the same tree, of what stands for 'no condition'.
-    guidance_scale: s; 1 is unguided and evaluates the conditional branch alone.
+    null_condition: a tree of the same shapes that stands for 'no condition'.
+    guidance_scale: s; 1 is unguided and evaluates only the conditional branch.
   """
   if guidance_scale == 1.0:
     return lambda x, t, carry: denoise(x, t, condition, carry)
@@ -41,10 +41,10 @@ def guide(
 
 
 def two_scales(form: str, video_scale: float, text_scale: float) -> tuple[float, float, float]:
-  """Weights of the release's decoder guidance for (c, uv, ud), to be given to `combine`.
+  """Returns the weights of (c, uv, ud) for `combine`, as in the release's decoder guidance.
 
   c is the condition, uv the text with the null video, ud the null text with the null video.
-    'ddim_v2': e = e_ud + s_video (e_c - e_uv) + s_text (e_c - e_ud), what it is configured with.
+    'ddim_v2': e = e_ud + s_video (e_c - e_uv) + s_text (e_c - e_ud), the release's default.
     'ddim_v1': e = e_c + s_video (e_c - e_uv) + s_text (e_c - e_ud).
   """
   return {
@@ -56,16 +56,19 @@ def two_scales(form: str, video_scale: float, text_scale: float) -> tuple[float,
 def combine(
   denoise: ConditionalDenoiser, conditions: Sequence[Any], weights: Sequence[float]
 ) -> Denoiser:
-  """e = sum_i weights_i e(conditions_i) in one batch; what weighs 0 is not evaluated.
+  """Combines conditions: e = sum_i weights_i e(conditions_i), in one batch.
 
   Args:
     denoise: (x_t, t, condition, carry) -> (prediction, carry).
     conditions: trees of arrays with leading axis b, all of one structure.
-    weights: one number each.
+    weights: one weight per condition; a condition with weight 0 is not evaluated.
+
+  Raises:
+    ValueError: all weights are 0.
   """
   used = [(c, w) for c, w in zip(conditions, weights, strict=True) if w]
   if not used:
-    raise ValueError("Guidance without any weight predicts nothing: choose other scales.")
+    raise ValueError("All weights of the guidance are 0: choose other scales.")
   for condition, _ in used[1:]:
     chex.assert_trees_all_equal_shapes(used[0][0], condition)
   together = jax.tree.map(_interleave, *(condition for condition, _ in used))
@@ -79,7 +82,7 @@ def combine(
 
 
 def _interleave(*branches: jax.Array) -> jax.Array:
-  """a_0, b_0, a_1, b_1, ...: all branches of a sample stay on the device that has it."""
+  """Interleaves branches as a_0, b_0, a_1, b_1, ..., so that each sample's stay on one device."""
   first = branches[0]
   return jnp.stack(branches, axis=1).reshape(len(branches) * len(first), *first.shape[1:])
 

@@ -1,4 +1,4 @@
-"""What a clip is drawn from: a key for each use, and the starting noise of its frames.
+"""A clip's random numbers: a key for each purpose, and the starting noise of its frames.
 
 Starting noise is individual (GLOBER), shared by the clip's frames, or mixed.
 """
@@ -11,33 +11,33 @@ import jax.numpy as jnp
 
 SHARINGS = ("individual", "shared", "mixed")
 
-# Frame times are told apart to 2^-20, far finer than any frame rate asks and coarser than the
-# rounding of float32, so that 5/15 and 10/30 name the same frame.
+# Frame times are rounded to 2^-20. That is far finer than any frame rate needs and coarser than
+# float32's rounding, so that 5/15 and 10/30 name the same frame.
 _TIME_RESOLUTION = 2**20
 
 
 class Purpose(enum.IntEnum):
-  """What a clip's key is folded with before anything is drawn from it: one key, one use."""
+  """The number folded into a clip's key for each purpose, so that no key is used twice."""
 
   GLOBAL_FEATURE = 1  # x_T of the generator
-  GENERATOR_STEPS = 2  # what the generator's sampler adds
-  SHARED_NOISE = 3  # x_T that the clip's frames have in common
+  GENERATOR_STEPS = 2  # noise that the generator's sampler adds
+  SHARED_NOISE = 3  # x_T shared by the clip's frames
   FRAME_NOISE = 4  # x_T of single frames
-  DECODER_STEPS = 5  # what the sampler of the frames adds
+  DECODER_STEPS = 5  # noise that the decoder's sampler adds
 
 
 def purpose_keys(clip_keys: jax.Array, purpose: Purpose) -> jax.Array:
-  """(n,) keys of clips -> (n,) keys for this use alone."""
+  """Derives from clips' keys (n,) the keys (n,) for one purpose."""
   return jax.vmap(jax.random.fold_in, (0, None))(clip_keys, int(purpose))
 
 
 def frame_keys(clip_keys: jax.Array, frame_times: jax.Array) -> jax.Array:
-  """One PRNG key a frame, a function of its clip's key and its time alone.
+  """Derives one PRNG key per frame (n,) from its clip's key and its time only.
 
-  A frame is therefore the same picture whether drawn alone or among others, in any order.
+  So a frame is the same picture whether it is drawn alone or with others, in any order.
 
   Args:
-    clip_keys: (n,) typed PRNG keys, of one purpose.
+    clip_keys: (n,) typed PRNG keys, for one purpose.
     frame_times: (n,) tau in [0, 1].
   """
   chex.assert_rank(frame_times, 1)
@@ -52,14 +52,20 @@ def starting_noise(
   shape: tuple[int, ...],
   sharing: str = "individual",
 ) -> jax.Array:
-  """x_T of each frame, standard normal whatever the sharing. Returns (n, *shape), float32.
+  """Draws x_T of each frame, standard normal for any sharing.
 
   Args:
     clip_keys: (n,) typed PRNG keys, equal for the frames of one clip.
-    frame_times: (n,) tau.
-    shape: of one frame's latent.
-    sharing: 'individual' (the paper: independent frames), 'shared' (one x_T a clip, which calms
-      the flicker between frames) or 'mixed' (half the variance each).
+    frame_times: (n,) tau in [0, 1].
+    shape: the shape of one frame's latent.
+    sharing: 'individual' (the paper: independent frames), 'shared' (one x_T per clip, which reduces
+      flicker) or 'mixed' (half the variance from each).
+
+  Returns:
+    (n, *shape), float32.
+
+  Raises:
+    ValueError: `sharing` is unknown.
   """
   if sharing not in SHARINGS:
     raise ValueError(f"Unknown noise sharing {sharing!r}. Choose one of: {', '.join(SHARINGS)}.")
@@ -74,6 +80,6 @@ def starting_noise(
 
 
 def numbered_noise(numbers: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-  """Standard normal (n, *shape) that always is the same: each of its number (n,) alone."""
+  """Draws reproducible standard normal noise (n, *shape), each row from its number (n,) only."""
   keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(0), numbers)
   return jax.vmap(lambda key: jax.random.normal(key, shape))(keys)

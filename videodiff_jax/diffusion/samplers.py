@@ -1,7 +1,7 @@
-"""Samplers: from noise to x_0 in n evaluations of a denoiser, one `lax.scan`, one signature.
+"""Samplers: from noise to x_0 in n evaluations of a denoiser, in one `lax.scan`.
 
-Each sampler is linear in x, in the network's prediction of x_0 and in earlier ones, so all that
-depends on the schedule is put into tables (float64 NumPy) when the sampler is made.
+Each sampler is linear in x, in the network's prediction of x_0 and in its earlier predictions. So
+everything that depends on the schedule is tabulated (float64 NumPy) when the sampler is made.
 """
 
 import dataclasses
@@ -20,14 +20,14 @@ KINDS = ("ddim", "ddpm", "dpmpp_2m", "unipc")
 GRIDS = ("uniform", "log_snr", "leading", "spaced")
 FINALS = ("x0", "abar0")
 
-# sqrt(abar) below e^-5 is less than a level of 255: x_t is noise, whatever x_0 is.
+# With sqrt(abar) below e^-5 the signal is less than one of 255 levels: x_t is only noise.
 _NOISE_ALONE = -5.0
 
 Denoiser = Callable[[jax.Array, jax.Array, Any], tuple[jax.Array, Any]]
 
 
 class SamplerState(NamedTuple):
-  """What one step hands to the next.
+  """The state passed from one step to the next.
 
   Attributes:
     x: (b, ...) the sample so far.
@@ -41,13 +41,13 @@ class SamplerState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Sampler:
-  """A sampler bound to a process: timesteps and coefficient tables, one row a step.
+  """A sampler for one process: its timesteps and coefficient tables, one row per step.
 
   Attributes:
     kind: one of KINDS.
-    timesteps: (n,) float32, descending; what the denoiser is called with.
+    timesteps: (n,) float32, descending; the denoiser is called with them.
     tables: name -> (n,) float32 coefficients, read by `step`.
-    clip: whether every x_0 on the way is clipped to [-1, 1].
+    clip: whether every intermediate x_0 is clipped to [-1, 1].
   """
 
   kind: str
@@ -64,7 +64,7 @@ class Sampler:
     return self.kind in ("ddim", "ddpm") and bool(self.tables["noise"].any())
 
   def start(self, x_T: jax.Array) -> SamplerState:
-    """The state before the first step."""
+    """Returns the state before the first step, from x_T (b, ...)."""
     depth = {"ddim": 0, "ddpm": 0, "dpmpp_2m": 1, "unipc": 3}[self.kind]
     return SamplerState(x_T, (jnp.zeros_like(x_T),) * depth)
 
@@ -76,10 +76,10 @@ class Sampler:
     prediction: jax.Array,
     noise: jax.Array | None = None,
   ) -> SamplerState:
-    """One step from timesteps[i] to the next; pure. For 'ddpm' a draw of LGC-VD Eq. 5.
+    """Makes one step from timesteps[i] to the next; pure. For 'ddpm' it samples LGC-VD Eq. 5.
 
     Args:
-      process: gives the prediction its meaning.
+      process: the process, which defines the meaning of the prediction.
       i: index into `timesteps`; may be traced.
       state: from `start` or the step before.
       prediction: the network's output at (state.x, timesteps[i]).
@@ -92,7 +92,7 @@ class Sampler:
     if self.clip:
       x0 = jnp.clip(x0, -1.0, 1.0)
     if self.kind in ("ddim", "ddpm"):
-      if self.clip:  # the noise is then what x holds beside the clipped x_0, not the network's
+      if self.clip:  # the noise is then the rest of x beside the clipped x_0, not the network's
         x = row["clipped_x"] * state.x + row["clipped_x0"] * x0
       else:
         x = row["x0"] * x0 + row["epsilon"] * process.epsilon_at(*level, state.x, prediction)
@@ -114,7 +114,7 @@ class Sampler:
 def _second_order(
   row: dict[str, jax.Array], x: jax.Array, x0: jax.Array, x0_1: jax.Array
 ) -> jax.Array:
-  """DPM-Solver++(2M), Lu et al. 2022 Algorithm 2; UniPC's predictor is the same formula."""
+  """Makes a step of DPM-Solver++(2M), Lu et al. 2022 Algorithm 2; UniPC's predictor is the same."""
   return row["x"] * x + row["x0"] * (x0 + row["slope"] * (x0 - x0_1))
 
 
@@ -134,20 +134,20 @@ def make_sampler(
     process: schedule and prediction type.
     kind: 'ddim' (Song et al. 2021 Eq. 12), 'ddpm' (GLOBER Eq. 6, LGC-VD Eq. 6: DDIM with eta = 1,
       on any grid), 'dpmpp_2m' (DPM-Solver++ 2M) or 'unipc' (UniPC-2, B(h) = exp(h) - 1).
-    num_steps: evaluations of the denoiser, 1 to T. For the grid 'spaced' also several numbers:
-      those of as many equal sections of the chain, the least noisy first.
-    grid: 'uniform' in t, 'log_snr' (uniform in log-SNR; fractional t; not more than 3 steps of a
+    num_steps: evaluations of the denoiser, 1 to T. The grid 'spaced' also takes several numbers,
+      the steps of as many equal sections of the chain, the least noisy first.
+    grid: 'uniform' in t, 'log_snr' (uniform in log-SNR; fractional t; at most 3 steps with a
       cosine schedule, whose log-SNR begins at -11), 'leading' (GLOBER's release: every (T // n)-th
       timestep plus one, which may give more than n steps) or 'spaced' (LGC-VD's: evenly from T - 1
       down to 0, see `schedules.spaced_timesteps`).
-    final: where the last step ends: 'x0', or 'abar0' (noise level of t = 0, as released).
-    eta: DDIM's noise: 0 deterministic, 1 as DDPM.
-    clip: clips every x_0 on the way to [-1, 1]: for pixels, whose range is known.
+    final: where the last step ends: 'x0', or 'abar0' (the noise level of t = 0, as released).
+    eta: DDIM's noise: 0 is deterministic, 1 is DDPM.
+    clip: clips every intermediate x_0 to [-1, 1]; for pixels, whose range is known.
 
   Raises:
-    ValueError: unknown name, steps outside 1 to T, eta for another sampler than DDIM, a 'leading'
-      grid that runs past T - 1 (where the release crashes), a 'spaced' one of a single step, or a
-      'log_snr' one of which more than the first step sees noise alone.
+    ValueError: a name is unknown, the steps lie outside 1 to T, eta is given for another sampler
+      than DDIM, a 'leading' grid runs past T - 1 (where the release crashes), a 'spaced' grid has a
+      single step, or a 'log_snr' grid has more than its first step where x_t is only noise.
   """
   for what, value, choices in (
     ("sampler", kind, KINDS),
@@ -169,7 +169,7 @@ def make_sampler(
   if kind in ("ddim", "ddpm"):
     tables = _ddim_tables(at, to, 1.0 if kind == "ddpm" else eta)
     if kind == "ddpm" and grid == "spaced" and final == "x0":
-      # The same by Eq. 6, whose betas a chain in float32 rounds apart from its abar.
+      # The same coefficients by Eq. 6. In float32, betas and abar of a chain are rounded apart.
       of_x0, of_x = chain.posterior_mean_coefficients
       tables |= {"clipped_x0": of_x0[::-1], "clipped_x": of_x[::-1]}
   else:
@@ -199,20 +199,20 @@ def _timesteps(process: Process, num_steps: int | Sequence[int], grid: str) -> n
       begins = np.interp(_NOISE_ALONE, log_snr[::-1], np.arange(total)[::-1])
       raise ValueError(
         f"grid='log_snr' would put {blind} of {num_steps} steps past t = {begins:.0f}, where this "
-        "schedule leaves noise alone. Use grid='uniform' or 'spaced'."
+        "schedule leaves only noise. Use grid='uniform' or 'spaced'."
       )
     return np.interp(wanted, log_snr[::-1], np.arange(total)[::-1].astype(float))
   timesteps = np.arange(0, total, total // num_steps) + 1
   if timesteps[-1] >= total:
     raise ValueError(
       f"grid='leading' with {num_steps} steps asks for timestep {timesteps[-1]}, past the last "
-      f"one ({total - 1}). Use another number of steps or grid='uniform'."
+      f"timestep {total - 1}. Use another number of steps or grid='uniform'."
     )
   return timesteps[::-1].astype(float)
 
 
 def _signal_noise(log_snr: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """sqrt(abar) and sqrt(1 - abar) of lambda, exact also where it is infinite."""
+  """Returns sqrt(abar) and sqrt(1 - abar) for lambda, exact even where it is infinite."""
   return (1.0 + np.exp(-2.0 * log_snr)) ** -0.5, (1.0 + np.exp(2.0 * log_snr)) ** -0.5
 
 
@@ -231,7 +231,10 @@ def _ddim_tables(at: np.ndarray, to: np.ndarray, eta: float) -> dict[str, np.nda
 
 
 def _multistep_tables(at: np.ndarray, to: np.ndarray) -> dict[str, np.ndarray]:
-  """First order at both ends: the first has no earlier x_0, and h is infinite at the last."""
+  """Tabulates DPM-Solver++(2M).
+
+  Both ends are first order: the first step has no earlier x_0, and h is infinite at the last.
+  """
   (_, sigma), (alpha_to, sigma_to) = _signal_noise(at), _signal_noise(to)
   h = to - at
   slope = np.zeros_like(h)
@@ -241,7 +244,7 @@ def _multistep_tables(at: np.ndarray, to: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _corrector_tables(at: np.ndarray) -> dict[str, np.ndarray]:
-  """UniPC's corrector (Zhao et al. 2023, UniC-2): x_i again, now that x0 at t_i is known."""
+  """Tabulates UniPC's corrector (Zhao et al. 2023, UniC-2): it refines x_i with x0 at t_i known."""
   alpha, sigma = _signal_noise(at)
   table = {name: np.zeros_like(at) for name in ("c_x", "c_last_x", "c_x0", "c_x0_1", "c_x0_2")}
   table["c_x"][0] = 1.0
@@ -279,19 +282,22 @@ def sample(
 
   Args:
     denoise: (x_t, t (b,), carry) -> (prediction, carry); conditions are closed over.
-    process: the process the denoiser was trained for.
+    process: the process that the denoiser was trained for.
     sampler: from `make_sampler`.
     x_T: (b, ...) starting noise.
-    keys: (b,) one PRNG key a sample, needed where `sampler.stochastic` unless `noise` is given.
-      A sample's noise depends on its own key alone.
+    keys: (b,) one PRNG key per sample, needed where `sampler.stochastic` unless `noise` is given.
+      A sample's noise depends only on its own key.
     carry: first value of the denoiser's carry.
-    noise: (n, b, ...) standard normal, the noise of every step instead of what `keys` draw.
+    noise: (n, b, ...) standard normal, the noise of every step instead of that from `keys`.
 
   Returns:
     (b, ...) x_0, float32.
+
+  Raises:
+    ValueError: the sampler is stochastic, but there are neither keys nor noise.
   """
   if sampler.stochastic and keys is None and noise is None:
-    raise ValueError("This sampler adds noise: give `keys`, one PRNG key a sample, or `noise`.")
+    raise ValueError("This sampler adds noise: give `keys`, one PRNG key per sample, or `noise`.")
   if keys is not None:
     chex.assert_shape(keys, x_T.shape[:1])
   if noise is not None:

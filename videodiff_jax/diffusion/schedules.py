@@ -1,4 +1,4 @@
-"""Noise schedules: the forward process's betas (GLOBER Eq. 3, LGC-VD Eq. 2) and what follows."""
+"""Noise schedules: the forward process's betas (GLOBER Eq. 3, LGC-VD Eq. 2) and its constants."""
 
 import dataclasses
 import functools
@@ -17,8 +17,8 @@ class Schedule:
   The forward process is a chain of T steps (LGC-VD Eq. 1).
 
   Attributes:
-    betas: (T,) variance added at each step (GLOBER Eq. 3, LGC-VD Eq. 2), in (0, 1). Where they are
-      float32, so are 1 - beta and all that follows.
+    betas: (T,) variance added at each step (GLOBER Eq. 3, LGC-VD Eq. 2), in (0, 1). If they are
+      float32, 1 - beta and all constants are float32 too.
   """
 
   betas: np.ndarray
@@ -29,16 +29,16 @@ class Schedule:
 
   @functools.cached_property
   def alphas_cumprod(self) -> np.ndarray:
-    """(T,) share of signal variance left at t: the abar_t of GLOBER Eq. 4, LGC-VD Eq. 3."""
+    """(T,) fraction of signal variance left at t: abar_t of GLOBER Eq. 4, LGC-VD Eq. 3."""
     alphas = 1.0 - self.betas
-    # PyTorch's product too is double inside: float32 rounds the factors and the results.
+    # PyTorch also multiplies in double precision: float32 rounds only factors and results.
     return np.cumprod(alphas, dtype=np.float64).astype(alphas.dtype)
 
   @functools.cached_property
   def log_snr(self) -> np.ndarray:
     """(T,) lambda_t = log(sqrt(abar_t) / sqrt(1 - abar_t)), decreasing in t.
 
-    Half the logarithm of the ratio of variances, as DPM-Solver counts it.
+    It is half the logarithm of the ratio of variances, as DPM-Solver defines it.
     """
     abar = self.alphas_cumprod.astype(np.float64)
     with np.errstate(divide="ignore"):  # -inf where float32 leaves no signal
@@ -51,9 +51,9 @@ class Schedule:
 
   @functools.cached_property
   def posterior_mean_coefficients(self) -> tuple[np.ndarray, np.ndarray]:
-    """(T,) and (T,): weights of x_0 and of x_t in the posterior's mean mu-tilde_t.
+    """(T,) and (T,), the weights of x_0 and of x_t in the posterior's mean mu-tilde_t.
 
-    LGC-VD Eq. 6; GLOBER Eq. 6 writes the same with the noise in place of x_0.
+    LGC-VD Eq. 6; GLOBER Eq. 6 writes the same in terms of the noise instead of x_0.
     """
     previous = self._previous
     left = 1.0 - self.alphas_cumprod
@@ -62,16 +62,16 @@ class Schedule:
     return of_x0, of_xt
 
   def visiting(self, timesteps: np.ndarray) -> "Schedule":
-    """The chain that visits only these timesteps, ascending: beta = 1 - abar_i / abar_{i-1}.
+    """Returns the chain of only these ascending timesteps: beta = 1 - abar_i / abar_{i-1}.
 
-    In float32 a large beta leaves few digits of 1 - beta: LGC-VD's release samples by that.
+    In float32 a large beta leaves few digits of 1 - beta; LGC-VD's release samples with them.
     """
     abar = self.alphas_cumprod[timesteps]
     return Schedule(1 - abar / np.concatenate([np.ones_like(abar[:1]), abar[:-1]]))
 
   @property
   def _previous(self) -> np.ndarray:
-    """abar_{t-1}, 1 before the first."""
+    """(T,) abar_{t-1}, which is 1 before the first timestep."""
     return np.concatenate([np.ones_like(self.betas[:1]), self.alphas_cumprod[:-1]])
 
 
@@ -92,12 +92,12 @@ def make_schedule(
     num_timesteps: T.
     beta_start: first beta.
     beta_end: last beta.
-    max_beta: what 'cosine' clips its betas at; LGC-VD's release has 0.9999.
-    precision: of betas and of what is cumulated from them. 'float32' is LGC-VD's release: abar at
-      the last timestep differs by 1.7e-4 of itself.
+    max_beta: upper limit of the betas of 'cosine'; LGC-VD's release has 0.9999.
+    precision: the type of the betas and of the constants computed from them. 'float32' is LGC-VD's
+      release: abar at the last timestep has a relative difference of 1.7e-4.
 
   Raises:
-    ValueError: an unknown kind or precision.
+    ValueError: the kind or precision is unknown.
   """
   if precision not in PRECISIONS:
     raise ValueError(f"Unknown precision {precision!r}. Choose one of: {', '.join(PRECISIONS)}.")
@@ -116,22 +116,22 @@ def make_schedule(
 
 
 def spaced_timesteps(num_timesteps: int, counts: Sequence[int]) -> np.ndarray:
-  """Evenly spaced timesteps, ascending, both ends of every section included.
+  """Returns evenly spaced ascending timesteps, with both ends of every section.
 
-  The chain is cut into equal sections, of which the i-th keeps counts[i] timesteps. Halves round
-  to even: with one count this is the grid of LGC-VD's release (0, 10, ..., 50, 61, ... for 100).
+  The chain is cut into equal sections, and section i keeps counts[i] timesteps. Halves round to
+  even. With one count this is the grid of LGC-VD's release (0, 10, ..., 50, 61, ... for 100).
 
   Raises:
-    ValueError: a section shorter than its count.
+    ValueError: a section is shorter than its count.
   """
   size, extra = divmod(num_timesteps, len(counts))
   start, taken = 0, []
   for i, count in enumerate(counts):
     section = size + (i < extra)
     if count > section:
-      raise ValueError(f"A section of {section} timesteps cannot keep {count}.")
+      raise ValueError(f"A section of {section} timesteps cannot keep {count}: use fewer steps.")
     stride = (section - 1) / max(count - 1, 1)
-    # Added up one by one, as released: a product would round some halves the other way.
+    # A cumulative sum, as released: a product would round some halves the other way.
     taken += [start + round(at) for at in np.cumsum([0.0] + [stride] * (count - 1)).tolist()]
     start += section
   return np.array(taken)

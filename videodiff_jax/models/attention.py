@@ -1,4 +1,4 @@
-"""Attention: one function, the release's blocks over video, the UNet's transformer."""
+"""Attention: the attention function, the release's blocks over video, the UNet's transformer."""
 
 import functools
 from typing import Literal
@@ -16,18 +16,22 @@ TextAttention = Literal["cross", "joint"]
 TEXT_ATTENTIONS = ("cross", "joint")
 
 
-# Logits a head (queries x keys) from which flash attention computes them, where it runs: those of
-# 512 tokens. In full-size batches fewer are no more memory than the maps they are made of.
+# Logits per head (queries x keys) from which flash attention is used, where it runs: those of 512
+# tokens. In full-size batches fewer logits take no more memory than the maps they come from.
 _FLASH_LOGITS = 2**18
-# Above so many they are never all in memory at once, wherever they are computed.
+# More logits per head than this are never all in memory at once, on any device.
 _MOST_LOGITS = 2**20
 
 
 def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
-  """Dot-product attention: q (b, n, heads, d), k and v (b, m, heads, d); float32 softmax.
+  """Computes dot-product attention of q (b, n, heads, d) to k and v (b, m, heads, d).
 
-  Where n x m is large the matrix of logits is never whole: cuDNN's flash attention computes it in
-  tiles, and elsewhere queries come in chunks that the backward pass computes again.
+  The softmax is float32. Where n x m is large, the matrix of logits is never in memory at once:
+  cuDNN's flash attention computes it in tiles. Elsewhere queries come in chunks, which the
+  backward pass recomputes.
+
+  Returns:
+    (b, n, heads, d).
   """
   n, m = q.shape[1], k.shape[1]
   if n * m >= _FLASH_LOGITS and _flash(q):
@@ -43,10 +47,10 @@ def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
 
 
 def _attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
-  """All logits at once.
+  """Computes attention with all logits at once.
 
-  On CPU, matrix products batched over heads and a division after the second one are three times
-  as fast as `jax.nn.dot_product_attention`, and five times with gradients.
+  On CPU, matrix products batched over heads, with the division after the second product, are three
+  times as fast as `jax.nn.dot_product_attention`, and five times with gradients.
   """
   if target.platform() != "cpu":
     return jax.nn.dot_product_attention(q, k, v)
@@ -58,27 +62,27 @@ def _attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
 
 
 def _flash(q: jax.Array) -> bool:
-  """Whether cuDNN's flash attention takes these: 16 bits, narrow heads, a card that has it."""
+  """Tells whether cuDNN's flash attention takes these: 16 bits, narrow heads, a card with it."""
   narrow = q.shape[-1] % 8 == 0 and q.shape[-1] <= 128
   return q.dtype in (jnp.bfloat16, jnp.float16) and narrow and target.flash_attention()
 
 
 def count_heads(channels: int, num_heads: int | None, num_head_channels: int | None) -> int:
-  """Heads of a level: channels / num_head_channels where that is given, else num_heads."""
+  """Returns a level's heads: channels / num_head_channels if that is given, else num_heads."""
   heads = channels // num_head_channels if num_head_channels else num_heads
   if not heads or channels % heads or (num_head_channels or 0) * heads not in (0, channels):
     raise ValueError(
       f"{channels} channels do not split into heads: num_heads={num_heads}, "
-      f"num_head_channels={num_head_channels}. Give one that divides every level's channels."
+      f"num_head_channels={num_head_channels}. Use a number that divides every level's channels."
     )
   return heads
 
 
 class AttentionBlock(nn.Module):
-  """x + out(attention(qkv(norm(x)))) over the pixels of a frame, a pixel's frames, or both.
+  """Computes x + out(attention(qkv(norm(x)))) over a frame's pixels, a pixel's frames, or both.
 
-  The norm's statistics cover the same tokens as the attention. qkv is laid out head by head,
-  [q | k | v] inside each: the layout of the GLOBER release's weights.
+  The norm's statistics cover the same tokens as the attention. qkv is laid out head by head, with
+  [q | k | v] in each, as in the GLOBER release's weights.
   """
 
   num_heads: int
@@ -89,7 +93,7 @@ class AttentionBlock(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    """(b, f, h, w, c) -> (b, f, h, w, c)."""
+    """Attends within (b, f, h, w, c); same shape."""
     b, f, h, w, c = x.shape
     if self.tokens == "temporal":
       y = x.transpose(0, 2, 3, 1, 4).reshape(b * h * w, f, c)
@@ -109,7 +113,7 @@ class AttentionBlock(nn.Module):
 
 
 class Attention(nn.Module):
-  """Multi-head attention from tokens to a context; only the last projection has a bias."""
+  """Multi-head attention of tokens to a context; only the last projection has a bias."""
 
   num_heads: int
   dtype: Dtype = jnp.float32
@@ -130,8 +134,8 @@ class Attention(nn.Module):
 class TransformerBlock(nn.Module):
   """Self-attention, cross-attention and a gated feed-forward layer, each after a LayerNorm.
 
-  With text_attention 'joint' there is no cross-attention: keys and values of the self-attention
-  are those of x and behind them the context, which is then as wide as x.
+  With text_attention 'joint' there is no cross-attention: the self-attention's keys and values are
+  those of x followed by those of the context, which is then as wide as x.
   """
 
   num_heads: int
@@ -161,9 +165,9 @@ class TransformerBlock(nn.Module):
 
 
 class SpatialTransformer(nn.Module):
-  """Transformer blocks over a map's pixels that read condition tokens; starts as identity.
+  """Transformer blocks over a map's pixels that read condition tokens; they start as the identity.
 
-  text_attention 'cross' is Stable Diffusion's wiring; 'joint' that of GLOBER Sec. 3.1: text
+  text_attention 'cross' is Stable Diffusion's wiring. 'joint' is that of GLOBER Sec. 3.1: text
   tokens are projected to the map's channels and "concatenated with flattened frame features".
   """
 
@@ -175,7 +179,7 @@ class SpatialTransformer(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, context: jax.Array) -> jax.Array:
-    """(n, h, w, c), (n, l, e) -> (n, h, w, c)."""
+    """Transforms a map (n, h, w, c) given tokens (n, l, e); same shape as the map."""
     n, h, w, c = x.shape
     y = GroupNorm(self.groups, epsilon=1e-6, name="norm")(x).reshape(n, h * w, c)
     y = nn.Dense(c, dtype=self.dtype, name="proj_in")(y)

@@ -19,17 +19,17 @@ from videodiff_jax.models.layers import (
 
 
 class PairDiscriminator(nn.Module):
-  """Residual blocks and full spatio-temporal attention over (earlier, later); large means real.
+  """Judges pairs (earlier, later) by residual blocks and full spatio-temporal attention.
 
-  The position embeddings e_0 and e_1 start at N(0, position_scale): at 1, the release's value,
-  they drown dark pictures.
+  A large logit means real. The position embeddings e_0 and e_1 start at N(0, position_scale): with
+  1, the release's value, they overwhelm dark pictures.
   """
 
   image_size: int
   in_channels: int = 3
   channels: int = 64
   multipliers: tuple[int, ...] = (1, 2, 3, 4, 4)
-  blocks: int | tuple[int, ...] = 1  # residual blocks a level
+  blocks: int | tuple[int, ...] = 1  # residual blocks per level
   attention_rates: tuple[int, ...] = (16,)
   num_head_channels: int | None = 32
   num_heads: int | None = None  # where num_head_channels is None
@@ -40,7 +40,7 @@ class PairDiscriminator(nn.Module):
 
   @nn.compact
   def __call__(self, pair: jax.Array) -> jax.Array:
-    """Frames or latents (b, 2, h, w, in_channels) -> logits (b,), float32."""
+    """Judges pairs of frames or latents (b, 2, h, w, in_channels) by logits (b,), float32."""
     shape = (2, self.image_size, self.image_size, self.in_channels)
     if pair.shape[1:] != shape:
       raise ValueError(f"The discriminator takes pairs (b, {str(shape)[1:]}, not {pair.shape}.")

@@ -17,13 +17,13 @@ from videodiff_jax.models.layers import (
 
 _XAVIER = nn.initializers.xavier_uniform()
 _TIME_CHANNELS = 256
-PROMPT_STD = 0.1  # of learned prompt tokens at the start (the release's context_emb)
+PROMPT_STD = 0.1  # initial std of learned prompt tokens (the release's context_emb)
 
 
 def position_table(side: int, width: int) -> np.ndarray:
-  """Fixed 2-D sinusoids of a side x side grid: (side**2, width), float32.
+  """Returns fixed 2-D sinusoids of a side x side grid: (side**2, width), float32.
 
-  The first half of the width codes the column, the second the row, each as [sin, cos].
+  The first half of the width encodes the column, the second the row, each as [sin, cos].
   """
   if width % 4:
     raise ValueError(f"DiT's width must be divisible by 4, not {width}.")
@@ -44,7 +44,7 @@ def _norm(x: jax.Array, dtype: Dtype) -> jax.Array:
 
 
 class DiTBlock(nn.Module):
-  """Attention and MLP whose shifts, scales and gates come from the condition (adaLN-zero)."""
+  """Attention and MLP with shifts, scales and gates from the condition (adaLN-zero)."""
 
   num_heads: int
   hidden: int  # width of the MLP
@@ -52,7 +52,7 @@ class DiTBlock(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, condition: jax.Array) -> jax.Array:
-    """Tokens (b, n, d), condition (b, d) -> (b, n, d)."""
+    """Transforms tokens (b, n, d) given a condition (b, d); same shape."""
     b, n, d = x.shape
 
     def dense(features: int, name: str) -> nn.Dense:
@@ -75,9 +75,9 @@ class DiTBlock(nn.Module):
 class DiT(nn.Module):
   """Predicts the noise of a map from timestep, class label and text tokens.
 
-  Tokens are put before the map's own; the label is added to the timestep's code. `scan_blocks`
-  compiles one block for all (parameters stacked under 'blocks'): right for accelerators, while
-  on CPU its backward pass is slower.
+  Text tokens are prepended to the map's own tokens; the label's embedding is added to the
+  timestep's. `scan_blocks` compiles one block for all (parameters are stacked under 'blocks'). That
+  suits accelerators, while on CPU its backward pass is slower.
   """
 
   input_size: int
@@ -89,7 +89,7 @@ class DiT(nn.Module):
   mlp_ratio: float = 4.0
   num_classes: int = 0  # 0: no labels; else index num_classes is the null class
   context_dim: int = 0  # 0: no tokens
-  prompt_tokens: int = 0  # above 0: so many learned ones stand for one prompt
+  prompt_tokens: int = 0  # above 0: the number of learned tokens of the one prompt
   learn_sigma: bool = False
   scan_blocks: bool = False
   remat: Remat = "none"
@@ -103,17 +103,24 @@ class DiT(nn.Module):
     labels: jax.Array | None = None,
     tokens: jax.Array | None = None,
   ) -> jax.Array:
-    """Maps (b, h, w, c), timesteps (b,), labels (b,), tokens (b, l, context_dim) -> prediction.
+    """Predicts the noise of maps.
 
-    Where the prompt is learned, `tokens` is (b,): 1 with it, 0 without.
-    The prediction is (b, h, w, c), float32; with `learn_sigma` (b, h, w, 2c), the variance's
-    channels last.
+    Args:
+      x: (b, h, w, c) noisy maps, h = w = input_size.
+      t: (b,) timesteps.
+      labels: (b,) class indices, num_classes for the null class; None without classes.
+      tokens: (b, l, context_dim) text tokens; None without text. With a learned prompt it is (b,):
+        1 with the prompt, 0 without.
+
+    Returns:
+      (b, h, w, c), float32; with `learn_sigma` (b, h, w, 2c), the variance's channels last.
 
     Raises:
-      ValueError: a map of another shape, sizes that do not divide, or labels or tokens given
-        without room for them or missing where there is.
+      ValueError: the map has another shape, sizes do not divide, or labels or tokens do not match
+        `num_classes` and `context_dim`.
     """
     self._check(x, labels, tokens)
+    # Patches, with the text tokens before them.
     b, _, _, c = x.shape
     p, side = self.patch_size, self.input_size // self.patch_size
     patch = nn.Conv(
@@ -130,6 +137,7 @@ class DiT(nn.Module):
       prefix = tokens.shape[1]
       embed = nn.Dense(self.width, kernel_init=_XAVIER, dtype=self.dtype, name="token_embed")
       h = jnp.concatenate([embed(tokens), h], axis=1)
+    # The condition: timestep and label.
     condition = PositionEmbedding(_TIME_CHANNELS, self.width, name="time_embed")(t)
     if labels is not None:
       table = nn.Embed(
@@ -140,6 +148,7 @@ class DiT(nn.Module):
       )
       condition += table(labels)
 
+    # The blocks, then patches back to a map.
     h = self._blocks(h, condition)[:, prefix:]
     modulation = nn.Dense(2 * self.width, kernel_init=ZEROS, name="final_modulation", **EXACT)
     h = _modulate(_norm(h, jnp.float32), *jnp.split(modulation(nn.silu(condition)), 2, axis=-1))
@@ -155,7 +164,7 @@ class DiT(nn.Module):
       for i in range(self.depth):
         h = block(*settings, name=f"block_{i}")(h, condition)
       return h
-    # Inside a scan nothing can be merged across iterations, so remat needs no barrier there.
+    # A scan prevents merging across iterations, so remat needs no barrier inside it.
     block = nn.remat(DiTBlock, prevent_cse=False) if self.remat == "blocks" else DiTBlock
     scan = nn.scan(
       lambda module, h, condition: (module(h, condition), None),
@@ -178,8 +187,8 @@ class DiT(nn.Module):
     if (labels is not None) != (self.num_classes > 0):
       raise ValueError(
         f"num_classes={self.num_classes}, but labels are "
-        f"{'missing' if labels is None else 'given'}: pass them exactly where it is above 0 "
-        "(index num_classes for the null class)."
+        f"{'missing' if labels is None else 'given'}: pass labels exactly where it is above 0 "
+        "(index num_classes is the null class)."
       )
     if (tokens is not None) != (self.context_dim > 0):
       raise ValueError(

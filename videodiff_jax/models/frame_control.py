@@ -1,4 +1,4 @@
-"""The paper's additional modules: from global feature and frame time to maps for the UNet."""
+"""The paper's additional modules: they turn global feature and frame time into the UNet's maps."""
 
 import functools
 from collections.abc import Sequence
@@ -20,18 +20,18 @@ from videodiff_jax.models.unet import Block
 
 
 def select(blocks: Sequence[Block], which: Literal["all", "down"]) -> tuple[Block, ...]:
-  """The UNet blocks to control: 'all' as in the paper, or 'down' as in the March-2023 code."""
+  """Selects the UNet blocks to control: 'all' as in the paper, 'down' as in the March-2023 code."""
   if which not in ("all", "down"):
-    raise ValueError(f"control is {which!r}, but must be 'all' or 'down'.")
+    raise ValueError(f"control must be 'all' or 'down', not {which!r}.")
   return tuple(b for b in blocks if which == "all" or b.name.startswith("down"))
 
 
 class FrameControl(nn.Module):
-  """One independent residual block a UNet block, then a zero-initialised 1x1 convolution."""
+  """For each UNet block an independent residual block and a zero-initialised 1x1 convolution."""
 
-  unet_blocks: tuple[Block, ...]  # those to control
+  unet_blocks: tuple[Block, ...]  # the blocks to control
   feature_rate: int  # latent side / global feature side
-  channels: int = 320  # of the frame time's sinusoid
+  channels: int = 320  # channels of the frame time's sinusoid
   index_scale: float = 1.0  # multiplies the frame time before its sinusoid
   zero_init_res: bool = True
   scale_shift: bool = False  # how the frame time enters a residual block, see ResBlock
@@ -41,7 +41,7 @@ class FrameControl(nn.Module):
 
   @nn.compact
   def __call__(self, global_feature: jax.Array, frame_time: jax.Array) -> dict[str, jax.Array]:
-    """Global features (n, h, w, c), times tau (n,) -> a map of its own shape for each block."""
+    """Turns global features (n, h, w, c) and times tau (n,) into a map for each UNet block."""
     if frame_time.shape != global_feature.shape[:1]:
       raise ValueError(
         f"{global_feature.shape[0]} global features need as many frame times, "
@@ -67,11 +67,11 @@ class FrameControl(nn.Module):
     return maps
 
   def _levels(self, block: Block) -> int:
-    """Doublings (below zero: halvings) from the global feature's side to the block's."""
+    """Returns the doublings (negative: halvings) from the global feature's side to the block's."""
     levels = self.feature_rate.bit_length() - block.rate.bit_length()
     if self.feature_rate != block.rate * 2.0**levels:
       raise ValueError(
         f"The global feature's rate {self.feature_rate} and {block.name}'s rate {block.rate} "
-        "do not differ by a power of two."
+        "must differ by a power of two."
       )
     return levels

@@ -1,4 +1,4 @@
-"""The diagonal Gaussian both autoencoders encode into."""
+"""The diagonal Gaussian that both autoencoders encode to."""
 
 import flax
 import jax
@@ -23,10 +23,10 @@ class Gaussian:
     return jnp.exp(0.5 * self.logvar)
 
   def sample(self, key: jax.Array) -> jax.Array:
-    """mean + std * n, n ~ N(0, I) (GLOBER Eq. 1)."""
+    """Samples mean + std * n, n ~ N(0, I) (GLOBER Eq. 1)."""
     return self.mean + self.std * jax.random.normal(key, self.mean.shape)
 
   def kl(self) -> jax.Array:
-    """KL divergence to N(0, I) in nats, summed over h, w, c (GLOBER Eq. 2): (b,)."""
+    """Returns the KL divergence (b,) to N(0, I) in nats, summed over h, w, c (GLOBER Eq. 2)."""
     terms = jnp.square(self.mean) + jnp.exp(self.logvar) - 1.0 - self.logvar
     return 0.5 * terms.sum(axis=(1, 2, 3))

@@ -1,4 +1,4 @@
-"""KL-VAE of single frames, in the layout of Stable Diffusion v1."""
+"""The KL-VAE of single frames, in Stable Diffusion v1's layout."""
 
 import flax.linen as nn
 import jax
@@ -20,7 +20,7 @@ _EPSILON = 1e-6
 
 
 class _Attention(nn.Module):
-  """Single-head self-attention over the pixels of a map."""
+  """Single-head self-attention over the pixels of a map (n, h, w, c)."""
 
   groups: int
   dtype: Dtype
@@ -37,7 +37,7 @@ class _Attention(nn.Module):
 
 
 class _Stack(nn.Module):
-  """What encoder and decoder share: how blocks and attention are named and built."""
+  """The parts that encoder and decoder share: how blocks and attention are named and built."""
 
   channels: int
   multipliers: tuple[int, ...]
@@ -50,7 +50,7 @@ class _Stack(nn.Module):
   remat: Remat
 
   def level(self, x: jax.Array, i: int, blocks: int) -> jax.Array:
-    """The residual blocks (and attention) of level i, counted from full resolution."""
+    """Applies the residual blocks (and attention) of level i, counted from full resolution."""
     for j in range(blocks):
       x = self.block(self.channels * self.multipliers[i], f"level_{i}_block_{j}")(x)
       if 2**i in self.attention_rates:
@@ -65,7 +65,7 @@ class _Stack(nn.Module):
 
   def head(self, x: jax.Array) -> jax.Array:
     x = nn.silu(GroupNorm(self.norm_groups, _EPSILON, name="norm_out")(x))
-    self.sow("intermediates", "features", x)  # the last layer's input, for who asks for it
+    self.sow("intermediates", "features", x)  # the last layer's input, for callers that need it
     return Conv3x3(self.out_channels, dtype=self.dtype, name="conv_out")(x)
 
   def attention(self, name: str) -> _Attention:
@@ -106,14 +106,14 @@ class _Decoder(_Stack):
 
 
 class KLVAE(nn.Module):
-  """Frame autoencoder with a Gaussian code, f = 2**(levels - 1) times smaller a side."""
+  """A frame autoencoder with a Gaussian code whose sides are f = 2**(levels - 1) times shorter."""
 
   in_channels: int = 3
   channels: int = 128
   multipliers: tuple[int, ...] = (1, 2, 4, 4)
-  blocks: int = 2  # residual blocks a level; the decoder has one more
+  blocks: int = 2  # residual blocks per level; the decoder has one more
   z_channels: int = 4
-  embed_dim: int = 4  # channels of the code; a linear map joins it to z_channels
+  embed_dim: int = 4  # channels of the code; a linear map connects it to z_channels
   mid_attention: bool = True
   attention_rates: tuple[int, ...] = ()  # downsampling rates with attention after each block
   norm_groups: int = 32  # at most; fewer for few channels, see GroupNorm
@@ -130,11 +130,11 @@ class KLVAE(nn.Module):
 
   @property
   def factor(self) -> int:
-    """Pixels a side of one latent pixel."""
+    """Side of one latent pixel, in pixels."""
     return 2 ** (len(self.multipliers) - 1)
 
   def encode(self, x: jax.Array) -> Gaussian:
-    """Frames (n, h, w, in_channels) in [-1, 1] -> Gaussian over (n, h/f, w/f, embed_dim)."""
+    """Encodes frames (n, h, w, in_channels) in [-1, 1] as a Gaussian (n, h/f, w/f, embed_dim)."""
     if x.shape[-1] != self.in_channels or x.shape[1] % self.factor or x.shape[2] % self.factor:
       raise ValueError(
         f"The KL-VAE takes frames (n, h, w, {self.in_channels}) with sides divisible by "
@@ -144,10 +144,10 @@ class KLVAE(nn.Module):
     return Gaussian.create(*jnp.split(moments, 2, axis=-1))
 
   def decode(self, z: jax.Array) -> jax.Array:
-    """Codes (n, h, w, embed_dim) -> frames (n, f h, f w, in_channels), float32, not clipped."""
+    """Decodes (n, h, w, embed_dim) to frames (n, f h, f w, in_channels), float32, not clipped."""
     return self.decoder(self.from_code(z)).astype(jnp.float32)
 
   def __call__(self, x: jax.Array, key: jax.Array) -> tuple[jax.Array, Gaussian]:
-    """Frames -> (reconstruction from a posterior sample, posterior)."""
+    """Returns frames' (reconstruction from a posterior sample, posterior)."""
     posterior = self.encode(x)
     return self.decode(posterior.sample(key)), posterior

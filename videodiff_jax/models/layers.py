@@ -1,8 +1,8 @@
 """Layers that several networks share.
 
 Feature maps are (n, h, w, c) with frames folded into n, or (b, f, h, w, c) where time matters.
-Parameters, the statistics of norms and what codes of time pass through are float32; `dtype` is what
-the rest computes in.
+Parameters, statistics of norms and time embeddings are float32; everything else is computed in
+`dtype`.
 """
 
 import math
@@ -19,11 +19,11 @@ from videodiff_jax.models import target
 
 Dtype = Any
 Padding = Sequence[tuple[int, int]]
-Remat = Literal["none", "blocks"]  # what a network's backward pass computes again
+Remat = Literal["none", "blocks"]  # the parts that a network's backward pass recomputes
 
-# Of the few small layers whose rounding would show: bfloat16 cannot tell neighbours of 128 frames
-# apart, and guidance multiplies what a network's last layer rounds. Accelerators multiply float32
-# in fewer bits unless told not to.
+# For the few small layers whose rounding would be visible. bfloat16 cannot distinguish neighbours
+# among 128 frames, and guidance amplifies the rounding of a network's last layer. Accelerators
+# multiply float32 in fewer bits unless the precision asks for all.
 EXACT: dict[str, Any] = {"dtype": jnp.float32, "precision": lax.Precision.HIGHEST}
 
 SYMMETRIC: Padding = ((1, 1), (1, 1))
@@ -32,26 +32,26 @@ _KERNEL_INIT = nn.initializers.lecun_normal()
 
 
 def rematerialised(module: type[nn.Module], remat: Remat) -> type[nn.Module]:
-  """The module; with 'blocks' its backward pass keeps the inputs alone and computes it again."""
+  """Returns the module; with 'blocks' its backward pass keeps only its inputs and recomputes it."""
   return nn.remat(module) if remat == "blocks" else module
 
 
 def per_level(num_blocks: int | Sequence[int], levels: int) -> tuple[int, ...]:
-  """Residual blocks of each level, from one number for all or one for each."""
+  """Returns each level's number of residual blocks, from one number for all or one per level."""
   counts = (num_blocks,) * levels if isinstance(num_blocks, int) else tuple(num_blocks)
   if len(counts) != levels:
-    raise ValueError(f"{len(counts)} block counts for {levels} levels: give one number a level.")
+    raise ValueError(f"{len(counts)} block counts for {levels} levels: give one number per level.")
   return counts
 
 
 def sinusoid(positions: jax.Array, dim: int, max_period: float = 1e4) -> jax.Array:
-  """Sinusoidal code of real positions of any shape: (..., dim), [cos, sin], float32.
+  """Encodes real positions of any shape by sinusoids (..., dim), [cos, sin], float32.
 
   Frequencies are max_period ** (-k / half), k = 0..half-1. An odd `dim` ends in a zero column.
   """
   half = dim // 2
-  # At t = 999 the last bit of a frequency already moves the code by 6e-5, so they are rounded
-  # where PyTorch rounds, and once.
+  # At t = 999 the last bit of a frequency already changes the code by 6e-5. So frequencies are
+  # rounded once, where PyTorch rounds them.
   exponents = np.float32(-math.log(max_period)) * np.arange(half, dtype=np.float32) / half
   frequencies = np.exp(exponents.astype(np.float64)).astype(np.float32)
   angles = jnp.asarray(positions, jnp.float32)[..., None] * frequencies
@@ -66,12 +66,12 @@ def conv3x3(
   padding: Padding = SYMMETRIC,
   precision: lax.Precision | None = None,
 ) -> jax.Array:
-  """3x3 convolution of (n, h, w, c) by a (3, 3, c, d) kernel.
+  """Convolves (n, h, w, c) by a (3, 3, c, d) kernel.
 
-  On CPU XLA's convolution falls to a few GFLOP/s where a batch has few pixels and the weights
-  are most of the work; nine shifted copies and one matrix product are up to 50 times faster
-  there (and twice as fast over a whole Stable Diffusion UNet on 16x16 latents). Elsewhere the
-  copies only cost.
+  On CPU, XLA's convolution drops to a few GFLOP/s where a batch has few pixels and the weights are
+  most of the work. Nine shifted copies and one matrix product are up to 50 times faster there (and
+  twice as fast over a whole Stable Diffusion UNet on 16x16 latents). Elsewhere the copies only
+  cost time.
   """
   (top, bottom), (left, right) = padding
   h = (x.shape[1] + top + bottom - 3) // stride + 1
@@ -95,9 +95,9 @@ def conv3x3(
 def conv_transpose3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
   """Doubles (n, h, w, c): y[2i - 1 + a, 2j - 1 + b] += x[i, j] kernel[a, b], kernel (3, 3, c, d).
 
-  PyTorch's ConvTranspose2d with stride 2, padding 1 and output_padding 1. Each of the four phases
-  of the output is one matrix product of the input and its neighbours below and to the right; the
-  gradient of XLA's dilated convolution takes 45 times as long on CPU.
+  It is PyTorch's ConvTranspose2d with stride 2, padding 1 and output_padding 1. Each of the four
+  phases of the output is one matrix product of the input and its neighbours below and to the
+  right. The gradient of XLA's dilated convolution takes 45 times as long on CPU.
   """
   n, h, w, _ = x.shape
   padded = jnp.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0)))
@@ -117,10 +117,10 @@ def conv_transpose3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def conv_frames(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
-  """Convolution of (b, f, h, w, c) by a (k, 3, 3, c, d) kernel, k odd; the stride is spatial.
+  """Convolves (b, f, h, w, c) by a (k, 3, 3, c, d) kernel, k odd; the stride is spatial.
 
-  On CPU it is k convolutions over space, summed over shifted frames: the gradient of XLA's own
-  strided one takes 9 times as long there.
+  On CPU it makes k spatial convolutions and sums them over shifted frames, as the gradient of
+  XLA's own strided convolution takes 9 times as long there.
   """
   k = kernel.shape[0]
   if target.platform() != "cpu":
@@ -161,9 +161,9 @@ def resample(x: jax.Array, levels: int) -> jax.Array:
 class GroupNorm(nn.Module):
   """Normalises groups of channels over all axes but the first; statistics in float32.
 
-  There are as many groups as divide the channels and do not exceed `groups`. A group of one
-  channel loses that channel's mean, and with it whatever is constant over the map: with 32
-  groups a timestep's embedding leaves no trace in 32 channels. Networks that narrow need fewer.
+  The number of groups is the largest divisor of the channels up to `groups`. A group of one channel
+  loses that channel's mean, and so everything that is constant over the map: with 32 groups, 32
+  channels lose a timestep's embedding. Narrow networks need fewer groups.
   """
 
   groups: int = 32
@@ -171,15 +171,15 @@ class GroupNorm(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    """(n, ..., c) -> (n, ..., c) in the input's dtype."""
+    """Normalises (n, ..., c); the result has the input's shape and dtype."""
     n, c = x.shape[0], x.shape[-1]
     groups = max(g for g in range(1, min(self.groups, c) + 1) if c % g == 0)
     scale = self.param("scale", nn.initializers.ones, (c,), jnp.float32)
     bias = self.param("bias", ZEROS, (c,), jnp.float32)
 
-    # One pass over x. Sums of squares lose digits where the mean is far from zero, so they are
-    # taken around each channel's first value; no gradient flows there, as both moments are
-    # indifferent to the shift.
+    # Both moments in one pass over x. Sums of squares lose digits where the mean is far from zero,
+    # so they are taken around each channel's first value. No gradient flows through that value, as
+    # neither moment depends on it.
     y = x.astype(jnp.float32).reshape(n, -1, c)
     shift = lax.stop_gradient(y[:, :1])
     mean = (y - shift).mean(axis=1, keepdims=True)
@@ -194,11 +194,11 @@ class GroupNorm(nn.Module):
 
 
 def _for_each_channel(values: jax.Array, channels: int) -> jax.Array:
-  """(n, groups, 1) -> (n, 1, channels), each group's value for its channels."""
+  """Repeats each group's value for its channels: (n, groups, 1) -> (n, 1, channels)."""
   n, groups, _ = values.shape
   if target.platform() == "cpu":
-    # A product by zeros and ones is computed before the loop over pixels. XLA repeats inside it,
-    # and then that loop, with the activation in it, runs one number at a time.
+    # XLA would move a repeat into the loop over pixels, which would then run, with the activation,
+    # one number at a time. A product by zeros and ones is computed before that loop.
     member = np.repeat(np.eye(groups, dtype=np.float32), channels // groups, axis=1)
     return (values[..., 0] @ member)[:, None]
   return jnp.repeat(values, channels // groups, axis=-1).reshape(n, 1, channels)
@@ -231,7 +231,7 @@ class ConvTranspose3x3(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    # A pixel sees 9 / 4 of the nine taps on average: with this scale it keeps its variance.
+    # A pixel sees 9 / 4 of the nine taps on average; this scale keeps its variance.
     init = nn.initializers.variance_scaling(4.0, "fan_in", "truncated_normal")
     kernel = self.param("kernel", init, (3, 3, x.shape[-1], self.features), jnp.float32)
     bias = self.param("bias", ZEROS, (self.features,), jnp.float32)
@@ -257,27 +257,28 @@ class ConvFrames(nn.Module):
 
 
 class PositionEmbedding(nn.Module):
-  """Sinusoid, linear, SiLU, linear: the code of a timestep or of a frame's time, float32."""
+  """Embeds a timestep or a frame's time: sinusoid, linear, SiLU, linear; float32."""
 
-  channels: int  # of the sinusoid
+  channels: int  # channels of the sinusoid
   features: int
 
   @nn.compact
   def __call__(self, positions: jax.Array) -> jax.Array:
-    """(n,) real positions -> (n, features)."""
+    """Embeds real positions (n,) as (n, features)."""
     code = sinusoid(positions, self.channels)
     code = nn.silu(nn.Dense(self.features, name="linear_in", **EXACT)(code))
     return nn.Dense(self.features, name="linear_out", **EXACT)(code)
 
 
 class ResBlock(nn.Module):
-  """Norm, SiLU, 3x3, (+ embedding), norm, SiLU, 3x3, added to the input.
+  """A residual block: norm, SiLU, 3x3, (+ embedding), norm, SiLU, 3x3, added to the input.
 
-  `levels` scales the map by 2**levels before the first convolution and on the way past it.
-  A first block of zeros (`zero_init`) makes deep networks start as the identity; in very small
-  autoencoders it stops learning instead. With `scale_shift` the embedding scales and shifts the
-  second norm's result (Dhariwal & Nichol 2021, AdaGN) instead of being added before it. It stays
-  float32 until it meets the map: neighbouring frames' codes differ by less than their rounding.
+  `levels` scales the map by 2**levels before the first convolution, and the skip likewise. With
+  `zero_init` the last convolution starts at zero, so that deep networks start as the identity; in
+  very small autoencoders this stops learning instead. With `scale_shift` the embedding scales and
+  shifts the second norm's result (Dhariwal & Nichol 2021, AdaGN) instead of being added before it.
+  It stays float32 until it meets the map: neighbouring frames' embeddings differ by less than
+  bfloat16's rounding.
   """
 
   features: int
@@ -290,7 +291,7 @@ class ResBlock(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, embedding: jax.Array | None = None) -> jax.Array:
-    """(n, h, w, c), embedding (n, e) or None -> (n, h 2**levels, w 2**levels, features)."""
+    """Maps (n, h, w, c), embedding (n, e) or None to (n, h 2**levels, w 2**levels, features)."""
     x = x.astype(self.dtype)
     h = nn.silu(GroupNorm(self.groups, self.epsilon, name="norm_in")(x))
     h = Conv3x3(self.features, dtype=self.dtype, name="conv_in")(resample(h, self.levels))

@@ -1,8 +1,8 @@
-"""LGC-VD's UNet over frames stacked on channels, and its sequence encoder (LGC-VD Sec. 3.2, 4.2).
+"""LGC-VD's UNet over frames stacked as channels, and its sequence encoder (LGC-VD Sec. 3.2, 4.2).
 
-A fragment of F frames of c channels is one map (n, h, w, F c), frame by frame. Nothing in the
-networks knows of time: frames mix because they share channels, so neither F nor the number of
-conditioning frames is built in, and the shapes of the inputs decide.
+A fragment of F frames of c channels is one map (n, h, w, F c), frame by frame. The networks have no
+notion of time: frames mix because they share channels. So the shapes of the inputs give F and the
+number of conditioning frames; neither is built in.
 """
 
 import math
@@ -32,9 +32,9 @@ _EPSILON = 1e-6
 
 
 def timestep_code(t: jax.Array, dim: int) -> jax.Array:
-  """Sinusoidal code of timesteps (n,): (n, dim), [sin, cos], `dim` even, float32.
+  """Encodes timesteps (n,) by sinusoids (n, dim), [sin, cos], `dim` even, float32.
 
-  Frequencies are 10000 ** (-k / (half - 1)), k = 0..half-1. The order and the divisor are not
+  Frequencies are 10000 ** (-k / (half - 1)), k = 0..half-1. The order and the divisor differ from
   those of `layers.sinusoid`.
   """
   half = dim // 2
@@ -45,12 +45,13 @@ def timestep_code(t: jax.Array, dim: int) -> jax.Array:
 
 
 def norm_groups(channels: int, divides: int | None = None) -> int:
-  """Groups of a norm: a quarter of the channels and at most 32, lowered until they divide.
+  """Returns a norm's groups: a quarter of the channels, at most 32, lowered until they divide.
 
   Args:
-    channels: of the norm's input.
-    divides: what they must divide; the release's second norm of a residual block asks the
-      block's input here, which gives 8 groups instead of 12 for 32 -> 48 channels.
+    channels: channels of the norm's input.
+    divides: the number that the groups must divide, `channels` by default. In the release's second
+      norm of a residual block it is the block's input channels, which gives 8 groups instead of 12
+      for 32 -> 48 channels.
   """
   divides = divides or channels
   most = max(min(channels // 4, 32), 1)
@@ -58,13 +59,13 @@ def norm_groups(channels: int, divides: int | None = None) -> int:
 
 
 class TimeEmbedding(nn.Module):
-  """Sinusoid, linear, GELU (exact), linear; float32."""
+  """Embeds timesteps: sinusoid, linear, GELU (exact), linear; float32."""
 
   channels: int
 
   @nn.compact
   def __call__(self, t: jax.Array) -> jax.Array:
-    """(n,) timesteps -> (n, 4 channels)."""
+    """Embeds timesteps (n,) as (n, 4 channels)."""
     features = 4 * self.channels
     y = timestep_code(t, self.channels)
     y = nn.gelu(nn.Dense(features, name="linear_in", **EXACT)(y), approximate=False)
@@ -72,10 +73,9 @@ class TimeEmbedding(nn.Module):
 
 
 class StackedResBlock(nn.Module):
-  """Norm, SiLU, 3x3, (+ embedding), norm, SiLU, 3x3; with the input, over sqrt(2).
+  """Norm, SiLU, 3x3, (+ embedding), norm, SiLU, 3x3; added to the input, divided by sqrt(2).
 
-  The input passes by a 3x3 convolution where the channels change. The second convolution starts
-  at zero.
+  Where the channels change, the skip is a 3x3 convolution. The second convolution starts at zero.
   """
 
   features: int
@@ -83,7 +83,7 @@ class StackedResBlock(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, embedding: jax.Array | None = None) -> jax.Array:
-    """(n, h, w, c), embedding (n, e) or None -> (n, h, w, features)."""
+    """Maps (n, h, w, c) and an embedding (n, e) or None to (n, h, w, features)."""
     c = x.shape[-1]
     x = x.astype(self.dtype)
     h = nn.silu(GroupNorm(norm_groups(c), _EPSILON, name="norm_in")(x))
@@ -100,9 +100,10 @@ class StackedResBlock(nn.Module):
 
 
 class StackedAttention(nn.Module):
-  """Attention of a map's pixels to a context's, or to their own; with the input, over sqrt(2).
+  """Attention of a map's pixels to a context's pixels, or to themselves (LGC-VD Eq. 10-11).
 
-  The map and the context pass the same norm, so they have as many channels. LGC-VD Eq. 10-11.
+  The result is added to the input and divided by sqrt(2). Map and context share a norm, so they
+  have equally many channels.
   """
 
   head_channels: int | None
@@ -110,7 +111,7 @@ class StackedAttention(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, context: jax.Array | None = None) -> jax.Array:
-    """(n, h, w, c), context (n, h', w', c) or None -> (n, h, w, c)."""
+    """Attends from (n, h, w, c) to a context (n, h', w', c), or to itself; same shape."""
     n, c = x.shape[0], x.shape[-1]
     heads = _heads(c, self.head_channels)
     x = x.astype(self.dtype)
@@ -139,16 +140,16 @@ def _heads(channels: int, head_channels: int | None) -> int:
 
 
 class _Network(nn.Module):
-  """What the UNet and the sequence encoder have in common: their settings and the way down.
+  """The settings and the way down that the UNet and the sequence encoder share.
 
   Attributes:
-    channels: of the first map; level i has channels x multipliers[i].
-    multipliers: one a level; each level but the last halves the sides.
-    blocks: residual blocks of a level on the way down; the way up has one more.
-    attention_rates: side of the input / side of the maps that attend; the middle always does.
+    channels: channels of the first map; level i has channels x multipliers[i].
+    multipliers: one multiplier per level; each level but the last halves the sides.
+    blocks: residual blocks per level on the way down; the way up has one more.
+    attention_rates: input side / map side of the levels with attention; the middle always has it.
     head_channels: width of a head; None, or more than a level has, makes one head.
-    dtype: what is computed in, beside float32 norms and softmax.
-    remat: 'blocks' computes residual and attention blocks again in the backward pass.
+    dtype: the type of the computation, apart from float32 norms and softmax.
+    remat: 'blocks' recomputes residual and attention blocks in the backward pass.
   """
 
   channels: int = 128
@@ -173,7 +174,7 @@ class _Network(nn.Module):
     return block(self.head_channels, self.dtype, name=name)(*inputs)
 
   def _down(self, x: jax.Array, embedding: jax.Array | None) -> tuple[jax.Array, list[jax.Array]]:
-    """The way to the middle: its map, and each level's skip."""
+    """Runs the way down and the middle; returns the middle's map and each level's skip."""
     h = Conv3x3(self.channels, dtype=self.dtype, name="conv_in")(x)
     skips = []
     for level, width in enumerate(self.widths):
@@ -191,11 +192,11 @@ class _Network(nn.Module):
 
 
 class SequenceEncoder(_Network):
-  """The global context z of a fragment: the UNet's first half with weights of its own."""
+  """Computes a fragment's global context z by the UNet's first half, with its own weights."""
 
   @nn.compact
   def __call__(self, fragment: jax.Array) -> jax.Array:
-    """(n, h, w, F c) the last fragment, or U where there is none -> (n, h', w', channels)."""
+    """Encodes the last fragment, or U, (n, h, w, F c) as (n, h', w', C), C the last width."""
     return self._down(fragment, None)[0].astype(jnp.float32)
 
 
@@ -203,9 +204,10 @@ class LGCUNet(_Network):
   """Denoises a fragment given conditioning frames with their masks, and a global context.
 
   Attributes:
-    decoder_attention: which maps of the way up attend. 'matched': those at `attention_rates`, as
-      the paper means. 'mirrored': step j of the way up asks for rate 2**j, the rate of the way
-      down, though its map has the mirrored one; what the release does and its weights need.
+    decoder_attention: which maps on the way up have attention. 'matched': those at
+      `attention_rates`, as in the paper. 'mirrored': step j of the way up looks for rate 2**j, as
+      on the way down, although its map has the mirrored rate. The release does this, and its
+      weights need it.
   """
 
   decoder_attention: DecoderAttention = "matched"
@@ -218,7 +220,7 @@ class LGCUNet(_Network):
 
     Args:
       x: (n, h, w, F c) noisy fragment, any h and w.
-      t: (n,) timesteps of the whole chain.
+      t: (n,) timesteps, counted in the full chain.
       condition: (n, h, w, k (c + 1)) conditioning frames, each followed by its mask.
       context: (n, h', w', C) from the sequence encoder, C the last width. None builds a network
         without cross-attention (LGC-VD Table 5 without the sequence encoder).
@@ -232,16 +234,19 @@ class LGCUNet(_Network):
         f"Choose one of: {', '.join(DECODER_ATTENTION)}."
       )
     if x.shape[:3] != condition.shape[:3]:
-      raise ValueError(f"The condition {condition.shape} does not lie over the maps {x.shape}.")
+      raise ValueError(
+        f"The condition {condition.shape} must have the batch and sides of the maps {x.shape}."
+      )
     embedding = TimeEmbedding(self.channels, name="time_embed")(t)
     h, skips = self._down(jnp.concatenate([condition, x], axis=-1), embedding)
     if context is not None:
       h = self._attention("middle_cross", h, context)
 
+    # The way up.
     last = len(self.multipliers) - 1
     for step, level in enumerate(reversed(range(last + 1))):
       skip = skips.pop()
-      # Where a side was odd, halving rounded up: the row too many goes.
+      # Halving an odd side rounds up, so the doubled map may have one row or column too many.
       h = jnp.concatenate([h[:, : skip.shape[1], : skip.shape[2]], skip], axis=-1)
       width = (self.channels, *self.widths)[level]
       attends = 2 ** (level if self.decoder_attention == "matched" else step)

@@ -8,12 +8,12 @@ from videodiff_jax.models.layers import Dtype, GroupNorm
 
 
 class PatchDiscriminator(nn.Module):
-  """A logit for each overlapping patch of a frame (70 x 70 pixels at three levels).
+  """Gives a logit for each overlapping patch of a frame (70 x 70 pixels at three levels).
 
   Attributes:
-    channels: of the first convolution; doubled at each level.
-    levels: strided convolutions.
-    dtype: of the computation.
+    channels: channels of the first convolution; they double at each level, up to 8 times.
+    levels: number of strided convolutions.
+    dtype: the type of the computation.
   """
 
   channels: int = 64
@@ -22,7 +22,7 @@ class PatchDiscriminator(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    """(n, h, w, c) in [-1, 1] -> (n, h', w', 1) logits, float32; large for real patches."""
+    """Judges frames (n, h, w, c) in [-1, 1] by logits (n, h', w', 1), float32; real is large."""
 
     def conv(features: int, stride: int, x: jax.Array, name: str) -> jax.Array:
       padding = [(1, 1), (1, 1)]

@@ -1,4 +1,4 @@
-"""BERT (Devlin et al. 2019) as a sentence encoder: MiniLM-L6 and its kin."""
+"""BERT (Devlin et al. 2019) as a sentence encoder, such as MiniLM-L6."""
 
 import flax.linen as nn
 import jax
@@ -9,9 +9,9 @@ from videodiff_jax.models.text_encoder import Encoded, TextAttention
 
 
 class SentenceEncoder(nn.Module):
-  """A post-norm transformer that sees a whole text; defaults are those of MiniLM-L6-H384.
+  """A post-norm transformer that sees the whole text; the defaults are MiniLM-L6-H384's.
 
-  Ids of `padding` are not part of the text: nothing attends to them, and their states are zero.
+  Ids equal to `padding` are not part of the text: nothing attends to them, and their states are 0.
   """
 
   vocabulary: int = 30_522
@@ -19,23 +19,23 @@ class SentenceEncoder(nn.Module):
   width: int = 384
   depth: int = 6
   num_heads: int = 12
-  hidden: int = 1536  # of the MLPs
+  hidden: int = 1536  # width of the MLPs
   padding: int = 0
   dtype: Dtype = jnp.float32
 
   @nn.compact
   def __call__(self, ids: jax.Array) -> Encoded:
-    """Token ids (b, l), l <= length -> states, mask, and the mean state of the text.
+    """Encodes token ids (b, l), l <= length; `pooled` is the mean state of the text.
 
     Raises:
-      ValueError: more tokens than the model has positions for.
+      ValueError: there are more tokens than positions.
     """
     l = ids.shape[1]
     if l > self.length:
-      raise ValueError(f"{l} tokens a text, but this encoder has {self.length} positions.")
+      raise ValueError(f"{l} tokens per text, but this encoder has {self.length} positions.")
     draw = nn.initializers.normal(0.02)
     positions = self.param("positions", draw, (self.length, self.width), jnp.float32)
-    # Of two kinds of segment; a single sentence is all of the first.
+    # BERT has two kinds of segment; a single sentence belongs to the first.
     segments = self.param("segments", draw, (2, self.width), jnp.float32)
     embed = nn.Embed(self.vocabulary, self.width, embedding_init=draw, name="token_embed")
     mask = ids != self.padding

@@ -1,4 +1,4 @@
-"""CLIP's text transformer (Radford et al. 2021), whose last states Stable Diffusion conditions on.
+"""CLIP's text transformer (Radford et al. 2021), whose last states condition Stable Diffusion.
 
 The sentence encoder has the same interface: tokens (b, l) -> `Encoded`.
 """
@@ -16,12 +16,12 @@ Activation = Literal["quick_gelu", "gelu"]
 
 
 class Encoded(NamedTuple):
-  """What a text encoder makes of token ids (b, l).
+  """The output of a text encoder for token ids (b, l).
 
   Attributes:
     tokens: (b, l, d) last hidden states, float32.
-    mask: (b, l) bool, which of them belong to the text and not to its padding.
-    pooled: (b, d) one vector a text, float32.
+    mask: (b, l) bool, True for tokens of the text, False for padding.
+    pooled: (b, d) one vector per text, float32.
   """
 
   tokens: jax.Array
@@ -30,19 +30,19 @@ class Encoded(NamedTuple):
 
 
 def quick_gelu(x: jax.Array) -> jax.Array:
-  """x sigmoid(1.702 x), what OpenAI's CLIP models were trained with."""
+  """Computes x sigmoid(1.702 x), the activation of OpenAI's CLIP models."""
   return x * nn.sigmoid(1.702 * x)
 
 
 class TextAttention(nn.Module):
-  """Multi-head self-attention in which every projection has a bias; float32 softmax."""
+  """Multi-head self-attention with a bias in every projection; float32 softmax."""
 
   num_heads: int
   dtype: Dtype = jnp.float32
 
   @nn.compact
   def __call__(self, x: jax.Array, visible: jax.Array) -> jax.Array:
-    """(b, l, d); `visible` broadcasts to (b, heads, queries, keys) -> (b, l, d)."""
+    """Attends within (b, l, d); the mask `visible` broadcasts to (b, heads, queries, keys)."""
     b, l, d = x.shape
 
     def project(name: str) -> jax.Array:
@@ -56,10 +56,10 @@ class TextAttention(nn.Module):
 
 
 class CLIPText(nn.Module):
-  """A causal pre-norm transformer; defaults are those of CLIP ViT-L/14.
+  """A causal pre-norm transformer; the defaults are those of CLIP ViT-L/14.
 
-  A text ends in the token `end`, with which it is also padded. Every place sees only those before
-  it, so padding changes nothing up to the end.
+  A text ends in the token `end`, with which it is also padded. Every position sees only itself and
+  earlier ones, so padding changes nothing up to the end.
   """
 
   vocabulary: int = 49_408
@@ -67,28 +67,30 @@ class CLIPText(nn.Module):
   width: int = 768
   depth: int = 12
   num_heads: int = 12
-  hidden: int = 3072  # of the MLPs
+  hidden: int = 3072  # width of the MLPs
   activation: Activation = "quick_gelu"
-  projection: int = 0  # width of `pooled` after a linear layer; 0: as it is
+  projection: int = 0  # width of `pooled` after a linear layer; 0: no layer
   end: int = 49_407
   dtype: Dtype = jnp.float32
 
   @nn.compact
   def __call__(self, ids: jax.Array) -> Encoded:
-    """Token ids (b, l), l <= length, each row with an `end` -> states, mask, state at the end.
+    """Encodes token ids (b, l), l <= length, each row with an `end`; `pooled` is the state there.
 
     Raises:
-      ValueError: more tokens than the model has positions for, or an unknown activation.
+      ValueError: there are more tokens than positions, or the activation is unknown.
     """
     l = ids.shape[1]
     if l > self.length:
-      raise ValueError(f"{l} tokens a text, but this encoder has {self.length} positions.")
+      raise ValueError(f"{l} tokens per text, but this encoder has {self.length} positions.")
     activations = {
       "quick_gelu": quick_gelu,
       "gelu": lambda x: nn.gelu(x, approximate=False),
     }
     if self.activation not in activations:
-      raise ValueError(f"Unknown activation {self.activation!r}; choose {', '.join(activations)}.")
+      raise ValueError(
+        f"Unknown activation {self.activation!r}. Choose one of: {', '.join(activations)}."
+      )
     activate = activations[self.activation]
     draw = nn.initializers.normal(0.02)
     positions = self.param("positions", draw, (self.length, self.width), jnp.float32)

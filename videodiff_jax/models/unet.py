@@ -1,4 +1,4 @@
-"""The video decoder: Stable Diffusion v1's UNet over single frames, open to control maps."""
+"""The video decoder: Stable Diffusion v1's UNet over single frames, with control maps."""
 
 import functools
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ from videodiff_jax.models.layers import (
 
 
 class Block(NamedTuple):
-  """One of the UNet's blocks and the map it puts out."""
+  """One of the UNet's blocks and its output map."""
 
   name: str
   rate: int  # input side / side of the output map
@@ -34,7 +34,7 @@ class Block(NamedTuple):
 def blocks(
   channels: int, multipliers: Sequence[int], num_blocks: int | Sequence[int]
 ) -> tuple[Block, ...]:
-  """The UNet's blocks in order: 'down_*', 'middle', 'up_*' (in SD v1 12 + 1 + 12)."""
+  """Lists the UNet's blocks in order: 'down_*', 'middle', 'up_*' (in SD v1 12 + 1 + 12)."""
   counts = per_level(num_blocks, len(multipliers))
   last = len(multipliers) - 1
   down, up = [(1, channels)], []
@@ -44,7 +44,7 @@ def blocks(
       down.append((2 ** (level + 1), channels * multiplier))
   for level in reversed(range(len(multipliers))):
     up += [(2**level, channels * multipliers[level])] * counts[level]
-    # The last block of a level ends in the upsampling to the next.
+    # The last block of a level ends with the upsampling to the next level.
     up.append((2 ** max(level - 1, 0), channels * multipliers[level]))
   return (
     *(Block(f"down_{i}", *block) for i, block in enumerate(down)),
@@ -54,17 +54,17 @@ def blocks(
 
 
 class UNet(nn.Module):
-  """Predicts noise (or v, or the sample) of frame latents, each frame by itself."""
+  """Predicts the noise (or v, or the sample) of frame latents, each frame by itself."""
 
   in_channels: int = 4
   out_channels: int = 4
   channels: int = 320
   multipliers: tuple[int, ...] = (1, 2, 4, 4)
-  blocks: int | tuple[int, ...] = 2  # residual blocks a level
+  blocks: int | tuple[int, ...] = 2  # residual blocks per level
   attention_rates: tuple[int, ...] = (1, 2, 4)  # downsampling rates; the middle always attends
   num_heads: int | None = 8
   num_head_channels: int | None = None  # overrides num_heads
-  depth: int = 1  # transformer blocks a transformer
+  depth: int = 1  # blocks per transformer
   context_dim: int = 768
   text_attention: TextAttention = "cross"  # see SpatialTransformer
   norm_groups: int = 32  # at most; fewer for few channels, see GroupNorm
@@ -79,10 +79,17 @@ class UNet(nn.Module):
     context: jax.Array,
     control: Mapping[str, jax.Array] | None = None,
   ) -> jax.Array:
-    """Latents (n, h, w, in_channels), timesteps (n,), tokens (n, l, context_dim) -> prediction.
+    """Predicts the noise of latents.
 
-    `control` maps names of `blocks(...)` to maps, each added to its block's output before the
-    skip is stored. The prediction is (n, h, w, out_channels), float32.
+    Args:
+      x: (n, h, w, in_channels) noisy latents.
+      t: (n,) timesteps.
+      context: (n, l, context_dim) condition tokens.
+      control: names of `blocks(...)` -> maps, each added to its block's output before the skip is
+        stored.
+
+    Returns:
+      (n, h, w, out_channels), float32.
 
     Raises:
       ValueError: a side that the rates do not divide, tokens of another width, an unknown block
@@ -108,6 +115,7 @@ class UNet(nn.Module):
     def controlled(h: jax.Array, name: str) -> jax.Array:
       return h + control[name].astype(h.dtype) if name in control else h
 
+    # The way down, which stores the skips.
     name = next(names)
     h = controlled(Conv3x3(self.channels, dtype=self.dtype, name=f"{name}_conv")(x), name)
     skips = [h]
@@ -125,11 +133,13 @@ class UNet(nn.Module):
         h = controlled(h, name)
         skips.append(h)
 
+    # The middle.
     name = next(names)
     h = residual(h, h.shape[-1], f"{name}_res_0")
     h = transformer(h, f"{name}_attention")
     h = controlled(residual(h, h.shape[-1], f"{name}_res_1"), name)
 
+    # The way up, which reads them.
     for level in reversed(range(len(counts))):
       for i in range(counts[level] + 1):
         name = next(names)
@@ -170,6 +180,6 @@ class UNet(nn.Module):
       if value.shape != shapes[name]:
         listing = ", ".join(f"{key} {shape}" for key, shape in shapes.items())
         raise ValueError(
-          f"The control map of {name} has shape {value.shape}, its block puts out "
-          f"{shapes[name]}. All blocks: {listing}."
+          f"The control map of {name} must have the shape of its block's output, "
+          f"{shapes[name]}, not {value.shape}. All blocks: {listing}."
         )

@@ -1,4 +1,4 @@
-"""The video encoder: a few keyframes in, one 2-D global feature out (GLOBER Sec. 3.1)."""
+"""The video encoder: it turns a few keyframes into one 2-D global feature (GLOBER Sec. 3.1)."""
 
 import functools
 from typing import Literal
@@ -21,25 +21,25 @@ from videodiff_jax.models.layers import (
 
 
 class VideoEncoder(nn.Module):
-  """Prepends the learned embedding e_v on time and reads the global feature off its slot.
+  """Prepends the learned embedding e_v in time and takes the global feature from its slot.
 
   With `temporal_kernel` 3 (the authors' code) all convolutions outside residual blocks span
-  three slots. With 1 (the paper's words) they are 2-D; attention alone cannot tell the
-  keyframes' order, so a learned code of each slot is added after the first one.
+  three slots. With 1 (the paper's text) they are 2-D. Attention alone does not see the keyframes'
+  order then, so a learned embedding of each slot is added after the first convolution.
   """
 
   latent_size: int = 32
   latent_channels: int = 4
-  out_channels: int = 16  # of the global feature
+  out_channels: int = 16  # channels of the global feature
   channels: int = 320
   multipliers: tuple[int, ...] = (1, 2)
-  blocks: int | tuple[int, ...] = 2  # residual blocks a level
+  blocks: int | tuple[int, ...] = 2  # residual blocks per level
   attention_rates: tuple[int, ...] = (1, 2)
   num_head_channels: int | None = 64
   num_heads: int | None = None  # where num_head_channels is None
   temporal_kernel: int = 3
   head: Literal["joint", "split_first"] = "joint"
-  logvar_bias: float = 0.0  # added to the log-variance: below zero the feature starts sharper
+  logvar_bias: float = 0.0  # added to the log-variance: a negative bias starts with less noise
   zero_init: bool = True  # last layer of residual and attention blocks
   norm_groups: int = 32  # at most; fewer for few channels, see GroupNorm
   dtype: Dtype = jnp.float32
@@ -47,13 +47,17 @@ class VideoEncoder(nn.Module):
 
   @nn.compact
   def __call__(self, key_latents: jax.Array) -> Gaussian:
-    """Keyframe latents (b, k, h, w, latent_channels) -> Gaussian (b, h/f, w/f, out_channels).
+    """Encodes keyframe latents (b, k, h, w, latent_channels) as (b, h/f, w/f, out_channels).
 
-    f = 2**(levels - 1). 'joint': the output module sees all k + 1 slots and e_v's is taken from
-    its result (its norm's statistics cover all slots); 'split_first': it sees e_v's slot only.
+    f = 2**(levels - 1). With head 'joint' the output module sees all k + 1 slots, and e_v's slot is
+    taken from its result, so that its norm's statistics cover all slots. With 'split_first' it
+    sees only e_v's slot.
+
+    Raises:
+      ValueError: the head is unknown, or the latents have another shape.
     """
     if self.head not in ("joint", "split_first"):
-      raise ValueError(f"head is {self.head!r}, but must be 'joint' or 'split_first'.")
+      raise ValueError(f"head must be 'joint' or 'split_first', not {self.head!r}.")
     token_shape = (self.latent_size, self.latent_size, self.latent_channels)
     if key_latents.ndim != 5 or key_latents.shape[2:] != token_shape:
       raise ValueError(
@@ -67,6 +71,7 @@ class VideoEncoder(nn.Module):
     def conv(features: int, name: str, stride: int = 1) -> ConvFrames:
       return ConvFrames(features, self.temporal_kernel, stride, self.dtype, name=name)
 
+    # e_v in slot 0, the keyframes after it.
     token = self.param("token", normal, token_shape, jnp.float32)
     token = jnp.broadcast_to(token, (b, 1, *token_shape)).astype(key_latents.dtype)
     x = conv(self.channels, "down_0_conv")(jnp.concatenate([token, key_latents], axis=1))
@@ -74,6 +79,7 @@ class VideoEncoder(nn.Module):
       slots = self.param("slots", normal, (k + 1, self.channels), jnp.float32)
       x += slots[:, None, None].astype(x.dtype)
 
+    # Residual blocks within slots, attention within and across them.
     index = 1
     counts = per_level(self.blocks, len(self.multipliers))
     for level, (multiplier, count) in enumerate(zip(self.multipliers, counts)):
@@ -97,11 +103,12 @@ class VideoEncoder(nn.Module):
             x = wrap(AttentionBlock)(*settings, name=f"{name}_{tokens}")(x)
         index += 1
 
+    # The output module.
     if self.head == "split_first":
       x = x[:, :1]
     x = conv(2 * self.out_channels, "head_conv")(x)
     x = nn.silu(GroupNorm(self.norm_groups, name="head_norm")(x))
-    # 1x1 without a view in time, so only e_v's slot has to be computed.
+    # The last layer does not mix slots, so only e_v's slot is computed.
     moments = nn.Dense(2 * self.out_channels, dtype=self.dtype, name="head_out")(x[:, 0])
     mean, logvar = jnp.split(moments.astype(jnp.float32), 2, axis=-1)
     return Gaussian.create(mean, logvar + self.logvar_bias)
