@@ -28,7 +28,7 @@ def test_figures(covariance: str) -> None:
   one = real.take(np.array([2, 2]))
   np.testing.assert_array_equal(one.logits, real.logits[[2, 2]])
   np.testing.assert_array_equal(one.frames, real.frames[[2, 2]])
-  with pytest.raises(ValueError, match="at least 2 samples, got 1"):
+  with pytest.raises(ValueError, match="at least 2 samples, not 1"):
     set_scores.figures(real, drawn.take(slice(1)), covariance)
 
 

@@ -111,12 +111,12 @@ def test_two_networks_see_one_pass(stub: list[tuple[int, int]]):
 @pytest.mark.parametrize(
   ("wrong", "message"),
   [
-    (videos(1, f=8), "Mean needs clips of 9 frames or more, got 8"),
-    (videos(1, f=2), "Darkest needs clips of 3 frames or more, got 2"),
-    (videos(1).astype(np.float32), "uint8 videos in 0..255, got float32"),
-    (videos(1, channels=2), r"1 or 3\), got"),
-    (videos(1)[0], r"1 or 3\), got"),
-    (videos(0), "no clips to take features of by Darkest and Mean"),
+    (videos(1, f=8), "Mean needs clips of 9 frames or more, not 8"),
+    (videos(1, f=2), "Darkest needs clips of 3 frames or more, not 2"),
+    (videos(1).astype(np.float32), "uint8 videos in 0..255, not float32"),
+    (videos(1, channels=2), r"1 or 3\), not"),
+    (videos(1)[0], r"1 or 3\), not"),
+    (videos(0), "no clips for features by Darkest and Mean"),
     ([videos(1), videos(1, f=10)], "one shape"),
   ],
 )
@@ -127,8 +127,8 @@ def test_wrong_videos_are_errors(stub: list[tuple[int, int]], wrong: np.ndarray,
 
 
 def test_i3d_and_unknown_resize_are_told_before_anything_is_computed(stub: list[tuple[int, int]]):
-  with pytest.raises(ValueError, match="I3D needs clips of 9 frames or more, got 8"):
+  with pytest.raises(ValueError, match="I3D needs clips of 9 frames or more, not 8"):
     i3d.features(videos(1, f=8))
-  with pytest.raises(ValueError, match=r"'pil'.*'torch', 'tf1'"):
+  with pytest.raises(ValueError, match=r"'pil'.*torch, tf1"):
     i3d.features(videos(1), resize="pil")
   assert not stub

@@ -85,11 +85,11 @@ def test_chunks_and_shards_equal_one_pass(monkeypatch):
 
 def test_wrong_features_are_errors():
   good = random_features()
-  with pytest.raises(ValueError, match="needs 2 clips each, got 1"):
+  with pytest.raises(ValueError, match="needs 2 clips each, not 1"):
     frame_frechet.alexnet_frame_frechet(good, good[:1])
-  with pytest.raises(ValueError, match=r"must be \(n, f, d\); got the shape \(40, 6\)"):
+  with pytest.raises(ValueError, match=r"must be \(n, f, d\), not \(40, 6\)"):
     frame_frechet.alexnet_frame_frechet(good[:, 0], good)
   with pytest.raises(ValueError, match="finite"):
     frame_frechet.alexnet_frame_frechet(good, good * np.nan)
-  with pytest.raises(ValueError, match=r"by AlexNet are of uint8 videos in 0\.\.255, got float64"):
+  with pytest.raises(ValueError, match=r"by AlexNet need uint8 videos in 0\.\.255, not float64"):
     frame_frechet.features(clips(2, 1) / 255)

@@ -83,7 +83,7 @@ def test_eight_shards_equal_one_pass():
 
 
 def test_too_few_or_broken_features_are_errors():
-  with pytest.raises(ValueError, match="at least 2 samples, got 1"):
+  with pytest.raises(ValueError, match="at least 2 samples, not 1"):
     frechet.fvd(np.ones((1, 4)), np.ones((5, 4)))
   with pytest.raises(ValueError, match="finite"):
     frechet.Statistics().add(np.array([[1.0, np.nan]]))

@@ -102,11 +102,11 @@ def test_inception_score_runs_from_one_to_the_number_of_classes():
 @pytest.mark.parametrize(
   ("logits", "splits", "message"),
   [
-    (np.ones((19, 4)), 10, "10 splits needs 2 clips for each, got 19 clips"),
-    (np.ones((1, 4)), 1, "2 clips for each, got 1 clips"),
-    (np.ones((4, 4)), 0, "one at least"),
+    (np.ones((19, 4)), 10, "10 splits needs 2 clips for each, but there are 19 clips"),
+    (np.ones((1, 4)), 1, "2 clips for each, but there are 1 clips"),
+    (np.ones((4, 4)), 0, "at least one"),
     (np.full((4, 4), np.nan), 1, "finite"),
-    (np.ones(4), 1, r"\(n, classes\); got \(4,\)"),
+    (np.ones(4), 1, r"\(n, classes\), not \(4,\)"),
     (np.full((4, 4), 0.25), 1, "rows are probabilities"),
   ],
 )

@@ -89,7 +89,7 @@ def test_wrong_input_is_an_error(metric):
   with pytest.raises(ValueError, match="one shape"):
     metric(a, a[:11])
   for wrong in (a - 0.5, a + 255.0):
-    with pytest.raises(ValueError, match=r"are of frames in \[0, 1\]; these are in \["):
+    with pytest.raises(ValueError, match=r"need frames in \[0, 1\], not in \["):
       metric(a.astype(float), wrong)
 
 
@@ -99,5 +99,5 @@ def test_ssim_needs_a_whole_window():
     images.ssim(a, a)
   with pytest.raises(ValueError, match="7 pixels"):
     images.ssim(a[:6], a[:6], window="uniform")
-  with pytest.raises(ValueError, match="choose from gaussian, uniform"):
+  with pytest.raises(ValueError, match="Choose one of: gaussian, uniform"):
     images.ssim(a, a, window="square")

@@ -34,5 +34,5 @@ def test_intervals_are_as_wide_as_so_few_seeds_ask() -> None:
 
 
 def test_no_pairs() -> None:
-  with pytest.raises(ValueError, match=r"one shape \(seeds, videos\), got \(2, 3\), \(2, 4\)"):
+  with pytest.raises(ValueError, match=r"one shape \(seeds, videos\), not \(2, 3\) and \(2, 4\)"):
     paired_difference(np.zeros((2, 3)), np.zeros((2, 4)))

@@ -57,8 +57,11 @@ def test_cityscapes_is_scored_as_bair_but_for_the_choice_of_videos(family: str) 
     ({"fvd_trajectories": "last"}, "Choose one of: first, all, each"),
     ({"first_scored": 1}, r"first scored frame \(1\) is none of the drawn ones, 2 to 29"),
     ({"first_scored": 30}, "is none of the drawn ones"),
-    ({"tasks": ()}, "tasks none. Choose of: prediction, interpolation"),
-    ({"tasks": ("infilling",)}, "tasks infilling. Choose of: prediction, interpolation"),
+    ({"tasks": ()}, r"wrong tasks \(none\). Choose from: prediction, interpolation"),
+    (
+      {"tasks": ("infilling",)},
+      r"wrong tasks \(infilling\). Choose from: prediction, interpolation",
+    ),
     ({"num_frames": 5}, "a gap of 6 frames and one on either side do not fit in videos of 7"),
   ],
 )

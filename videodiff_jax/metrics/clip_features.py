@@ -1,4 +1,4 @@
-"""Features of clips by frozen networks: batched, spread over devices, with progress."""
+"""Computes features of clips by frozen networks: in batches, over all devices, with progress."""
 
 import dataclasses
 import functools
@@ -22,13 +22,13 @@ RESIZES = ("torch", "tf1")
 
 @dataclasses.dataclass(frozen=True)
 class Detector:
-  """A frozen network by whose features sets of clips are compared.
+  """A frozen network whose features compare sets of clips.
 
   Attributes:
-    name: of it, in messages.
-    min_frames: of a clip.
-    load: channels of the clips, 1 or 3, -> the network's parameters.
-    apply: parameters and clips (b, f, 224, 224, c), float32 in [-1, 1], -> features (b, ...).
+    name: the network's name in messages.
+    min_frames: the fewest frames that a clip may have.
+    load: maps the clips' channels, 1 or 3, to the network's parameters.
+    apply: maps parameters and clips (b, f, 224, 224, c), float32 in [-1, 1], to features (b, ...).
   """
 
   name: str
@@ -38,27 +38,27 @@ class Detector:
 
 
 def resize_matrix(source: int, target: int, method: str) -> np.ndarray:
-  """(target, source) float32 weights of a bilinear resize without antialiasing.
+  """Returns the float32 weights (target, source) of a bilinear resize without antialiasing.
 
   'torch' samples at pixel centres (F.interpolate, align_corners=False), 'tf1' at left edges
   (TensorFlow 1's resize_bilinear, which the first FVD used).
   """
   shift = {"torch": 0.5, "tf1": 0.0}[method]
-  # In float32, as they compute it: exact positions would differ by 2e-5 of the range.
+  # In float32, as both libraries do: exact positions would change results by 2e-5 of the range.
   position = (np.arange(target, dtype=np.float32) + shift) * (source / target) - shift
   position = position.clip(0, source - 1)
-  # Weights fall linearly with the distance to the sampled position.
+  # Weights decrease linearly with the distance to the sampled position.
   distance = np.abs(position[:, None] - np.arange(source, dtype=np.float32))
   return (1 - distance).clip(min=0)
 
 
 def preprocess(videos: jax.Array, size: int = SIZE, resize: str = "torch") -> jax.Array:
-  """Clips as the networks take them: the shorter side resized, its centre square, in [-1, 1].
+  """Resizes clips' shorter side, crops the centre square and scales to [-1, 1] for the networks.
 
   Args:
     videos: (b, f, h, w, c), float in [0, 1].
-    size: Side of the result.
-    resize: As of `resize_matrix`.
+    size: side of the result in pixels.
+    resize: 'torch' or 'tf1', see `resize_matrix`.
 
   Returns:
     (b, f, size, size, c) float32 in [-1, 1].
@@ -80,28 +80,28 @@ def extract(
   resize: str = "torch",
   progress: bool = True,
 ) -> list[np.ndarray]:
-  """What each network says of each clip, in one pass over the clips.
+  """Computes each network's features of each clip, in one pass over the clips.
 
-  Frames are resized and cropped to 224 (see `preprocess`); a batch is spread over this
-  process's devices. One compilation a clip shape: the last batch is padded.
+  Frames are resized and cropped to 224 (see `preprocess`). A batch is split over this process's
+  devices. The last batch is padded, so there is one compilation per clip shape.
 
   Args:
     videos: uint8 (n, f, h, w, c), c 1 (grey, as if repeated three times) or 3; or an iterable of
       such chunks, for more clips than memory holds.
     detectors: the networks.
-    batch_size: Clips a device and call.
+    batch_size: clips per device and call.
     resize: 'torch' (TATS, cd-fvd) or 'tf1' (the first FVD).
-    progress: Show a bar with the time left once 5 seconds have passed.
+    progress: whether to show a bar with the time left after 5 seconds.
 
   Returns:
     (n, ...) float32 for each network, in the order given.
 
   Raises:
-    ValueError: Wrong dtype, shape, frame count or resize; no clips.
-    FileNotFoundError: Weights are not installed; the message says what to install.
+    ValueError: the type, shape, frame count or resize is wrong, or there are no clips.
+    FileNotFoundError: weights are not installed; the message says what to install.
   """
   if resize not in RESIZES:
-    raise ValueError(f"Unknown resize {resize!r}; choose from {RESIZES}.")
+    raise ValueError(f"Unknown resize {resize!r}. Choose one of: {', '.join(RESIZES)}.")
   detectors = tuple(detectors)
   names = " and ".join(detector.name for detector in detectors)
   total = len(videos) if isinstance(videos, np.ndarray) else None
@@ -109,8 +109,8 @@ def extract(
   devices = jax.local_devices()
   batch = list(itertools.islice(clips, batch_size * len(devices)))
   if not batch:
-    raise ValueError(f"There are no clips to take features of by {names}.")
-  # A few clips take no more devices, and no more padding, than they need.
+    raise ValueError(f"There are no clips for features by {names}.")
+  # A few clips use no more devices, and no more padding, than they need.
   per_device = min(batch_size, len(batch))
   devices = devices[: math.ceil(len(batch) / per_device)]
   size = per_device * len(devices)
@@ -135,7 +135,7 @@ def extract(
   return [np.concatenate(found) for found in results]
 
 
-# On CPU XLA's fusions for YNNPACK slow I3D down: 2.42 clips/s with them, 2.88 without (2 cores,
+# On CPU, XLA's fusions for YNNPACK slow I3D down: 2.42 clips/s with them, 2.88 without (2 cores,
 # jax 0.10.2).
 _CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": ""}
 
@@ -154,21 +154,21 @@ def _features(
 
 
 def _checked(chunks: Iterable[np.ndarray], detectors: tuple[Detector, ...]) -> Iterator[np.ndarray]:
-  """The chunks' clips one by one, each fit for the networks and of the first one's shape."""
+  """Yields the chunks' clips one by one, after checking that they suit the networks."""
   names = " and ".join(detector.name for detector in detectors)
   shape = None
   for chunk in chunks:
     if chunk.dtype != np.uint8:
-      raise ValueError(f"Features by {names} are of uint8 videos in 0..255, got {chunk.dtype}.")
+      raise ValueError(f"Features by {names} need uint8 videos in 0..255, not {chunk.dtype}.")
     if chunk.ndim != 5 or chunk.shape[-1] not in (1, 3):
-      raise ValueError(f"Features by {names} are of (n, f, h, w, 1 or 3), got {chunk.shape}.")
+      raise ValueError(f"Features by {names} need (n, f, h, w, 1 or 3), not {chunk.shape}.")
     for detector in detectors:
       if chunk.shape[1] < detector.min_frames:
         raise ValueError(
-          f"{detector.name} needs clips of {detector.min_frames} frames or more, got "
+          f"{detector.name} needs clips of {detector.min_frames} frames or more, not "
           f"{chunk.shape[1]}."
         )
     shape = shape or chunk.shape[1:]
     if chunk.shape[1:] != shape:
-      raise ValueError(f"All clips must have one shape, got {shape} and {chunk.shape[1:]}.")
+      raise ValueError(f"All clips must have one shape, not {shape} and {chunk.shape[1:]}.")
     yield from chunk

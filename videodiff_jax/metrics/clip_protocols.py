@@ -1,4 +1,4 @@
-"""Named protocols of sets of clips: FVD between real clips and generated or reconstructed ones."""
+"""Named protocols for sets of clips: FVD of generated or reconstructed clips to real ones."""
 
 import dataclasses
 import types
@@ -14,20 +14,19 @@ class ClipProtocol:
   Clips are uint8 frames 0..255, cropped to their centre square when the store was prepared.
 
   Attributes:
-    name: of its file in a workdir's evaluations/.
-    about: where it comes from, and how far this project's figures are from theirs.
-    drawn: 'generated' clips, conditioned on what random real videos are where the model is
-      conditional, or the 'reconstruction' of real ones.
-    num_real: real clips, a random one of each of as many random videos; of all videos where there
-      are fewer.
-    num_drawn: drawn clips; a reconstruction has as many as there are real ones at most.
-    num_frames: of a clip, consecutive at the configuration's stride.
-    splits: that real clips are of.
-    jpeg_quality: drawn frames are written as JPEG of that quality (4:2:0) and read again; None
-      leaves them as they are.
+    name: the protocol's name, and that of its file in a workdir's evaluations/.
+    about: where it comes from, and how this project's figures differ.
+    drawn: the drawn set: 'generated' clips (a conditional model gets the conditions of random real
+      videos), or the 'reconstruction' of real clips.
+    num_real: number of random real videos, with one random clip each; all where there are fewer.
+    num_drawn: number of drawn clips; at most the number of real clips for a reconstruction.
+    num_frames: frames of a clip, consecutive at the configuration's stride.
+    splits: the splits that real clips come from.
+    jpeg_quality: saves drawn frames as JPEG of this quality (4:2:0) and reads them again; None does
+      not.
     covariance: 'population' divides by n, 'unbiased' by n - 1.
-    i3d_resize: of frames to 224, bilinear without antialiasing: 'torch' or 'tf1'.
-    seed: of the choice of clips and of every draw.
+    i3d_resize: how frames are resized to 224, bilinear without antialiasing: 'torch' or 'tf1'.
+    seed: seed of the choice of clips and of all noise.
   """
 
   name: str
@@ -96,5 +95,5 @@ _PROTOCOLS = (
   ),
 )
 CLIP_PROTOCOLS = types.MappingProxyType({protocol.name: protocol for protocol in _PROTOCOLS})
-# Of whole videos that LGC-VD draws from nothing.
+# Protocols for LGC-VD's unconditional generation.
 GENERATED_VIDEOS = ("lgcvd_paper_bair_generation",)

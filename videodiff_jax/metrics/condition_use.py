@@ -1,6 +1,6 @@
-"""Does a network use what guides it? Its prediction and loss when one condition is swapped.
+"""Measures how much a network uses a condition, by its prediction and loss when it is swapped.
 
-Noise and timesteps stay the same, so that all that changes comes from the condition.
+Noise and timesteps stay the same, so that every change comes from the condition.
 """
 
 from collections.abc import Mapping
@@ -13,25 +13,25 @@ Stats = dict[str, np.ndarray]
 Answer = tuple[np.ndarray, np.ndarray]  # predictions (n, ...) and their losses (n,)
 
 
-def compare(told: Answer, swapped: Answer) -> Stats:
-  """What is kept of n examples, (n,) float64 each.
+def compare(true: Answer, swapped: Answer) -> Stats:
+  """Compares n examples under their own and under another condition.
 
   Args:
-    told: of the examples under their own condition.
-    swapped: of the same ones under another.
+    true: predictions and losses under the examples' own conditions.
+    swapped: predictions and losses of the same examples under another condition.
 
   Returns:
-    'power' and 'change', mean squares of the prediction and of its difference; 'loss' and
-    'swapped_loss'.
+    name -> (n,) float64: 'power' and 'change', mean squares of the prediction and of its
+    difference; 'loss' and 'swapped_loss'.
   """
 
   def mean_square(x: np.ndarray) -> np.ndarray:
     return np.square(x.astype(np.float32)).reshape(len(x), -1).mean(axis=1, dtype=np.float64)
 
   return {
-    "power": mean_square(told[0]),
-    "change": mean_square(swapped[0].astype(np.float32) - told[0]),
-    "loss": told[1].astype(np.float64),
+    "power": mean_square(true[0]),
+    "change": mean_square(swapped[0].astype(np.float32) - true[0]),
+    "loss": true[1].astype(np.float64),
     "swapped_loss": swapped[1].astype(np.float64),
   }
 
@@ -39,17 +39,17 @@ def compare(told: Answer, swapped: Answer) -> Stats:
 def figures(
   swaps: Mapping[str, Stats], seed: int
 ) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, list[float]]]]:
-  """Figures of each swap, and their intervals over clips.
+  """Computes the figures of each swap and their intervals over clips.
 
   Args:
-    swaps: name -> `compare`, means over the examples of each of n clips, (n,).
-    seed: of the resampling.
+    swaps: name -> the results of `compare`, averaged over the examples of each of n clips, (n,).
+    seed: seed of the resampling.
 
   Returns:
-    name -> 'change', the rms of the prediction's difference in units of the prediction's rms: 0 if
-    the network ignores the condition, sqrt(2) if the two predictions have nothing in common;
-    'loss_change', how much larger the loss is with the swap, in units of the loss; 'loss', that
-    with the swap. And their intervals.
+    For each swap its figures: 'change', the rms of the prediction's difference divided by the
+    prediction's rms, 0 if the network ignores the condition and sqrt(2) if the two predictions are
+    unrelated; 'loss_change', the relative increase of the loss by the swap; and 'loss', the loss
+    with the swap. And for each swap the figures' intervals.
   """
   scores, spread = {}, {}
   for name, stats in swaps.items():

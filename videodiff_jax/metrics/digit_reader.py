@@ -1,9 +1,9 @@
-"""Can a clip's digit be read, as what it should be, and as the same one in all frames?
+"""Reads the digit in a clip's frames: is it the right one, and the same in all frames?
 
 A reader is a support vector machine on histograms of gradient directions (Dalal and Triggs 2005)
 around the digit's centroid. It is fitted in seconds on frames of the training split, so that it
-fits the clips' size and nothing of it has to be kept; on frames of unseen digits it is right in
-98 of 100 (tests/metrics/digit_reader_test.py).
+suits the clips' size and need not be stored. On frames of unseen digits it is right 98 times in
+100 (tests/metrics/digit_reader_test.py).
 """
 
 import dataclasses
@@ -14,39 +14,40 @@ import numpy as np
 
 from videodiff_jax.metrics import motion
 
-_SIDE = 16  # of a digit's crop, which is half a frame
+_SIDE = 16  # pixels; side of a digit's crop, which is half a frame
 _DIRECTIONS = 8
-_CELL = 4  # pixels of a crop, every second of which begins one
+_CELL = 4  # pixels; side of a cell of the crop; a cell begins at every second pixel
 _PENALTY = 5.0
-# A frame with less light than this share of a training frame's mean has no digit to read: it is
-# hidden, or past the side of the frame.
+# A frame with less than this fraction of training frames' mean light has no digit to read: the
+# digit is hidden, or outside the frame.
 _VISIBLE = 0.25
-# Of the most light in any frame of a clip.
+# Fractions of the most light in any frame of a clip.
 _GONE, _WHOLE = 0.05, 0.9
 
 
 @dataclasses.dataclass(frozen=True)
 class Readings:
-  """What the frames of n clips read as.
+  """The digits read in the frames of n clips.
 
   Attributes:
-    digits: int (n, f), the class read; -1 in a frame without a digit.
-    clips: int (n,), what most frames of a clip read as; -1 where none has a digit.
+    digits: int (n, f), the class read in each frame; -1 in a frame without a digit.
+    clips: int (n,), the class read in most frames of a clip; -1 where no frame has a digit.
   """
 
   digits: np.ndarray
   clips: np.ndarray
 
   def figures(self, labels: np.ndarray | None = None) -> dict[str, np.ndarray]:
-    """Of each clip; means over clips are the shares that are reported.
+    """Computes the figures of each clip; their means over clips are reported.
 
     Args:
-      labels: (n,), what the clips should be; None leaves 'frames_right' and 'clip_right' out.
+      labels: (n,) the right classes; None leaves 'frames_right' and 'clip_right' out.
 
     Returns:
-      By name (n,) float64: 'visible', share of the frames that show a digit at all; 'agreement',
-      share of these that read as most of them do; 'frames_right', share of them that read as the
-      label; 'clip_right', 1 where most do, else 0. A clip without a digit is 0 in all.
+      name -> (n,) float64: 'visible', the fraction of frames that show a digit; and of these
+      frames, 'agreement', the fraction with the clip's most frequent class, and 'frames_right', the
+      fraction with the label. 'clip_right' is 1 if the most frequent class is the label, else 0. A
+      clip without a digit is 0 in all.
     """
     seen = self.digits >= 0
     count = seen.sum(axis=1)
@@ -61,23 +62,23 @@ class Readings:
 
 @dataclasses.dataclass(frozen=True)
 class DigitReader:
-  """Made by `fit`.
+  """A fitted reader, made by `fit`.
 
   Attributes:
     classifier: a fitted scikit-learn classifier of `_describe`'s vectors.
-    least_light: summed brightness of a frame below which it has no digit.
+    least_light: summed brightness below which a frame has no digit.
   """
 
   classifier: Any
   least_light: float
 
   def sees(self, clips: np.ndarray) -> np.ndarray:
-    """Which frames of uint8 clips (n, f, h, w, c) have light enough for a digit: bool (n, f)."""
+    """Tells (n, f) which frames of uint8 clips (n, f, h, w, c) have enough light for a digit."""
     light = _light(clips.reshape(-1, *clips.shape[2:]))
     return (light >= self.least_light).reshape(clips.shape[:2])
 
   def read(self, clips: np.ndarray) -> Readings:
-    """Reads uint8 clips (n, f, h, w, c) of one bright digit each, of the size it was fitted to."""
+    """Reads uint8 clips (n, f, h, w, c) of one bright digit each, with the fitted frames' size."""
     frames = clips.reshape(-1, *clips.shape[2:])
     digits = np.full(len(frames), -1)
     seen = self.sees(clips).ravel()
@@ -89,14 +90,14 @@ class DigitReader:
 
 
 def since_it_came_back(clips: np.ndarray) -> np.ndarray:
-  """Of clips in which the digit is out of sight for a while, the frames that show it whole again.
+  """Finds the frames that show the digit whole again after it was out of sight.
 
   Args:
     clips: uint8 (n, f, h, w, c).
 
   Returns:
-    bool (n, f): since the first frame that is all but black, those with nearly as much light as
-    the clip's brightest; none in a clip whose digit is always seen.
+    bool (n, f): after the first nearly black frame, those frames with nearly as much light as the
+    clip's brightest; none in a clip whose digit is always visible.
   """
   light = clips.sum(axis=(2, 3, 4), dtype=np.float64)
   light /= np.maximum(light.max(axis=1, keepdims=True), 1)
@@ -104,7 +105,11 @@ def since_it_came_back(clips: np.ndarray) -> np.ndarray:
 
 
 def check_installed() -> None:
-  """Raises ModuleNotFoundError where scikit-learn is missing; imports nothing."""
+  """Checks that scikit-learn is installed, without importing it.
+
+  Raises:
+    ModuleNotFoundError: it is not; the message says what to install.
+  """
   if importlib.util.find_spec("sklearn") is None:
     raise ModuleNotFoundError(
       'Digits are read by scikit-learn, which is not installed: pip install -e ".[metrics]".'
@@ -139,7 +144,7 @@ def _light(frames: np.ndarray) -> np.ndarray:
 
 
 def _describe(frames: np.ndarray) -> np.ndarray:
-  """uint8 (n, h, w, c) -> (n, 392): how strong edges of each direction are, by place."""
+  """Describes uint8 frames (n, h, w, c) by edge strengths per place and direction, (n, 392)."""
   scale, rest = divmod(frames.shape[1], 2 * _SIDE)
   if rest or not scale:
     raise ValueError(f"Digits are read in frames of 32 pixels or a multiple, not {frames.shape}.")
@@ -150,7 +155,7 @@ def _describe(frames: np.ndarray) -> np.ndarray:
 
   dy, dx = np.gradient(shrunk, axis=(1, 2))
   direction = np.arctan2(dy, dx) % (2 * np.pi) / (2 * np.pi) * _DIRECTIONS
-  # Each pixel's edge is shared between the two directions that are nearest.
+  # Each pixel's edge is divided between the two nearest directions.
   distance = np.abs(direction[..., None] - np.arange(_DIRECTIONS))
   distance = np.minimum(distance, _DIRECTIONS - distance)
   maps = np.hypot(dy, dx)[..., None] * np.maximum(1 - distance, 0)

@@ -8,17 +8,17 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Statistics:
-  """Mean and scatter of the features seen so far, in float64; `Statistics()` has seen none."""
+  """Mean and scatter of the features added so far, in float64; `Statistics()` has none."""
 
   count: int = 0
   mean: np.ndarray | float = 0.0  # (d,)
   scatter: np.ndarray | float = 0.0  # (d, d), summed outer products of deviations from the mean
 
   def add(self, features: np.ndarray) -> Self:
-    """These statistics with `features` (n, d) counted in."""
+    """Returns the statistics with `features` (n, d) added."""
     features = np.asarray(features, np.float64)
     if features.ndim != 2 or not np.isfinite(features).all():
-      raise ValueError(f"Features must be finite and (n, d); got the shape {features.shape}.")
+      raise ValueError(f"Features must be finite and (n, d), not {features.shape}.")
     if not len(features):
       return self
     mean = features.mean(axis=0)
@@ -26,7 +26,7 @@ class Statistics:
     return self.merge(Statistics(len(features), mean, centred.T @ centred))
 
   def merge(self, other: Self) -> Self:
-    """The statistics of both sets together (Chan et al., 1979), stable for far-off means."""
+    """Merges two sets' statistics (Chan et al., 1979), stably even for distant means."""
     count = self.count + other.count
     if not count:
       return self
@@ -37,25 +37,25 @@ class Statistics:
 
   @property
   def covariance(self) -> np.ndarray:
-    """(d, d), unbiased: divided by count - 1, as in TF-GAN (StyleGAN-V divides by count)."""
+    """(d, d) unbiased covariance: divided by count - 1 as in TF-GAN (StyleGAN-V: by count)."""
     if self.count < 2:
-      raise ValueError(f"A covariance needs at least 2 samples, got {self.count}.")
+      raise ValueError(f"A covariance needs at least 2 samples, not {self.count}.")
     return self.scatter / (self.count - 1)
 
 
 def frechet_distance(a: Statistics, b: Statistics, covariance: str = "unbiased") -> float:
-  """|mu_a - mu_b|^2 + tr(S_a + S_b - 2 (S_a^1/2 S_b S_a^1/2)^1/2), roots by eigenvalues.
+  """Computes |mu_a - mu_b|^2 + tr(S_a + S_b - 2 (S_a^1/2 S_b S_a^1/2)^1/2), roots by eigenvalues.
 
-  Biased upwards for few samples: compare figures of equal counts only.
+  It is biased upwards for few samples: compare figures of equal counts only.
 
   Args:
-    a: of one set.
-    b: of the other.
+    a: statistics of one set.
+    b: statistics of the other.
     covariance: 'unbiased' or 'population' (divided by count: StyleGAN-V).
   """
   cov_a, cov_b = a.covariance, b.covariance
   if covariance == "population":
-    cov_a, cov_b = (cov * (of.count - 1) / of.count for cov, of in ((cov_a, a), (cov_b, b)))
+    cov_a, cov_b = (cov * (s.count - 1) / s.count for cov, s in ((cov_a, a), (cov_b, b)))
   values, vectors = np.linalg.eigh(cov_a)
   root_a = (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
   cross = np.sqrt(np.linalg.eigvalsh(root_a @ cov_b @ root_a).clip(min=0)).sum()
@@ -65,6 +65,6 @@ def frechet_distance(a: Statistics, b: Statistics, covariance: str = "unbiased")
 def fvd(
   real_features: np.ndarray, fake_features: np.ndarray, covariance: str = "unbiased"
 ) -> float:
-  """Frechet video distance of two (n, 400) sets of `metrics.i3d.features`."""
+  """Computes the Frechet video distance of two sets (n, 400) of `metrics.i3d.features`."""
   statistics = (Statistics().add(features) for features in (real_features, fake_features))
   return frechet_distance(*statistics, covariance)

@@ -1,4 +1,4 @@
-"""Inflated Inception-v1 (Carreira and Zisserman, 2017): FVD's features, and an inception score."""
+"""I3D, inflated Inception-v1 (Carreira and Zisserman, 2017): FVD's features, inception score."""
 
 import math
 from collections.abc import Iterable
@@ -11,10 +11,10 @@ from flax import linen as nn
 from videodiff_jax.metrics import clip_features
 from videodiff_jax.pretrained import i3d as pretrained
 
-MIN_FRAMES = 9  # fewer leave no temporal window at the end, and the mean over none is NaN
+MIN_FRAMES = 9  # with fewer there is no temporal window at the end, and the mean is NaN
 
-# Pools (window = stride in time), and blocks by the widths of their 1x1, (1x1, 3x3), (1x1, 3x3)
-# and pooled 1x1 branches.
+# Pools by their windows (window = stride in time), and blocks by the widths of their 1x1,
+# (1x1, 3x3), (1x1, 3x3) and pooled 1x1 branches.
 _BODY = (
   ("Mixed_3b", (64, 96, 128, 16, 32, 32)),
   ("Mixed_3c", (128, 128, 192, 32, 96, 64)),
@@ -31,10 +31,10 @@ _BODY = (
 
 
 def conv3d(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-  """'SAME' 3-D convolution (b, f, h, w, c) by (t, s, s, c, d) as 2-D convolutions.
+  """Computes a 'SAME' 3-D convolution (b, f, h, w, c) by (t, s, s, c, d) as 2-D convolutions.
 
-  XLA's own 3-D convolution made the whole network twice as slow on CPU. The frames that the
-  temporal taps see are convolved apart and summed, or, where channels are few, stacked on them.
+  XLA's own 3-D convolution made the whole network twice as slow on CPU. The frames of each temporal
+  tap are convolved separately and summed or, with few channels, stacked as channels.
   """
   b, f, taps = len(x), x.shape[1], len(kernel)
   frames = math.ceil(f / stride)
@@ -98,9 +98,12 @@ class I3D(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    """(b, f >= 9, 224, 224, c) in [-1, 1] -> (b, 400) logits (before softmax), mean over time.
+    """Classifies clips (b, f >= 9, 224, 224, c) in [-1, 1].
 
     c is 3, or 1 with the parameters of `load(channels=1)`.
+
+    Returns:
+      (b, 400) logits (before softmax), the mean over time.
     """
     x = Unit(64, 7, 2, name="Conv3d_1a_7x7")(x)
     x = nn.max_pool(x, (1, 3, 3), (1, 2, 2), "SAME")
@@ -129,13 +132,13 @@ def features(
   resize: str = "torch",
   progress: bool = True,
 ) -> np.ndarray:
-  """The 400 numbers a clip by which FVD compares sets of clips: I3D's logits.
+  """Computes I3D's logits, the 400 numbers per clip by which FVD compares sets of clips.
 
   Args:
     videos: uint8 (n, f, h, w, c), f >= 9, c 1 or 3; or an iterable of such chunks.
-    batch_size: As of `clip_features.extract`, and so are the others and the errors.
-    resize: of frames to 224: 'torch' or 'tf1'.
-    progress: Show a bar.
+    batch_size: clips per device and call; this, the rest and errors as in `clip_features.extract`.
+    resize: how frames are resized to 224: 'torch' or 'tf1'.
+    progress: whether to show a bar.
 
   Returns:
     (n, 400) float32, in the order given.
@@ -146,36 +149,36 @@ def features(
 
 
 def inception_score(logits: np.ndarray, splits: int = 10) -> float:
-  """exp(mean KL(p(y|clip) || p(y))) over I3D's 400 Kinetics classes, averaged over splits.
+  """Computes exp(mean KL(p(y|clip) || p(y))) over I3D's 400 classes, averaged over splits.
 
-  Salimans et al. (2016) with I3D as the classifier: 1 where every clip looks like the same
-  classes, up to 400 where each is surely of one and all are as frequent. The inception scores that
-  are published for UCF-101 are C3D's on Sports-1M, those of pictures Inception-v3's on ImageNet:
-  figures of different classifiers cannot be compared. A split of n clips cannot exceed n, so that
-  splits of few clips pull the score down (Barratt and Sharma, 2018): compare equal counts only.
+  It is the score of Salimans et al. (2016) with I3D, trained on Kinetics, as the classifier. It is
+  1 if all clips look like the same classes, and at most 400, if each clip clearly belongs to one
+  class and all classes are equally frequent. Published inception scores of UCF-101 use C3D on
+  Sports-1M, those of pictures Inception-v3 on ImageNet: do not compare figures of different
+  classifiers. A split of n clips cannot exceed n, so few clips lower the score (Barratt and Sharma,
+  2018): compare equal counts only.
 
   Args:
-    logits: (n, 400) of `features`, before softmax, of generated clips in random order.
-    splits: equal parts of them, in their order; the first ones have one clip more where n is no
-      multiple.
+    logits: (n, 400) `features`, before softmax, of generated clips in random order.
+    splits: number of equal parts, in order; if it does not divide n, the first have one more clip.
 
   Returns:
     The mean over splits, computed in float64.
 
   Raises:
-    ValueError: No (n, classes), not finite, probabilities instead of logits, or fewer than two
-      clips a split.
+    ValueError: the logits are not (n, classes), not finite, or probabilities; or a split has fewer
+      than two clips.
   """
   logits = np.asarray(logits, np.float64)
   if logits.ndim != 2 or not np.isfinite(logits).all():
-    raise ValueError(f"I3D's logits must be finite and (n, classes); got {logits.shape}.")
+    raise ValueError(f"I3D's logits must be finite and (n, classes), not {logits.shape}.")
   if splits < 1 or len(logits) < 2 * splits:
     raise ValueError(
-      f"An inception score of {splits} splits needs 2 clips for each, got {len(logits)} clips: "
-      "give more clips, or fewer splits (one at least)."
+      f"An inception score of {splits} splits needs 2 clips for each, but there are {len(logits)} "
+      "clips: give more clips, or fewer splits (at least one)."
     )
   if (logits >= 0).all() and np.allclose(logits.sum(axis=1), 1):
-    raise ValueError("An inception score is of logits, but these rows are probabilities.")
+    raise ValueError("An inception score needs logits, but these rows are probabilities.")
   log_p = logits - logits.max(axis=1, keepdims=True)
   log_p -= np.log(np.exp(log_p).sum(axis=1, keepdims=True))
   return float(np.mean([_score_of(part) for part in np.array_split(log_p, splits)]))
@@ -183,6 +186,6 @@ def inception_score(logits: np.ndarray, splits: int = 10) -> float:
 
 def _score_of(log_p: np.ndarray) -> float:
   p = np.exp(log_p)
-  # A class that no clip can be of has no share in the sum.
+  # The floor keeps the log finite; a class with probability 0 adds nothing to the sum.
   marginal = np.log(np.maximum(p.mean(axis=0), np.finfo(np.float64).tiny))
   return np.exp((p * (log_p - marginal)).sum(axis=1).mean())

@@ -1,4 +1,4 @@
-"""PSNR and SSIM of frames, equal to scikit-image's, and how much edge there is in them."""
+"""PSNR and SSIM of frames, equal to scikit-image's, and the energy of their edges."""
 
 import numpy as np
 
@@ -9,16 +9,16 @@ def _gaussian_window() -> np.ndarray:
 
 
 _MARGIN = 1e-3
-# Weights of a window along one axis, and what makes its covariance the wanted one.
+# A window's weights along one axis, and the factor that gives the wanted kind of covariance.
 _WINDOWS = {"gaussian": (_gaussian_window(), 1.0), "uniform": (np.full(7, 1 / 7), 49 / 48)}
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-  """Peak signal-to-noise ratio of each frame in dB: 10 log10(peak^2 / mean squared error).
+  """Computes each frame's peak signal-to-noise ratio in dB: 10 log10(peak^2 / mean squared error).
 
   Args:
     a: (..., h, w, c), uint8 (peak 255) or float in [0, 1] (peak 1).
-    b: As `a`.
+    b: like `a`.
 
   Returns:
     (...) float64; inf for equal frames.
@@ -27,13 +27,13 @@ def psnr(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def video_psnr(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-  """Peak signal-to-noise ratio of each video, from the mean squared error over all its frames.
+  """Computes each video's PSNR in dB from the mean squared error over all its frames, as MCVD does.
 
-  MCVD's. The mean of `psnr`, which LGC-VD's release takes, is never below it.
+  The mean of `psnr` over frames, which LGC-VD's release uses, is never below it.
 
   Args:
     a: (..., f, h, w, c), uint8 (peak 255) or float in [0, 1] (peak 1).
-    b: As `a`.
+    b: like `a`.
 
   Returns:
     (...) float64; inf for equal videos.
@@ -42,46 +42,49 @@ def video_psnr(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def gradient_energy(x: np.ndarray) -> np.ndarray:
-  """Mean squared difference of neighbouring pixels: what blurring takes away.
+  """Computes the mean squared difference of neighbouring pixels, which blurring reduces.
 
-  Over real frames' it is a set's sharpness: 1 where edges are as real ones, less where blurred.
+  Divided by that of real frames it gives a set's sharpness: 1 if real, less if blurred.
 
   Args:
     x: uint8 (..., h, w, c).
 
   Returns:
-    (...) float64, of intensities in [0, 1], summed over both directions.
+    (...) float64, for intensities in [0, 1], summed over both directions.
   """
   if x.dtype != np.uint8 or x.ndim < 3:
-    raise ValueError(f"Edges are measured in uint8 (..., h, w, c), got {x.dtype} {x.shape}.")
+    raise ValueError(f"Edges are measured in uint8 (..., h, w, c), not {x.dtype} {x.shape}.")
   floats = x.astype(np.float32) / 255
   energies = (np.square(np.diff(floats, axis=axis)).mean(axis=(-3, -2, -1)) for axis in (-3, -2))
   return sum(energies).astype(np.float64)
 
 
 def ssim(a: np.ndarray, b: np.ndarray, window: str = "gaussian") -> np.ndarray:
-  """Structural similarity of each frame (Wang et al., 2004): mean over windows and channels.
+  """Computes each frame's structural similarity (Wang et al., 2004), a mean over windows, channels.
 
-  Windows lie wholly inside the frame. 'gaussian' is 11x11 with sigma 1.5 and population
+  Windows lie entirely inside the frame. 'gaussian' is 11x11 with sigma 1.5 and population
   covariance: scikit-image's `gaussian_weights=True, use_sample_covariance=False, sigma=1.5`, and
-  MCVD's, of grey frames. 'uniform' is 7x7 with sample covariance: scikit-image's default, and
+  MCVD's (of grey frames). 'uniform' is 7x7 with sample covariance: scikit-image's default, and
   LGC-VD's release.
 
   Args:
     a: (..., h, w, c), uint8 in 0..255 or float in [0, 1]; h and w at least the window's side.
-    b: As `a`.
+    b: like `a`.
     window: 'gaussian' or 'uniform'.
 
   Returns:
     (...) float64 in [-1, 1], 1 for equal frames.
+
+  Raises:
+    ValueError: the window is unknown, or the frames are too small or cannot be compared.
   """
   if window not in _WINDOWS:
-    raise ValueError(f"Unknown window {window!r}; choose from {', '.join(_WINDOWS)}.")
+    raise ValueError(f"Unknown window {window!r}. Choose one of: {', '.join(_WINDOWS)}.")
   peak = _peak(a, b, 3)
   weights, bessel = _WINDOWS[window]
   if min(a.shape[-3:-1]) < len(weights):
     raise ValueError(
-      f"SSIM needs frames of {len(weights)} pixels a side or more, got {a.shape[-3:-1]}."
+      f"SSIM needs frames of {len(weights)} pixels per side or more, not {a.shape[-3:-1]}."
     )
   lead = a.shape[:-3]
   a, b = a.reshape(-1, *a.shape[-3:]), b.reshape(-1, *b.shape[-3:])
@@ -112,7 +115,7 @@ def _ssim_map(
 
 
 def _smooth(x: np.ndarray, weights: np.ndarray) -> np.ndarray:
-  """(h, w, c) -> (h - n + 1, w - n + 1, c): weighted means of the windows inside the frame."""
+  """Averages the windows inside a frame: (h, w, c) -> (h - n + 1, w - n + 1, c)."""
   for axis in (0, 1):
     windows = np.lib.stride_tricks.sliding_window_view(x, len(weights), axis)
     x = sum(weight * windows[..., i] for i, weight in enumerate(weights))
@@ -120,21 +123,21 @@ def _smooth(x: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def _peak(a: np.ndarray, b: np.ndarray, ndim: int) -> float:
-  """The largest value of two arrays that can be compared: 255 of bytes, 1 of floats."""
+  """Returns the peak value of two arrays, 255 for bytes and 1 for floats, or raises ValueError."""
   if a.shape != b.shape or a.ndim < ndim:
     layout = "(..., h, w, c)" if ndim == 3 else "(..., f, h, w, c)"
-    raise ValueError(f"Frames to compare must have one shape {layout}: {a.shape}, {b.shape}.")
+    raise ValueError(f"Frames must have one shape {layout}, not {a.shape} and {b.shape}.")
   if a.dtype == b.dtype == np.uint8:
     return 255.0
   if all(np.issubdtype(x.dtype, np.floating) for x in (a, b)):
-    # The margin is for what resizing in float32 adds.
+    # The margin allows for the overshoot of resizing in float32.
     if a.size and (min(a.min(), b.min()) < -_MARGIN or max(a.max(), b.max()) > 1 + _MARGIN):
       raise ValueError(
-        f"PSNR and SSIM of floats are of frames in [0, 1]; these are in "
+        f"PSNR and SSIM of floats need frames in [0, 1], not in "
         f"[{min(a.min(), b.min()):.4g}, {max(a.max(), b.max()):.4g}]."
       )
     return 1.0
   raise ValueError(
-    f"PSNR and SSIM compare uint8 frames in 0..255 or floats in [0, 1], got {a.dtype} and "
+    f"PSNR and SSIM compare uint8 frames in 0..255 or floats in [0, 1], not {a.dtype} and "
     f"{b.dtype}."
   )

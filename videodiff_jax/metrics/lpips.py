@@ -8,10 +8,10 @@ from flax import linen as nn
 
 from videodiff_jax.pretrained import lpips as pretrained
 
-# ImageNet's mean and standard deviation, moved from [0, 1] to [-1, 1].
+# ImageNet's mean and standard deviation, converted from [0, 1] to [-1, 1].
 _SHIFT = (-0.030, -0.088, -0.188)
 _SCALE = (0.458, 0.448, 0.450)
-SMALLEST = {"alex": 31, "vgg": 16}  # pixels a side, below which a pooling layer has no input
+SMALLEST = {"alex": 31, "vgg": 16}  # pixels per side; with fewer, a pooling layer has no input
 
 
 class LPIPS(nn.Module):
@@ -21,7 +21,7 @@ class LPIPS(nn.Module):
 
   @nn.compact
   def __call__(self, a: jax.Array, b: jax.Array) -> jax.Array:
-    """(n, h, w, 3) and (n, h, w, 3) in [-1, 1] -> (n,) float32."""
+    """Computes distances (n,), float32, of pictures (n, h, w, 3) in [-1, 1]."""
     distance = 0.0
     for level, features in enumerate(self.activations(jnp.concatenate([a, b]))):
       unit_a, unit_b = jnp.split(_normalise(features), 2)
@@ -31,7 +31,7 @@ class LPIPS(nn.Module):
 
   @nn.compact
   def activations(self, pictures: jax.Array) -> list[jax.Array]:
-    """(n, h, w, 3) in [-1, 1] -> the classifier's activations at the five depths."""
+    """Computes the classifier's activations of (n, h, w, 3) in [-1, 1] at the five depths."""
     x = (pictures.astype(jnp.float32) - jnp.array(_SHIFT)) / jnp.array(_SCALE)
     return self._alex(x) if self.net == "alex" else self._vgg(x)
 
@@ -64,35 +64,38 @@ class LPIPS(nn.Module):
 
 
 def _normalise(x: jax.Array) -> jax.Array:
-  # The floor moves no value; it keeps the root's gradient finite where all features are dead.
+  # The floor changes no value; it keeps the root's gradient finite where all features are zero.
   return x / (jnp.sqrt(jnp.maximum(jnp.sum(x**2, axis=-1, keepdims=True), 1e-20)) + 1e-10)
 
 
 def load_params(net: str) -> dict[str, Any]:
-  """The published weights of 'alex' or 'vgg'; an error says what to install where absent."""
+  """Loads the published weights of 'alex' or 'vgg'; if missing, the error says what to install."""
   return pretrained.load(net)
 
 
 def lpips(a: jax.Array, b: jax.Array, net: str, params: dict[str, Any]) -> jax.Array:
-  """LPIPS v0.1 of each pair of pictures, differentiable in both.
+  """Computes LPIPS v0.1 of each pair of pictures, differentiable in both.
 
   Args:
     a: (n, h, w, 3), float in [-1, 1] (repeat a grey channel three times).
-    b: As `a`.
+    b: like `a`.
     net: 'alex' (the usual score) or 'vgg' (the usual loss).
-    params: `load_params(net)`.
+    params: from `load_params(net)`.
 
   Returns:
     (n,) float32, 0 for equal pictures.
+
+  Raises:
+    ValueError: the network is unknown, or the pictures have a wrong shape, type or size.
   """
   if net not in SMALLEST:
-    raise ValueError(f"Unknown LPIPS network {net!r}; choose from {sorted(SMALLEST)}.")
+    raise ValueError(f"Unknown LPIPS network {net!r}. Choose one of: {', '.join(SMALLEST)}.")
   if a.shape != b.shape or a.ndim != 4 or a.shape[-1] != 3:
-    raise ValueError(f"LPIPS compares two (n, h, w, 3) arrays, got {a.shape} and {b.shape}.")
+    raise ValueError(f"LPIPS compares two (n, h, w, 3) arrays, not {a.shape} and {b.shape}.")
   if not all(jnp.issubdtype(x.dtype, jnp.floating) for x in (a, b)):
-    raise ValueError(f"LPIPS expects floats in [-1, 1], got {a.dtype} and {b.dtype}.")
+    raise ValueError(f"LPIPS needs floats in [-1, 1], not {a.dtype} and {b.dtype}.")
   if min(a.shape[1:3]) < SMALLEST[net]:
     raise ValueError(
-      f"LPIPS by {net!r} needs pictures of {SMALLEST[net]} pixels a side, got {a.shape[1:3]}."
+      f"LPIPS by {net!r} needs pictures of {SMALLEST[net]} pixels per side, not {a.shape[1:3]}."
     )
   return LPIPS(net).apply({"params": params}, a, b)

@@ -1,26 +1,28 @@
-"""Comparing two runs on the same seeds and the same videos."""
+"""Compares two runs on the same seeds and the same videos."""
 
 import numpy as np
 from scipy import stats
 
 
 def paired_difference(a: np.ndarray, b: np.ndarray) -> tuple[float, float | None]:
-  """Mean of a - b and its standard error over seeds and videos.
+  """Computes the mean of a - b and its standard error over seeds and videos.
 
-  Differences of one seed share its training, those of one video its difficulty: neither are
-  independent. The error is that of a mean over two crossed random factors, whose variances are
-  estimated by the method of moments (negative ones are 0):
+  Differences of one seed share its training, and differences of one video its difficulty, so they
+  are not independent. The error is that of a mean over two crossed random factors. Their variances
+  are estimated by the method of moments (negative estimates become 0):
   var_seed / s + var_video / v + var_rest / (s v).
 
   Args:
-    a: (s, v), a figure for each of s seeds and v videos; (s, 1) where a seed has one in all.
-    b: As `a`, of the same seeds and videos.
+    a: (s, v), a figure for each of s seeds and v videos; (s, 1) where a seed has a single figure.
+    b: like `a`, for the same seeds and videos.
 
   Returns:
     (mean, standard error); the error is None for a single pair.
   """
   if a.shape != b.shape or a.ndim != 2 or not a.size:
-    raise ValueError(f"Paired figures have one shape (seeds, videos), got {a.shape}, {b.shape}.")
+    raise ValueError(
+      f"Paired figures must have one shape (seeds, videos), not {a.shape} and {b.shape}."
+    )
   difference = np.asarray(a, np.float64) - b
   mean = float(difference.mean())
   s, v = difference.shape
@@ -37,16 +39,16 @@ def paired_difference(a: np.ndarray, b: np.ndarray) -> tuple[float, float | None
 
 
 def paired_interval(mean: float, error: float | None, seeds: int) -> tuple[float, float] | None:
-  """The 95 % interval of a `paired_difference`, by Student's t.
+  """Computes the 95 % interval of a `paired_difference` by Student's t.
 
   Args:
-    mean: of the difference.
-    error: its standard error; None of a single pair.
-    seeds: s. Of its two factors the one with fewer levels limits what is known of the error: t has
-      s - 1 degrees of freedom.
+    mean: the mean difference.
+    error: its standard error; None for a single pair.
+    seeds: s. The factor with fewer levels limits how well the error is known, so t has s - 1
+      degrees of freedom.
 
   Returns:
-    (low, high), or None where one seed tells nothing of another.
+    (low, high), or None for a single seed, which says nothing about others.
   """
   if error is None or seeds < 2:
     return None

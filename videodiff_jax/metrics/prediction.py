@@ -1,4 +1,4 @@
-"""Scores of predicted videos against the true ones, as a protocol says."""
+"""Scores predicted videos against the true ones, by a protocol."""
 
 import functools
 from collections.abc import Callable
@@ -12,10 +12,10 @@ from videodiff_jax.chunks import in_chunks
 from videodiff_jax.metrics import frechet, images, lpips, motion
 from videodiff_jax.metrics.protocols import Protocol
 
-_MOST = 60.0  # dB: an exact copy would be infinite
-_CHUNK = 64  # pairs of frames LPIPS compares in one compiled call
-_RELEASED_FILE = 10  # trajectories in a file of LGC-VD's release
-_RELEASED_GROUP = 10  # files it takes a best of
+_MOST = 60.0  # dB; the PSNR of an exact copy is infinite
+_CHUNK = 64  # pairs of frames that LPIPS compares in one compiled call
+_RELEASED_FILE = 10  # trajectories per file in LGC-VD's release
+_RELEASED_GROUP = 10  # files per group in which it takes the best
 
 Scores = dict[str, np.ndarray]
 
@@ -27,37 +27,39 @@ def frame_scores(
   lpips_params: dict[str, Any] | None = None,
   with_motion: bool = False,
 ) -> Scores:
-  """Every scored frame of every trajectory.
+  """Scores every frame that the protocol scores, of every trajectory.
 
   Args:
     drawn: (n, N, f, h, w, c) uint8, whole videos.
     true: (n, f, h, w, c) uint8.
-    protocol: says which frames, and how.
-    lpips_params: of `lpips.load_params`; None leaves LPIPS out.
+    protocol: the frames to score, and how.
+    lpips_params: from `lpips.load_params`; None leaves LPIPS out.
     with_motion: adds 'position_error', for one bright object on black.
 
   Returns:
     name -> (n, N, f - first_scored) float64: 'psnr' in dB (at most 60), 'ssim', 'lpips',
-    'brightness' (the mean over pixels, 0..255), 'edges' (`images.gradient_energy`),
-    'position_error' in pixels, 'mse' summed over pixels in [0, 1], where the protocol has it.
+    'brightness' (mean over pixels, 0..255), 'edges' (`images.gradient_energy`), 'position_error'
+    in pixels and, where the protocol has it, 'mse' summed over pixels in [0, 1].
   """
   first = protocol.first_scored
   rows = []
   # Video by video: float64 copies of a whole set would not fit in memory.
-  for many, one in zip(drawn[:, :, first:], true[:, first:]):
-    same = np.broadcast_to(one, many.shape)
+  for trajectories, truth in zip(drawn[:, :, first:], true[:, first:]):
+    repeated = np.broadcast_to(truth, trajectories.shape)
+    grey = [_grey(frames, protocol) for frames in (trajectories, repeated)]
     row = {
-      "psnr": np.minimum(images.psnr(many, same), _MOST),
-      "ssim": images.ssim(_grey(many, protocol), _grey(same, protocol), protocol.ssim_window),
-      "brightness": many.mean(axis=(-3, -2, -1)),
-      "edges": images.gradient_energy(many),
+      "psnr": np.minimum(images.psnr(trajectories, repeated), _MOST),
+      "ssim": images.ssim(*grey, protocol.ssim_window),
+      "brightness": trajectories.mean(axis=(-3, -2, -1)),
+      "edges": images.gradient_energy(trajectories),
     }
     if protocol.mse:
-      row["mse"] = np.square((many.astype(np.float64) - one) / 255).sum(axis=(-3, -2, -1))
+      difference = (trajectories.astype(np.float64) - truth) / 255
+      row["mse"] = np.square(difference).sum(axis=(-3, -2, -1))
     if lpips_params is not None:
-      row["lpips"] = _lpips(many, same, protocol, lpips_params)
+      row["lpips"] = _lpips(trajectories, repeated, protocol, lpips_params)
     if with_motion:
-      apart = motion.centroid(many) - motion.centroid(same)
+      apart = motion.centroid(trajectories) - motion.centroid(repeated)
       row["position_error"] = np.linalg.norm(apart, axis=-1)
     rows.append(row)
   return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
@@ -66,19 +68,19 @@ def frame_scores(
 def trajectory_scores(
   frames: Scores, drawn: np.ndarray, true: np.ndarray, protocol: Protocol
 ) -> Scores:
-  """One figure a trajectory.
+  """Averages frame scores to one figure per trajectory.
 
   Args:
     frames: `frame_scores` of the same videos.
-    drawn: as there.
-    true: as there.
-    protocol: as there.
+    drawn: as in `frame_scores`.
+    true: as in `frame_scores`.
+    protocol: as in `frame_scores`.
 
   Returns:
-    name -> (n, N): the means over frames, and in place of 'brightness' how far it is off, in
-    levels of 255: 'brightness_shift' (drawn minus true, signed, mean over frames), the same of
-    the last frame alone, and 'brightness_error', the mean of its absolute value; in place of
-    'edges' 'sharpness', their mean over the true video's: 1 is right, less is blurred.
+    name -> (n, N), the means over frames. Differences in levels of 255 replace 'brightness':
+    'brightness_shift' (drawn minus true, mean over frames), 'brightness_shift_last' (of the last
+    frame) and 'brightness_error' (mean absolute shift). 'sharpness' replaces 'edges': their mean
+    divided by the true video's, 1 if right, less if blurred.
   """
   first = protocol.first_scored
   absolute = ("brightness", "edges")
@@ -87,25 +89,25 @@ def trajectory_scores(
   edges = images.gradient_energy(true[:, first:]).mean(axis=-1)
   if protocol.psnr == "video":
     pairs = zip(drawn[:, :, first:], true[:, first:])
-    rows = [images.video_psnr(many, np.broadcast_to(one, many.shape)) for many, one in pairs]
+    rows = [images.video_psnr(video, np.broadcast_to(truth, video.shape)) for video, truth in pairs]
     scores["psnr"] = np.minimum(np.stack(rows), _MOST)
   return scores | {
     "brightness_shift": shift.mean(axis=-1),
     "brightness_shift_last": shift[..., -1],
     "brightness_error": np.abs(shift).mean(axis=-1),
-    # Of a video of even frames there is nothing to blur.
+    # A true video of uniform frames has no edges; its sharpness is 0.
     "sharpness": frames["edges"].mean(axis=-1) / np.where(edges > 0, edges, np.inf)[:, None],
   }
 
 
 def summary(scores: Scores, protocol: Protocol) -> dict[str, float]:
-  """Means over all trajectories and, where a video has several, '<name>_best' ones."""
+  """Returns means over all trajectories and, where a video has several, '<name>_best' means."""
   means = {name: float(values.mean()) for name, values in scores.items()}
   return means | {name: float(values.mean()) for name, values in bests(scores, protocol).items()}
 
 
 def square_difference(drawn: np.ndarray, other: np.ndarray) -> np.ndarray:
-  """Mean squared difference of uint8 frames (b, f, h, w, c): (b, f) float64, in levels of 255."""
+  """Returns mean squared differences (b, f) of uint8 frames (b, f, h, w, c), in levels of 255."""
   # Video by video: float copies of a whole chunk would take a multiple of its memory.
   rows = [
     np.square(one.astype(np.float32) - two).mean(axis=(-3, -2, -1), dtype=np.float64)
@@ -115,31 +117,32 @@ def square_difference(drawn: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 def spread(apart: np.ndarray, error: np.ndarray) -> dict[str, float]:
-  """How unlike a video's trajectories are, beside how far they are from the true video.
+  """Compares the spread of a video's trajectories with their error.
 
-  The true video is one draw from what may follow the given frames. Those of a sampler that is
-  right are then as far from each other as from it; a network that regresses draws one and the same.
+  The true video is one sample of what may follow the given frames. A correct sampler's
+  trajectories are therefore as far from each other as from the true video, while a network that
+  regresses always draws the same video.
 
   Args:
-    apart: (n, N - 1, f), `square_difference` of a video's trajectories; N = 1 has no spread.
-    error: (n, N, f), of each trajectory and the true video.
+    apart: (n, N - 1, f), `square_difference` of pairs of a video's trajectories; empty for N = 1.
+    error: (n, N, f), `square_difference` of each trajectory and the true video.
 
   Returns:
-    'rms_error', the root mean square of trajectory minus truth, in levels of 255; for several
-    trajectories 'spread', the standard deviation of a pixel over them, alike, and 'spread_share',
-    the distance of two trajectories (sqrt(2) times the spread) in units of the error: 1 where
-    they are as far from each other as from the truth, 0 for a regression.
+    'rms_error', the root mean square of trajectory minus truth, in levels of 255. For several
+    trajectories also 'spread', a pixel's standard deviation over them, in the same unit, and
+    'spread_share', the distance of two trajectories (sqrt(2) times the spread) divided by the
+    error: 1 if they are as far from each other as from the truth, 0 for a regression.
   """
   rms_error = float(np.sqrt(error.mean()))
   if not apart.size:
     return {"rms_error": rms_error}
   distance = float(np.sqrt(apart.mean()))
-  share = distance / rms_error if rms_error else 0.0  # without an error all are the true video
+  share = distance / rms_error if rms_error else 0.0  # without error, all equal the true video
   return {"rms_error": rms_error, "spread": distance / np.sqrt(2.0), "spread_share": share}
 
 
 def bests(scores: Scores, protocol: Protocol) -> Scores:
-  """'<name>_best' -> `best` of those that have one, where a video has several trajectories."""
+  """Returns '<name>_best' -> `best` of each figure, where a video has several trajectories."""
   if next(iter(scores.values())).shape[1] == 1:
     return {}
   return {
@@ -150,22 +153,27 @@ def bests(scores: Scores, protocol: Protocol) -> Scores:
 
 
 def best(values: np.ndarray, protocol: Protocol, lower: bool) -> np.ndarray:
-  """The best figures, whose mean is reported: (n, N) -> (n,), or one a group as released.
+  """Takes the best figures, whose mean is reported: (n, N) -> (n,), or one per released group.
 
-  LGC-VD's release keeps 10 trajectories in a file, N / 10 files a video one after another, and
-  closes a group of files at every number divisible by 10. So the first group is one file, each
-  other one has the last 9 of a video and the first of the next, and the files after the last
-  such number are in none.
+  LGC-VD's release writes 10 trajectories per file, so N / 10 consecutive files per video, and takes
+  the best of groups of 10 files, with an off-by-one: group 0 is file 0 alone, group g > 0 is files
+  10 g - 9 to 10 g, and trailing files are dropped. With N = 100 every group but the first mixes two
+  videos.
+
+  Args:
+    values: (n, N) figures.
+    protocol: its `best` chooses videos or released groups.
+    lower: whether lower figures are better.
 
   Raises:
-    ValueError: trajectories that do not fill the release's files.
+    ValueError: N does not fill the release's files.
   """
   choose = np.min if lower else np.max
   if protocol.best == "video":
     return choose(values, axis=1)
   if values.shape[1] % _RELEASED_FILE:
     raise ValueError(
-      f"best='released_groups' needs a multiple of {_RELEASED_FILE} trajectories a video, not "
+      f"best='released_groups' needs a multiple of {_RELEASED_FILE} trajectories per video, not "
       f"{values.shape[1]}."
     )
   files = choose(values.reshape(-1, _RELEASED_FILE), axis=1)
@@ -175,19 +183,19 @@ def best(values: np.ndarray, protocol: Protocol, lower: bool) -> np.ndarray:
 
 
 def compared(drawn: np.ndarray, real: np.ndarray, protocol: Protocol) -> np.ndarray:
-  """The clips that FVD sees of drawn videos: (n, f, h, w, c) uint8, and so are both arguments."""
+  """Returns the clips that FVD uses of drawn videos; all are uint8 (n, f, h, w, c)."""
   if protocol.fvd_given == "drawn":
     return drawn
   return np.concatenate([real[:, : protocol.past], drawn[:, protocol.past :]], axis=1)
 
 
 def fvd(reals: np.ndarray, fakes: np.ndarray, protocol: Protocol) -> float:
-  """Frechet video distance of drawn videos to the real ones they were drawn from.
+  """Computes the Frechet video distance of drawn videos to the real ones they continue.
 
   Args:
-    reals: (n, d), features of the real videos.
-    fakes: (T, n, d), of the drawn ones as `compared`, T the trajectories that count.
-    protocol: says whether trajectories are pooled.
+    reals: (n, d) features of the real videos.
+    fakes: (T, n, d) features of the drawn videos from `compared`, with T trajectories per video.
+    protocol: chooses whether trajectories are pooled.
   """
   if protocol.fvd_trajectories == "each":
     return float(np.mean([frechet.fvd(reals, fake) for fake in fakes]))
@@ -197,7 +205,7 @@ def fvd(reals: np.ndarray, fakes: np.ndarray, protocol: Protocol) -> float:
 
 
 def _grey(frames: np.ndarray, protocol: Protocol) -> np.ndarray:
-  """8-bit luma as Pillow rounds it, where the protocol wants it and there is colour."""
+  """Converts colour to 8-bit luma, rounded as Pillow does, if the protocol asks for it."""
   if not protocol.ssim_grey or frames.shape[-1] == 1:
     return frames
   weighted = frames.astype(np.int32) @ np.array([19595, 38470, 7471], np.int32)
@@ -207,7 +215,7 @@ def _grey(frames: np.ndarray, protocol: Protocol) -> np.ndarray:
 def _lpips(
   drawn: np.ndarray, true: np.ndarray, protocol: Protocol, params: dict[str, Any]
 ) -> np.ndarray:
-  """(..., h, w, c) -> (...), in calls of one compiled shape."""
+  """Computes LPIPS of frames (..., h, w, c) as (...), in calls of one compiled shape."""
   lead = drawn.shape[:-3]
   flat = [x.reshape(-1, *x.shape[-3:]) for x in (drawn, true)]
   compare = _compiled_lpips(protocol.lpips_net, protocol.lpips_range, protocol.lpips_size)

@@ -1,7 +1,7 @@
-"""Named protocols: complete recipes of a score, so that two figures of one name can be compared.
+"""Named protocols: complete recipes for a score, so that two figures of one name can be compared.
 
-Nothing that moves a number is left to the caller. What is the model's own business (which weights,
-how fragments are joined) stays in the configuration and is written beside the protocol.
+The caller chooses nothing that changes a figure. The model's own settings (which weights, how
+fragments are joined) stay in the configuration and are written beside the protocol.
 """
 
 import dataclasses
@@ -21,43 +21,43 @@ class Protocol:
   """How predictions are scored.
 
   Videos are drawn and scored as uint8 frames 0..255, cropped to their centre square when the store
-  was prepared. Image metrics see the drawn frames, FVD whole videos.
+  was prepared. Image metrics use the drawn frames, FVD whole videos.
 
   Attributes:
-    name: of its file in a workdir's evaluations/.
-    about: where it comes from, its faults and how far this project's figures are from theirs.
-    split: of the store.
-    num_videos: a random clip of each of as many videos; all where the split has no more.
-    choice: of the videos: 'random', or 'spaced' evenly over the split from first to last.
-    flip: mirrors a random half of them.
-    seed: of the choice of videos, of flips and of every draw.
-    past: p, frames given.
-    num_frames: drawn after them, the horizon.
-    trajectories: N, drawn for each video.
-    sampler: kind of sampler with `sampler_steps`; None leaves both to the configuration.
-    sampler_steps: network evaluations a fragment.
-    first_scored: the first frame of a video that image metrics see, counted from 0.
-    psnr: 'frames' is the mean of each frame's, at most 60 dB; 'video' is of the mean squared error
-      over all of them.
-    mse: adds the squared error of a frame, summed over its pixels in [0, 1].
+    name: the protocol's name, and that of its file in a workdir's evaluations/.
+    about: where it comes from, its faults, and how this project's figures differ.
+    split: the store's split.
+    num_videos: number of videos, with one random clip each; all where the split has no more.
+    choice: how videos are chosen: 'random', or 'spaced' evenly over the split from first to last.
+    flip: mirrors a random half of the clips.
+    seed: seed of the choice of videos, of flips and of all noise.
+    past: p, the number of given frames.
+    num_frames: the number of frames drawn after them, the horizon.
+    trajectories: N, the number of trajectories drawn for each video.
+    sampler: kind of the sampler with `sampler_steps`; None leaves both to the configuration.
+    sampler_steps: network evaluations per fragment.
+    first_scored: the first frame of a video that image metrics use, counted from 0.
+    psnr: 'frames' averages each frame's PSNR, at most 60 dB; 'video' takes the PSNR of the mean
+      squared error over all frames.
+    mse: adds a frame's squared error, summed over its pixels in [0, 1].
     ssim_window: 'gaussian' or 'uniform', see `images.ssim`; its data range is 255.
-    ssim_grey: of 8-bit luma (ITU-R 601); else the mean over channels.
+    ssim_grey: computes SSIM of 8-bit luma (ITU-R 601); otherwise it is the mean over channels.
     lpips_net: 'alex' or 'vgg', of LPIPS v0.1.
-    lpips_range: where 0 and 255 go; LPIPS is made for (-1, 1).
+    lpips_range: the values that 0 and 255 are mapped to; LPIPS is made for (-1, 1).
     lpips_size: side that frames are resized to (bilinear, antialiased, rounded to 8 bits); None
-      leaves them as they are.
-    lpips_required: without the weights there is no score at all; else one without LPIPS.
+      does not resize.
+    lpips_required: if True, missing weights are an error; otherwise the score lacks LPIPS.
     best: over which trajectories the best is taken before the mean: each 'video''s own, or the
-      'released_groups' of `prediction.best`. The mean over all of them is always given too.
-    fvd_given: whether the drawn videos begin with the 'true' given frames or, where the model
-      redraws these, with the 'drawn' ones.
-    fvd_trajectories: the set compared is the 'first' of each video or 'all', or the FVDs of 'each'
-      number are averaged.
-    fvd_repeat_real: the real videos stand in their set once for each trajectory.
-    i3d_resize: of frames to 224, bilinear without antialiasing: 'torch' or 'tf1', see
-      `clip_features.resize_matrix`; then a centre crop.
-    gap: frames that an interpolation draws between one given on either side.
-    tasks: what is scored, of `TASKS`; an interpolation is of the videos' first gap + 2 frames.
+      'released_groups' of `prediction.best`. The mean over all trajectories is always given too.
+    fvd_given: the given frames of drawn videos in FVD: 'true', or 'drawn' as the model redraws
+      them.
+    fvd_trajectories: the drawn set in FVD: the 'first' trajectory of each video or 'all' of them;
+      with 'each', the FVDs of the j-th trajectories are averaged over j.
+    fvd_repeat_real: repeats the real videos once for each trajectory.
+    i3d_resize: how frames are resized to 224, bilinear without antialiasing: 'torch' or 'tf1', see
+      `clip_features.resize_matrix`; a centre crop follows.
+    gap: frames that an interpolation draws between one given frame on either side.
+    tasks: the scored tasks, from `TASKS`; interpolation uses the first gap + 2 frames of a video.
   """
 
   name: str
@@ -104,7 +104,7 @@ class Protocol:
         )
     if not self.tasks or not {*self.tasks} <= {*TASKS}:
       raise ValueError(
-        f"Protocol {self.name!r}: tasks {', '.join(self.tasks) or 'none'}. Choose of: "
+        f"Protocol {self.name!r}: wrong tasks ({', '.join(self.tasks) or 'none'}). Choose from: "
         f"{', '.join(TASKS)}."
       )
     if "interpolation" in self.tasks and self.gap + 2 > self.video_frames:
@@ -120,15 +120,15 @@ class Protocol:
 
   @property
   def video_frames(self) -> int:
-    """Frames of a whole video: the given ones and the horizon."""
+    """Frames of a whole video: the given frames and the horizon."""
     return self.past + self.num_frames
 
   def settings(self) -> dict[str, Any]:
-    """The entries of config.sample that it replaces."""
+    """Returns the entries of config.sample that the protocol replaces."""
     names = ("past", "num_frames", "trajectories", "gap")
     changes: dict[str, Any] = {name: getattr(self, name) for name in names}
     if self.sampler:
-      # On the release's grid, which a workdir drawn by another sampler need not have.
+      # The grid is the release's; a workdir's own sampler may have another.
       sampler = {"kind": self.sampler, "num_steps": self.sampler_steps, "grid": "spaced"}
       changes["sampler"] = sampler
     return changes

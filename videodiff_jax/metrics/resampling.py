@@ -1,4 +1,4 @@
-"""How far a score would be off on other videos of the same kind: an interval by resampling."""
+"""Intervals by resampling: how much a score would change on other videos of the same kind."""
 
 from collections.abc import Callable, Hashable, Mapping
 from typing import TypeVar
@@ -15,15 +15,15 @@ Resample = Callable[[np.random.Generator], Mapping[Name, float]]
 def intervals(
   scores: Mapping[Name, float], resample: Resample[Name], seed: int
 ) -> dict[Name, list[float]]:
-  """The 95 % interval of each score: score -+ t s, s the spread of five resampled ones.
+  """Computes the 95 % interval of each score: score -+ t s, s the spread of five resampled scores.
 
-  It is centred on the score and not on the resampled ones: a set in which videos repeat has a
-  larger Frechet distance, whatever the videos. Training and sampling again are not in it.
+  It is centred on the score itself, not on the resampled scores, since a set with repeated videos
+  always has a larger Frechet distance. The interval does not cover training or sampling again.
 
   Args:
     scores: name -> figure.
-    resample: computes the same scores on videos drawn with replacement from its generator.
-    seed: of that generator.
+    resample: computes the same scores on videos drawn with replacement by its generator.
+    seed: seed of that generator.
 
   Returns:
     name -> [low, high].
@@ -38,11 +38,11 @@ def intervals(
 def of_means(
   values: Mapping[Name, np.ndarray], seed: int
 ) -> tuple[dict[Name, float], dict[Name, list[float]]]:
-  """Means over the same n videos, and their intervals.
+  """Computes means over the same n videos, and their intervals.
 
   Args:
-    values: name -> (n,).
-    seed: as of `intervals`.
+    values: name -> (n,) figures.
+    seed: seed of the resampling.
   """
   count = len(next(iter(values.values())))
 
@@ -54,5 +54,5 @@ def of_means(
 
 
 def with_replacement(rng: np.random.Generator, count: int) -> np.ndarray:
-  """(count,) indices of videos."""
+  """Draws indices (count,) of videos with replacement."""
   return rng.integers(0, count, count)
