@@ -122,7 +122,7 @@ def test_what_does_not_fit_is_drawn_anew(files, caplog) -> None:
     kept = {path for path, value in params.items() if np.array_equal(value, drawn[path])}
     at = "unet." if name == "unet" else ""
     assert {path for path in kept if path.startswith(at)} == anew
-    assert f"config.init.{name}: " in caplog.text and "drawn anew: " in caplog.text
+    assert f"config.init.{name}: " in caplog.text and "reinitialised: " in caplog.text
 
 
 def test_a_dit_s_blocks_are_stacked_where_they_are_scanned(files) -> None:
@@ -225,7 +225,7 @@ def test_weights_of_another_size_are_told_and_may_be_allowed(files) -> None:
   settings = config(unet=files["sd"])
   settings.model.unet.context_dim = 7
   settings.model.unet.channels = 64
-  with pytest.raises(ValueError, match=r"UNet in .*sd\.safetensors is of another configuration"):
+  with pytest.raises(ValueError, match=r"UNet in .*sd\.safetensors has another configuration"):
     systems.of(settings).check_pretrained(settings, stages.NAMES)
   settings = config(unet=files["sd"])
   settings.model.unet.context_dim = 7

@@ -244,8 +244,8 @@ def test_short_videos_are_counted_and_none_is_an_error(store, usable, monkeypatc
 
 
 @pytest.mark.parametrize("settings, message", [
-  ({"content": "movie"}, "choose frames, pairs, keys, clip"),
-  ({"sampling": "frame"}, "choose video, clip"),
+  ({"content": "movie"}, "Choose one of: frames, pairs, keys, clip"),
+  ({"sampling": "frame"}, "Choose one of: video, clip"),
   ({"num_targets": 6}, "1 to 5 target frames"),
   ({"num_keyframes": 6}, "1 to 5 keyframes"),
 ])  # fmt: skip

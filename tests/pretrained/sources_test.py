@@ -40,7 +40,7 @@ def everything_fits(
   kind: str, name: str, tensors: dict[str, Tensor], count: int, parameters: int
 ) -> None:
   found = fit(name, tensors, published(kind, name))
-  assert not found.anew and not found.allowed
+  assert not found.reinitialised and not found.allowed
   assert {one.name for one in found.placed.values()} == set(sources.names_of(name, tensors))
   assert (len(found.placed), found.size) == (count, parameters)
 
@@ -170,12 +170,12 @@ def test_what_is_missing_left_over_or_of_another_shape(changes, message, allow) 
   with pytest.raises(ValueError, match=message):
     fit_small(small(**changes), allow=["quant"])
   found = fit_small(small(**changes), allow=["nothing", allow])
-  assert len(found.allowed) == 1 and not found.anew
+  assert len(found.allowed) == 1 and not found.reinitialised
   assert fit_small(small()).allowed == ()
 
 
 def test_another_network_is_told() -> None:
-  with pytest.raises(ValueError, match=r"abstract holds no UNet in a naming known here.*decoder\."):
+  with pytest.raises(ValueError, match=r"abstract holds no UNet in a known naming.*decoder\."):
     fit("unet", small(), {})
 
 
@@ -191,7 +191,7 @@ def test_a_dit_for_another_use_loads_what_fits() -> None:
   with pytest.raises(ValueError, match=r"token_embed\.kernel is missing"):
     fit("generator", tensors, wanted)
   found = fit("generator", tensors, wanted, adapt=True)
-  assert {s.split()[0] for s in found.anew} == {
+  assert {s.split()[0] for s in found.reinitialised} == {
     "x_embedder.proj.weight", "y_embedder.embedding_table.weight", "final_layer.linear.weight",
     "final_layer.linear.bias", "token_embed.kernel", "token_embed.bias",
   }  # fmt: skip
@@ -206,7 +206,7 @@ def test_a_unet_of_other_latents_loads_what_fits() -> None:
     unet.clone(**tiny, attention_rates=(2,), context_dim=6, in_channels=3, out_channels=3)
   )
   found = fit("unet", tensors, wanted, adapt=True)
-  assert {s.split()[0] for s in found.anew} == {
+  assert {s.split()[0] for s in found.reinitialised} == {
     "input_blocks.0.0.weight", "out.2.weight", "out.2.bias"
   }  # fmt: skip
   assert len(found.placed) == len(tensors) - 3

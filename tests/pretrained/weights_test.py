@@ -335,7 +335,7 @@ def test_wrong_shapes(tmp_path) -> None:
 @pytest.mark.parametrize(("kind", "title"), [("dit", "DiT"), ("sd-v1", "UNet")])
 def test_wrong_kind(tmp_path, kind: str, title: str) -> None:
   save_file(sd_names.filled(sd_names.kl_vae(**KL_VAE)), tmp_path / "sd.safetensors")
-  refused(tmp_path, tmp_path / "sd.safetensors", f"holds no {title} in a naming known here", kind)
+  refused(tmp_path, tmp_path / "sd.safetensors", f"holds no {title} in a known naming", kind)
 
 
 def test_half_the_parts_are_missing(tmp_path) -> None:
@@ -391,7 +391,7 @@ def test_folders_without_weights_are_told(tmp_path) -> None:
 def test_export_refuses_what_is_none_of_ours(tmp_path) -> None:
   source, out = tmp_path / "sd.safetensors", tmp_path / "out"
   save_file(full(), source)
-  with pytest.raises(ValueError, match=r"no folder of converted weights"):
+  with pytest.raises(ValueError, match=r"holds no converted weights"):
     convert.export(tmp_path, tmp_path / "back")
   convert.convert("sd-v1", source, config(), out)
   with pytest.raises(FileExistsError, match="is not empty"):

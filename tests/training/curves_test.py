@@ -34,7 +34,7 @@ def test_one_warning_each_time_a_run_gets_worse_than_the_margin(tmp_path, caplog
   said = [(record.levelname, record.getMessage()) for record in caplog.records]
   assert [level for level, _ in said] == ["WARNING", "INFO", "WARNING"]
   warning = said[0][1]
-  for part in ("Stage toy at step 150", "loss 1.8, +20 %", "the 1.5 of", "margin of 10 %"):
+  for part in ("Stage toy at step 150", "loss 1.8, +20 %", "against 1.5 in", "margin of 10 %"):
     assert part in warning
   assert "curves.json" in warning and "worse than" in warning
   assert "at step 175" in said[1][1] and "again within" in said[1][1]

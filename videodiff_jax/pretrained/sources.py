@@ -1,8 +1,8 @@
-"""Which tensors of a file are which network's, and whether they are all of it.
+"""Finds each network's tensors in a source, and checks that they are complete.
 
-A file may hold one network or several, in the naming of the code that trained it or in ours (a
-folder that `weights_folder` wrote). Nothing but names and shapes is read here, and a DiT's table
-of positions.
+A source may hold one or several networks, named as in the code that trained them or as in ours (a
+folder that `weights_folder` wrote). Only names and shapes are read here, and a DiT's table of
+positions.
 """
 
 import dataclasses
@@ -11,8 +11,9 @@ import pathlib
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 
+from videodiff_jax.choices import summarise
 from videodiff_jax.pretrained.files import weights_folder
-from videodiff_jax.pretrained.files.state_dict import Placed, Rules, problems, told, translate
+from videodiff_jax.pretrained.files.state_dict import Placed, Rules, problems, translate
 from videodiff_jax.pretrained.files.tensor_files import Source, read
 from videodiff_jax.pretrained.names import clip, diffusers, dit, stable_diffusion
 
@@ -21,12 +22,12 @@ Wanted = Mapping[str, tuple[int, ...]]
 
 @dataclasses.dataclass(frozen=True)
 class Naming:
-  """How one code base calls the tensors of a network.
+  """How one code base names the tensors of a network.
 
   Attributes:
-    prefixes: before every name: '' in a file of this network alone.
+    prefixes: possible prefixes of all names; '' in a file of this network only.
     marker: a name that no other naming has.
-    rules: from all names to the map into our tree.
+    rules: maps all names to the rules that translate them to our parameter tree.
   """
 
   prefixes: tuple[str, ...]
@@ -36,14 +37,14 @@ class Naming:
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-  """One that weights can be given for.
+  """A network that pretrained weights can be given for.
 
   Attributes:
-    title: for people.
-    namings: of its tensors.
-    adaptable: a regular expression of our parameters whose shape depends on the network's use:
-      where they do not fit another use they may be drawn anew.
-    beside: a regular expression of the other tensors of a larger model that it is a part of.
+    title: the network's name in messages.
+    namings: the known namings of its tensors.
+    adaptable: a regular expression for those of our parameters whose shape depends on the network's
+      use; if they do not fit, they may be reinitialised.
+    beside: a regular expression for the other tensors of the larger model that it is a part of.
   """
 
   title: str
@@ -92,7 +93,7 @@ NETWORKS = {
           "cond_stage_model.transformer.text_model.",
           "cond_stage_model.transformer.",  # merges made by old tools
           "text_encoder/text_model.",
-          "text_encoder/",  # transformers from 5.6 on, as the last
+          "text_encoder/",  # transformers from 5.6 on, like the last prefix
           "text_model.",
           "",
         ),
@@ -104,7 +105,7 @@ NETWORKS = {
   ),
 }
 
-# Of a schedule or of training, or computed here: no parameters of a network.
+# Tensors that are no parameters: a schedule's, training's, and those that are computed here.
 _ASIDE = re.compile(
   r"(.*_)?(betas|alphas_cumprod(_prev)?|logvar)|posterior_\w+|scale_factor|lvlb_weights"
   r"|model_ema\.(decay|num_updates)|loss\..*|(.*\.)?position_ids|pos_embed"
@@ -113,35 +114,35 @@ _ASIDE = re.compile(
 
 @dataclasses.dataclass(frozen=True)
 class Fit:
-  """The tensors of one network.
+  """The tensors that fit one network.
 
   Attributes:
-    placed: by our path; their shapes are the network's.
-    anew: what is to be drawn anew instead, a sentence for each.
-    allowed: what is missing or left over and was allowed by name, a sentence for each.
+    placed: tensors by our path, with the network's shapes.
+    reinitialised: a sentence for each parameter that is to be reinitialised instead.
+    allowed: a sentence for each tensor that is missing or left over and was allowed by name.
   """
 
   placed: dict[str, Placed]
-  anew: tuple[str, ...] = ()
+  reinitialised: tuple[str, ...] = ()
   allowed: tuple[str, ...] = ()
 
   @property
   def size(self) -> int:
-    """Parameters found."""
+    """Number of parameters found."""
     return sum(one.tensor.size for one in self.placed.values())
 
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-  """A network's tensors where they lie.
+  """A network's tensors in a source.
 
   Attributes:
-    network: of `NETWORKS`.
-    path: of the source, for errors.
-    files: in which they are.
-    shapes: by their name without its prefix; in a folder of ours by path.
-    place: as `state_dict.translate`, given the wanted shapes.
-    allow: patterns allowed when such a folder was made.
+    network: a name in `NETWORKS`.
+    path: the source's path, for errors.
+    files: the files that hold the tensors.
+    shapes: shapes by the name without its prefix, or by our path in a folder of ours.
+    place: does what `state_dict.translate` does, given the wanted shapes.
+    allow: the patterns that were allowed when a folder of ours was made.
   """
 
   network: str
@@ -153,11 +154,12 @@ class Found:
 
 
 def find(name: str, path: pathlib.Path) -> Found:
-  """A network's tensors in a folder of ours, or in what `tensor_files.read` opens.
+  """Finds a network's tensors in a folder of ours, or in a source that `tensor_files.read` opens.
 
   Raises:
-    FileNotFoundError, ImportError: as `tensor_files.read`.
-    ValueError: the network is not there, its positions are others, or as `tensor_files.read`.
+    FileNotFoundError: as `tensor_files.read`.
+    ImportError: as `tensor_files.read`.
+    ValueError: the source lacks the network, its position table differs, or as `tensor_files.read`.
   """
   if not weights_folder.is_weights_folder(path):
     return find_in(name, read(path), path)
@@ -172,12 +174,12 @@ def find(name: str, path: pathlib.Path) -> Found:
 
 
 def find_in(name: str, source: Source, path: pathlib.Path) -> Found:
-  """As `find`, in what is open and in somebody else's naming."""
+  """Finds a network's tensors, in a naming other than ours, in an open source."""
   tensors = source.tensors
   found = _naming(name, tensors)
   if found is None:
     raise ValueError(
-      f"{path} holds no {NETWORKS[name].title} in a naming known here. Its {len(tensors)} tensors "
+      f"{path} holds no {NETWORKS[name].title} in a known naming. Its {len(tensors)} tensors "
       f"begin with: {', '.join(sorted(tensors)[:3])}."
     )
   prefix, naming = found
@@ -194,39 +196,41 @@ def find_in(name: str, source: Source, path: pathlib.Path) -> Found:
 
 
 def fit(found: Found, wanted: Wanted, allow: Collection[str] = (), adapt: bool = False) -> Fit:
-  """Compares what was found with what is wanted.
+  """Compares the tensors found with the wanted ones.
 
   Args:
     found: a network's tensors.
-    wanted: shapes by path.
-    allow: patterns (*, ?) of our paths that may be missing and of their names that may be left.
-    adapt: whether the network's `adaptable` parameters may be drawn anew.
+    wanted: the network's shapes by path.
+    allow: patterns (*, ?) of our paths that may be missing, and of names in the source that may be
+      left over.
+    adapt: whether the network's `adaptable` parameters may be reinitialised.
 
   Raises:
-    ValueError: the network is not the one wanted.
+    ValueError: the network has another configuration.
   """
   placed, strangers = found.place(wanted)
   network, allow = NETWORKS[found.network], [*allow, *found.allow]
-  wrong, anew, allowed = [], [], []
+  wrong, reinitialised, allowed = [], [], []
   differences = problems(placed, strangers, wanted)
   for key, sentence in differences.items():
     our_path, their_name = strangers.get(key, key), placed[key].name if key in placed else key
     if is_allowed(allow, our_path, their_name):
       allowed.append(sentence)
     elif adapt and re.match(network.adaptable, our_path):
-      anew.append(sentence)
+      reinitialised.append(sentence)
     else:
       wrong.append(sentence)
   if wrong:
     raise ValueError(
-      f"The {network.title} in {found.path} is of another configuration: {told(wrong)}."
+      f"The {network.title} in {found.path} has another configuration: "
+      f"{summarise(wrong, separator='; ')}."
     )
   fitting = {key: one for key, one in placed.items() if key not in differences}
-  return Fit(fitting, tuple(anew), tuple(allowed))
+  return Fit(fitting, tuple(reinitialised), tuple(allowed))
 
 
 def names_of(name: str, tensors: Iterable[str]) -> list[str]:
-  """The names of a network's tensors; none where it is not there."""
+  """Returns the names of a network's tensors; none if the source lacks it."""
   found = _naming(name, tensors)
   if found is None:
     return []
@@ -235,17 +239,17 @@ def names_of(name: str, tensors: Iterable[str]) -> list[str]:
 
 
 def is_aside(key: str) -> bool:
-  """Whether a tensor is no parameter of any network."""
+  """Tells whether a tensor is no parameter of any network."""
   return _ASIDE.fullmatch(key) is not None
 
 
 def is_beside(name: str, key: str) -> bool:
-  """Whether a tensor is of the larger model that a network was published as a part of."""
+  """Tells whether a tensor belongs to the larger model that a network was published with."""
   return re.fullmatch(NETWORKS[name].beside, key) is not None
 
 
 def is_allowed(allow: Collection[str], *names: str) -> bool:
-  """Whether one of the names fits one of the patterns."""
+  """Tells whether one of the names matches one of the patterns."""
   return any(fnmatch.fnmatchcase(name, pattern) for name in names for pattern in allow)
 
 

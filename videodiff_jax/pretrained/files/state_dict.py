@@ -1,4 +1,4 @@
-"""From a PyTorch state dict to a Flax parameter tree, with every tensor accounted for."""
+"""Converts a PyTorch state dict to a Flax parameter tree and accounts for every tensor."""
 
 import dataclasses
 import re
@@ -8,23 +8,22 @@ from typing import Any
 import numpy as np
 from flax import traverse_util
 
+from videodiff_jax.choices import summarise
 from videodiff_jax.pretrained.files.tensor_files import Tensor, held
 
-# Regular expression, and what `re.sub` puts in its place; all applied in order.
+# Regular expressions and their replacements for `re.sub`, applied in order.
 Rules = Sequence[tuple[str, str | Callable[[re.Match], str]]]
 State = Mapping[str, np.ndarray]
-
-_TOLD = 8  # problems of one state dict, of which there may be hundreds
 
 
 @dataclasses.dataclass(frozen=True)
 class Placed:
-  """A tensor that has a place in a network of ours.
+  """A tensor with a place in one of our networks.
 
   Attributes:
-    name: in the source.
-    stored_shape: there.
-    tensor: in our layout; its shape may still be another than the network's.
+    name: its name in the source.
+    stored_shape: its shape in the source.
+    tensor: the tensor in our layout; its shape may still differ from the network's.
   """
 
   name: str
@@ -33,18 +32,25 @@ class Placed:
 
 
 def flat_shapes(shapes: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-  """'a.b.kernel' -> shape, of a module's parameters, abstract or concrete."""
+  """Returns 'a.b.kernel' -> shape for a module's parameters, abstract or concrete."""
   return {path: leaf.shape for path, leaf in traverse_util.flatten_dict(shapes, sep=".").items()}
 
 
 def translate(
   tensors: Mapping[str, Tensor], rules: Rules, wanted: Mapping[str, tuple[int, ...]]
 ) -> tuple[dict[str, Placed], dict[str, str]]:
-  """Tensors by our path, and those that have no place in `wanted`: name -> path.
+  """Sorts tensors by our path, without reading them.
 
-  `rules` turn a tensor's dotted name into the path of our parameter, whose last part may stay
-  'weight'. Kernels are transposed (convolutions OIHW to HWIO, OIDHW to DHWIO, linear layers and
-  1x1 convolutions to (in, out)); anything else keeps its layout. Nothing is read.
+  Kernels are transposed (convolutions OIHW to HWIO, OIDHW to DHWIO, linear layers and 1x1
+  convolutions to (in, out)); everything else keeps its layout.
+
+  Args:
+    tensors: tensors by their names in the source.
+    rules: turn a tensor's dotted name into our parameter's path, whose last part may stay 'weight'.
+    wanted: the network's shapes by path.
+
+  Returns:
+    The tensors by path, and name -> path for those that have no place in `wanted`.
   """
   placed: dict[str, Placed] = {}
   strangers: dict[str, str] = {}
@@ -61,36 +67,31 @@ def translate(
 def problems(
   placed: Mapping[str, Placed], strangers: Iterable[str], wanted: Mapping[str, tuple[int, ...]]
 ) -> dict[str, str]:
-  """What keeps the tensors from being all of the network: path (a stranger's name) -> sentence."""
+  """Describes each mismatch with the network: path (a stranger's name) -> sentence."""
   found = {name: f"{name} has no place" for name in strangers}
-  for path, one in placed.items():
-    if one.tensor.shape != wanted[path]:
-      found[path] = f"{one.name} gives {one.tensor.shape}, but {path} is {wanted[path]}"
+  for path, entry in placed.items():
+    if entry.tensor.shape != wanted[path]:
+      found[path] = f"{entry.name} gives {entry.tensor.shape}, but {path} is {wanted[path]}"
   return found | {path: f"{path} is missing" for path in wanted if path not in placed}
 
 
-def told(sentences: Sequence[str]) -> str:
-  """The first few of many sentences."""
-  more = f"; and {len(sentences) - _TOLD} more" if len(sentences) > _TOLD else ""
-  return "; ".join(sentences[:_TOLD]) + more
-
-
 def convert(state: State, rules: Rules, shapes: Mapping[str, Any]) -> dict[str, Any]:
-  """Float32 parameters in the form of `shapes` from all tensors of `state`; see `translate`.
+  """Converts all tensors of `state` to float32 parameters in the form of `shapes`.
 
   Args:
     state: arrays by PyTorch name.
-    rules: the name map.
+    rules: the name map, see `translate`.
     shapes: the module's parameters, abstract or concrete, as `jax.eval_shape(init)["params"]`.
 
   Raises:
-    ValueError: parameters without a tensor, tensors without a parameter, or shapes that differ.
+    ValueError: a parameter lacks a tensor, a tensor lacks a parameter, or shapes differ.
   """
   wanted = flat_shapes(shapes)
   tensors = {name: held(np.asarray(value)) for name, value in state.items()}
   placed, strangers = translate(tensors, rules, wanted)
   if found := list(problems(placed, strangers, wanted).values()):
-    raise ValueError(f"These weights are of another network or configuration: {told(found)}.")
+    listed = summarise(found, separator="; ")
+    raise ValueError(f"These weights are of another network or configuration: {listed}.")
   arrays = {path: np.asarray(one.tensor.load(), np.float32) for path, one in placed.items()}
   return traverse_util.unflatten_dict(arrays, sep=".")
 
@@ -101,18 +102,18 @@ def _path(name: str, rules: Rules, wanted: Mapping[str, Any]) -> str:
   stem, _, last = name.rpartition(".")
   if last != "weight":
     return name
-  # PyTorch says 'weight' for three things that Flax tells apart.
+  # PyTorch's 'weight' has three names in Flax.
   candidates = [f"{stem}.{leaf}" for leaf in ("kernel", "scale", "embedding")]
   return next((path for path in candidates if path in wanted), name)
 
 
 def is_kernel(path: str) -> bool:
-  """Whether PyTorch keeps a parameter of ours in another layout."""
+  """Tells whether PyTorch stores a parameter of ours in another layout."""
   return path.rpartition(".")[2] == "kernel"
 
 
 def _transposed(tensor: Tensor, ndim: int) -> Tensor:
-  """(out, in, *window) -> (*window, in, out); a window of 1 goes where our layer has none."""
+  """Transposes (out, in, *window) to (*window, in, out), without a window of 1 that ours lacks."""
   shape = (*tensor.shape[2:], *tensor.shape[1::-1])
   while len(shape) > ndim and shape[0] == 1:
     shape = shape[1:]
@@ -125,7 +126,7 @@ def _transposed(tensor: Tensor, ndim: int) -> Tensor:
 
 
 def stored(path: str, tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
-  """The inverse of what `translate` did to a tensor of `shape`."""
+  """Undoes the transposition of `translate` for a tensor of `shape` in the source."""
   if not is_kernel(path):
     return tensor
 

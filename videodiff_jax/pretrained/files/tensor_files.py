@@ -1,7 +1,8 @@
-"""Weight files, read tensor by tensor and without running anything inside them.
+"""Reads weight files tensor by tensor, without running anything inside them.
 
-safetensors, PyTorch's zip files (`weights_only`), folders of either in parts (`*.index.json`), and
-folders with a network a subfolder, as diffusers saves them. What is not needed is never loaded.
+It reads safetensors, PyTorch's zip files (`weights_only`), folders with either in parts
+(`*.index.json`), and folders with one subfolder per network, as diffusers saves them. Tensors that
+are not needed are never loaded.
 """
 
 import dataclasses
@@ -19,8 +20,8 @@ import safetensors
 
 from videodiff_jax import text_files
 
-_BFLOAT16 = np.dtype(jnp.bfloat16)  # which NumPy itself does not know
-# Of a safetensors header.
+_BFLOAT16 = np.dtype(jnp.bfloat16)  # NumPy itself has no such type
+# The types in a safetensors header.
 _DTYPES = {
   "F64": np.dtype(np.float64),
   "F32": np.dtype(np.float32),
@@ -34,16 +35,16 @@ _DTYPES = {
   "BOOL": np.dtype(bool),
 }
 _CODES = {dtype: code for code, dtype in _DTYPES.items()}
-_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")  # the first there is, is taken
-_USUAL = ("diffusion_pytorch_model", "model")  # stems where a folder holds several variants
+_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")  # in order of preference
+_USUAL = ("diffusion_pytorch_model", "model")  # stems preferred where a folder has several variants
 SUBFOLDERS = ("unet", "vae", "text_encoder")
-# Where trainers keep the weights among other things; averaged ones first.
+# Keys under which trainers store the weights beside other things; averaged weights first.
 _STATES = ("state_dict", "ema", "model")
 
 
 @dataclasses.dataclass(frozen=True)
 class Tensor:
-  """One array that is read when it is asked for."""
+  """An array that is read on demand."""
 
   shape: tuple[int, ...]
   dtype: np.dtype
@@ -59,31 +60,31 @@ Tensors = dict[str, Tensor]
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-  """The tensors of a file or folder, and the files they lie in."""
+  """The tensors of a file or folder, and the files that hold them."""
 
   tensors: Tensors
   files: tuple[pathlib.Path, ...]
 
 
 def held(array: np.ndarray) -> Tensor:
-  """An array in memory as a Tensor."""
+  """Wraps an array in memory as a Tensor."""
   return Tensor(array.shape, array.dtype, lambda: array)
 
 
 def listed(names: Sequence[str]) -> str:
-  """The first few of many names."""
+  """Joins the first few of many names and says how many more there are."""
   return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
 
 
 def read(path: pathlib.Path) -> Source:
-  """Opens a file, or a folder: its parts, its one weight file, or a pipeline's subfolders.
+  """Opens a file, or a folder with parts, with one weight file, or with a pipeline's subfolders.
 
-  The tensors of a subfolder are called 'unet/...', 'vae/...', 'text_encoder/...'.
+  The tensors of a subfolder are named 'unet/...', 'vae/...', 'text_encoder/...'.
 
   Raises:
-    FileNotFoundError: nothing there, or a folder without weights.
-    ImportError: it is PyTorch's, which is not installed.
-    ValueError: damaged, in parts of which some are missing, or more than tensors.
+    FileNotFoundError: the path does not exist, or the folder holds no weights.
+    ImportError: the file is PyTorch's, which is not installed.
+    ValueError: a file is damaged or holds more than tensors, or parts are missing.
   """
   if path.is_file():
     return Source(_read_file(path), (path,))
@@ -106,7 +107,7 @@ def read(path: pathlib.Path) -> Source:
 
 
 def _index(folder: pathlib.Path) -> pathlib.Path | None:
-  """That of a folder in parts; a variant's, as *.index.fp16.json, where there is nothing else."""
+  """Returns the index of a folder in parts, or else a variant's, such as *.index.fp16.json."""
   found = [*folder.glob("*.index.json")]
   whole = (folder / f"{stem}{suffix}" for stem in _USUAL for suffix in _SUFFIXES)
   if not found and not any(file.is_file() for file in whole):
@@ -162,7 +163,7 @@ def _read_file(path: pathlib.Path) -> Tensors:
 
 def _read_safetensors(path: pathlib.Path) -> Tensors:
   try:
-    # Not mapped: a file cut short later is an error then, not a crash, and memory stays small.
+    # Not mapped: a file truncated later gives an error, not a crash, and memory stays small.
     file = safetensors.safe_open(path, "np", backend="pread")
   except safetensors.SafetensorError as error:
     raise ValueError(f"{path} is damaged or cut short: {error}.") from error
@@ -211,16 +212,18 @@ def _read_torch(path: pathlib.Path) -> Tensors:
 
 
 def load_torch(path: pathlib.Path) -> Any:
-  """What `torch.save` wrote, if that is tensors, numbers and containers; zip files stay on disk.
+  """Loads a file of `torch.save` that holds only tensors, numbers and containers.
+
+  Zip files stay on disk until their tensors are read.
 
   Raises:
     ImportError: PyTorch is not installed.
-    ValueError: damaged, or asks for more.
+    ValueError: the file is damaged, or holds something else.
   """
   try:
     import torch
   except ImportError as error:
-    raise ImportError('Reading PyTorch\'s files takes PyTorch: pip install -e ".[parity]".') from (
+    raise ImportError('Reading PyTorch\'s files needs PyTorch: pip install -e ".[parity]".') from (
       error
     )
   try:
@@ -231,14 +234,15 @@ def load_torch(path: pathlib.Path) -> Any:
       f"{path} holds more than tensors and numbers, or is no PyTorch file: it is not read. Many "
       "such files are published as .safetensors too."
     ) from error
-  except (EOFError, LookupError, RuntimeError) as error:  # what its parser meets in other bytes
+  except (EOFError, LookupError, RuntimeError) as error:  # PyTorch's parser raises these
     raise ValueError(f"{path} is damaged, or no PyTorch file.") from error
 
 
 def write(path: pathlib.Path, tensors: Mapping[str, Tensor]) -> None:
   """Writes a safetensors file, one tensor in memory at a time.
 
-  The library's own writer wants all of them at once. Its order: wide types first, then by name.
+  The library's own writer needs all tensors at once. The order is the same: wide types first, then
+  by name.
   """
   names = sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))
   header: dict[str, Any] = {}

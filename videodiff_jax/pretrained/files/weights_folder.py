@@ -1,7 +1,7 @@
-"""Weights of ours on disk: one safetensors file a network, and a manifest of where they come from.
+"""Folders of converted weights: one safetensors file per network, and a manifest of their origin.
 
-Tensors keep the source's numbers and types, in our names and layout. With the names and shapes
-they had, which the manifest keeps, `export` gives the source back bit for bit.
+Tensors keep the source's numbers and types, in our names and layout. The manifest keeps the
+source's names and shapes, so that `export` restores the source bit for bit.
 """
 
 import json
@@ -15,8 +15,8 @@ from videodiff_jax.pretrained.files.state_dict import Placed, stored
 from videodiff_jax.pretrained.files.tensor_files import Tensors
 
 _MANIFEST = "manifest.json"
-_ASIDE = "aside"  # what is no parameter of a network: a schedule's numbers
-# Of a pipeline's subfolders, as their libraries call them.
+_ASIDE = "aside"  # tensors that are no parameters, such as a schedule's
+# The stems of weight files in a pipeline's subfolders, as their libraries name them.
 _STEMS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model"}
 
 
@@ -26,13 +26,13 @@ def write(
   aside: Tensors,
   meta: dict[str, Any],
 ) -> None:
-  """Fills a folder that is not there yet.
+  """Makes and fills a new folder.
 
   Args:
-    folder: to make.
-    networks: tensors by our path.
-    aside: others, which `export` gives back.
-    meta: JSON to keep; 'allow' lists patterns of what is missing by permission.
+    folder: the folder to make.
+    networks: each network's tensors by our path.
+    aside: other tensors, which `export` writes back.
+    meta: JSON to keep in the manifest; 'allow' lists patterns of tensors that may be missing.
   """
   folder.mkdir()
   for name, placed in networks.items():
@@ -49,26 +49,30 @@ def write(
 
 
 def is_weights_folder(path: pathlib.Path) -> bool:
-  """Whether `write` made this folder."""
+  """Tells whether `write` made this folder."""
   return (path / _MANIFEST).is_file()
 
 
 def check(folder: pathlib.Path) -> None:
-  """Raises ValueError where a folder is none of ours, or its tensors are not those it tells of."""
+  """Checks that a folder is ours, and that its tensors are those of its manifest.
+
+  Raises:
+    ValueError: it is not.
+  """
   for name in _manifest(folder)["networks"]:
     network(folder, name)
 
 
 def file_of(folder: pathlib.Path, name: str) -> pathlib.Path:
-  """Where a network's tensors are."""
+  """Returns the path of a network's tensors."""
   return folder / f"{name}.safetensors"
 
 
 def network(folder: pathlib.Path, name: str) -> tuple[dict[str, Placed], tuple[str, ...]]:
-  """A network's tensors by our path, and the patterns of what may be missing.
+  """Returns a network's tensors by our path, and the patterns of tensors that may be missing.
 
   Raises:
-    ValueError: it is not there, or the folder is damaged.
+    ValueError: the folder lacks the network, or is damaged.
   """
   manifest = _manifest(folder)
   if name not in manifest["networks"]:
@@ -86,17 +90,17 @@ def network(folder: pathlib.Path, name: str) -> tuple[dict[str, Placed], tuple[s
 
 
 def export(folder: pathlib.Path, out: pathlib.Path) -> list[pathlib.Path]:
-  """Writes the source again as safetensors, in its own names.
+  """Writes the source again as safetensors, with its own names.
 
   Args:
-    folder: made by `write`.
-    out: a file to make; a folder where the source was one with a subfolder a network.
+    folder: a folder that `write` made.
+    out: the file to make, or the folder if the source had one subfolder per network.
 
   Returns:
     The files written.
 
   Raises:
-    ValueError: `folder` is none of ours, or damaged.
+    ValueError: `folder` was not made by `write`, or is damaged.
   """
   tensors = _tensors(folder, _ASIDE) if file_of(folder, _ASIDE).is_file() else {}
   for name in _manifest(folder)["networks"]:
@@ -122,7 +126,7 @@ def _manifest(folder: pathlib.Path) -> dict[str, Any]:
     manifest = text_files.read_json(folder / _MANIFEST)
     manifest["networks"].values()
   except FileNotFoundError as error:
-    raise ValueError(f"{folder} is no folder of converted weights: no {_MANIFEST}.") from error
+    raise ValueError(f"{folder} holds no converted weights: it has no {_MANIFEST}.") from error
   except (ValueError, KeyError, TypeError, AttributeError) as error:
     raise ValueError(f"{folder / _MANIFEST} is damaged.") from error
   return manifest

@@ -1,4 +1,4 @@
-"""Names of CLIP's text tower (transformers' CLIPTextModel) in our parameter tree."""
+"""Maps names of CLIP's text tower (transformers' CLIPTextModel) to our parameter tree."""
 
 import re
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from typing import Any
 from videodiff_jax.models.text_encoder import Activation, CLIPText
 from videodiff_jax.pretrained.files.state_dict import Rules, State, convert
 
-# transformers from 5.6 on leave 'text_model.' away, in the files of CLIPTextModel too.
+# transformers from 5.6 on omit 'text_model.', also in the files of CLIPTextModel.
 CLIP_TEXT: Rules = (
   (r"^text_model\.", ""),
   (r"^embeddings\.token_embedding", "token_embed"),
@@ -26,11 +26,11 @@ CLIP_TEXT: Rules = (
 )
 
 _HEAD_CHANNELS = 64
-_BUFFER = "embeddings.position_ids"  # 0, 1, 2, ...: older files store it
+_BUFFER = "embeddings.position_ids"  # 0, 1, 2, ..., which older files store
 
 
 def clip_text_params(state: State, shapes: Mapping[str, Any]) -> dict[str, Any]:
-  """Parameters of `models.text_encoder.CLIPText`.
+  """Converts parameters of `models.text_encoder.CLIPText`.
 
   Names are transformers', as below `cond_stage_model.transformer.` in Stable Diffusion v1.
   """
@@ -39,12 +39,12 @@ def clip_text_params(state: State, shapes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def architecture(shapes: Mapping[str, tuple[int, ...]], activation: Activation) -> CLIPText:
-  """The network of these tensors, by their names below `text_model.` or by our paths.
+  """Builds the network of these tensors, named as below `text_model.` or by our paths.
 
   Heads are 64 channels wide, as in every CLIP.
 
   Raises:
-    ValueError: embeddings or the first block are missing.
+    ValueError: the embeddings or the first block are missing.
   """
 
   def find(*names: str) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""Names of diffusers' UNet2DConditionModel and AutoencoderKL in our parameter trees."""
+"""Maps names of diffusers' UNet2DConditionModel and AutoencoderKL to our parameter trees."""
 
 import itertools
 import re
@@ -9,12 +9,12 @@ from videodiff_jax.pretrained.names.stable_diffusion import TRANSFORMER, VAE_BLO
 
 
 def unet(names: Collection[str]) -> Rules:
-  """The rules for a UNet2DConditionModel, which counts blocks level by level.
+  """Returns the rules for a UNet2DConditionModel, which numbers blocks within each level.
 
   Args:
-    names: all of them: they tell how many blocks each level has.
+    names: all names in the source; they give the number of blocks of each level.
   """
-  # Ours count through: the first convolution, then each level's blocks and its resampling.
+  # Our numbers run through: the first convolution, then each level's blocks and its resampling.
   per_level = _counts(names, "down_blocks")
   down = list(itertools.accumulate((count + 1 for count in per_level), initial=1))
   up = list(itertools.accumulate(_counts(names, "up_blocks"), initial=0))
@@ -44,10 +44,10 @@ def unet(names: Collection[str]) -> Rules:
 
 
 def kl_vae(names: Collection[str]) -> Rules:
-  """The rules for an AutoencoderKL, whose attention was renamed once: both names are read.
+  """Returns the rules for an AutoencoderKL, with the old and the new names of its attention.
 
   Args:
-    names: all of them: they tell how many levels there are, which its decoder counts backwards.
+    names: all names in the source; they give the number of levels, as its decoder counts down.
   """
   last = len(_counts(names, r"encoder\.down_blocks")) - 1
 
@@ -75,7 +75,7 @@ def kl_vae(names: Collection[str]) -> Rules:
 
 
 def _counts(names: Collection[str], blocks: str) -> list[int]:
-  """Residual blocks of each level."""
+  """Counts the residual blocks of each level."""
   pattern = re.compile(rf"{blocks}\.(\d+)\.resnets\.(\d+)\.")
   found = {match.groups() for name in names if (match := pattern.match(name))}
   levels = [int(level) for level, _ in found]

@@ -1,4 +1,4 @@
-"""Names of DiT's release (and of GLOBER's variant with text tokens) in our parameter tree."""
+"""Maps names of DiT's release, and of GLOBER's variant with text tokens, to our parameter tree."""
 
 import math
 import re
@@ -32,19 +32,23 @@ DIT: Rules = (
 
 
 def check_positions(stored: np.ndarray) -> None:
-  """Raises ValueError where a stored position table (1, n, d) is not the one we compute."""
+  """Checks that a stored position table (1, n, d) equals the one that we compute.
+
+  Raises:
+    ValueError: it does not.
+  """
   table = position_table(math.isqrt(stored.shape[1]), stored.shape[2])
   if stored.shape[1:] != table.shape or not np.allclose(stored[0], table, atol=1e-3):
     raise ValueError(
-      "pos_embed is not the fixed sinusoid of a square grid, the only one built here."
+      "pos_embed is not the fixed sinusoid of a square grid, the only table supported here."
     )
 
 
 def dit_params(state: State, shapes: Mapping[str, Any]) -> dict[str, Any]:
-  """Parameters of an unrolled `models.dit.DiT`; `stack_blocks` there makes the scanned form.
+  """Converts parameters of an unrolled `models.dit.DiT`; `stack_blocks` makes the scanned form.
 
   Raises:
-    ValueError: as `convert`, or where the stored position table is not the one we compute.
+    ValueError: as `convert`, or the stored position table differs from the one that we compute.
   """
   state = dict(state)
   if POSITIONS in state:
@@ -52,13 +56,13 @@ def dit_params(state: State, shapes: Mapping[str, Any]) -> dict[str, Any]:
   if _LABELS in state and "label_embed" in shapes:
     classes, width = state[_LABELS].shape
     if shapes["label_embed"]["embedding"].shape == (classes + 1, width):
-      # Trained without condition dropout: there was never a null class to learn.
+      # A model trained without condition dropout has no null class; ours is zero.
       state[_LABELS] = np.concatenate([state[_LABELS], np.zeros((1, width), np.float32)])
   return convert(state, DIT, shapes)
 
 
 def stack_blocks(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-  """Tensors of an unrolled DiT as `scan_blocks=True` takes them."""
+  """Stacks the tensors of an unrolled DiT for `scan_blocks=True`."""
   rest, layers = {}, {}
   for path, tensor in tensors.items():
     if match := re.fullmatch(r"block_(\d+)\.(.+)", path):

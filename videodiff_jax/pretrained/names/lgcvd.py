@@ -1,4 +1,4 @@
-"""LGC-VD's published checkpoints: their layout, and its names in our parameter trees."""
+"""Reads LGC-VD's published checkpoints and maps their names to our parameter trees."""
 
 import dataclasses
 import pathlib
@@ -11,7 +11,7 @@ import numpy as np
 from videodiff_jax.pretrained.files.state_dict import Rules, State, convert
 from videodiff_jax.pretrained.files.tensor_files import load_torch
 
-# Of the schedule; the run's own takes their place.
+# The schedule's buffers, which the run's own schedule replaces.
 BUFFERS = frozenset({
   "betas",
   "alphas_cumprod",
@@ -66,16 +66,17 @@ _NETWORK: Rules = (
 
 
 def network_params(state: State, shapes: Mapping[str, Any]) -> dict[str, Any]:
-  """Parameters of `models.lgc_unet.LGCUNet` or `SequenceEncoder`; names as below `denoise_fn.`.
+  """Converts parameters of `models.lgc_unet.LGCUNet` or `SequenceEncoder`.
 
-  The release's UNet attends at a mirrored level: it needs decoder_attention='mirrored'.
+  Names are those below `denoise_fn.` or `encoder_fn.`. The release's UNet has attention at a
+  mirrored level: it needs decoder_attention='mirrored'.
   """
   return convert(_in_torch_layout(state), _NETWORK, shapes)
 
 
 def block_params(state: State, shapes: Mapping[str, Any]) -> dict[str, Any]:
-  """Parameters of `StackedResBlock` or `StackedAttention` alone."""
-  # The two kinds call their first norm alike; ours is told by the name before it.
+  """Converts parameters of a single `StackedResBlock` or `StackedAttention`."""
+  # Both kinds name their first norm alike; in ours the name before it distinguishes them.
   if "NIN_0.W" in state:
     state = {f"attention.{name}": value for name, value in state.items()}
     return convert(_in_torch_layout(state), BLOCK, {"attention": shapes})["attention"]
@@ -83,16 +84,16 @@ def block_params(state: State, shapes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _in_torch_layout(state: State) -> State:
-  """Kernels as (out, in, ...): NIN's W is (in, out), a transposed convolution's (in, out, ...)."""
+  """Swaps to (out, in, ...) the kernels of NIN and of transposed convolutions, stored (in, out)."""
   swapped = re.compile(r"\.W$|^ups\.\d+\.5\.weight$")
   return {k: np.swapaxes(v, 0, 1) if swapped.search(k) else v for k, v in state.items()}
 
 
 def lgcvd_params(state: State, shapes: Mapping[str, Any]) -> dict[str, Any]:
-  """Both networks, {'unet': ..., 'encoder': ...}, from one copy of a checkpoint.
+  """Converts both networks, {'unet': ..., 'encoder': ...}, of one copy of a checkpoint.
 
   Raises:
-    ValueError: tensors that are of neither network nor the schedule's, and as `convert`.
+    ValueError: a tensor belongs to neither network nor the schedule, or as `convert`.
   """
   networks: dict[str, dict[str, np.ndarray]] = {ours: {} for ours in _NETWORKS.values()}
   strangers = []
@@ -116,12 +117,12 @@ def lgcvd_params(state: State, shapes: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-  """A published file's content, arrays by PyTorch name.
+  """A published file's content, with arrays by PyTorch name.
 
   Attributes:
-    step: iterations trained.
-    raw: the weights as trained ('model'), which the release's encoder is run with.
-    ema: their moving average, which its UNet is run with.
+    step: number of training iterations.
+    raw: the weights as trained ('model'), which the release uses for the encoder.
+    ema: their moving average, which the release uses for the UNet.
   """
 
   step: int
@@ -130,11 +131,11 @@ class Checkpoint:
 
 
 def read_checkpoint(path: str | pathlib.Path) -> Checkpoint:
-  """Reads a file as LGC-VD's trainer writes it, without running any code inside it.
+  """Reads a checkpoint of LGC-VD's trainer, without running any code inside it.
 
   Raises:
     ImportError: PyTorch, which wrote the file, is not installed.
-    ValueError: not a checkpoint of this layout, damaged, or one that asks for more than tensors.
+    ValueError: the file has another layout, is damaged, or holds more than tensors.
   """
   content = load_torch(pathlib.Path(path))
   missing = {"step", "model", "ema"} - set(content if isinstance(content, dict) else ())

@@ -1,4 +1,4 @@
-"""Names of Stable Diffusion v1's UNet and KL-VAE (CompVis layout) in our parameter trees."""
+"""Maps names of Stable Diffusion v1's UNet and KL-VAE (CompVis layout) to our parameter trees."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -39,7 +39,7 @@ UNET: Rules = (
   (r"^middle_block\.0", "middle_res_0"),
   (r"^middle_block\.1", "middle_attention"),
   (r"^middle_block\.2", "middle_res_1"),
-  # The upsampling comes second, or third where the block has attention.
+  # The upsampling is the block's second part, or its third where it has attention.
   (r"^output_blocks\.(\d+)\.[12]\.conv", r"up_\1_conv"),
   (r"^output_blocks\.(\d+)\.0", r"up_\1_res"),
   (r"^output_blocks\.(\d+)\.1", r"up_\1_attention"),
@@ -76,10 +76,10 @@ KL_VAE: Rules = (
 
 
 def unet_params(state: State, shapes: Mapping[str, Any]) -> dict[str, Any]:
-  """Parameters of `models.unet.UNet`; names are those below `model.diffusion_model.`."""
+  """Converts parameters of `models.unet.UNet`, named as below `model.diffusion_model.`."""
   return convert(state, UNET, shapes)
 
 
 def kl_vae_params(state: State, shapes: Mapping[str, Any]) -> dict[str, Any]:
-  """Parameters of `models.kl_vae.KLVAE`; names are those below `first_stage_model.`."""
+  """Converts parameters of `models.kl_vae.KLVAE`, named as below `first_stage_model.`."""
   return convert(state, KL_VAE, shapes)
