@@ -105,7 +105,7 @@ def test_on_another_host_who_beats_is_alive_and_who_stands_still_is_not(tmp_path
   signed(file, "elsewhere", 1)
   caplog.set_level("INFO")
   with locks.hold(file, "writes"):
-    assert "pid 1 on elsewhere, since 2026-01-02 03:04:05 ended" in caplog.text
+    assert "pid 1 on elsewhere, since 2026-01-02 03:04:05, which ended" in caplog.text
 
 
 def test_who_waits_goes_on_when_the_other_ends(tmp_path, no_flock) -> None:
