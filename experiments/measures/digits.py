@@ -1,4 +1,4 @@
-"""A store's digits read, for score files: see videodiff_jax/metrics/digit_reader.py."""
+"""Reads a store's digits for score files; see videodiff_jax/metrics/digit_reader.py."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,16 +8,16 @@ from experiments.setup.errors import UserError
 from videodiff_jax.inputs.frame_store import FrameStore
 from videodiff_jax.metrics import digit_reader, resampling
 
-_FRAMES = 4500  # one of as many training videos: fitted in seconds
+_FRAMES = 4500  # one frame of each training video; fits in seconds
 _SEED = 0
-_UNREAD = "Or leave digits unread: --config.evaluate.digits=False."
+_UNREAD = "Or do not read digits: --config.evaluate.digits=False."
 
 
 def reader(store: FrameStore) -> digit_reader.DigitReader:
-  """Fitted to a training split: a frame of each of up to 4,500 videos.
+  """Fits a digit reader to a training split: a frame of each of up to 4,500 videos.
 
   Raises:
-    UserError: config.evaluate.digits is on for a store without labels, or scikit-learn is missing.
+    UserError: the store has no labels, or scikit-learn is missing.
   """
   rng = np.random.default_rng(_SEED)
   chosen = rng.permutation(store.num_videos)[:_FRAMES]
@@ -30,31 +30,31 @@ def reader(store: FrameStore) -> digit_reader.DigitReader:
 
 
 def check(store: FrameStore) -> None:
-  """Raises UserError for labels that no reader could learn, or without scikit-learn."""
+  """Raises UserError if no reader can learn the store's labels, or scikit-learn is missing."""
   try:
     digit_reader.check_installed()
   except ModuleNotFoundError as error:
     raise UserError(f"{error} {_UNREAD}") from error
   if len({video["label"] for video in store.videos}) < 2:
     raise UserError(
-      "config.evaluate.digits reads digits by the store's labels, of which it needs two or more: "
-      "prepare a store with classes, or leave digits unread: --config.evaluate.digits=False."
+      "config.evaluate.digits needs a store with two or more labels: prepare a store with classes, "
+      "or do not read digits: --config.evaluate.digits=False."
     )
 
 
 def labels_of(store: FrameStore, videos: np.ndarray) -> np.ndarray:
-  """(n,) classes of videos."""
+  """Returns the classes (n,) of videos."""
   return np.array([store.videos[video]["label"] for video in videos])
 
 
 def summary(
   parts: Mapping[str, Sequence[Mapping[str, np.ndarray]]], seed: int
 ) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, list[float]]]]:
-  """Means over the clips of each set, and their intervals.
+  """Computes means over the clips of each set, and their intervals.
 
   Args:
-    parts: by set: of each part of it what `digit_reader.Readings.figures` says.
-    seed: as of `resampling.intervals`.
+    parts: set -> `digit_reader.Readings.figures` of each of its parts.
+    seed: seed of `resampling.intervals`.
   """
   scores, spread = {}, {}
   for name, rows in parts.items():

@@ -1,7 +1,7 @@
 """The ladder: sets of clips that are drawn, measured and dropped part by part.
 
-Memory holds one part of every set, whatever the number of clips. What is kept of a clip are its
-features and scores; a few clips of each set are kept to be shown.
+Memory holds one part of every set, whatever the number of clips. Only features and scores of a
+clip are kept, and a few clips of each set to be shown.
 """
 
 import dataclasses
@@ -17,8 +17,8 @@ from videodiff_jax.inputs.clips import Places
 from videodiff_jax.metrics import baselines, frechet, i3d, images, kid, motion, resampling
 from videodiff_jax.metrics.digit_reader import DigitReader
 
-SHOWN = 6  # clips a set
-_PART_BYTES = 2**26  # of one set
+SHOWN = 6  # clips per set
+_PART_BYTES = 2**26  # per set
 _DECODERS = ("kl_vae", "reconstruction")
 _OF_MOTION = ("real", "kl_vae", "reconstruction", "generated", "frozen")
 _OF_DIGITS = ("real", "kl_vae", "reconstruction", "generated", "blurred")
@@ -29,10 +29,10 @@ Figures = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class HeldOut:
-  """The clips that are encoded, and what their generated counterparts are told.
+  """The clips that are encoded, and the conditions of their generated counterparts.
 
   Attributes:
-    places: of n clips.
+    places: places of n clips.
     labels: (n,) classes, or None.
     prompts: n texts, or None.
   """
@@ -47,31 +47,31 @@ class Reading:
   """How digits are read.
 
   Attributes:
-    reader: of them.
-    digits: (n,), classes of the held-out clips.
-    told: is a generated clip told its class, by label or prompt?
+    reader: reader of digits.
+    digits: (n,) classes of the held-out clips.
+    conditioned: whether generated clips are given their class, by label or prompt.
   """
 
   reader: DigitReader
   digits: np.ndarray
-  told: bool
+  conditioned: bool
 
 
 @dataclasses.dataclass
 class Ladder:
-  """What is kept of the sets.
+  """Features, scores and a few clips that are kept of the sets.
 
   Attributes:
     reference: (m, 400), `i3d.features` of the clips that sets are compared with.
-    features: (n, 400) by set.
-    frames: by prediction of the true frames: for each clip its 'psnr' and 'ssim', (f,) each.
-    motion: by set: for each clip 'jitter' and what else `metrics.motion` says of it.
-    paths: `motion.centroid` of each clip, of 'real', 'reconstruction' and what is drawn 'half' a
-      frame later.
-    edges: by set: `images.gradient_energy` of each clip.
-    readings: by set: of each part what `digit_reader.Readings.figures` says.
-    shown: by set: the first clips.
-    searched: of 'real' and 'generated' the first clips whose nearest training clips are sought.
+    features: set -> (n, 400).
+    frames: prediction of the true frames -> 'psnr' and 'ssim' of each clip, (f,) each.
+    motion: set -> 'jitter' and the other figures of `metrics.motion`, for each clip.
+    paths: `motion.centroid` of each clip of 'real', of 'reconstruction' and of 'half', which is
+      drawn half a frame later.
+    edges: set -> `images.gradient_energy` of each clip.
+    readings: set -> `digit_reader.Readings.figures` of each part.
+    shown: set -> its first clips.
+    searched: 'real' and 'generated' -> the first clips, whose nearest training clips are searched.
   """
 
   reference: np.ndarray | None = None
@@ -95,7 +95,7 @@ def measure(
 ) -> Ladder:
   """Draws and measures every set, all from the same held-out clips and noise."""
   found = Ladder()
-  owners: list[str] = []  # of the features, in the order in which clips are given away
+  owners: list[str] = []  # set of each feature, in the order in which clips are given away
   size = _part_size(pipeline)
 
   def given_away() -> Iterator[np.ndarray]:
@@ -107,7 +107,7 @@ def measure(
       yield from sets_of(rows, count, shuffling)
 
   def sets_of(rows: np.ndarray, count: int, shuffling: np.random.Generator) -> Iterator[np.ndarray]:
-    """Of one part: when it ends nothing holds them, and the next one is drawn."""
+    """Yields the sets of one part; afterwards nothing holds them, so the next part fits."""
     sets, at_half = _draw(pipeline, held_out, rows, seed, shuffling, with_motion)
     sets = {name: videos[:count] for name, videos in sets.items()}
     _keep(found, sets, at_half, pipeline.config.data)
@@ -123,16 +123,16 @@ def measure(
 
 
 def _part_size(pipeline: Pipeline) -> int:
-  """Clips of a part: a multiple of the devices."""
+  """Returns the number of clips in a part, a multiple of the devices."""
   data, devices = pipeline.config.data, pipeline.mesh.devices.size
   clip = data.num_frames * data.image_size**2 * data.channels
   return max(_PART_BYTES // clip // devices, 1) * devices
 
 
 def _parts(total: int, size: int) -> Iterator[tuple[np.ndarray, int]]:
-  """The clips of each part and how many of them count.
+  """Yields the clips of each part and how many of them count.
 
-  The last part repeats its last clip: all have one shape, and one program is compiled.
+  The last part repeats its last clip, so that all parts have one shape and one compiled program.
   """
   size = min(size, total)
   for begin in range(0, total, size):
@@ -147,25 +147,25 @@ def _draw(
   shuffling: np.random.Generator,
   with_motion: bool,
 ) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
-  """A part of each set (n, f, h, w, c), and reconstructions at the times between frames."""
+  """Draws a part of each set (n, f, h, w, c), and reconstructions at times between frames."""
   labels = None if held_out.labels is None else held_out.labels[rows]
   prompts = None if held_out.prompts is None else [held_out.prompts[row] for row in rows]
-  told = {"labels": labels, "prompts": prompts, "seed": seed, "first": int(rows[0])}
+  given = {"labels": labels, "prompts": prompts, "seed": seed, "first": int(rows[0])}
   real = held_out.places.read(rows)
   features = pipeline.encode(real)
 
   def redraw(times: np.ndarray | None) -> np.ndarray:
-    drawn = pipeline.redraw(features, frame_times=times, **told)
+    drawn = pipeline.redraw(features, frame_times=times, **given)
     return drawn.videos
 
   sets = {
     "real": real,
     "kl_vae": pipeline.reconstruct_frames(real),
     "reconstruction": redraw(None),
-    "generated": pipeline.generate(len(rows), **told).videos,
+    "generated": pipeline.generate(len(rows), **given).videos,
     "shuffled": baselines.shuffled_frames(real, shuffling),
     "frozen": baselines.frozen_first_frame(real),
-    # One at a time: it takes twelve times the memory of what it blurs.
+    # One clip at a time: blurring takes twelve times the clip's memory.
     "blurred": np.stack([baselines.blurred(clip) for clip in real]),
   }
   times = pipeline.frame_times
@@ -175,7 +175,7 @@ def _draw(
 def _keep(
   found: Ladder, sets: dict[str, np.ndarray], at_half: np.ndarray | None, data: Any
 ) -> None:
-  """Adds what is kept of a part, clip by clip."""
+  """Adds the figures of a part, clip by clip."""
   keys = clips.keyframe_indices(data.num_frames, data.num_keyframes)
   for name, videos in sets.items():
     _add_first(found.shown, name, videos, SHOWN)
@@ -213,18 +213,19 @@ def _add_first(kept: dict[str, np.ndarray], name: str, videos: np.ndarray, most:
 
 
 def _read(found: Ladder, sets: dict[str, np.ndarray], reading: Reading, rows: np.ndarray) -> None:
-  """Adds what the clips of a part read as."""
+  """Reads the digits in a part's clips and adds the figures."""
   for name in _OF_DIGITS:
-    labels = reading.digits[rows] if name != "generated" or reading.told else None
+    labels = reading.digits[rows] if name != "generated" or reading.conditioned else None
     figures = reading.reader.read(sets[name]).figures(labels)
     found.readings.setdefault(name, []).append(figures)
 
 
 def set_figures(found: Ladder, seed: int) -> tuple[dict[str, Figures], dict[str, Figures]]:
-  """Groups 'fvd', 'i3d_kernel_distance', 'i3d_precision' and 'i3d_recall', all against the
-  reference clips, and 'i3d_inception_score'; and their intervals.
+  """Returns the groups of figures of the sets, and their intervals.
 
-  The distance of frames is left to the named protocols: with so many sets it takes too long.
+  'fvd', 'i3d_kernel_distance', 'i3d_precision' and 'i3d_recall' are against the reference clips;
+  'i3d_inception_score' needs none. Only the named protocols compute the distance of frames, which
+  takes too long for so many sets.
   """
   known, sets = found.reference, found.features
   counts = len(known), len(sets["real"])
@@ -252,7 +253,7 @@ def set_figures(found: Ladder, seed: int) -> tuple[dict[str, Figures], dict[str,
 
 
 def frame_figures(found: Ladder, seed: int) -> tuple[Figures, Figures, Figures]:
-  """Means of 'psnr' and 'ssim', their intervals over clips, and the decoders' over frames."""
+  """Returns means of 'psnr' and 'ssim', their intervals over clips, and the decoders' per frame."""
   scores, spread, curves = {}, {}, {}
   for name, rows in found.frames.items():
     each = {key: np.stack([row[key] for row in rows]) for key in rows[0]}  # (n, f)
@@ -269,7 +270,7 @@ def frame_figures(found: Ladder, seed: int) -> tuple[Figures, Figures, Figures]:
 
 
 def motion_figures(found: Ladder) -> Figures:
-  """Means over clips of what `metrics.motion` says, by set, and the half-index slope."""
+  """Returns each set's means over clips of `metrics.motion`, and the half-index slope."""
   sets = {
     name: {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
     for name, rows in found.motion.items()
@@ -280,7 +281,7 @@ def motion_figures(found: Ladder) -> Figures:
 
 
 def sharpness_figures(found: Ladder, seed: int) -> tuple[Figures, Figures]:
-  """Each set's `images.gradient_energy` over the real clips', and the intervals of these."""
+  """Returns each set's `images.gradient_energy` relative to the real clips', and the intervals."""
   real = np.mean(found.edges["real"])
   ratios = {name: np.array(edges) / real for name, edges in found.edges.items()}
   return resampling.of_means(ratios, seed)

@@ -1,4 +1,4 @@
-"""What is kept of a set of clips beside I3D's features: how sharp they are, what they read as."""
+"""Figures of a set of clips beside I3D's features: sharpness and digits read."""
 
 import numpy as np
 
@@ -7,12 +7,12 @@ from videodiff_jax.metrics.digit_reader import DigitReader
 
 
 class Looks:
-  """Of a set whose clips come in chunks.
+  """Accumulates the figures of a set whose clips come in chunks.
 
   Attributes:
-    edges: `images.gradient_energy` of each clip, the mean over its frames.
-    readings: of each chunk what `digit_reader.Readings.figures` says; empty without a reader.
-    first: the first clips (m, f, h, w, c) uint8.
+    edges: `images.gradient_energy` of each clip, averaged over its frames.
+    readings: `digit_reader.Readings.figures` of each chunk; empty without a reader.
+    first: first clips of the set (m, f, h, w, c) uint8.
   """
 
   def __init__(self, reader: DigitReader | None, most: int):
@@ -23,7 +23,7 @@ class Looks:
     self.first: np.ndarray | None = None
 
   def add(self, videos: np.ndarray, labels: np.ndarray | None) -> None:
-    """Takes a chunk, uint8 (n, f, h, w, c), and the classes (n,) that it should be of, or None."""
+    """Adds a chunk, uint8 (n, f, h, w, c), with the classes (n,) it should show, or None."""
     self.edges.extend(images.gradient_energy(videos).mean(axis=-1))
     if self._reader is not None:
       self.readings.append(self._reader.read(videos).figures(labels))

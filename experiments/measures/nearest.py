@@ -1,4 +1,4 @@
-"""Drawn clips beside the training clips nearest to them: has a model learned its data by heart?"""
+"""Finds the training clips nearest to drawn clips, to show whether a model memorised its data."""
 
 from collections.abc import Mapping
 
@@ -9,37 +9,38 @@ from videodiff_jax.inputs.frame_store import FrameStore
 from videodiff_jax.metrics import baselines, resampling
 
 BANK = 2000  # training clips that are searched, at most
-_MOST_BYTES = 2**21  # of clips whose nearest one is searched: memory holds them as float64
+_MOST_BYTES = 2**21  # bytes of the clips searched for; memory holds them as float64
 _SEED = 0
 
 
 def one_of_each(store: FrameStore, sampler: clips.ClipSampler, most: int = BANK) -> clips.Places:
-  """A clip of every video long enough for one, or of `most` of them; ValueError without any."""
+  """Picks a clip from each of up to `most` videos; raises ValueError if none is long enough."""
   usable = int(np.count_nonzero(clips.count_starts(store, sampler)))
   if not usable:
     raise ValueError(
-      f"No video of the {store.split} split has the {sampler.span} frames of a clip."
+      f"No video of the {store.split} split has the {sampler.span} frames of a clip: give a store "
+      "of longer videos."
     )
   return clips.evaluation_places(store, sampler, min(most, usable), _SEED)
 
 
 def searched(clip_bytes: int, least: int) -> int:
-  """How many clips of a set are searched for: of small ones more than the `least`."""
+  """Returns for how many clips of a set to search: `least`, or more if clips are small."""
   return max(least, _MOST_BYTES // clip_bytes)
 
 
 def search(
   sets: Mapping[str, np.ndarray], places: clips.Places
 ) -> tuple[dict[str, np.ndarray], dict[str, float], dict[str, list[float]]]:
-  """The training clips nearest to those of each set.
+  """Finds the training clips nearest to those of each set.
 
   Args:
-    sets: by name uint8 (n, f, h, w, c).
-    places: training clips of `one_of_each`.
+    sets: name -> uint8 (n, f, h, w, c).
+    places: training clips, from `one_of_each`.
 
   Returns:
-    By set: they, like the set; how far they are, in levels of 255, the mean over clips of
-    `baselines.nearest_neighbours`; and its interval.
+    For each set: the nearest clips, of the set's shape; their distance in levels of 255, the mean
+    over clips of `baselines.nearest_neighbours`; and its interval.
   """
   near, scores, spread = {}, {}, {}
   for name, queries in sets.items():

@@ -1,5 +1,4 @@
-"""What a set of clips is measured by: distances of its clips and frames, I3D's inception score,
-precision and recall.
+"""Scores of a set of clips: distances of clips and frames, inception score, precision and recall.
 
 All come from one pass over the clips. A drawn set is scored against a real one.
 """
@@ -14,9 +13,9 @@ from videodiff_jax.metrics import clip_features, frame_frechet, frechet, i3d, ki
 from videodiff_jax.pretrained import i3d as i3d_weights
 from videodiff_jax.pretrained.files import restricted_pickle
 
-# One split: parts of a set lower the score, and the interval tells the spread they are to tell.
+# One split: smaller parts lower the score, and the interval already shows the spread.
 _SPLITS = 1
-# What moves the figures beside FVD. Score files from before they were measured have none.
+# Settings that change the figures beside FVD. Older score files have neither these nor the figures.
 SETTINGS = {
   "frame_detector_sha256": frame_frechet.WEIGHTS.sha256,
   "inception_splits": _SPLITS,
@@ -26,7 +25,7 @@ SETTINGS = {
 
 @dataclasses.dataclass(frozen=True)
 class Features:
-  """Of a set of n clips.
+  """Features of a set of n clips.
 
   Attributes:
     logits: (n, 400), `i3d.features`.
@@ -40,25 +39,28 @@ class Features:
     return len(self.logits)
 
   def take(self, clips: np.ndarray | slice) -> Self:
-    """The features of these clips, by their indices."""
+    """Selects the features of clips by their indices."""
     return Features(self.logits[clips], self.frames[clips])
 
 
 def locate() -> None:
-  """FileNotFoundError, which says what to install, where a network's weights are missing."""
+  """Raises FileNotFoundError, which says what to install, if a network's weights are missing."""
   restricted_pickle.locate(i3d_weights.WEIGHTS)
   restricted_pickle.locate(frame_frechet.WEIGHTS)
 
 
 def features(clips: np.ndarray | Iterable[np.ndarray], resize: str = "torch") -> Features:
-  """Of uint8 clips (n, f, h, w, c), or chunks of them; errors as of `clip_features.extract`."""
+  """Extracts features of uint8 clips (n, f, h, w, c), or of an iterable of chunks of them.
+
+  Raises the errors of `clip_features.extract`.
+  """
   return Features(
     *clip_features.extract(clips, [i3d.DETECTOR, frame_frechet.DETECTOR], resize=resize)
   )
 
 
 def figures(real: Features, drawn: Features, covariance: str = "unbiased") -> dict[str, float]:
-  """The drawn set's figures by name; of at least two clips each."""
+  """Returns the drawn set's figures by name; both sets need at least two clips."""
   return {
     "fvd": frechet.fvd(real.logits, drawn.logits, covariance),
     "alexnet_frame_frechet": frame_frechet.alexnet_frame_frechet(
@@ -70,15 +72,15 @@ def figures(real: Features, drawn: Features, covariance: str = "unbiased") -> di
 
 
 def inception_score(logits: np.ndarray) -> float:
-  """`i3d.inception_score` of a whole set, from its logits (n, 400)."""
+  """Computes `i3d.inception_score` of a whole set from its logits (n, 400)."""
   return i3d.inception_score(logits, _SPLITS)
 
 
 class Manifolds:
-  """Precision and recall of the drawn set, and of both sets' clips drawn again.
+  """Precision and recall of the drawn set, also for resampled clips of both sets.
 
-  The manifolds are those of the whole sets: a clip that is in a set twice would have itself for
-  its nearest neighbour. Of sets too small for manifolds there are no figures.
+  The manifolds are always those of the whole sets, since a clip that a resampled set holds twice
+  would be its own nearest neighbour. Sets too small for manifolds have no figures.
   """
 
   def __init__(self, real: np.ndarray, drawn: np.ndarray):
@@ -91,6 +93,6 @@ class Manifolds:
       }
 
   def figures(self, of_real: np.ndarray, of_drawn: np.ndarray) -> dict[str, float]:
-    """'i3d_precision' over these drawn clips and 'i3d_recall' over these real ones."""
+    """Returns 'i3d_precision' over these drawn clips and 'i3d_recall' over these real ones."""
     chosen = {"precision": of_drawn, "recall": of_real}
     return {f"i3d_{name}": float(x[chosen[name]].mean()) for name, x in self._inside.items()}

@@ -1,8 +1,8 @@
-"""Drawn trajectories measured chunk by chunk: of a video a few numbers are kept, not its frames.
+"""Measures drawn trajectories chunk by chunk; a few numbers of each video are kept, not its frames.
 
 A protocol of 256 videos with 100 trajectories each draws for hours, and its frames fill 9 to 38 GB.
-What was measured of a chunk is on disk before the next one is drawn, so that an evaluation that is
-killed goes on where it was.
+The measurements of a chunk are on disk before the next one is drawn, so that a killed evaluation
+goes on where it stopped.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ from videodiff_jax.metrics import prediction
 from videodiff_jax.metrics.digit_reader import DigitReader, since_it_came_back
 from videodiff_jax.metrics.protocols import Protocol
 
-SHOWN = 4  # videos whose first trajectory is kept whole, to look at
+SHOWN = 4  # videos whose first trajectory is kept whole, for the pictures
 
 Arrays = dict[str, np.ndarray]
 
@@ -34,14 +34,14 @@ class Judge:
   """Measures trajectories of given videos, as a protocol says.
 
   Attributes:
-    protocol: says how.
+    protocol: protocol to measure by.
     real: (n, f, h, w, c) uint8, the true videos.
-    lpips_params: of `lpips.load_params`; None leaves LPIPS out.
+    lpips_params: parameters from `lpips.load_params`; None leaves LPIPS out.
     with_motion: adds 'position_error', see `prediction.frame_scores`.
-    features: of clips (m, f, h, w, c), for FVD; None leaves it out.
-    size: trajectories of a whole chunk.
-    reader: of digits; None reads none.
-    labels: (n,), the videos' classes, where digits are read.
+    features: computes features of clips (m, f, h, w, c) for FVD; None leaves FVD out.
+    size: trajectories in a whole chunk.
+    reader: reader of digits; None reads none.
+    labels: (n,) classes of the videos, if digits are read.
   """
 
   protocol: Protocol
@@ -54,23 +54,27 @@ class Judge:
   labels: np.ndarray | None = None
 
   def __call__(self, which: np.ndarray, videos: np.ndarray, before: np.ndarray | None) -> Arrays:
-    """What is kept of a chunk.
+    """Measures a chunk.
 
     Args:
-      which: (b, 2), of each trajectory its video and its number there.
+      which: (b, 2), the video of each trajectory and its number there.
       videos: (b, f, h, w, c) uint8.
-      before: (1, f, h, w, c) uint8, the last trajectory of the chunk before; None in the first.
+      before: (1, f, h, w, c) uint8, last trajectory of the chunk before; None in the first chunk.
 
     Returns:
-      'which'; 'frames/NAME' (b, f - first_scored) and 'scores/NAME' (b,), of
-      `prediction.frame_scores` and `.trajectory_scores`, and of digits that are read
-      'digit_right', 1 in a frame that reads as the true digit (its score is of the frames in which
-      the true video shows a digit: a drawn one without is wrong), 'digit_right_last' of the last
-      frame, 'digit_right_back' of those since it came back where each video's digit is hidden for
-      a while, and 'digit_agreement', see `digit_reader.Readings`; 'apart' and 'error'
-      (b, f - first_scored), `prediction.square_difference` to the trajectory before it and to the
-      true video; 'features' (m, d) of the m trajectories that count in FVD; 'shown', the videos to
-      look at; 'last', what is `before` of the next chunk.
+      A dict of these entries:
+      'which': as given.
+      'frames/NAME' (b, f - first_scored) and 'scores/NAME' (b,): `prediction.frame_scores` and
+        `.trajectory_scores`. If digits are read, these include 'digit_right', 1 in a frame that
+        reads as the true digit. Its score covers the frames in which the true video shows a digit;
+        a drawn frame without one is wrong there. 'digit_right_last' is of the last frame;
+        'digit_right_back' is of the frames since the digit came back, if each video hides its digit
+        for a while; for 'digit_agreement' see `digit_reader.Readings`.
+      'apart' and 'error' (b, f - first_scored): `prediction.square_difference` to the trajectory
+        before it and to the true video.
+      'features' (m, d): features of the m trajectories that count in FVD.
+      'shown': videos for the pictures.
+      'last': `before` of the next chunk.
     """
     true, first = self.real[which[:, 0]], which[:, 1] == 0
     frames = prediction.frame_scores(
@@ -105,12 +109,12 @@ class Judge:
 
   @functools.cached_property
   def _back(self) -> np.ndarray:
-    """(n, f - first_scored), see `since_it_came_back`."""
+    """Returns `since_it_came_back` of the scored frames, (n, f - first_scored)."""
     return since_it_came_back(self.real[:, self.protocol.first_scored :])
 
   def _features(self, videos: np.ndarray, true: np.ndarray) -> np.ndarray:
     clips = prediction.compared(videos, true, self.protocol)
-    # As many clips a chunk, or the detector would be compiled again for the last one.
+    # Every chunk has the same number of clips, so that the detector is compiled once.
     each = self.protocol.trajectories if self.protocol.fvd_trajectories == "first" else 1
     most = -(-self.size // each)
     padded = np.concatenate([clips, np.repeat(clips[-1:], max(most - len(clips), 0), axis=0)])
@@ -118,15 +122,15 @@ class Judge:
 
 
 class Kept:
-  """The chunks that an unfinished evaluation has measured so far, a file each."""
+  """The chunks that an unfinished evaluation has measured so far, each in a file."""
 
   def __init__(self, folder: pathlib.Path, name: str, identity: Mapping[str, Any]):
-    """`identity` is all that the numbers depend on: of another one nothing is taken over."""
+    """`identity` holds all that the numbers depend on; chunks with another identity are ignored."""
     text = json.dumps(identity, sort_keys=True)
     self.folder = folder / f".{name}.{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
   def read(self) -> Iterator[Arrays]:
-    """What is there, from the first chunk to where one is missing or damaged."""
+    """Yields the chunks from the first one up to a missing or damaged one."""
     begin = 0
     while (file := self._file(begin)).is_file():
       try:
@@ -138,14 +142,14 @@ class Kept:
       begin += len(chunk["which"])
 
   def write(self, begin: int, chunk: Arrays) -> None:
-    """Keeps a chunk whose first trajectory is the `begin`th; whole or not at all."""
+    """Writes a chunk whose first trajectory is the `begin`th; atomically."""
     file = self._file(begin)
     file.parent.mkdir(parents=True, exist_ok=True)
     with whole_files.written(file) as half:
       np.savez(half, **chunk)
 
   def remove(self) -> None:
-    """Once the evaluation is whole."""
+    """Removes the chunks, once the evaluation is complete."""
     shutil.rmtree(self.folder, ignore_errors=True)
 
   def _file(self, begin: int) -> pathlib.Path:
@@ -154,15 +158,15 @@ class Kept:
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-  """A whole set of n videos with N trajectories each.
+  """The measurements of a whole set of n videos with N trajectories each.
 
   Attributes:
-    frames: name -> (n, N, f - first_scored), of `prediction.frame_scores`.
-    scores: name -> (n, N), of `prediction.trajectory_scores`.
+    frames: name -> (n, N, f - first_scored), `prediction.frame_scores`.
+    scores: name -> (n, N), `prediction.trajectory_scores`.
     apart: (n, N - 1, f - first_scored), `prediction.square_difference` of a video's successive
       trajectories.
-    error: (n, N, f - first_scored), the same of each and the true video.
-    features: (T, n, d), of the T trajectories that count in FVD; None where there is none.
+    error: (n, N, f - first_scored), the same between each trajectory and the true video.
+    features: (T, n, d), features of the T trajectories that count in FVD; None without FVD.
     shown: (m, f, h, w, c) uint8, the first trajectory of the first m videos.
   """
 
@@ -178,17 +182,17 @@ def measure(draw: Callable[[int], Chunks], judge: Judge, kept: Kept | None = Non
   """Measures every chunk, each once.
 
   Args:
-    draw: from how many trajectories on -> chunks of the rest, as `Pipeline.predict_chunks`.
-    judge: of them.
-    kept: where chunks are kept, and those of an earlier, unfinished run are found.
+    draw: number of trajectories to skip -> chunks of the rest, as `Pipeline.predict_chunks`.
+    judge: measures the chunks.
+    kept: store of measured chunks, including those of an earlier, unfinished run; None keeps none.
   """
   chunks, last = [], None
   for chunk in kept.read() if kept else ():
-    last = chunk.pop("last")  # of all chunks together they would fill the memory
+    last = chunk.pop("last")  # kept for all chunks, they would fill the memory
     chunks.append(chunk)
   begin = sum(len(chunk["which"]) for chunk in chunks)
   if begin:
-    logging.info("%d trajectories were measured before (%s): going on.", begin, kept.folder)
+    logging.info("Resuming after %d measured trajectories (%s).", begin, kept.folder)
   for which, videos in draw(begin):
     chunk = judge(which, videos, last)
     if kept:
@@ -202,7 +206,7 @@ def measure(draw: Callable[[int], Chunks], judge: Judge, kept: Kept | None = Non
 def one_of_each(
   judge: Judge, predict: Callable[[np.ndarray], np.ndarray], begin: int = 0
 ) -> Chunks:
-  """Whole videos (b, f, h, w, c) that `predict` makes of the true ones: one of each."""
+  """Yields whole videos (b, f, h, w, c) that `predict` makes of the true ones, one of each."""
   for at in range(begin, len(judge.real), judge.size):
     true = judge.real[at : at + judge.size]
     numbers = np.arange(at, at + len(true))
@@ -223,7 +227,7 @@ def _whole(chunks: Sequence[Arrays], num_videos: int) -> Measured:
   features = found.get("features")
   if features is not None:
     features = features.reshape(num_videos, -1, features.shape[-1]).swapaxes(0, 1)
-  # No trajectory is before a video's first.
+  # A video's first trajectory has none before it.
   apart, error = (found[n].reshape(num_videos, -1, found[n].shape[-1]) for n in ("apart", "error"))
   shown = found["shown"]
   return Measured(group("frames/"), group("scores/"), apart[:, 1:], error, features, shown)

@@ -95,7 +95,7 @@ def measured(held_out: int, monkeypatch, clips_a_part: int) -> ladder.Ladder:
   monkeypatch.setattr(i3d, "features", features)
   return ladder.measure(
     Pipeline(), reference, ladder.HeldOut(real, labels, prompts), seed=3, with_motion=True,
-    reading=ladder.Reading(Reader(), labels, told=True),
+    reading=ladder.Reading(Reader(), labels, conditioned=True),
   )  # fmt: skip
 
 
@@ -129,7 +129,7 @@ def test_generated_clips_that_were_told_nothing_have_no_digit_to_be_right_in(mon
   found = measured(4, monkeypatch, 4)
   sets = {name: np.broadcast_to(np.uint8(100), (4, FRAMES, SIDE, SIDE, 1)) for name in found.shown}
   found.readings.clear()
-  reading = ladder.Reading(Reader(), np.arange(4) % 3, told=False)
+  reading = ladder.Reading(Reader(), np.arange(4) % 3, conditioned=False)
   ladder._read(found, sets, reading, np.arange(4))
   scores, spread = digits.summary(found.readings, 0)
   assert scores["generated"] == {"visible": 1.0, "agreement": 1.0}

@@ -62,7 +62,7 @@ OF_STORE = [
     {"after": ("sweep",), "evaluate.num_real": 96},
     "'sweep' takes 96 clips of 16 frames at stride 1 of the train split",
   ),
-  (GLOBER, SCORED | {"evaluate.digits": True, "evaluate.num_fake": 3}, "evaluate.digits reads"),
+  (GLOBER, SCORED | {"evaluate.digits": True, "evaluate.num_fake": 3}, "evaluate.digits needs"),
   (LGCVD, {"data.stride": 3}, "Training takes clips of 14 frames at stride 3"),
   (LGCVD, {"data.stride_multiples": (1, 3)}, "clips of 14 frames at stride 3 .*stride_multiples"),
   (LGCVD, {"sample.num_frames": 28}, "'predict' takes clips of 30 .*config.sample.num_frames"),
