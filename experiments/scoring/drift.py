@@ -1,6 +1,6 @@
-"""How long generated videos stay what they begin as: figures frame by frame, of either system.
+"""Measures frame by frame how long generated videos keep the look of their start, in either system.
 
-GLOBER draws all frames of a video at once, LGC-VD a fragment after another, from its own frames.
+GLOBER draws all frames of a video at once; LGC-VD draws fragment after fragment from its own ones.
 """
 
 import pathlib
@@ -20,23 +20,23 @@ from videodiff_jax.metrics import frechet, i3d, images, motion
 from videodiff_jax.metrics.digit_reader import DigitReader
 
 PROTOCOL = "drift"
-PARTS = 4  # of a video's frames, each with a Frechet distance of its own
+PARTS = 4  # parts of a video's frames, each with its own Frechet distance
 _SEED = 0
 
 
 def score(
   workdir: pathlib.Path, config: ml_collections.ConfigDict, num_real: int, num_drawn: int
 ) -> dict[str, Any]:
-  """Scores new videos against held-out ones, or finds an earlier score of the same.
+  """Scores new videos against held-out ones, or returns an earlier score of the same videos.
 
   Args:
-    workdir: of a trained run.
-    config: of it; its `sample` says how videos are drawn.
-    num_real: held-out videos.
-    num_drawn: new ones.
+    workdir: folder of a trained run.
+    config: configuration of the run; its `sample` sets how videos are drawn.
+    num_real: number of held-out videos.
+    num_drawn: number of new videos.
 
   Returns:
-    What evaluations/drift.json holds: 'scores', and 'curves' over frames of what is drawn and of
+    The content of evaluations/drift.json: 'scores', and 'curves' over the frames of drawn and of
     held-out videos.
 
   Raises:
@@ -73,14 +73,14 @@ def score(
 
 
 def length(config: ml_collections.ConfigDict) -> int:
-  """Frames of a video: those of all of LGC-VD's data, or of GLOBER's clips."""
+  """Returns the frames per video: of LGC-VD's whole data, or of GLOBER's clips."""
   return config.data.get("video_frames", config.data.num_frames)
 
 
 def generate_glober(
   workdir: pathlib.Path, config: ml_collections.ConfigDict, frames: int, count: int
 ) -> np.ndarray:
-  """(n, f, h, w, c) uint8: clips of all the frames that the system was trained on."""
+  """Generates clips (n, f, h, w, c) uint8 of all the frames that the system was trained on."""
   del frames
   pipeline = glober.Pipeline.from_workdir(workdir, **config.sample.to_dict())
   return pipeline.generate(count, seed=_SEED).videos
@@ -89,17 +89,17 @@ def generate_glober(
 def generate_lgcvd(
   workdir: pathlib.Path, config: ml_collections.ConfigDict, frames: int, count: int
 ) -> np.ndarray:
-  """(n, f, h, w, c) uint8: videos of `frames` frames, drawn from nothing."""
+  """Generates videos (n, f, h, w, c) uint8 of `frames` frames, without given frames."""
   pipeline = lgcvd.Pipeline.from_workdir(workdir, **config.sample.to_dict())
   return pipeline.generate(count, num_frames=frames, seed=_SEED).videos
 
 
 def curve(videos: np.ndarray, real: np.ndarray, reader: DigitReader) -> dict[str, np.ndarray]:
-  """Means over videos (n, f, h, w, c) of each frame: name -> (f,).
+  """Computes curves over frames, averaged over videos (n, f, h, w, c): name -> (f,).
 
-  'agreement': share of the videos whose frame reads as most frames of its first quarter.
-  'sharpness': the energy of the gradients to that of the real videos'. 'brightness': in levels of
-  255. 'step': pixels that the light's centre moves to the next frame; the last frame repeats it.
+  'agreement': share of the videos whose frame reads as most frames of the video's first quarter.
+  'sharpness': energy of the gradients relative to the real videos'. 'brightness': levels of 255.
+  'step': pixels that the centre of brightness moves to the next frame; the last value is repeated.
   """
   begun = reader.read(videos[:, : videos.shape[1] // PARTS]).clips
   read = reader.read(videos).digits
@@ -113,12 +113,12 @@ def curve(videos: np.ndarray, real: np.ndarray, reader: DigitReader) -> dict[str
 
 
 def distances(real: np.ndarray, drawn: np.ndarray) -> dict[str, float]:
-  """'fvd_1' to 'fvd_PARTS': FVD of each part of the frames to the same part of real videos."""
+  """Computes 'fvd_1' to 'fvd_PARTS': FVD of each part of the frames to that of real videos."""
   each = real.shape[1] // PARTS
   if each < i3d.MIN_FRAMES:
     raise checks.UserError(
       f"A quarter of {real.shape[1]} frames is shorter than the {i3d.MIN_FRAMES} that FVD needs: "
-      "drift is of longer videos."
+      "measure drift on longer videos."
     )
   found = {}
   for part in range(PARTS):
@@ -129,7 +129,7 @@ def distances(real: np.ndarray, drawn: np.ndarray) -> dict[str, float]:
 
 
 def ends(curves: dict[str, np.ndarray]) -> dict[str, float]:
-  """'NAME_first' and 'NAME_last': a curve's means over the first and the last quarter."""
+  """Computes 'NAME_first' and 'NAME_last', a curve's means over the first and the last quarter."""
   found = {}
   for name, values in curves.items():
     each = len(values) // PARTS

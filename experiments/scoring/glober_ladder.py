@@ -1,4 +1,4 @@
-"""--mode=evaluate: every score beside what makes it readable, into workdir/evaluations."""
+"""GLOBER's --mode=evaluate: scores beside the references that explain them, in evaluations/."""
 
 import pathlib
 from typing import Any
@@ -37,24 +37,24 @@ def mode(
 def evaluate(workdir: pathlib.Path, config: ml_collections.ConfigDict | None) -> dict[str, Any]:
   """Scores held-out reconstructions and generated clips.
 
-  Everything is computed on the same held-out clips and seeds: the FVD ladder (real, KL-VAE,
-  reconstructed, generated, shuffled, frozen, blurred, each against training clips), the same sets'
-  inception scores, PSNR and SSIM beside trivial predictions, and, where config.evaluate.motion says
-  so, how the object moves, where .digits does, whether digits read as what they are, and where
-  .directions does, whether they move as prompts say. Memory does not grow with the number of clips.
-  A later evaluation of the same workdir gets files of its own: nothing is written over.
+  All scores use the same held-out clips and seeds: the FVD ladder (real, KL-VAE, reconstructed,
+  generated, shuffled, frozen, blurred, each against training clips), the same sets' inception
+  scores, and PSNR and SSIM beside trivial predictions. config.evaluate adds the motion of the
+  object (motion), whether digits read as their class (digits), and whether they move as prompts
+  say (directions). Memory does not grow with the number of clips. A later evaluation of the same
+  workdir gets files of its own; nothing is overwritten.
   """
   settings = {} if config is None else config.sample.to_dict()
   pipeline = Pipeline.from_workdir(workdir, **settings)
   counts = (config or pipeline.config).evaluate
-  restricted_pickle.locate(i3d_weights.WEIGHTS)  # told now, not after the drawing
+  restricted_pickle.locate(i3d_weights.WEIGHTS)  # reported before the long sampling, not after it
   whole = frame_stores.clip_sampler(pipeline.config, "clip")
   if whole.num_frames < i3d.MIN_FRAMES:
     raise checks.UserError(
       f"This run's clips have {whole.num_frames} frames; FVD needs {i3d.MIN_FRAMES} or more: train "
       "with a larger config.data.num_frames."
     )
-  # Every clip is read once: kept frames would only take memory.
+  # Every clip is read once, so keeping frames in memory would not help.
   stores = {
     split: frame_stores.open_store(pipeline.config, split, False) for split in ("train", "test")
   }
@@ -64,15 +64,15 @@ def evaluate(workdir: pathlib.Path, config: ml_collections.ConfigDict | None) ->
     bank = nearest.one_of_each(stores["train"], whole)
     labels, prompts = glober_samples.conditions_of(pipeline, stores["test"], real.videos)
     if prompts is not None:
-      pipeline.encode_prompts(prompts[:1])  # what is missing is told now, too
+      pipeline.encode_prompts(prompts[:1])  # a missing encoder is reported now, too
 
   used, spread_of_use = use_of_condition.of_glober(pipeline, stores["test"])
   held_out = ladder.HeldOut(real, labels, prompts)
   reading = None
   if counts.digits:
-    told = labels is not None or prompts is not None
+    conditioned = labels is not None or prompts is not None
     true = digits.labels_of(stores["test"], real.videos)
-    reading = ladder.Reading(digits.reader(stores["train"]), true, told)
+    reading = ladder.Reading(digits.reader(stores["train"]), true, conditioned)
   found = ladder.measure(pipeline, reference, held_out, _SEED, counts.motion, reading)
   of_sets, spread_of_sets = ladder.set_figures(found, _SEED)
   frames, spread_of_frames, curves = ladder.frame_figures(found, _SEED)
@@ -132,7 +132,7 @@ def evaluate(workdir: pathlib.Path, config: ml_collections.ConfigDict | None) ->
 
 
 def report(scores: dict[str, Any], num_real: int, num_fake: int) -> str:
-  """The scores as tables."""
+  """Formats the scores as tables."""
   columns = (
     ("fvd", ".1f"),
     ("i3d_kernel_distance", ".3f"),
@@ -179,10 +179,10 @@ def report(scores: dict[str, Any], num_real: int, num_fake: int) -> str:
     tables.append(use_of_condition.report(used))
   if "directions" in scores:
     columns = {
-      "as_told": "move as told",
+      "as_told": "move as prompted",
       "same_side": "within 90 degrees",
-      "digit_read": "read as told",
-      "both": "move and read as told",
+      "digit_read": "read as prompted",
+      "both": "move and read as prompted",
     }
     rows = {name: row for name, row in scores["directions"].items() if name != "prompts"}
     shown = {key: title for key, title in columns.items() if key in next(iter(rows.values()))}
@@ -197,7 +197,7 @@ def report(scores: dict[str, Any], num_real: int, num_fake: int) -> str:
 
 
 def write_neighbours(path: pathlib.Path, generated: np.ndarray, near: np.ndarray) -> None:
-  """A strip with each generated clip above the training clip nearest to it in pixels."""
+  """Writes a strip with each generated clip above the training clip nearest to it in pixels."""
   rows = {}
   for i, (clip, neighbour) in enumerate(zip(generated, near)):
     rows |= {f"generated {i}": clip, f"nearest {i}": neighbour}

@@ -1,7 +1,7 @@
-"""GLOBER's --mode=evaluate --protocol=NAME: FVD of a named protocol and more, in evaluations/.
+"""GLOBER's --mode=evaluate --protocol=NAME: FVD and more by a named protocol, in evaluations/.
 
-What is measured, and on what, says videodiff_jax/metrics/clip_protocols.py. Without --protocol the
-ladder of evaluate.py is what an evaluation is.
+videodiff_jax/metrics/clip_protocols.py defines the clips and the measures of each protocol. Without
+--protocol an evaluation is the ladder of glober_ladder.py.
 """
 
 import dataclasses
@@ -28,13 +28,13 @@ from videodiff_jax.inputs.frame_store import FrameStore
 from videodiff_jax.metrics import images, resampling
 from videodiff_jax.metrics.clip_protocols import CLIP_PROTOCOLS, ClipProtocol
 
-CHUNK = 64  # clips drawn and held in memory at once; a chunk's number is added to the seed
+CHUNK = 64  # clips drawn and held in memory at once; a chunk's index is added to the seed
 _SHOWN = 6
 _NEAREST = "nearest_training_clip"
 
-Place = tuple[FrameStore, int, int]  # a store, a video of it, the clip's first frame
-# (n, f, h, w, c) uint8; what is scored beside FVD: name -> (n, f); and the (n,) classes of the
-# videos that the clips were told of, None where they were told of none.
+Place = tuple[FrameStore, int, int]  # store, video of it, first frame of the clip
+# Clips (n, f, h, w, c) uint8; scores beside FVD, name -> (n, f); and the classes (n,) that the
+# clips were conditioned on, None without classes.
 Chunks = Iterator[tuple[np.ndarray, dict[str, np.ndarray], np.ndarray | None]]
 Draw = Callable[[list[FrameStore], list[Place]], Chunks]
 
@@ -45,16 +45,16 @@ def evaluate(
   name: str | ClipProtocol,
   reuse: bool = False,
 ) -> dict[str, Any]:
-  """Scores a set of drawn clips against one of real clips.
+  """Scores a set of drawn clips against a set of real clips.
 
   Args:
-    workdir: of the run; an earlier evaluation there is kept.
-    config: its `sample` replaces the workdir's own; or None.
-    name: of the protocol, or the protocol itself.
-    reuse: returns an evaluation found there of the same weights, settings and protocol.
+    workdir: folder of the run; earlier evaluations there are kept.
+    config: configuration whose `sample` replaces the workdir's own; or None.
+    name: name of the protocol, or the protocol itself.
+    reuse: whether to return an earlier evaluation of the same weights, settings and protocol.
 
   Raises:
-    UserError: an unknown protocol, or one that this run, data set or machine cannot do.
+    UserError: the protocol is unknown, or does not suit this run, data set or machine.
   """
   protocol = find_protocol(name) if isinstance(name, str) else name
   settings = {} if config is None else config.sample.to_dict()
@@ -62,7 +62,7 @@ def evaluate(
   data = pipeline.config.data
   if data.num_frames != protocol.num_frames:
     raise checks.UserError(
-      f"Protocol {protocol.name!r} is of clips of {protocol.num_frames} frames, but this run was "
+      f"Protocol {protocol.name!r} needs clips of {protocol.num_frames} frames, but this run was "
       f"trained on {data.num_frames}: choose another protocol, or train with "
       f"--config.data.num_frames={protocol.num_frames}."
     )
@@ -81,18 +81,18 @@ def against_real(
   read_digits: bool,
   reuse: bool,
 ) -> dict[str, Any]:
-  """Scores what a system draws against real clips, and writes it down.
+  """Scores a system's clips against real ones, and writes the score file.
 
   Args:
-    workdir: of the run.
-    config: of the pipeline that draws.
-    protocol: which clips, how many, and how they are compared.
-    sampler: the length and stride of the real ones.
-    draw: starts drawing, after what would be missing is told.
-    read_digits: adds 'digits', of both sets what `digit_reader.Readings.figures` says.
+    workdir: folder of the run.
+    config: configuration of the pipeline that draws.
+    protocol: which clips are scored, how many, and how they are compared.
+    sampler: sampler with the length and stride of the real clips.
+    draw: starts drawing; called after the checks for missing parts.
+    read_digits: whether to add 'digits', `digit_reader.Readings.figures` of both sets.
     reuse: as in `evaluate`.
   """
-  set_scores.locate()  # told now, not after the drawing
+  set_scores.locate()  # reported before the long sampling, not after it
   stores = [frame_stores.open_store(config, split) for split in protocol.splits]
   made_with = score_files.settings(workdir, config, stores[0])
   out = outputs.folder(workdir) / "evaluations"
@@ -105,7 +105,7 @@ def against_real(
   most = nearest.searched(clip, _SHOWN)
   with checks.as_user_error():
     bank = nearest.one_of_each(training, sampler)
-    # Real clips that the model has not seen, which the protocol's own need not be.
+    # Real clips that the model has not seen; the protocol's own clips may be training clips.
     unseen = nearest.one_of_each(frame_stores.open_store(config, "test"), sampler, most)
     chunks = draw(stores, places)
   looks = {"real": Looks(reader, most), protocol.drawn: Looks(reader, most)}
@@ -119,10 +119,10 @@ def against_real(
       yield videos
 
   def drawn() -> Iterator[np.ndarray]:
-    for videos, of_frames, told in chunks:
+    for videos, of_frames, classes in chunks:
       for name, values in of_frames.items():
         frames.setdefault(name, []).append(values)
-      looks[protocol.drawn].add(videos, told)
+      looks[protocol.drawn].add(videos, classes)
       yield videos
 
   stride = config.data.stride
@@ -162,14 +162,14 @@ def against_real(
 
 
 def find_protocol(name: str) -> ClipProtocol:
-  """The protocol of a name; UserError lists those there are."""
+  """Returns the protocol of a name; UserError for an unknown one lists all."""
   return errors.entry("protocol", name, CLIP_PROTOCOLS)
 
 
 def choose(
   stores: list[FrameStore], sampler: clips.ClipSampler, protocol: ClipProtocol
 ) -> list[Place]:
-  """A random clip of each of the protocol's number of random videos, or of all there are.
+  """Picks a random clip from each of the protocol's number of random videos, or from all videos.
 
   Raises:
     UserError: fewer than two videos are long enough.
@@ -190,7 +190,7 @@ def choose(
 
 
 def as_jpeg(videos: np.ndarray, quality: int) -> np.ndarray:
-  """(n, f, h, w, c) uint8 through JPEG in 4:2:0, frame by frame."""
+  """Passes clips (n, f, h, w, c) uint8 through JPEG in 4:2:0, frame by frame."""
   frames = videos.reshape(-1, *videos.shape[2:])
   read = np.empty_like(frames)
   for i, frame in enumerate(frames):
@@ -203,7 +203,7 @@ def as_jpeg(videos: np.ndarray, quality: int) -> np.ndarray:
 
 
 def read(places: list[Place], stride: int, protocol: ClipProtocol) -> Iterator[np.ndarray]:
-  """The clips at these places, in chunks (n, f, h, w, c)."""
+  """Reads the clips at these places, in chunks (n, f, h, w, c)."""
   at = np.arange(protocol.num_frames) * stride
   for begin in range(0, len(places), CHUNK):
     chunk = places[begin : begin + CHUNK]
@@ -213,24 +213,24 @@ def read(places: list[Place], stride: int, protocol: ClipProtocol) -> Iterator[n
 def _draw(
   pipeline: Pipeline, protocol: ClipProtocol, stores: list[FrameStore], places: list[Place]
 ) -> Chunks:
-  """Generated clips under the conditions of random videos, or reconstructions of the real ones.
+  """Draws clips under the conditions of random videos, or reconstructions of the real clips.
 
   Reconstructions come with the PSNR and SSIM of each frame.
   """
-  told = [
+  conditions = [
     glober_samples.conditions_of(pipeline, store, np.arange(store.num_videos)) for store in stores
   ]
-  labels, prompts = zip(*told)
+  labels, prompts = zip(*conditions)
   labels = None if labels[0] is None else np.concatenate(labels)
   prompts = None if prompts[0] is None else [p for some in prompts for p in some]
   if prompts:
-    pipeline.encode_prompts(prompts[:1])  # what is missing is told now
+    pipeline.encode_prompts(prompts[:1])  # a missing encoder is reported now
   counts = [store.num_videos for store in stores]
   classes = [digits.labels_of(store, np.arange(store.num_videos)) for store in stores]
   first = dict(zip(map(id, stores), np.cumsum([0, *counts[:-1]]).tolist()))
 
   def condition(videos: np.ndarray) -> dict[str, Any]:
-    """Of videos, numbered through all splits."""
+    """Returns the conditions of videos; their indices count through all splits."""
     return {
       "labels": None if labels is None else labels[videos],
       "prompts": None if prompts is None else [prompts[video] for video in videos],
@@ -240,8 +240,8 @@ def _draw(
     for seed, count in chunks_of(protocol, protocol.num_drawn):
       random = np.random.default_rng(seed).integers(0, sum(counts), count)
       drawn = pipeline.generate(count, seed=seed, **condition(random)).videos
-      told = np.concatenate(classes)[random] if labels is not None or prompts else None
-      yield _coded(drawn, protocol), {}, told
+      drawn_classes = np.concatenate(classes)[random] if labels is not None or prompts else None
+      yield _coded(drawn, protocol), {}, drawn_classes
 
   def reconstructed() -> Chunks:
     chosen = places[: protocol.num_drawn]
@@ -259,7 +259,7 @@ def _draw(
 
 
 def chunks_of(protocol: ClipProtocol, total: int) -> Iterator[tuple[int, int]]:
-  """The seed and the number of clips of each chunk."""
+  """Yields the seed and the number of clips of each chunk."""
   for number, begin in enumerate(range(0, total, CHUNK)):
     yield protocol.seed + number, min(CHUNK, total - begin)
 
@@ -275,9 +275,9 @@ def score(
   edges: tuple[np.ndarray, np.ndarray],
   protocol: ClipProtocol,
 ) -> tuple[dict[str, float], dict[str, list[float]]]:
-  """Figures of the drawn set and means over frames, and their intervals over clips.
+  """Computes figures of the drawn set, means over frames, and their intervals over clips.
 
-  'sharpness' is the drawn clips' `edges` over the real ones'.
+  'sharpness' is the drawn clips' `edges` divided by the real ones'.
   """
   each = {name: np.concatenate(chunks).mean(axis=1) for name, chunks in frames.items()}
   inside = set_scores.Manifolds(reals.logits, fakes.logits)

@@ -1,6 +1,6 @@
-"""LGC-VD's --mode=evaluate --protocol=NAME of generated videos, into evaluations/.
+"""LGC-VD's --mode=evaluate --protocol=NAME for generated videos, in evaluations/.
 
-What is measured, and on what, says a protocol of videodiff_jax/metrics/clip_protocols.py.
+videodiff_jax/metrics/clip_protocols.py defines the clips and the measures of each protocol.
 """
 
 import pathlib
@@ -20,16 +20,20 @@ def evaluate(
   name: str | ClipProtocol,
   reuse: bool = False,
 ) -> dict[str, Any]:
-  """Scores videos drawn from nothing against real ones; arguments as `glober_protocols.evaluate`.
+  """Scores unconditionally generated videos against real ones.
+
+  The arguments are those of `glober_protocols.evaluate`.
 
   Raises:
-    UserError: a protocol that this system, data set or machine cannot do.
+    UserError: the protocol does not suit this system, data set or machine.
   """
   settings = {} if config is None else config.sample.to_dict()
   pipeline = Pipeline.from_workdir(workdir, **settings)
   protocol = glober_protocols.find_protocol(name) if isinstance(name, str) else name
   if protocol.drawn != "generated" or protocol.jpeg_quality is not None:
-    raise checks.UserError(f"Protocol {protocol.name!r} is of GLOBER's clips.")
+    raise checks.UserError(
+      f"Protocol {protocol.name!r} is for GLOBER's clips only: choose another --protocol."
+    )
   sampler = frame_stores.clip_sampler(pipeline.config, "clip", num_frames=protocol.num_frames)
 
   def draw(*_: Any) -> glober_protocols.Chunks:

@@ -1,6 +1,6 @@
-"""LGC-VD's --mode=evaluate: predictions and fillings beside trivial ones, into evaluations/.
+"""LGC-VD's --mode=evaluate: predictions and interpolations beside trivial ones, in evaluations/.
 
-What is measured, and on what, says a protocol of videodiff_jax/metrics/protocols.py.
+videodiff_jax/metrics/protocols.py defines the clips and the measures of each protocol.
 """
 
 import dataclasses
@@ -48,7 +48,7 @@ Features = Callable[[np.ndarray], np.ndarray]
 def mode(
   workdir: pathlib.Path, config: ml_collections.ConfigDict | None, options: flags.FlagValues
 ) -> None:
-  """--mode=evaluate: by a protocol of predictions, or one of generated videos."""
+  """--mode=evaluate: scores by a protocol for predictions, or by one for generated videos."""
   if options.protocol in GENERATED_VIDEOS:
     lgcvd_generation.evaluate(workdir, config, options.protocol)
   else:
@@ -65,19 +65,19 @@ def evaluate(
   """Scores predictions and interpolations of held-out videos.
 
   Every score stands beside those of trivial predictions: the last given frame repeated, black,
-  and the true frames' own mean, which no one could know. Interpolations stand beside linear
-  blending. An earlier evaluation in the workdir is kept: this one gets the next free name.
-  Killed, it goes on with the next chunk of trajectories when it is run again (trajectories.py).
+  and the mean of the true frames, which no predictor can know. Interpolations stand beside linear
+  blending. Earlier evaluations in the workdir are kept; this one gets the next free name. A killed
+  evaluation goes on with the next chunk of trajectories when it is run again (trajectories.py).
 
   Args:
-    workdir: of the run.
-    config: its `sample` and `evaluate` replace the workdir's own; or None.
-    name: of the protocol, or the protocol itself; None takes config.evaluate.protocol.
-    features: from `features_of` the protocol, to share what it remembers; None makes one.
-    reuse: returns an evaluation found there of the same weights, settings and protocol.
+    workdir: folder of the run.
+    config: configuration whose `sample` and `evaluate` replace the workdir's own; or None.
+    name: name of the protocol, or the protocol itself; None takes config.evaluate.protocol.
+    features: result of `features_of`, given to share its memory; None makes a new one.
+    reuse: whether to return an earlier evaluation of the same weights, settings and protocol.
 
   Raises:
-    UserError: an unknown protocol, or one that this test split or machine cannot do.
+    UserError: the protocol is unknown, or does not suit this test split or machine.
   """
   settings = {} if config is None else config.sample.to_dict()
   pipeline = Pipeline.from_workdir(workdir, **settings)
@@ -127,8 +127,8 @@ def evaluate(
     "protocol": dataclasses.asdict(protocol),
     "scores": scores,
     "intervals": intervals,
-    "deviations": deviations,  # over the best figures
-    "curves": _rounded(_curves(predicted, real, protocol)),  # over frames from first_scored on
+    "deviations": deviations,  # of the best figures
+    "curves": _rounded(_curves(predicted, real, protocol)),  # per frame, from first_scored on
     "videos": _rounded(_videos(predicted)),  # means over trajectories
     "settings": made_with,
     **provenance,
@@ -144,12 +144,12 @@ def evaluate(
 
 
 def find_protocol(name: str) -> Protocol:
-  """The protocol of a name; UserError lists those there are."""
+  """Returns the protocol of a name; UserError for an unknown one lists all."""
   return errors.entry("protocol", name, PROTOCOLS)
 
 
 def follow(pipeline: Pipeline, protocol: Protocol) -> Pipeline:
-  """The pipeline that draws as a protocol wants it."""
+  """Returns the pipeline with the sampling settings of a protocol."""
   with checks.as_user_error():
     pipeline = pipeline.with_settings(**protocol.settings())
   checks.check_config(ml_collections.ConfigDict(pipeline.config.to_dict()))
@@ -157,10 +157,10 @@ def follow(pipeline: Pipeline, protocol: Protocol) -> Pipeline:
 
 
 def check(protocol: Protocol, store: FrameStore) -> None:
-  """Raises for what a protocol needs and is not there, before anything is drawn."""
+  """Raises an error, before anything is drawn, if something that a protocol needs is missing."""
   if store.num_videos < protocol.num_videos:
     raise checks.UserError(
-      f"Protocol {protocol.name!r} is of {protocol.num_videos} videos, but the {store.split} "
+      f"Protocol {protocol.name!r} needs {protocol.num_videos} videos, but the {store.split} "
       f"split has {store.num_videos}. Choose another: {', '.join(PROTOCOLS)}."
     )
   if "prediction" in protocol.tasks:
@@ -170,7 +170,7 @@ def check(protocol: Protocol, store: FrameStore) -> None:
 
 
 def features_of(protocol: Protocol) -> Features:
-  """The protocol's features of clips, which remembers every set it has seen: the real one, say."""
+  """Returns the protocol's function from clips to features; it caches every set it has seen."""
   known: dict[bytes, np.ndarray] = {}
 
   def features(videos: np.ndarray) -> np.ndarray:
@@ -185,7 +185,7 @@ def features_of(protocol: Protocol) -> Features:
 def held_out(
   pipeline: Pipeline, store: FrameStore, protocol: Protocol
 ) -> tuple[np.ndarray, np.ndarray]:
-  """The protocol's clips (n, f, h, w, c) uint8 and which videos of the split they are of (n,)."""
+  """Reads the protocol's clips (n, f, h, w, c) uint8 and the indices (n,) of their videos."""
   sampler = frame_stores.clip_sampler(pipeline.config, "clip", num_frames=protocol.video_frames)
   with checks.as_user_error():
     real, videos, _ = clips.evaluation_clips(
@@ -198,7 +198,7 @@ def held_out(
 
 
 def report(record: dict[str, Any]) -> str:
-  """The scores as tables."""
+  """Formats the scores as tables."""
   protocol, tables = record["protocol"], []
   for task in protocol["tasks"]:
     rows = record["scores"][task]
@@ -227,7 +227,7 @@ def _settings(
   protocol: Protocol,
   with_lpips: bool,
 ) -> dict[str, Any]:
-  """What moves a number beside the protocol."""
+  """Returns the settings that change a figure beside the protocol."""
   lpips_file = lpips_weights.WEIGHTS[protocol.lpips_net]
   return {
     **score_files.settings(workdir, pipeline.config, store),
@@ -236,27 +236,29 @@ def _settings(
 
 
 def _lpips_params(protocol: Protocol, frame_shape: tuple[int, int, int]) -> dict[str, Any] | None:
-  """LPIPS's weights, or None and a line that says why there is no LPIPS."""
+  """Loads LPIPS's weights; returns None and logs the reason if LPIPS cannot be computed."""
   side, least = protocol.lpips_size or frame_shape[0], lpips.SMALLEST[protocol.lpips_net]
   if side < least:
-    reason = f"its network needs {least} pixels a side, and frames have {side}"
+    reason = f"its network needs {least} pixels a side, but frames have {side}"
     if protocol.lpips_required:
-      raise checks.UserError(f"Protocol {protocol.name!r} demands LPIPS, but {reason}.")
+      raise checks.UserError(
+        f"Protocol {protocol.name!r} needs LPIPS, but {reason}: choose another --protocol."
+      )
   else:
     try:
       return lpips.load_params(protocol.lpips_net)
     except FileNotFoundError as error:
-      reason = str(error)  # never where it is required: `check` came first
+      reason = str(error)  # not if LPIPS is required: `check` came first
   logging.warning("LPIPS is left out: %s", reason)
   return None
 
 
-# What a row is of: the measured set, the real videos' features for FVD, and the protocol.
+# Row -> the measured set, the real videos' features for FVD, and the protocol.
 Sets = dict[str, tuple[Measured, np.ndarray | None, Protocol]]
 
 
 def _prediction(pipeline: Pipeline, judge: Judge, kept: Kept) -> Sets:
-  """The horizon as it is drawn, and as the trivial predictions have it."""
+  """Measures the drawn horizon and the trivial predictions of it."""
   protocol, real = judge.protocol, judge.real
   past, ahead = protocol.past, protocol.num_frames
   reals = None
@@ -283,7 +285,7 @@ def _prediction(pipeline: Pipeline, judge: Judge, kept: Kept) -> Sets:
     "mean frame": lambda true: begun(true, baselines.mean_frame(true[:, past:])),
   }
   if judge.reader is not None:
-    trivial["real"] = lambda true: true  # how well what is real reads
+    trivial["real"] = lambda true: true  # how well digits of real videos read
   sets = {"predicted": measure(draw, judge, kept)}
   alone = dataclasses.replace(protocol, trajectories=1)
   judge = dataclasses.replace(judge, protocol=alone, size=min(judge.size, len(real)))
@@ -293,10 +295,10 @@ def _prediction(pipeline: Pipeline, judge: Judge, kept: Kept) -> Sets:
 
 
 def _interpolation(pipeline: Pipeline, judge: Judge, kept: Kept) -> Sets:
-  """One frame before and one after a gap, beside their linear blend."""
+  """Measures the frames drawn in a gap, beside the linear blend of the frames around it."""
   protocol, gap = judge.protocol, judge.protocol.gap
   real = judge.real[:, : gap + 2]
-  # The drawn frames alone, without the given one at the end.
+  # Only the drawn frames, without the given one at the end.
   between = dataclasses.replace(
     protocol, past=1, num_frames=gap, first_scored=1, tasks=("prediction",)
   )
@@ -328,12 +330,12 @@ _MEASURES = {"prediction": _prediction, "interpolation": _interpolation}
 def _row(
   measured: Measured, reals: np.ndarray | None, protocol: Protocol
 ) -> tuple[dict[str, float], dict[str, list[float]], dict[str, float]]:
-  """A set's figures, their intervals over videos, and the deviations of the best ones.
+  """Computes a set's figures, their intervals over videos, and the deviations of the best ones.
 
   Args:
-    measured: the set.
+    measured: measurements of the set.
     reals: (n, d), features of the real videos; None leaves FVD out.
-    protocol: of both.
+    protocol: protocol of both.
   """
 
   def row(videos: np.ndarray) -> dict[str, float]:
@@ -356,7 +358,7 @@ def _row(
 
 
 def _curves(sets: Sets, real: np.ndarray, protocol: Protocol) -> dict[str, prediction.Scores]:
-  """Means over videos and trajectories of each frame; none where nothing was predicted."""
+  """Averages each frame over videos and trajectories; {} if nothing was predicted."""
   if not sets:
     return {}
   curves = {}
@@ -365,7 +367,7 @@ def _curves(sets: Sets, real: np.ndarray, protocol: Protocol) -> dict[str, predi
     curves[what] = {key: values.mean(axis=(0, 1)) for key, values in measured.frames.items()}
     curves[what]["rms"] = np.sqrt(measured.error.mean(axis=(0, 1)))
   apart = sets["predicted"][0].apart
-  if apart.size:  # as far from each other as from the truth where a sampler is right
+  if apart.size:  # a right sampler's trajectories are as far from each other as from the truth
     curves["between trajectories"] = {"rms": np.sqrt(apart.mean(axis=(0, 1)))}
   scored = real[:, protocol.first_scored :]
   of_real = {
@@ -378,7 +380,7 @@ def _curves(sets: Sets, real: np.ndarray, protocol: Protocol) -> dict[str, predi
 
 
 def _videos(sets: Sets) -> dict[str, prediction.Scores]:
-  """Of the predicted videos, means over their trajectories; none where nothing was predicted."""
+  """Averages each predicted video over its trajectories; {} if nothing was predicted."""
   if not sets:
     return {}
   scores = sets["predicted"][0].scores
@@ -386,7 +388,7 @@ def _videos(sets: Sets) -> dict[str, prediction.Scores]:
 
 
 def _plot(record: dict[str, Any], first: int, file: pathlib.Path) -> None:
-  """Curves over the frames from `first` on."""
+  """Plots the curves over the frames from `first` on."""
   panels = {
     title: {what: lines[key] for what, lines in record["curves"].items() if key in lines}
     for key, title in _CURVES.items()
@@ -396,7 +398,7 @@ def _plot(record: dict[str, Any], first: int, file: pathlib.Path) -> None:
 
 
 def _rounded(tree: Any) -> Any:
-  """The tree's arrays as lists for JSON."""
+  """Converts the tree's arrays to rounded lists for JSON."""
   if isinstance(tree, dict):
     return {key: _rounded(value) for key, value in tree.items()}
   return tree.round(5).tolist()

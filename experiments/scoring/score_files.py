@@ -1,14 +1,17 @@
-"""Score files: what stands in every one, and --mode=compare, which sets like beside like.
+"""Score files: their common content, and --mode=compare, which shows comparable ones side by side.
 
 A score file is the JSON of one evaluation:
-  protocol: its name and settings.
+  protocol: name and settings of the protocol.
   scores: figures by name, in groups.
-  intervals: [low, high] of those that have one, grouped alike (see metrics/resampling.py).
-  deviations: of the best of several trajectories, the standard deviation over what they are the
-    mean of, grouped alike.
-  settings: what else moves a figure: data set (by the hash of its manifest), detectors (by their
-    files' hashes), crop, codec, seeds; and the model's own: `sample`, the steps of its weights.
-  config: the configuration of the run. versions: of the libraries it was computed with.
+  intervals: [low, high] of figures that have an interval, in the same groups (see
+    metrics/resampling.py).
+  deviations: standard deviation of each figure that is a mean over best trajectories, in the same
+    groups.
+  settings: everything else that changes a figure: data set (by the hash of its manifest),
+    detectors (by their files' hashes), crop, codec, seeds; and the model's own: `sample`, the steps
+    of its weights.
+  config: configuration of the run.
+  versions: versions of the libraries in use.
 """
 
 import dataclasses
@@ -37,16 +40,16 @@ from videodiff_jax.training.workdir import steps_done
 from videodiff_jax.training.writers import format_table
 
 _LIBRARIES = ("jax", "jaxlib", "flax", "numpy", "scipy", "pillow")
-# What may differ between comparable files: the model, not how it is measured.
+# Settings that may differ between comparable files: those of the model, not of the measurement.
 _OF_THE_MODEL = ("sample", "steps", "code", "weights")
-# Of figures that were added to named protocols: a file without these settings has no such figure.
+# Settings of figures that were added later; a file without these settings lacks the figures.
 _ADDED = tuple(f"settings.{name}" for name in set_scores.SETTINGS)
 _MOST_NAMED = 12
 _FEW_STEPS = 4
 
 
 def provenance(config: ml_collections.ConfigDict) -> dict[str, Any]:
-  """The entries `config` and `versions`."""
+  """Returns the entries `config` and `versions`."""
   versions = {name: importlib.metadata.version(name) for name in _LIBRARIES}
   versions["python"] = platform.python_version()
   return {"config": json.loads(config.to_json()), "versions": versions}
@@ -55,7 +58,7 @@ def provenance(config: ml_collections.ConfigDict) -> dict[str, Any]:
 def settings(
   workdir: pathlib.Path, config: ml_collections.ConfigDict, store: FrameStore
 ) -> dict[str, Any]:
-  """What moves a figure beside the protocol: the data, the detector, and the model's own."""
+  """Returns the settings that change a figure beside the protocol: data, detector and model."""
   data = config.data
   return {
     "data": data.name,
@@ -73,16 +76,16 @@ def settings(
 
 
 def drawn_by(sample: Mapping[str, Any]) -> str:
-  """The samplers of a `config.sample` in words; what few steps draw is named a mean."""
-  told = []
+  """Describes the samplers of a `config.sample`; with few steps, samples are called means."""
+  described = []
   for name, sampler in sample.items():
     if not isinstance(sampler, Mapping):
       continue
     steps = int(np.sum(sampler["num_steps"]))
     mean = f": {'a' if steps == 1 else 'nearly a'} conditional mean, not a sample"
     about = f"{sampler['kind']}, {steps} steps, grid {sampler['grid']!r}"
-    told.append(f"{name} {about}{mean if steps <= _FEW_STEPS else ''}")
-  return f"Drawn by {'; '.join(told)}."
+    described.append(f"{name} {about}{mean if steps <= _FEW_STEPS else ''}")
+  return f"Drawn by {'; '.join(described)}."
 
 
 def write(
@@ -91,17 +94,17 @@ def write(
   sets: Mapping[str, np.ndarray],
   curves: Callable[[pathlib.Path], None] | None = None,
 ) -> pathlib.Path:
-  """NAME.json of the protocol's name, last of all, with NAME.png (a strip) and NAME.gif.
+  """Writes NAME.png (a strip), NAME.gif and, last, NAME.json; NAME is the protocol's.
 
   Args:
-    folder: made where it is not there; earlier files in it are kept.
-    record: what the file holds.
-    sets: clips (n, f, h, w, c) uint8 to show one above the other, by what they are; as many of
-      each as the smallest set has.
-    curves: draws NAME_curves.png.
+    folder: folder of the files, made if missing; earlier files in it are kept.
+    record: content of the JSON file.
+    sets: name -> clips (n, f, h, w, c) uint8 to show one above the other; as many of each as the
+      smallest set has.
+    curves: function that draws NAME_curves.png; None draws none.
 
   Returns:
-    The JSON file.
+    The path of the JSON file.
   """
   name = name_of(record["protocol"])
   count = min(map(len, sets.values()))
@@ -117,14 +120,14 @@ def write(
 
 
 def save(file: pathlib.Path, record: dict[str, Any]) -> None:
-  """Whole or not at all: an evaluation that is there is one that was finished."""
+  """Writes a record atomically, so that an existing file is a finished evaluation."""
   whole_files.write_text(file, json.dumps(record, indent=2) + "\n")
 
 
 def find(
   folder: pathlib.Path, protocol: Protocol | ClipProtocol | str, settings: dict[str, Any]
 ) -> dict[str, Any] | None:
-  """The newest record of the same protocol and settings; another version of the code may differ."""
+  """Finds the newest record of the same protocol and settings; the code's version may differ."""
   as_written = with_defaults(
     protocol if isinstance(protocol, str) else dataclasses.asdict(protocol)
   )
@@ -137,21 +140,22 @@ def find(
 
 
 def records_in(folder: pathlib.Path) -> dict[pathlib.Path, dict[str, Any]]:
-  """The score files of a folder, oldest first; other JSON that lies there is named and left out."""
+  """Reads the score files of a folder, oldest first; skips other JSON files with a warning."""
   found = {}
   for file in folder.glob("*.json"):
     try:
       found[file] = (file.stat().st_mtime_ns, read(file))
     except (OSError, checks.UserError) as error:
-      logging.warning("%s is left out: %s", file, error)
+      logging.warning("%s is skipped: %s", file, error)
   return {file: record for file, (_, record) in sorted(found.items(), key=lambda one: one[1][0])}
 
 
 def compare(files: Sequence[str]) -> str:
-  """A table with a column a file.
+  """Makes a table with a column for each file.
 
   Raises:
-    UserError: fewer than two files, no score file, or unlike measurements; names what differs.
+    UserError: fewer than two files; a file is no score file; or they were not measured alike (the
+      message names the differences).
   """
   if len(files) < 2:
     raise checks.UserError("--mode=compare needs two score files or more: A.json B.json ...")
@@ -178,7 +182,7 @@ def compare(files: Sequence[str]) -> str:
 
 
 def read(file: pathlib.Path) -> dict[str, Any]:
-  """A score file; UserError where it is none."""
+  """Reads a score file; raises UserError for any other file."""
   try:
     record = text_files.read_json(file)
     for key, kinds in (("protocol", (str, dict)), ("scores", dict), ("settings", dict)):
@@ -195,19 +199,19 @@ def read(file: pathlib.Path) -> dict[str, Any]:
 
 
 def measured(record: dict[str, Any]) -> dict[str, str]:
-  """'protocol.num_videos' -> JSON of every setting that must be alike."""
+  """Returns every setting that must be alike, as 'protocol.num_videos' -> JSON."""
   settings = {k: v for k, v in record["settings"].items() if k not in _OF_THE_MODEL}
   flat = _flat({"protocol": with_defaults(record["protocol"]), "settings": settings})
   return {name: json.dumps(value) for name, value in flat.items()}
 
 
 def with_defaults(protocol: str | dict[str, Any]) -> dict[str, Any]:
-  """A written protocol without its prose, with the settings that were added since."""
+  """Returns a written protocol without its prose; settings added later get their defaults."""
   if isinstance(protocol, str):
     return {"name": protocol}
   kind = ClipProtocol if "drawn" in protocol else Protocol
   defaults = {
-    name: json.loads(json.dumps(field.default))  # as it is written
+    name: json.loads(json.dumps(field.default))  # in the form that the file has
     for name, field in kind.__dataclass_fields__.items()
     if name not in ("name", "about")
   }
@@ -247,7 +251,7 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def name_of(protocol: str | dict[str, Any]) -> str:
-  """A protocol's name as a score file has it: alone, or among its settings."""
+  """Returns the name of a score file's protocol, which is a name alone or a dict of settings."""
   return protocol if isinstance(protocol, str) else protocol["name"]
 
 
@@ -257,7 +261,7 @@ def _steps(record: dict[str, Any]) -> str:
 
 
 def cell(value: float | None, ends: list[float] | None, deviation: float | None = None) -> str:
-  """A figure, the standard deviation of what it is the mean of, its interval; '' without one."""
+  """Formats a figure with its standard deviation and interval; '' without a figure."""
   if value is None:
     return ""
   spread = f" ± {deviation:.2g}" if deviation is not None else ""

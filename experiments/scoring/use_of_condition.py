@@ -1,4 +1,4 @@
-"""'Use of condition' in score files: what a trained network does when a condition is swapped."""
+"""'Use of condition' in score files: how a trained network reacts when a condition is swapped."""
 
 import functools
 from collections.abc import Callable, Iterable, Iterator
@@ -21,7 +21,7 @@ from videodiff_jax.metrics import condition_use
 from videodiff_jax.training import partitioning
 from videodiff_jax.training.writers import format_table
 
-GROUP = "use_of_condition"  # of figures in a score file
+GROUP = "use_of_condition"  # group of figures in a score file
 ABOUT = (
   "What changes when one condition is swapped while noise and timesteps stay, on held-out clips. "
   "change: the rms difference of the network's prediction, in units of its rms; loss_change: how "
@@ -30,8 +30,8 @@ ABOUT = (
 )
 
 _CLIPS = 64
-_DRAWS = 2  # timesteps, each with its noise, of a clip
-_CHUNK = 16  # examples a device has in one call
+_DRAWS = 2  # timesteps per clip, each with its own noise
+_CHUNK = 16  # examples per device and call
 _SEED = 0
 
 Rows = dict[str, np.ndarray]
@@ -39,11 +39,11 @@ Figures = tuple[dict[str, dict[str, float]], dict[str, dict[str, list[float]]]]
 
 
 def of_lgcvd(pipeline: lgcvd.Pipeline, store: FrameStore) -> Figures:
-  """Figures and intervals: given frames and the sequence encoder's fragment swapped.
+  """Computes figures and intervals with the given frames or the encoder's fragment swapped.
 
   Args:
-    pipeline: its networks and weights.
-    store: held-out videos; clips of different ones are taken, as many as there are up to 64.
+    pipeline: pipeline with the networks and weights.
+    store: held-out videos; a clip is taken from each of up to 64.
   """
   networks = pipeline.networks
   length = 2 * networks.num_frames - networks.slots
@@ -59,12 +59,12 @@ def of_lgcvd(pipeline: lgcvd.Pipeline, store: FrameStore) -> Figures:
 
 
 def of_glober(pipeline: glober.Pipeline, store: FrameStore) -> Figures:
-  """Figures and intervals: the decoder's and the generator's conditions swapped.
+  """Computes figures and intervals with the decoder's and the generator's conditions swapped.
 
   Global features are means of posteriors. Without a condition the generator has nothing to swap.
 
   Args:
-    pipeline: its networks and weights.
+    pipeline: pipeline with the networks and weights.
     store: held-out videos, as in `of_lgcvd`.
   """
   networks, times = pipeline.networks, pipeline.frame_times.astype(np.float32)
@@ -75,7 +75,7 @@ def of_glober(pipeline: glober.Pipeline, store: FrameStore) -> Figures:
   v = pipeline.encode(real)
   labels, prompts = glober_samples.conditions_of(pipeline, store, found.videos)
   condition = pipeline.conditions(n, labels=labels, prompts=prompts)
-  told = {"v": v, "condition": condition}
+  own = {"v": v, "condition": condition}
   by_condition = of_clips.condition_swaps(networks, pipeline.params, condition)
   rng = np.random.default_rng(_SEED)
 
@@ -84,11 +84,11 @@ def of_glober(pipeline: glober.Pipeline, store: FrameStore) -> Figures:
       at = rng.integers(0, len(times), n)
       frame = {"frame": real[np.arange(n), at], "time": times[at]}
       other_times = times[(at + len(times) // 2) % len(times)]
-      yield told | frame | drawn, of_clips.frame_swaps(v, other_times) | by_condition
+      yield own | frame | drawn, of_clips.frame_swaps(v, other_times) | by_condition
 
   measured = {"decoder": (of_clips.predict_frame, of_frames())}
   if by_condition:
-    features = [(told | drawn, by_condition) for drawn in _timesteps(n, networks.generator_process)]
+    features = [(own | drawn, by_condition) for drawn in _timesteps(n, networks.generator_process)]
     measured["generator"] = of_clips.predict_feature, features
   stats: dict[str, condition_use.Stats] = {}
   for name, (predict, draws) in measured.items():
@@ -99,7 +99,7 @@ def of_glober(pipeline: glober.Pipeline, store: FrameStore) -> Figures:
 
 
 def _held_out(store: FrameStore, sampler: clips.ClipSampler) -> clips.Places | None:
-  """A clip each of up to 64 videos; None, told in a warning, where there is nothing to swap."""
+  """Picks a clip of each of up to 64 videos; logs a warning and returns None for fewer than two."""
   frames = np.array([video["frames"] for video in store.videos])
   usable = int(np.count_nonzero(frames >= sampler.span))
   if usable < 2:
@@ -111,7 +111,7 @@ def _held_out(store: FrameStore, sampler: clips.ClipSampler) -> clips.Places | N
 
 
 def _timesteps(count: int, process: Any) -> Iterable[Rows]:
-  """'t' and 'number' of `count` examples a draw: all draws' timesteps are spread evenly."""
+  """Yields 't' and 'number' of `count` examples per draw; all timesteps are spread evenly."""
   total = count * _DRAWS
   even = (np.arange(total) + 0.5) / total * process.num_timesteps
   drawn = np.random.default_rng(_SEED).permutation(even.astype(np.int32)).reshape(_DRAWS, count)
@@ -125,13 +125,13 @@ def measure(
   mesh: Mesh,
   draws: Iterable[tuple[Rows, dict[str, Rows]]],
 ) -> dict[str, condition_use.Stats]:
-  """`condition_use.compare` of every swap, means over draws: (n,).
+  """Computes `condition_use.compare` of every swap, averaged over draws: (n,).
 
   Args:
     predict: (params, rows) -> prediction and loss of each row; compiled once.
-    params: its first argument.
-    mesh: that rows are split over.
-    draws: of each draw the rows of n clips, and by swap the rows that take another's place.
+    params: first argument of `predict`.
+    mesh: mesh over which rows are split.
+    draws: for each draw, the rows of n clips, and swap -> the rows that replace some of them.
   """
   program = jax.jit(predict)
   found: dict[str, list[condition_use.Stats]] = {}
@@ -146,9 +146,9 @@ def measure(
 
         return in_chunks(call, tuple(given.values()), size)
 
-      told = answer(rows)
+      own = answer(rows)
       for name, swapped in swaps.items():
-        stats = condition_use.compare(told, answer(rows | swapped))
+        stats = condition_use.compare(own, answer(rows | swapped))
         found.setdefault(name, []).append(stats)
   return {
     name: {key: np.mean([row[key] for row in rows], axis=0) for key in rows[0]}
@@ -157,7 +157,7 @@ def measure(
 
 
 def report(scores: dict[str, dict[str, float]]) -> str:
-  """The figures as a table."""
+  """Formats the figures as a table."""
   rows = [
     (name, f"{row['change']:.4f}", f"{row['loss_change']:+.4f}", f"{row['loss']:.4f}")
     for name, row in scores.items()
