@@ -1,13 +1,13 @@
-"""--mode=ablation: what a part of a system is worth: a paper's claim, measured in small.
+"""--mode=ablation: measures a paper's claim about a part of a system on a small scale.
 
   python -m experiments.main --mode=ablation --config=configs/lgcvd_digits.py:occluded \
     --workdir=runs/lgcvd_ablation
 
-GLOBER Table 3; LGC-VD Table 5, Sec. 4.2 (that epsilon shifts the brightness). Every variant of
-config.ablation is trained with every seed, for equally many iterations, in an ordinary workdir of
-its own, WORKDIR/VARIANT/seed_N; then scored there on the same videos, drawn by config.sample. It
-may take several sittings: what is finished is skipped, what was interrupted goes on. After every
-run WORKDIR/ablation.md and ablation.json are written anew from all scores there are.
+The claims are GLOBER Table 3; LGC-VD Table 5, Sec. 4.2 (that epsilon shifts the brightness). Every
+variant of config.ablation is trained with every seed, for equally many iterations, in an ordinary
+workdir of its own, WORKDIR/VARIANT/seed_N. There it is scored on the same videos, drawn by
+config.sample. The command may be run several times: finished runs are skipped, interrupted ones go
+on. After every run WORKDIR/ablation.md and ablation.json are rewritten from all scores.
 """
 
 import dataclasses
@@ -54,7 +54,7 @@ class Run:
 def mode(
   workdir: pathlib.Path, config: ml_collections.ConfigDict, options: flags.FlagValues
 ) -> None:
-  """--mode=ablation; raises Terminated where SIGTERM ended it early."""
+  """--mode=ablation; raises Terminated if SIGTERM ended it early."""
   if run(workdir, config, options.protocol) is None:
     raise command.Terminated
 
@@ -62,15 +62,15 @@ def mode(
 def run(
   workdir: pathlib.Path, config: ml_collections.ConfigDict, protocol_name: str | None = None
 ) -> dict[str, Any] | None:
-  """Trains and scores what is missing, and compares.
+  """Trains and scores the missing runs, and compares all.
 
   Args:
-    workdir: of all runs.
-    config: of the whole model; `ablation` says what varies.
-    protocol_name: how to score; None takes config.evaluate.protocol.
+    workdir: folder of all runs.
+    config: configuration of the whole model; `ablation` sets what varies.
+    protocol_name: protocol to score by; None takes config.evaluate.protocol.
 
   Returns:
-    What ablation.json holds; None where SIGTERM ended it early (run it again to go on).
+    The content of ablation.json; None if SIGTERM ended it early (run it again to go on).
   """
   if (workdir / "config.json").is_file():
     raise checks.UserError(f"{workdir} is the workdir of a single run. Choose another --workdir.")
@@ -96,16 +96,16 @@ def _run(workdir: pathlib.Path, runs: Sequence[Run], scorer: Scorer) -> dict[str
     figures.setdefault(one.variant, {})[one.seed] = scorer.score(one.workdir, one.config)
     result = compare(figures, scorer, runs)
     _write(workdir, result)
-    jax.clear_caches()  # or the programs of all runs would stay in memory
+    jax.clear_caches()  # else the programs of all runs stay in memory
   logging.info("%s", report(result))
   return result
 
 
 def plan(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> Iterator[Run]:
-  """All runs, seed by seed, so that variants can be compared early.
+  """Yields all runs, seed by seed, so that variants can be compared early.
 
   Raises:
-    UserError: config.ablation.compared names a variant that is not there.
+    UserError: config.ablation.compared names an unknown variant.
   """
   ablation = config.ablation
   names = ablation.compared.split(",")
@@ -124,7 +124,7 @@ def plan(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> Iterator[R
 
 
 def _trained(one: Run) -> bool:
-  """Whether it is finished; a workdir of another configuration is an error all the same."""
+  """Whether a run is finished; raises an error for a workdir of another configuration."""
   if not (one.workdir / "config.json").is_file():
     return False
   with train.claimed(one.config, one.workdir):
@@ -136,9 +136,9 @@ def _trained(one: Run) -> bool:
 
 
 def _share(workdir: pathlib.Path, one: Run) -> None:
-  """Gives a new run the stages of config.ablation.shared that another variant's has finished.
+  """Copies the stages of config.ablation.shared from another variant's finished run.
 
-  They are the same for every variant of a seed, bit for bit, so that training them once will do.
+  They are the same for every variant of a seed, bit for bit, so that training them once suffices.
   """
   for name in one.config.ablation.shared:
     target, steps = one.workdir / name, one.config.train[name].steps
@@ -150,18 +150,18 @@ def _share(workdir: pathlib.Path, one: Run) -> None:
         shutil.rmtree(half, ignore_errors=True)
         shutil.copytree(source, half)
         half.replace(target)
-      logging.info("Stage %s is that of %s.", name, source.parent)
+      logging.info("Stage %s is copied from %s.", name, source.parent)
 
 
 def compare(
   figures: Mapping[str, Mapping[int, Figures]], scorer: Scorer, runs: Sequence[Run]
 ) -> dict[str, Any]:
-  """Means of every variant, and paired differences to the reference.
+  """Computes the means of every variant, and paired differences to the reference.
 
   Args:
-    figures: variant -> seed -> what `scorer` made of it.
-    scorer: of all of them.
-    runs: all that are planned.
+    figures: variant -> seed -> figures from `scorer`.
+    scorer: scorer of all runs.
+    runs: all planned runs.
   """
   configs = {run.variant: run.config for run in runs}
   reference = runs[0].config.ablation.reference
@@ -197,7 +197,7 @@ def compare(
 
 
 def tables(result: dict[str, Any]) -> dict[str, list[tuple[str, ...]]]:
-  """Title -> rows, the heading first."""
+  """Makes the tables: title -> rows, the heading first."""
   rows = result["variants"]
   columns = {
     name: column
@@ -230,7 +230,7 @@ def _cell(difference: dict[str, Any], digits: int) -> str:
 
 
 def notes(result: dict[str, Any]) -> str:
-  """How the tables are to be read."""
+  """Explains how to read the tables."""
   trained: dict[str, list[str]] = {}
   for name, row in result["variants"].items():
     steps = ", ".join(f"{count} of {stage}" for stage, count in row["steps"].items())
@@ -246,7 +246,7 @@ def notes(result: dict[str, Any]) -> str:
 
 
 def report(result: dict[str, Any]) -> str:
-  """The tables as text."""
+  """Formats the tables as text."""
   parts = [f"{title}\n{format_table(rows[1:], rows[0])}" for title, rows in tables(result).items()]
   return "\n\n".join([*parts, notes(result)])
 

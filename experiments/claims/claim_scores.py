@@ -1,4 +1,4 @@
-"""How --mode=ablation scores a run of each system: its figures, of each video or one of all."""
+"""Scores a run of either system for --mode=ablation; figures are per video or one for all."""
 
 import dataclasses
 import pathlib
@@ -73,10 +73,10 @@ class Scorer:
   """How every run of an ablation is scored.
 
   Attributes:
-    columns: name -> (heading, digits after the point) of the figures; those there are count.
-    settings: what they were measured with.
-    about: the same in words.
-    score: (workdir, configuration) of a trained run -> its figures; an earlier score is used again.
+    columns: name -> (heading, digits after the point); columns without figures are left out.
+    settings: settings of the measurement.
+    about: the settings in words.
+    score: (workdir, configuration) of a trained run -> its figures; earlier scores are reused.
   """
 
   columns: Mapping[str, tuple[str, int]]
@@ -96,7 +96,7 @@ def _lgcvd(config: ml_collections.ConfigDict, protocol_name: str | None) -> Scor
     used = record["scores"].get(use_of_condition.GROUP, {}).get("fragment of another video")
     if used:  # with an encoder
       scores = scores | {_USE: used["loss_change"]}
-    # What no video has of its own, such as FVD, is one figure.
+    # Figures of the whole set, such as FVD, have one value.
     return {
       name: np.array(videos[name] if name in videos else [scores[name]])
       for name in _PREDICTION
@@ -157,7 +157,7 @@ def _drift(config: ml_collections.ConfigDict, protocol_name: str | None) -> Scor
   return Scorer(_DRIFT, counts, about, score)
 
 
-# Name in config.ablation.scored_by -> (configuration, --protocol) -> how runs are scored.
+# Name in config.ablation.scored_by -> (configuration, --protocol) -> scorer of the runs.
 SCORERS: Mapping[str, Callable[[ml_collections.ConfigDict, str | None], Scorer]] = {
   "ladder": _glober,
   "prediction": _lgcvd,

@@ -8,18 +8,18 @@ import ml_collections
 from experiments.tables import score_table
 from experiments.train import plan
 
-# Of the data, what two systems have in common.
+# Keys of config.data that both systems share.
 _DATA = ("name", "dir", "image_size", "channels", "stride", "threads")
 
 
 def other_system(
   config: ml_collections.ConfigDict, overrides: Mapping[str, Any]
 ) -> ml_collections.ConfigDict:
-  """The other system's configuration, its one stage as long as all of `config`'s are in FLOPs.
+  """Makes the other system's configuration; its one stage takes the FLOPs of all of `config`'s.
 
   Args:
-    config: of the ablation. Its data and devices are the other's, too.
-    overrides: of the other's configuration; 'from' names it as 'file:variants'.
+    config: configuration of the ablation, whose data and devices the other system uses, too.
+    overrides: values for the other configuration; 'from' names its file as 'file:variants'.
   """
   overrides = dict(overrides)
   other = score_table.load(overrides.pop("from"))

@@ -1,10 +1,10 @@
-"""--mode=sweep: how good a workdir's clips are against the seconds that they take to draw.
+"""--mode=sweep: measures the quality of a workdir's clips against the time to draw them.
 
   python -m experiments.main --mode=sweep --workdir=runs/NAME
 
 Every sampler, grid and number of steps of config.sweep draws the same clips from the same noise,
-few steps first. WORKDIR/sweep.json holds all points and is written after each one: a sweep that was
-killed goes on with the next. sweep.md and sweep.png show them.
+few steps first. WORKDIR/sweep.json holds all points and is written after each one, so that a killed
+sweep goes on with the next. sweep.md and sweep.png show the points.
 """
 
 import json
@@ -42,7 +42,7 @@ _PLOTTED = ("fvd", "frames_right", "sharpness")
 
 
 class Point(NamedTuple):
-  """How a set of clips is drawn."""
+  """The sampler settings of a set of clips."""
 
   kind: str
   grid: str
@@ -59,27 +59,27 @@ def mode(
 def run(
   workdir: pathlib.Path, config: ml_collections.ConfigDict | None, protocol: str | None = None
 ) -> dict[str, Any]:
-  """Draws and scores the points that are missing.
+  """Draws and scores the missing points.
 
   Args:
-    workdir: of the run.
-    config: its `sample`, `evaluate` and `sweep` replace the workdir's own; or None.
-    protocol: LGC-VD's; None takes config.evaluate.protocol.
+    workdir: folder of the run.
+    config: configuration whose `sample`, `evaluate` and `sweep` replace the workdir's own; or None.
+    protocol: protocol for LGC-VD; None takes config.evaluate.protocol.
 
   Returns:
-    What sweep.json holds.
+    The content of sweep.json.
 
   Raises:
-    UserError: a sampler that is none, or a sweep.json of other weights or settings.
+    UserError: a sampler is unknown, or sweep.json is of other weights or settings.
     LockedError: another process sweeps this workdir.
   """
-  set_scores.locate()  # told now, not after the drawing
+  set_scores.locate()  # reported before the long sampling, not after it
   bench = systems.of(read_config(workdir)).hook("sweep")(workdir, config, protocol)
   points = plan((config or bench.pipeline.config).sweep)
   for point in points:
-    bench.drawing(*point)  # one that cannot be drawn is told now
+    bench.drawing(*point)  # reports now a point that cannot be drawn
   out = outputs.folder(workdir)
-  # Two at once would each write over the points of the other.
+  # Two sweeps at once would overwrite each other's points.
   with locks.hold(out / "sweep.lock", f"sweeps {workdir}"):
     record = _begun(out / "sweep.json", bench)
     done = {_point(row) for row in record["points"]}
@@ -94,7 +94,7 @@ def run(
 
 
 def plan(wanted: ml_collections.ConfigDict) -> list[Point]:
-  """All points of a `config.sweep`, few steps first: what there is can be compared early."""
+  """Returns all points of a `config.sweep`, few steps first, so that they can be compared early."""
   points = [
     Point(kind, grid, steps)
     for steps in sorted(wanted.steps)
@@ -107,7 +107,7 @@ def plan(wanted: ml_collections.ConfigDict) -> list[Point]:
 
 
 class Judge:
-  """What every point is scored by."""
+  """Scores every point."""
 
   def __init__(self, bench: Bench):
     real = bench.reference()
@@ -118,7 +118,7 @@ class Judge:
       self._reader = digits.reader(frame_stores.open_store(bench.pipeline.config, "train"))
 
   def __call__(self, drawn: np.ndarray) -> tuple[dict[str, float], dict[str, list[float]]]:
-    """Figures of drawn clips (n, f, h, w, c) uint8, and their intervals over clips."""
+    """Computes figures of drawn clips (n, f, h, w, c) uint8, and their intervals over clips."""
     real, features = self._reference, set_scores.features(drawn)
     each = {"sharpness": images.gradient_energy(drawn).mean(axis=1) / self._edges}
     if self._labels is not None:
@@ -138,9 +138,9 @@ class Judge:
 
 
 def measure(bench: Bench, judge: Judge, point: Point) -> dict[str, Any]:
-  """A row of sweep.json: the point, its seconds a clip, its figures and their intervals.
+  """Makes a row of sweep.json: the point, its seconds per clip, its figures and their intervals.
 
-  The first part is drawn twice: its program is compiled the first time.
+  The first part is drawn twice, since its program is compiled the first time.
   """
   pipeline = bench.drawing(*point)
   bench.draw(pipeline, bench.starts[0])
@@ -160,7 +160,7 @@ def measure(bench: Bench, judge: Judge, point: Point) -> dict[str, Any]:
 
 
 def _begun(file: pathlib.Path, bench: Bench) -> dict[str, Any]:
-  """What an earlier call left, or a record without points."""
+  """Reads the record of an earlier call, or starts one without points."""
   record = {
     "settings": bench.settings,
     **score_files.provenance(bench.pipeline.config),
@@ -183,8 +183,8 @@ def _begun(file: pathlib.Path, bench: Bench) -> dict[str, Any]:
       if earlier["settings"].get(key) != now.get(key)
     )  # fmt: skip
     raise checks.UserError(
-      f"{file} was measured with other settings ({', '.join(differ)}): move it away, or sweep as "
-      "it was."
+      f"{file} was measured with other settings ({', '.join(differ)}): move it away, or give "
+      "the settings that it was measured with."
     )
   return earlier
 
@@ -194,7 +194,7 @@ def _point(row: dict[str, Any]) -> Point:
 
 
 def tables(record: dict[str, Any]) -> list[tuple[str, ...]]:
-  """A row a point, quickest first, the heading before them."""
+  """Makes a row for each point, fastest first, after the heading."""
   rows = sorted(record["points"], key=lambda row: row["seconds_a_clip"])
   names = _measured(rows)
   heading = ("sampler", "grid", "steps", "seconds a clip", *(_FIGURES[n][0] for n in names))
@@ -215,7 +215,7 @@ def _measured(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def notes(record: dict[str, Any]) -> str:
-  """How the table is to be read."""
+  """Explains how to read the table."""
   settings = record["settings"]
   return (
     f"{settings['about']} Seconds: of one clip on {settings['device']}, compiled before, in parts "
@@ -225,7 +225,7 @@ def notes(record: dict[str, Any]) -> str:
 
 
 def report(record: dict[str, Any]) -> str:
-  """The table as text."""
+  """Formats the table as text."""
   heading, *rows = tables(record)
   return f"{format_table(rows, heading)}\n\n{notes(record)}"
 

@@ -1,7 +1,7 @@
-"""What --mode=sweep draws of each system, and what that is scored against.
+"""The sets of clips that --mode=sweep draws of each system, and the real sets to compare them with.
 
 GLOBER draws clips under the conditions of held-out ones and is scored against training clips, as
-in its ladder; LGC-VD goes on from held-out clips and is scored against these, as by its protocol.
+in its ladder. LGC-VD predicts from held-out clips and is scored against these, as by its protocol.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ from videodiff_jax.metrics import prediction
 from videodiff_jax.training.checkpoints import fingerprint
 
 _SEED = 0
-_PARTS = 3  # of a set, each of which is timed
+_PARTS = 3  # parts of a set; each is timed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,15 +30,14 @@ class Bench:
   """One system's sets.
 
   Attributes:
-    pipeline: that draws.
-    settings: what moves a figure beside the sampler; 'about', 'part', 'device' and 'weights' are
-      told with the table.
+    pipeline: pipeline that draws.
+    settings: settings that change a figure beside the sampler; the table's notes quote 'about',
+      'part', 'device' and 'weights'.
     reference: () -> real clips (m, f, h, w, c) uint8.
-    stages: settings of the pipeline that are samplers.
-    starts: number of each part's first clip.
-    draw: (pipeline, start) -> the clips of that part (p, f, h, w, c) uint8; all parts take as long.
-    labels: (n,), the digits of the drawn clips where they are to be read (config.evaluate.digits);
-      or None.
+    stages: names of the pipeline's settings that are samplers.
+    starts: index of each part's first clip.
+    draw: (pipeline, start) -> clips of that part (p, f, h, w, c) uint8; all parts have one size.
+    labels: (n,) digits of the drawn clips if digits are read (config.evaluate.digits), else None.
   """
 
   pipeline: Any
@@ -50,7 +49,7 @@ class Bench:
   labels: np.ndarray | None
 
   def drawing(self, kind: str, grid: str, steps: int) -> Any:
-    """The pipeline that draws by this sampler.
+    """Returns the pipeline with this sampler.
 
     Raises:
       UserError: there is no such sampler.
@@ -80,7 +79,7 @@ def glober_bench(
     reference = clips.evaluation_places(stores["train"], sampler, counts.num_real, _SEED)
     held_out = clips.evaluation_places(stores["test"], sampler, part * _PARTS, _SEED)
     labels, prompts = glober_samples.conditions_of(pipeline, stores["test"], held_out.videos)
-  told = labels is not None or prompts is not None
+  conditioned = labels is not None or prompts is not None
 
   def draw(pipeline: glober.Pipeline, first: int) -> np.ndarray:
     of_labels, of_prompts = (
@@ -102,8 +101,8 @@ def glober_bench(
     ("decoder", "generator"),
     range(0, len(held_out), part),
     draw,
-    # Of clips that are told nothing no digit is the right one.
-    digits.labels_of(stores["test"], held_out.videos) if counts.digits and told else None,
+    # Clips drawn without a condition have no right digit.
+    digits.labels_of(stores["test"], held_out.videos) if counts.digits and conditioned else None,
   )
 
 

@@ -1,7 +1,7 @@
-"""The model card of an exported folder: what the run's files tell, and what a person adds.
+"""The model card of an exported folder, from the run's files and the user's notes.
 
-A person's notes are Markdown whose headings are sections of the card: their text is put there. What
-is left open stands in the card as a line that says so.
+The notes are Markdown whose headings are sections of the card; their text is put there. A section
+without text gets a line that says so.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from videodiff_jax import text_files
 
 OPEN = "**To be written:**"
 _TIME = "Time and hardware"
-# Section -> what a person is asked for where the run's files and the notes have nothing.
+# Section -> what to ask the user for if neither the run's files nor the notes have it.
 _SECTIONS = {
   "Use": None,
   "Data": None,
@@ -32,7 +32,7 @@ _SECTIONS = {
 
 @dataclasses.dataclass(frozen=True)
 class StageFacts:
-  """What the card tells of a stage: the figures of its file, its training and its checkpoint."""
+  """The card's figures of a stage: of its file, its training and its checkpoint."""
 
   parameters: int
   megabytes: float
@@ -44,10 +44,10 @@ class StageFacts:
 
 
 def read_notes(file: pathlib.Path | None) -> dict[str, str]:
-  """Section -> text of a person's notes.
+  """Reads the user's notes: section -> text.
 
   Raises:
-    UserError: no such file, or a heading that the card lacks; lists those it has.
+    UserError: there is no such file, or it has a heading that the card lacks; lists the sections.
   """
   if file is None:
     return {}
@@ -74,18 +74,18 @@ def write(
   pictures: Sequence[str],
   notes: Mapping[str, str],
 ) -> str:
-  """The card as Markdown.
+  """Makes the card as Markdown.
 
   Args:
-    name: of the folder.
-    config: of the run, as it is exported.
-    stages: by name.
+    name: name of the folder.
+    config: exported configuration of the run.
+    stages: stage -> facts.
     commands: 'command' and 'code' of each training command.
-    records: score files by their path in the folder.
+    records: path in the folder -> score file.
     pictures: paths in the folder.
-    notes: of `read_notes`.
+    notes: notes from `read_notes`.
   """
-  told = {
+  texts = {
     "Use": _use(name, config, stages),
     "Data": _data(config, records),
     "Recipe": _recipe(name, config, stages, commands),
@@ -94,9 +94,9 @@ def write(
   }
   lines = [f"# {name}", *(f"![{picture}]({picture})" for picture in pictures)]
   for section, wanted in _SECTIONS.items():
-    parts = [part for part in (told.get(section), notes.get(section)) if part]
+    parts = [part for part in (texts.get(section), notes.get(section)) if part]
     lines += [f"## {section}", *parts]
-    # Checkpoints of earlier code do not tell their devices.
+    # Checkpoints of earlier code do not record their devices.
     unknown = section == _TIME and not all(facts.devices for facts in stages.values())
     if wanted and (not parts or (unknown and section not in notes)):
       lines.append(f"{OPEN} {wanted}.")
@@ -121,10 +121,10 @@ def _use(name: str, config: ml_collections.ConfigDict, stages: Mapping[str, Stag
 def _data(config: ml_collections.ConfigDict, records: Mapping[str, Mapping[str, Any]]) -> str:
   data = config.data
   prints = {record["settings"].get("data_fingerprint") for record in records.values()} - {None}
-  told = f"`{data.name}`, stride {data.stride}, mirrored: {'yes' if data.flip else 'no'}."
+  text = f"`{data.name}`, stride {data.stride}, mirrored: {'yes' if data.flip else 'no'}."
   if config.get("condition", "none") != "none":
-    told += f" Condition: {config.condition}."
-  return told + "".join(f" Store {fingerprint}." for fingerprint in sorted(prints))
+    text += f" Condition: {config.condition}."
+  return text + "".join(f" Store {fingerprint}." for fingerprint in sorted(prints))
 
 
 def _recipe(
@@ -135,15 +135,15 @@ def _recipe(
 ) -> str:
   lines = [f"{portable_command(entry['command'], name, config)}  # {entry['code']}"
            for entry in commands]  # fmt: skip
-  told = ["```\n" + "\n".join(dict.fromkeys(lines)) + "\n```"] if lines else []
+  parts = ["```\n" + "\n".join(dict.fromkeys(lines)) + "\n```"] if lines else []
   code = ", ".join(f"{stage} {facts.code}" for stage, facts in stages.items())
-  told.append(f"Seed {config.seed}; code of the last step: {code}. `config.json` has every value.")
-  told.append("![Learning curves](curves.png)")
-  return "\n\n".join(told)
+  parts.append(f"Seed {config.seed}; code of the last step: {code}. `config.json` has every value.")
+  parts.append("![Learning curves](curves.png)")
+  return "\n\n".join(parts)
 
 
 def portable_command(command: str, name: str, config: ml_collections.ConfigDict) -> str:
-  """A command without the paths of the machine it was given on."""
+  """Returns a command without the paths of the machine it was given on."""
   words = []
   for word in shlex.split(command):
     option, equals, value = word.partition("=")
@@ -156,17 +156,17 @@ def portable_command(command: str, name: str, config: ml_collections.ConfigDict)
 
 
 def portable_path(value: str) -> str:
-  """The last part of an absolute path; anything else as it is."""
+  """Returns the last part of an absolute path, and any other value unchanged."""
   absolute = value.startswith(("/", "~"))
   return pathlib.PurePath(value).name if absolute else value
 
 
 def _time(stages: Mapping[str, StageFacts]) -> str:
-  told = ", ".join(
+  times = ", ".join(
     f"{stage} {facts.seconds / 3600:.2f} h" + (f" on {facts.devices}" if facts.devices else "")
     for stage, facts in stages.items()
   )
-  return f"Of steps alone, without compiling, previews and evaluation: {told}."
+  return f"Time of the steps alone, without compiling, previews and evaluation: {times}."
 
 
 def _scores(records: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
@@ -182,7 +182,7 @@ def _scores(records: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
 
 
 def _tables(title: str, scores: Mapping[str, Any], intervals: Mapping[str, Any]) -> Iterator[str]:
-  """A group of figures as tables: one of its rows by name, one of what stands alone."""
+  """Makes tables of a group of figures: one of its rows by name, one of its single figures."""
   inner = {key: value for key, value in scores.items() if isinstance(value, Mapping)}
   alone = {key: value for key, value in scores.items() if key not in inner}
   flat = {

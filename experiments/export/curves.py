@@ -1,4 +1,4 @@
-"""Learning curves of a workdir, as trained weights are shipped with them (curves.json)."""
+"""Learning curves of a workdir (curves.json), which are shipped with trained weights."""
 
 import json
 import pathlib
@@ -19,17 +19,17 @@ MARGIN = 0.15
 
 
 def curves_of(workdir: pathlib.Path, margin: float = MARGIN) -> dict[str, Any]:
-  """The content of a curves.json, see `videodiff_jax.training.curves`, of what a run has logged.
+  """Makes the content of a curves.json from a run's logs; see `videodiff_jax.training.curves`.
 
-  A stage that was not validated has 'validation' [] and 'best' None; one that was not trained, as
-  its weights were given, is left out.
+  A stage without validation has 'validation' [] and 'best' None. A stage that was not trained,
+  because its weights were given, is left out.
 
   Args:
-    workdir: of a run, finished or not.
-    margin: share above these validation losses from which on another run is worse.
+    workdir: folder of a run, finished or not.
+    margin: relative excess over these validation losses from which another run counts as worse.
 
   Raises:
-    CheckpointError: no workdir.
+    CheckpointError: the folder is not a workdir.
   """
   stages = {}
   for name in read_config(workdir).stages:
@@ -40,14 +40,14 @@ def curves_of(workdir: pathlib.Path, margin: float = MARGIN) -> dict[str, Any]:
         "validation": points(rows, VALIDATION + "loss"),
         "best": best_validation(rows),
       }
-  # As a file gives it back: lists, no tuples.
+  # The form that a file gives back: lists instead of tuples.
   return json.loads(json.dumps({"margin": margin, "stages": stages}))
 
 
 def plot(curves: dict[str, Any], out: pathlib.Path) -> None:
-  """Draws what `curves_of` gives into a PNG, a panel a stage, the best validation loss marked.
+  """Draws the result of `curves_of` as a PNG: a panel per stage, with the best validation marked.
 
-  Nothing is drawn, with a warning, where matplotlib is missing.
+  If matplotlib is missing, logs a warning and draws nothing.
   """
   pyplot, stages = load_pyplot(), curves["stages"]
   if pyplot is None:

@@ -1,4 +1,4 @@
-"""--mode=export: a workdir's averaged weights as a folder that ships, with its card."""
+"""--mode=export: writes a workdir's averaged weights as a folder to share, with a model card."""
 
 import json
 import pathlib
@@ -27,24 +27,24 @@ from videodiff_jax.training.workdir import (
 )
 from videodiff_jax.training.writers import read_metrics
 
-_MOST_MB = 20  # of a file of weights in the repository
-_KEPT = ("all.gif", "strip.png", "settings.json")  # of a folder of samples: what is small
+_MOST_MB = 20  # size limit of a file of weights in the repository
+_KEPT = ("all.gif", "strip.png", "settings.json")  # small files of a folder of samples
 
 
 def export(
   workdir: pathlib.Path, config: ml_collections.ConfigDict | None, options: flags.FlagValues
 ) -> None:
-  """Makes a folder of a workdir's weights, newest scores, newest samples and curves, and its card.
+  """Makes a folder of a workdir's weights, newest scores and samples, curves, and a card.
 
   Args:
-    workdir: of a run whose stages all have a checkpoint.
-    config: its `sample` replaces the run's own in the exported config.json; or None.
-    options: `out`, the folder to make, and `notes`, a file of `card.read_notes`.
+    workdir: folder of a run whose stages all have a checkpoint.
+    config: configuration whose `sample` replaces the run's own in the exported config; or None.
+    options: flags; `out` is the folder to make, `notes` a file for `card.read_notes`.
 
   Raises:
-    UserError: no --out, one that is there, notes with other sections, or a run that draws with
+    UserError: --out is missing or exists, the notes have unknown sections, or the run samples with
       weights that are not averaged.
-    CheckpointError: a stage without a checkpoint.
+    CheckpointError: a stage has no checkpoint.
   """
   out = _place(workdir, options.out)
   notes = card.read_notes(options.notes and pathlib.Path(options.notes))
@@ -53,9 +53,10 @@ def export(
     saved.sample = config.sample
   if saved.sample.get("encoder_weights") == "raw":
     raise UserError(
-      "config.sample.encoder_weights is 'raw', but what is exported are averaged weights alone."
+      "config.sample.encoder_weights is 'raw', but only averaged weights are exported: set it to "
+      "'ema'."
     )
-  # Written beside, and renamed: a folder that is there is whole.
+  # Written under another name and renamed at the end, so that an existing folder is complete.
   half = out.with_name(f".{out.name}.unfinished")
   shutil.rmtree(half, ignore_errors=True)
   half.mkdir(parents=True)
@@ -81,14 +82,14 @@ def export(
   half.rename(out)
   sizes = ", ".join(f"{name} {entry['bytes'] / 1e6:.2f} MB" for name, entry in manifest.items())
   rest = sum(f.stat().st_size for f in out.rglob("*") if f.suffix != ".safetensors") / 1e6
-  logging.info("Exported to %s: weights %s; the rest %.2f MB.", out, sizes, rest)
+  logging.info("Exported to %s: weights %s; other files %.2f MB.", out, sizes, rest)
   for line in text.splitlines():
     if line.startswith(card.OPEN):
-      logging.warning("README.md is left open at: %s", line.removeprefix(card.OPEN).strip())
+      logging.warning("README.md still needs: %s", line.removeprefix(card.OPEN).strip())
 
 
 def portable(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-  """A copy without paths of this machine; a data set that prepares itself does so again."""
+  """Returns a copy without paths of this machine; an embedded data set prepares itself again."""
   flat = traverse_util.flatten_dict(json.loads(config.to_json()), sep=".", keep_empty_nodes=True)
   for key, value in flat.items():
     if isinstance(value, str):
@@ -105,22 +106,22 @@ def _place(workdir: pathlib.Path, out: str | None) -> pathlib.Path:
     raise UserError(f"{workdir} is an exported folder already: copy it, or export its workdir.")
   place = typed.path(out, "--out").absolute()
   if place.exists():
-    raise UserError(f"{place} is there already, and nothing is written over: give another --out.")
+    raise UserError(f"{place} exists already and is not overwritten: give another --out.")
   return place
 
 
 def _check_size(out: pathlib.Path, name: str, size: int) -> None:
   if out.parent == shipped.FOLDER and size > _MOST_MB * 1e6:
     raise UserError(
-      f"Stage {name!r} takes {size / 1e6:.1f} MB, and a file that ships may have {_MOST_MB}: train "
-      "smaller networks, or export to another place than experiments/pretrained."
+      f"Stage {name!r} takes {size / 1e6:.1f} MB, but a file in experiments/pretrained may have at "
+      f"most {_MOST_MB}: train smaller networks, or export to another folder."
     )
 
 
 def _stage(
   config: ml_collections.ConfigDict, workdir: pathlib.Path, half: pathlib.Path, name: str
 ) -> tuple[dict[str, Any], card.StageFacts]:
-  """Writes a stage's weights; its entry in the manifest, and for the card."""
+  """Writes a stage's weights; returns its entry in the manifest and its facts for the card."""
   stage = systems.of(config).stages.make_stage(config, name)
   ema = load_ema(config, workdir, stage, partitioning.make_mesh())
   entry = exported.write(half, name, steps_done(workdir, name), ema)
@@ -150,7 +151,7 @@ def _scores(
   every = score_files.records_in(workdir / "evaluations")
   for file, record in every.items():
     if record["settings"].get("steps") != steps:
-      logging.warning("%s is of other steps than are exported: it is left out.", file)
+      logging.warning("%s is left out: it scores other steps than the exported ones.", file)
     else:
       newest[score_files.name_of(record["protocol"])] = file
   records = {}
@@ -166,7 +167,7 @@ def _scores(
 
 
 def _samples(workdir: pathlib.Path, half: pathlib.Path) -> list[str]:
-  """Copies what is small of the newest samples of each mode; the paths of their GIFs."""
+  """Copies the small files of each mode's newest samples; returns the paths of their GIFs."""
   newest: dict[str, pathlib.Path] = {}
   for folder in numbered.sample_folders(workdir / "samples"):
     newest[folder.name.split("_")[1]] = folder

@@ -1,7 +1,7 @@
 """Pieces of a self-contained HTML page: elements, tables, charts as SVG, media as data: URIs.
 
 The page is a tree of xml.etree elements, which escapes every text and attribute when it is written.
-Nothing runs in it and nothing is fetched: its policy forbids both.
+The page runs no scripts and fetches nothing; its policy forbids both.
 """
 
 import base64
@@ -35,7 +35,7 @@ summary { cursor: pointer; } .note { color: #555; }
 
 
 def element(tag: str, *children: Element | str | None, **attributes: str | int | float) -> Element:
-  """An element. `class_` is written as class, other underscores as hyphens; None is left out."""
+  """Makes an element; `class_` becomes class, other underscores hyphens; None is left out."""
   names = {name.rstrip("_").replace("_", "-"): str(value) for name, value in attributes.items()}
   made = ElementTree.Element(tag, names)
   for child in children:
@@ -50,7 +50,7 @@ def element(tag: str, *children: Element | str | None, **attributes: str | int |
 
 
 def document(title: str, body: Iterable[Element]) -> str:
-  """The whole page."""
+  """Returns the whole page as HTML."""
   head = element(
     "head",
     element("meta", charset="utf-8"),
@@ -65,15 +65,14 @@ def document(title: str, body: Iterable[Element]) -> str:
 
 
 def _text(page: Element) -> str:
-  # Control characters are no HTML, whatever a file held; nor is what stands for a byte of a file's
-  # name that is no text.
+  # Control characters are not valid HTML, nor are surrogates for undecodable bytes of file names.
   text = ElementTree.tostring(page, encoding="unicode", method="html")
   text = "".join(c if c >= " " or c in "\t\n" else "\ufffd" for c in text)
   return text.encode(errors="replace").decode()
 
 
 def table(heading: Sequence[str], rows: Iterable[Sequence[str | Element]]) -> Element:
-  """A table; every column but the first is of numbers."""
+  """Makes a table; every column but the first holds numbers."""
 
   def row(tag: str, cells: Sequence[str | Element]) -> Element:
     kinds = [{}] + [{"class_": "number"}] * (len(cells) - 1)
@@ -84,7 +83,7 @@ def table(heading: Sequence[str], rows: Iterable[Sequence[str | Element]]) -> El
 
 
 def bars(values: Mapping[str, float], notes: Mapping[str, str]) -> Element:
-  """A bar a value, with its figure and a note."""
+  """Draws a bar for each value, with its figure and a note."""
   longest = max(values.values(), default=0.0) or 1.0
   rows = []
   for name, value in values.items():
@@ -99,9 +98,9 @@ def bars(values: Mapping[str, float], notes: Mapping[str, str]) -> Element:
 def chart(
   title: str, lines: Mapping[str, Points], xlabel: str, best: tuple[float, float] | None = None
 ) -> Element:
-  """Lines over a common axis, as SVG; logarithmic where a loss falls over more than a decade.
+  """Draws lines over a common axis as SVG; logarithmic if a loss falls over more than a decade.
 
-  Points that are not finite are left out. `best`, one of them, is marked.
+  Points that are not finite are left out. The point `best` is marked.
   """
   lines = {
     name: [point for point in points if all(map(math.isfinite, point))]
@@ -153,14 +152,14 @@ def _range(values: Iterable[float]) -> tuple[float, float]:
 
 
 class Media:
-  """Embeds files until a budget of bytes is spent; `left_out` says which are not, and why."""
+  """Embeds files until a budget of bytes is spent; `left_out` lists the others and the reasons."""
 
   def __init__(self, root: pathlib.Path, most: int, most_each: int):
     self._root, self._left, self._most_each = root, most, most_each
     self.left_out: list[str] = []
 
   def figure(self, file: pathlib.Path, caption: str) -> Element | None:
-    """A picture or a video that plays by itself; None where it is missing, or left out."""
+    """Embeds a picture or an autoplaying video; returns None if it is missing or left out."""
     if not file.is_file():
       return None
     name, size = os.path.relpath(file, self._root), file.stat().st_size

@@ -1,4 +1,4 @@
-"""--mode=report: a workdir as one page, report.html, that opens from disk without a network."""
+"""--mode=report: shows a workdir as one page, report.html, which needs no network."""
 
 import pathlib
 from collections.abc import Callable, Iterable, Iterator
@@ -18,9 +18,9 @@ from videodiff_jax.training import writers
 from videodiff_jax.training.workdir import read_config
 
 _NAME = "report.html"
-_MOST_BYTES = 24 * 2**20  # of embedded media, which base64 makes a third longer
+_MOST_BYTES = 24 * 2**20  # limit of embedded media; base64 adds a third
 _MOST_EACH = 6 * 2**20
-_VIDEOS_SHOWN = 16  # of a folder of samples
+_VIDEOS_SHOWN = 16  # videos of a folder of samples
 _SPEED = ("steps_per_s", "frames_per_s", "gflops_per_s", "input_wait")
 _LADDER = (
   "Distances of each set of held-out or drawn clips to training clips; lower is nearer. real is "
@@ -36,14 +36,14 @@ def mode(workdir: pathlib.Path, config: object, options: object) -> None:
 
 
 def write(workdir: pathlib.Path) -> pathlib.Path:
-  """Writes the page of a run, in place of an earlier one.
+  """Writes the page of a run; replaces an earlier page.
 
   Returns:
-    The page.
+    The path of the page.
 
   Raises:
-    CheckpointError: no workdir.
-    UserError: report.html is there and no page of ours.
+    CheckpointError: the folder is not a workdir.
+    UserError: there is a report.html that this mode did not write.
   """
   config = read_config(workdir)
   place = outputs.folder(workdir)
@@ -76,10 +76,10 @@ def write(workdir: pathlib.Path) -> pathlib.Path:
 
 
 def _part(what: str, make: Callable[..., Iterable[Element]], *arguments: Any) -> list[Element]:
-  """A part of the page or, where a file keeps it from being made, a note in its place."""
+  """Makes a part of the page; if a file prevents it, a note takes its place."""
   try:
     return list(make(*arguments))
-  except Exception as error:  # nothing in a folder of any files is worth the whole page
+  except Exception as error:  # no single file should cost the whole page
     said = f"{text_of(what)} cannot be shown: {text_of(repr(error))}"
     logging.warning("In the report, %s", said)
     return [_note(said)]
@@ -158,7 +158,7 @@ def _evaluation(file: pathlib.Path, media: Media) -> Iterator[Element]:
 
 
 def _rows_shown(record: dict[str, Any]) -> str:
-  """What the rows of an evaluation's GIF are, from above."""
+  """Names the rows of an evaluation's GIF, from top to bottom."""
   scores = record["scores"]
   if "fvd" in scores:
     return ", ".join(scores["fvd"])
@@ -167,7 +167,7 @@ def _rows_shown(record: dict[str, Any]) -> str:
 
 
 def _scores(record: dict[str, Any]) -> Iterator[Element]:
-  """Tables of all scores, the ladder as bars, and the curves over frames."""
+  """Yields tables of all scores, the ladder as bars, and the curves over frames."""
   protocol = record["protocol"]
   about = protocol if isinstance(protocol, str) else f"{protocol['name']}: {protocol['about']}"
   yield element("p", f"Protocol {about}", class_="note")
@@ -197,7 +197,7 @@ def _scores(record: dict[str, Any]) -> Iterator[Element]:
 
 
 def _tables(scores: dict[str, Any], intervals: dict[str, Any]) -> Iterator[Element]:
-  """A table of rows by name; single numbers and deeper trees follow it."""
+  """Yields a table of rows by name, then tables of single numbers and deeper trees."""
   rows = {
     name: row
     for name, row in scores.items()
@@ -245,7 +245,7 @@ def _sample(
     yield _note("Being drawn, or left by a command that was killed: then it may be deleted.")
   try:
     caption = _captions(folder / numbered.SAMPLES, config)
-  except Exception as error:  # a torn zip has many
+  except Exception as error:  # a damaged zip raises many kinds
     yield _note(f"{numbered.SAMPLES} cannot be read: {error!r}")
     caption = str
   videos = sorted(file for file in folder.glob("*.mp4") if file.stem[:3].isdecimal())
@@ -260,7 +260,7 @@ def _sample(
 
 
 def _captions(file: pathlib.Path, config: ml_collections.ConfigDict) -> Callable[[int], str]:
-  """What stands under the n-th video of a samples.npz: its number, and its prompt or class."""
+  """Returns a function from n to the n-th video's caption: its number, and its prompt or class."""
   if not file.is_file():
     return str
   with np.load(file) as saved:

@@ -1,11 +1,12 @@
-"""The tables of both papers as data: their figures, and where each of ours comes from.
+"""The tables of both papers as data: their figures, and how each of ours is measured.
 
   python -m experiments.main --mode=evaluate --table=glober_3 --workdir=DIR,DIR,...
 
-runs what the given workdirs can fill and prints the paper's figures beside ours (score_table.py).
-GLOBER Tables 1a, 1b, 1c and 3 to 7, LGC-VD Tables 1 to 5; GLOBER Table 2 is benchmark_table.py's.
-And Moving MNIST, of which neither paper has figures, beside those of OpenSTL's benchmark.
-Figures of the papers are text as printed; '' is a cell the paper leaves empty.
+evaluates the rows that the workdirs can fill and prints the paper's figures beside ours
+(score_table.py). There are GLOBER Tables 1a, 1b, 1c and 3 to 7 and LGC-VD Tables 1 to 5; GLOBER
+Table 2 is in speed_table.py. Moving MNIST, of which neither paper has figures, stands beside
+figures of OpenSTL's benchmark. The papers' figures are text as printed; '' is a cell that the paper
+leaves empty.
 """
 
 import dataclasses
@@ -18,10 +19,10 @@ class Measure:
   """How a figure of ours is measured.
 
   Attributes:
-    config: 'file:variants' of the run that it is of, whose `sample` says how it draws.
-    protocol: by name, of videodiff_jax/metrics.
+    config: 'file:variants' of the run; its `sample` sets how the run draws.
+    protocol: name of a protocol of videodiff_jax/metrics.
     score: 'group.row.figure' in the evaluation's `scores`.
-    sample: (key, value) of the entries of config.sample that differ.
+    sample: (key, value) pairs that replace entries of config.sample.
   """
 
   config: str
@@ -35,9 +36,9 @@ class Row:
   """A row of a paper's table.
 
   Attributes:
-    name: of the method, or of what varies.
-    paper: a figure a column, as printed.
-    ours: a measure a column; none in a row of somebody else's.
+    name: name of the method, or of the quantity that varies.
+    paper: one figure per column, as printed.
+    ours: one measure per column; empty in a row of another method.
   """
 
   name: str
@@ -50,10 +51,10 @@ class Table:
   """A table of a paper.
 
   Attributes:
-    title: what it shows.
+    title: title of the table.
     columns: headings of the figures.
-    rows: in the paper's order.
-    notes: how it is read here.
+    rows: rows in the paper's order.
+    notes: how the table is interpreted here.
   """
 
   title: str
@@ -148,7 +149,7 @@ _GLOBER = {
       ),
       Row("GLOBER, 256 x 256", ("252.7",), _generated("glober_ucf101")),
     ),
-    ("Without condition: every video is told 'A video of a person' (Sec. 4.2).", _GIVEN),
+    ("Without condition: every prompt is 'A video of a person' (Sec. 4.2).", _GIVEN),
   ),
   "glober_1d": Table(
     "GLOBER Table 1d: UCF-101, given the class, 16 frames",

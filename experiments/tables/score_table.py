@@ -1,8 +1,8 @@
-"""--mode=evaluate --table=NAME: a table of a paper, its figures beside ours.
+"""--mode=evaluate --table=NAME: a paper's table with our figures beside the paper's.
 
-A workdir fills the rows whose configuration it was trained with, by the protocols that tables.py
-gives. It samples by its own settings, but for those that a row is about: a converted release
-checkpoint as its authors' code does. What was evaluated before, in the same way, is not done again.
+A workdir fills the rows whose configuration it was trained with, by the protocols of papers.py. It
+samples by its own settings, except those that a row is about; so a converted release checkpoint
+samples as its authors' code does. Earlier evaluations of the same kind are reused.
 """
 
 import dataclasses
@@ -27,20 +27,20 @@ from videodiff_jax.training.writers import format_table
 _SMOKE = "smoke"
 _NOT_RUN = "not run"
 Records = dict[Measure, dict[str, Any]]
-# Protocol -> features of the sets scored so far: the real one and the trivial ones return.
+# Protocol -> features of the sets scored so far; the real and trivial sets occur again.
 Seen = dict[str, lgcvd_prediction.Features]
 
 
 def run(name: str, workdirs: Sequence[pathlib.Path]) -> str:
-  """Evaluates what the workdirs can fill and returns the table.
+  """Evaluates the rows that the workdirs can fill and returns the table.
 
   Args:
-    name: of a table; with ':smoke' the same code on a few clips of runs of ':smoke'
-      configurations, whose figures mean nothing.
-    workdirs: of trained runs, in any order; none prints the paper's figures.
+    name: name of a table. With ':smoke' the same code scores a few clips of runs of ':smoke'
+      configurations; these figures mean nothing.
+    workdirs: folders of trained runs, in any order; without any, only the paper is shown.
 
   Raises:
-    UserError: no such table, a workdir that fills none of its rows, two that fill the same.
+    UserError: there is no such table, a workdir fills none of its rows, or two fill the same row.
   """
   table, smoke = find(name)
   configs = {m.config: load(m.config, smoke) for row in table.rows for m in row.ours}
@@ -58,26 +58,26 @@ def run(name: str, workdirs: Sequence[pathlib.Path]) -> str:
 
 
 def find(name: str) -> tuple[Table, bool]:
-  """The table of a name, and whether ':smoke' was joined to it."""
+  """Returns the table of a name, and whether ':smoke' was added to the name."""
   table, _, variant = name.partition(":")
   if table == SPEED:
-    raise checks.UserError(f"--table={SPEED} is of time and memory: give it to --mode=benchmark.")
+    raise checks.UserError(f"--table={SPEED} shows time and memory: give it to --mode=benchmark.")
   if table not in TABLES:
     raise checks.UserError(f"No table {table!r}. Choose one of: {', '.join([*TABLES, SPEED])}.")
   if variant not in ("", _SMOKE):
-    raise checks.UserError(f"No variant {variant!r} of a table; there is {_SMOKE!r} alone.")
+    raise checks.UserError(f"No variant {variant!r} of a table; the only one is {_SMOKE!r}.")
   return TABLES[table], variant == _SMOKE
 
 
 def load(name: str, smoke: bool = False) -> ml_collections.ConfigDict:
-  """'file:variants' -> its configuration."""
+  """Loads the configuration of 'file:variants'."""
   file, _, variants = name.partition(":")
   config = importlib.import_module(f"configs.{file}")
   return config.get_config(f"{variants},{_SMOKE}" if smoke else variants)
 
 
 def identity(config: ml_collections.ConfigDict) -> dict[str, str]:
-  """What makes a run that of a row: key -> JSON."""
+  """Returns the values that decide which row a run fills: key -> JSON."""
   system = systems.of(config)
   found = {
     key: functools.reduce(lambda tree, part: tree[part], key.split("."), config)
@@ -89,12 +89,12 @@ def identity(config: ml_collections.ConfigDict) -> dict[str, str]:
 
 
 def glober_identity(config: ml_collections.ConfigDict) -> dict[str, Any]:
-  """What beside values of keys makes a run of GLOBER that of a row."""
-  told = config.condition == "class" or (
+  """Returns derived values that decide which row a run of GLOBER fills."""
+  own = config.condition == "class" or (
     config.condition == "text" and config.text.source != "prompt"
   )
   return {
-    "condition": "each video's own" if told else "none, or one for all",
+    "condition": "each video's own" if own else "none, or one for all",
     "loss.lambda_cra > 0": config.loss.lambda_cra > 0,
   }
 
@@ -104,7 +104,7 @@ def assign(
   configs: dict[str, ml_collections.ConfigDict],
   workdirs: Sequence[pathlib.Path],
 ) -> dict[str, pathlib.Path]:
-  """Name of a configuration -> the workdir that was trained with it."""
+  """Matches workdirs to rows: name of a configuration -> the workdir trained with it."""
   saved = {workdir: read_config(workdir) for workdir in workdirs}
   for workdir, values in saved.items():
     checks.check_saved(values, workdir)
@@ -117,23 +117,25 @@ def assign(
       raise checks.UserError(f"{workdir} fills no row of table {name}:\n" + _apart(of, wanted))
     for config in fitting:
       if config in found:
-        raise checks.UserError(f"{found[config]} and {workdir} are both of {config}: give one.")
+        raise checks.UserError(
+          f"{found[config]} and {workdir} were both trained with {config}: give one."
+        )
       found[config] = workdir
   return found
 
 
 def _apart(of: dict[str, str], wanted: dict[str, dict[str, str]]) -> str:
-  """A line a configuration: what the run has otherwise."""
+  """Lists, a line per configuration, how the run differs from it."""
   lines = []
   for config, values in wanted.items():
     differ = [key for key in values if values[key] != of.get(key)]
-    told = ", ".join(f"{key} {of.get(key, 'absent')}, not {values[key]}" for key in differ)
-    lines.append(f"  {config}: it has {told}")
+    values_of_run = ", ".join(f"{key} {of.get(key, 'absent')}, not {values[key]}" for key in differ)
+    lines.append(f"  {config}: it has {values_of_run}")
   return "\n".join(lines)
 
 
 def _own_sampling(saved: ml_collections.ConfigDict, config: ml_collections.ConfigDict) -> list[str]:
-  """'encoder_weights raw, not ema': where a run samples otherwise than a row's configuration."""
+  """Lists where a run's sampling differs from the row's, such as 'encoder_weights raw, not ema'."""
   given = json.loads(config.to_json())["sample"]
   own = json.loads(saved.to_json())["sample"]
   return [f"{key} {own[key]}, not {value}" for key, value in given.items() if own[key] != value]
@@ -152,7 +154,7 @@ def _evaluate(workdir: pathlib.Path, measure: Measure, smoke: bool, seen: Seen) 
 
 
 def _few(protocol: Protocol | ClipProtocol) -> Protocol | ClipProtocol:
-  """The protocol on so few clips that its code alone is shown to run."""
+  """Returns the protocol with a few clips, which only tests that the code runs."""
   if isinstance(protocol, Protocol):
     few = {"num_videos": 2, "trajectories": 2, "sampler_steps": 2, "best": "video"}
     few["lpips_required"] = False
@@ -169,7 +171,7 @@ def report(
   smoke: bool,
   own: dict[str, list[str]],
 ) -> str:
-  """The table as text; `own` has what `_own_sampling` says of each configuration's run."""
+  """Formats the table; `own` has `_own_sampling` of each configuration's run."""
   rows = []
   for row in table.rows:
     measured = zip(row.ours, row.paper)
@@ -186,7 +188,7 @@ def report(
 
 
 def _cell(measure: Measure, records: Records, with_deviation: bool) -> str:
-  """A figure of ours, with its deviation where the paper prints one."""
+  """Formats a figure of ours, with its deviation if the paper prints one."""
   if measure not in records:
     return _NOT_RUN
   group, *names = measure.score.split(".")
@@ -200,7 +202,7 @@ def _cell(measure: Measure, records: Records, with_deviation: bool) -> str:
 
 
 def _legend(table: Table, runs: dict[str, pathlib.Path], own: dict[str, list[str]]) -> str:
-  """What each figure of ours is of."""
+  """Describes the run and protocol of each figure of ours."""
   used: dict[str, tuple[list[str], list[str]]] = {}
   for row in table.rows:
     for measure in row.ours:
@@ -213,8 +215,8 @@ def _legend(table: Table, runs: dict[str, pathlib.Path], own: dict[str, list[str
   for config, (names, protocols) in used.items():
     file, _, variants = config.partition(":")
     path = f"configs/{file}.py" + (f":{variants}" if variants else "")
-    told = f"{path}, {' and '.join(protocols)}: {runs.get(config, _NOT_RUN)}"
-    lines.append(f"  {'; '.join(names)}\n    {told}")
+    source = f"{path}, {' and '.join(protocols)}: {runs.get(config, _NOT_RUN)}"
+    lines.append(f"  {'; '.join(names)}\n    {source}")
     if differ := own.get(config):
       lines.append(f"    sampled as the run says: {'; '.join(differ)}")
   return "Here, by --config, protocol and workdir:\n" + "\n".join(lines)

@@ -1,9 +1,9 @@
-"""--mode=benchmark --table=glober_2: seconds and memory of one clip of 16, 32, 64 and 128 frames.
+"""--mode=benchmark --table=glober_2: time and memory to draw a clip of 16, 32, 64 or 128 frames.
 
   python -m experiments.main --mode=benchmark --table=glober_2 --config=configs/lgcvd_digits.py
 
-GLOBER draws all frames of a clip at once, LGC-VD fragment after fragment. The network is that of
-the configuration, its weights are all one number: what they are takes no time.
+GLOBER draws all frames of a clip at once, LGC-VD fragment after fragment. The networks are those of
+the configuration. All their weights are one number, since values do not change the time.
 """
 
 import dataclasses
@@ -36,14 +36,17 @@ def show(name: str, config: ml_collections.ConfigDict | None) -> str:
   """Measures on the first device and returns GLOBER Table 2 with a column of ours.
 
   Args:
-    name: of the table: there is one.
-    config: whose networks and `sample` are measured; by default the paper's, 256 x 256.
+    name: name of the table; there is only one.
+    config: configuration whose networks and `sample` are measured; None takes the paper's, 256 x
+      256.
 
   Raises:
-    UserError: another table.
+    UserError: the name is that of another table.
   """
   if name != SPEED:
-    raise checks.UserError(f"--mode=benchmark has --table={SPEED}; others are --mode=evaluate's.")
+    raise checks.UserError(
+      f"--mode=benchmark has only --table={SPEED}; give others to --mode=evaluate."
+    )
   config = config or score_table.load(SPEED_CONFIG)
   pipeline, rows = untrained(config), []
   for frames in _FRAMES:  # the peak of memory only grows: few frames first
@@ -65,7 +68,7 @@ def show(name: str, config: ml_collections.ConfigDict | None) -> str:
 
 
 def untrained(config: ml_collections.ConfigDict) -> Any:
-  """The configuration's pipeline on one device, with meaningless weights."""
+  """Makes the configuration's pipeline on one device, with meaningless weights."""
   return systems.of(config).hook("speed_table").untrained(config)
 
 
@@ -112,8 +115,8 @@ class Speed:
   """A system's row of the table.
 
   Attributes:
-    untrained: configuration -> a pipeline of meaningless weights, on one device.
-    steps: configuration -> how it samples, in words.
+    untrained: configuration -> a pipeline with meaningless weights, on one device.
+    steps: configuration -> its sampling steps, in words.
     drawing: (pipeline, frames) -> a function of a seed that draws one clip.
   """
 
@@ -135,7 +138,7 @@ def _filled(abstract: Any) -> Any:
 
 
 def measure(pipeline: Any, frames: int) -> tuple[float, float]:
-  """Median seconds of a clip of so many frames, and the peak of memory so far in gigabytes."""
+  """Returns the median seconds of a clip of `frames` frames, and peak memory so far in GB."""
   system = systems.of(pipeline.config)
   draw, seconds = system.hook("speed_table").drawing(pipeline, frames), []
   for round_number in range(_ROUNDS + 1):
@@ -146,9 +149,9 @@ def measure(pipeline: Any, frames: int) -> tuple[float, float]:
 
 
 def _memory() -> tuple[float, str]:
-  """Peak in gigabytes, and of what."""
-  told = jax.devices()[0].memory_stats() or {}
-  if "peak_bytes_in_use" in told:
-    return told["peak_bytes_in_use"] / 1e9, "of the device"
+  """Returns peak memory in gigabytes, and whether it is the device's or the process's."""
+  stats = jax.devices()[0].memory_stats() or {}
+  if "peak_bytes_in_use" in stats:
+    return stats["peak_bytes_in_use"] / 1e9, "of the device"
   unit = 1 if sys.platform == "darwin" else 1024  # bytes there, else kilobytes
   return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9, "of the process"

@@ -143,7 +143,7 @@ def test_nothing_is_written_over_and_nothing_half_made_stays(
   workdirs, folders, tmp_path, monkeypatch
 ) -> None:
   before = (folders["glober"] / "export.json").read_bytes()
-  with pytest.raises(UserError, match="is there already, and nothing is written over"):
+  with pytest.raises(UserError, match="exists already and is not overwritten"):
     export.export(workdirs["glober"], None, options(folders["glober"]))
   assert (folders["glober"] / "export.json").read_bytes() == before
   monkeypatch.setattr(card, "write", lambda *_: 1 / 0)
