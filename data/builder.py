@@ -1,11 +1,11 @@
-"""What every dataset's TFDS builder shares: writing a frame store that can be killed.
+"""The base of every data set's TFDS builder: it writes a frame store and survives kills.
 
 Videos are first written as parts, each an array_record file and a JSON sidecar that marks it
 complete; both appear by an atomic rename, and a finished part is never made twice. The store is
-then copied together from the parts in the order of the candidates, in a folder that takes its
-final name at the very end. So the bytes of a store do not depend on how often it was killed,
-nor on who made the parts (`data.parts`). Parts need as much disk as the store until it is
-complete: some spread over the data set are made first, and tell how much that will be.
+then assembled from the parts in the order of the candidates, in a folder that gets its final name
+at the very end. So the bytes of a store depend neither on kills nor on the engine that made the
+parts (`data.parts`). Until the store is complete, the parts take as much disk as it does. Some
+parts spread over the data set are made first, to estimate its size.
 """
 
 import abc
@@ -34,30 +34,30 @@ from videodiff_jax import text_files
 from videodiff_jax.inputs import folders, frame_store, video_io
 from videodiff_jax.inputs.folders import Entry, natural_key
 
-_RECORD_OPTIONS = "group_size:1"  # One record can then be read without its neighbours.
+_RECORD_OPTIONS = "group_size:1"  # So that one record can be read without its neighbours.
 _SHARD_BYTES = 256_000_000
-_SAMPLE = 16  # Parts that tell the size of the store.
+_SAMPLE = 16  # Parts that the size of the store is estimated from.
 SPLITS = ("train", "val", "test")
-# Beside the manifest, and not in it: a Thumbs.db makes no other data set.
+# This list is beside the manifest, since a Thumbs.db must not change the data set's identity.
 PASSED_OVER = "passed_over.json"
-CHECKSUM = "sha256"  # In the metadata: of all that is beside it.
+CHECKSUM = "sha256"  # Key of the hash of all other metadata.
 
 
 class SourceError(ValueError):
-  """`--source` is not the data set; the command adds what the data set looks like."""
+  """`--source` is not the data set; the command adds a description of the data set."""
 
 
 @dataclasses.dataclass
 class Video:
-  """One video as its dataset yields it.
+  """One video as its data set yields it.
 
   Attributes:
-    frames: uint8 (h, w, c), of any size: they are cropped and resized to the store's. Iterating
-      may raise `VideoError`, and the video is skipped.
-    fps: frames a second, 0 where unknown.
+    frames: iterable of frames, uint8 (h, w, c), of any size; they are cropped and resized to the
+      store's size. If iteration raises `VideoError`, the video is skipped.
+    fps: frames per second, 0 if unknown.
     label: class name.
-    unsure: why nobody can know whether all of it is there; '' where that is checked.
-    extra: what `FrameStore.extra` returns: a caption, or ground truth as nested lists.
+    unsure: reason why completeness cannot be checked; '' if it was checked.
+    extra: value of `FrameStore.extra`: a caption, or ground truth as nested lists.
   """
 
   frames: Iterable[np.ndarray]
@@ -69,11 +69,11 @@ class Video:
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-  """Options of every dataset; fields are the flags of `python -m data.prepare`.
+  """Options of every data set; the fields are flags of `python -m data.prepare`.
 
   Attributes:
     size: side of the square frames in pixels.
-    num_frames: shorter videos are skipped.
+    num_frames: minimum length; shorter videos are skipped.
     codec: 'raw', 'jpeg' (quality 95, 4:4:4), 'png', or 'auto': raw up to 64 pixels, else jpeg.
   """
 
@@ -93,7 +93,7 @@ class SourceOptions(Options):
   """Options of a data set that is read from disk; others as in `Options`.
 
   Attributes:
-    source: the folder. It is not written into the store.
+    source: folder of the data set; its path is not written into the store.
   """
 
   source: str = ""
@@ -101,7 +101,7 @@ class SourceOptions(Options):
   def __post_init__(self) -> None:
     super().__post_init__()
     if not pathlib.Path(self.source).is_dir() or not self.source:
-      raise SourceError(f"--source must be a folder of videos; {self.source!r} is none.")
+      raise SourceError(f"--source must be a folder of videos; {self.source!r} is no folder.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +119,7 @@ class SplitSourceOptions(SourceOptions):
       raise SourceError(f"--source must hold folders named {splits}; {self.source} has none.")
 
   def folders(self) -> dict[str, pathlib.Path]:
-    """Those of train, val and test that are there, by name."""
+    """Returns the folders train, val and test that exist, by name."""
     folders = {split: pathlib.Path(self.source) / split for split in SPLITS}
     return {split: folder for split, folder in folders.items() if folder.is_dir()}
 
@@ -127,16 +127,16 @@ class SplitSourceOptions(SourceOptions):
 class VideoBuilder(FileReaderBuilder, skip_registration=True):
   """A TFDS builder whose `data_dir` is the store itself and whose records are frames.
 
-  A dataset says which videos there may be, how one is loaded, and which split it is in. The
-  docstring of a published one says where to get it: it is shown where `--source` is not that.
+  A data set defines its candidate videos, how one is loaded, and its split. The docstring of a
+  published data set says where to get it, and is shown if `--source` does not hold the data set.
   """
 
   VERSION = tfds.core.Version("1.0.0")
   OPTIONS: type[Options] = Options
   CHANNELS = 3
-  CROP = "pillow_bicubic"  # Of `video_io.CROPS`: how frames of another shape become squares.
+  CROP = "pillow_bicubic"  # Key of `video_io.CROPS`: how frames are cropped to squares.
   VIDEOS_PER_PART = 1
-  PUBLISHED: ClassVar[Mapping[str, int]] = {}  # Videos a split, where they are known.
+  PUBLISHED: ClassVar[Mapping[str, int]] = {}  # Split -> number of videos, if known.
 
   def __init__(self, *, data_dir: str | os.PathLike[str], options: Options | None = None):
     self.options = options or self.OPTIONS()
@@ -145,29 +145,29 @@ class VideoBuilder(FileReaderBuilder, skip_registration=True):
 
   @abc.abstractmethod
   def candidates(self) -> Mapping[str, int]:
-    """Name of everything that may be a video, in order, with a number that changes with it."""
+    """Returns every possible video in order: name -> a number that changes with its content."""
 
   @abc.abstractmethod
   def load(self, name: str) -> Video:
-    """Opens one candidate, or raises `VideoError` with the reason why it is none."""
+    """Opens one candidate; raises `VideoError` with the reason if it is no video."""
 
   def assign_splits(self, names: Sequence[str]) -> Mapping[str, str]:
-    """'train', 'val' or 'test' for each usable video: by default, its name's first folder."""
+    """Assigns 'train', 'val' or 'test' to each usable video: by default its name's first folder."""
     return {name: name.split("/")[0] for name in names}
 
   def class_names(self, labels: Iterable[str]) -> list[str]:
-    """The classes in the order of their indices, given the labels that occur."""
+    """Returns the classes in the order of their indices, given the labels that occur."""
     return sorted(set(labels), key=natural_key)
 
   @classmethod
   def published(cls, options: Mapping[str, Any]) -> Mapping[str, int]:
-    """How many videos each split has as it was published; nothing where that is not known."""
+    """Returns the published number of videos of each split; {} if unknown."""
     del options
     return cls.PUBLISHED
 
   @classmethod
   def request(cls, options: Options) -> dict[str, Any]:
-    """What decides a store's content, apart from its source: equal requests, equal stores."""
+    """Returns everything that decides a store's content, apart from its source."""
     wanted = dataclasses.asdict(options)
     wanted["codec"] = frame_store.resolve_codec(options.codec, options.size)
     wanted.pop("source", None)  # A path of this machine.
@@ -175,22 +175,22 @@ class VideoBuilder(FileReaderBuilder, skip_registration=True):
 
   @property
   def parts_path(self) -> pathlib.Path:
-    """Where parts wait until the store is complete."""
+    """The folder of the parts until the store is complete."""
     store = pathlib.Path(self.data_dir)
     return store.with_name(f"{store.name}.parts")
 
   def own_files(self) -> Collection[pathlib.Path]:
-    """What may lie in the source and is no part of it: the store and its parts."""
+    """Paths to ignore if they lie in the source: the store and its parts."""
     return pathlib.Path(self.data_dir), self.parts_path
 
   def entries(self, folder: pathlib.Path) -> list[Entry]:
-    """`folders.entries`, of a source, without what is `own_files`."""
+    """Lists `folders.entries` of a source folder, without `own_files`."""
     own = {os.path.realpath(path) for path in self.own_files()}
     listed = folders.entries(folder)
     return [e for e in listed if not (e.is_folder and os.path.realpath(e.path) in own)]
 
   def __reduce__(self) -> tuple[Any, ...]:
-    # Other processes need not search the source again: that takes long.
+    # Passes on what was found: other processes need not search the source again.
     return _restore, (type(self), self.data_dir, self.options, self.__dict__.get("_found"))
 
   def _build_data_dir(self, given_data_dir: str) -> tuple[str, str]:
@@ -207,10 +207,10 @@ class VideoBuilder(FileReaderBuilder, skip_registration=True):
     )
 
   def download_and_prepare(self, engine: parts.Engine = parts.threads) -> None:
-    """Writes the store where there is none, going on from finished parts; `engine` makes others.
+    """Writes the store unless it exists; keeps finished parts and lets `engine` make the others.
 
-    It replaces TFDS's own, which is about downloads and starts anew after a kill. One process
-    at a time: `data.prepare.ensure` takes care of that.
+    Replaces TFDS's own method, which handles downloads and starts over after a kill. Only one
+    process may run it at a time, which `data.prepare.ensure` guarantees.
     """
     if self.data_path.exists():
       return
@@ -222,7 +222,7 @@ class VideoBuilder(FileReaderBuilder, skip_registration=True):
     os.replace(unfinished, self.data_path)
 
   def _download_and_prepare(self, store: pathlib.Path, engine: parts.Engine) -> None:
-    """Fills the folder `store` with everything but what TFDS writes of `self.info`."""
+    """Fills the folder `store` with everything except the files that TFDS writes for `info`."""
     videos, skipped = self._write_parts(engine)
     if not videos:
       shutil.rmtree(self.parts_path)  # Another attempt may use other options.
@@ -263,14 +263,14 @@ class VideoBuilder(FileReaderBuilder, skip_registration=True):
         (store / PASSED_OVER).write_text(json.dumps(over, indent=1) + "\n")
 
   def _write_parts(self, engine: parts.Engine) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
-    """Makes what is missing of the parts: all usable and all skipped videos, in order."""
+    """Makes the missing parts; returns all usable and all skipped videos, in order."""
     for leftover in self.parts_path.glob("*.unfinished"):
       leftover.unlink()
     candidates = list(self.candidates().items())
     published = sum(self.published(dataclasses.asdict(self.options)).values())
     if published and len(candidates) != published:
       logging.warning(
-        "%s: %d videos are there, %d were published.", self.name, len(candidates), published
+        "%s: %d videos found, %d were published.", self.name, len(candidates), published
       )
     starts = range(0, len(candidates), self.VIDEOS_PER_PART)
     tasks = [
@@ -295,7 +295,7 @@ class VideoBuilder(FileReaderBuilder, skip_registration=True):
     )
 
   def _check_disk(self, tasks: Sequence[parts.Task]) -> None:
-    """Says what the store will take, judged by the finished parts; an error if it cannot fit."""
+    """Estimates the store's size from the finished parts; raises ValueError if it cannot fit."""
     finished = [part for task in tasks if (part := self._finished(task))]
     written = sum(video["bytes"] for part in finished for video in part["videos"])
     seen = sum(len(part["candidates"]) for part in finished)
@@ -307,8 +307,8 @@ class VideoBuilder(FileReaderBuilder, skip_registration=True):
     )
     if needed > free:
       raise ValueError(
-        f"{estimate} Choose an --out where there is more room, a smaller --size or another "
-        "--codec. The parts made so far are kept."
+        f"{estimate} Choose an --out with more room, a smaller --size or another --codec. Finished "
+        "parts are kept."
       )
     logging.info(estimate)
 
@@ -316,7 +316,7 @@ class VideoBuilder(FileReaderBuilder, skip_registration=True):
     return self.parts_path / f"{number * self.VIDEOS_PER_PART:06d}"
 
   def _finished(self, task: parts.Task) -> dict[str, Any] | None:
-    """What a finished part's sidecar says; None where the part is yet to be made."""
+    """Reads a finished part's sidecar; None if the part is not finished."""
     number, group = task
     sidecar = self._stem(number).with_suffix(".json")
     if sidecar.exists():
@@ -326,13 +326,13 @@ class VideoBuilder(FileReaderBuilder, skip_registration=True):
     return None
 
   def write_part(self, task: parts.Task) -> int:
-    """Makes one part, in whatever process or on whatever machine; returns how many it looked at."""
+    """Makes one part, in any process on any machine; returns the number of candidates."""
     number, group = task
     stem = self._stem(number)
     records, sidecar = stem.with_suffix(".array_record"), stem.with_suffix(".json")
     part = {"candidates": group, "videos": [], "skipped": []}
     encode = frame_store.RecordEncoder(self.info.features, self.codec)
-    # By a name of its own: the process of a killed command may live a moment longer.
+    # A unique name: the process of a killed command may live a moment longer.
     unfinished = stem.with_suffix(f".{uuid.uuid4().hex}.unfinished")
     writer = ArrayRecordWriter(str(unfinished), _RECORD_OPTIONS)
     written = 0
@@ -353,7 +353,7 @@ class VideoBuilder(FileReaderBuilder, skip_registration=True):
             name, f"{count} frames, fewer than the {self.options.num_frames} of a clip"
           )
       except video_io.VideoError as error:
-        # Its records stay in the part, and are not copied out of it.
+        # Its records stay in the part and are not copied into the store.
         part["skipped"].append({"name": name, "reason": error.reason})
         continue
       entry |= {"frames": count, "bytes": size, "fps": video.fps}
@@ -374,7 +374,7 @@ class VideoBuilder(FileReaderBuilder, skip_registration=True):
   def _write_split(
     self, store: pathlib.Path, split: str, videos: list[dict[str, Any]]
   ) -> tfds.core.SplitInfo:
-    """Copies the videos' records into shards, whole videos each, and gives them `first`."""
+    """Copies the videos' records into shards of whole videos, and sets each video's `first`."""
     sizes = itertools.accumulate(video["bytes"] for video in videos)
     shards = [
       list(group)
@@ -405,7 +405,7 @@ class VideoBuilder(FileReaderBuilder, skip_registration=True):
 
 
 def index_checksum(metadata: Mapping[str, Any]) -> str:
-  """Hash of a store's metadata: of its index with labels and captions, and its settings."""
+  """Returns the hash of a store's metadata: settings, and the index with labels and captions."""
   others = {key: value for key, value in metadata.items() if key != CHECKSUM}
   return hashlib.sha256(json.dumps(others, sort_keys=True).encode()).hexdigest()
 
@@ -420,7 +420,7 @@ def _restore(
 
 
 def _index(videos: list[dict[str, Any]], classes: list[str]) -> list[dict[str, Any]]:
-  """The entries of `FrameStore.videos`."""
+  """Makes the entries of `FrameStore.videos`."""
   index = []
   for video in videos:
     entry = {key: video[key] for key in ("name", "first", "frames", "fps")}

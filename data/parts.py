@@ -1,7 +1,7 @@
-"""Who makes the parts of a store: threads, processes, or the machines of an Apache Beam runner.
+"""Engines that make the parts of a store: threads, processes, or an Apache Beam runner.
 
-An engine is called with a function and its arguments, and yields the results as they come. A
-part that is finished stays finished, whoever made it: `data.builder` has the rest.
+An engine is called with a function and its arguments, and yields results as they finish. Finished
+parts are kept, whichever engine made them; see `data.builder`.
 """
 
 import concurrent.futures
@@ -13,33 +13,33 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-Task = tuple[int, dict[str, int]]  # The part's number, and its candidates.
+Task = tuple[int, dict[str, int]]  # The part's index and its candidates.
 Engine = Callable[[Callable[[Task], Any], Sequence[Task]], Iterator[Any]]
 
 PARTS_PER_PROCESS = 8  # Starting a process takes as long as making a few parts.
 
 
 class WorkerLost(RuntimeError):
-  """A process that makes parts ended before its work."""
+  """A process that makes parts ended before it was done."""
 
 
 def cores() -> int:
-  """How many cores this process may use: fewer than there are where a scheduler gave it some."""
+  """Returns the number of cores that this process may use, as a scheduler may limit them."""
   if hasattr(os, "sched_getaffinity"):
     return len(os.sched_getaffinity(0))
   return os.cpu_count() or 1
 
 
 def threads(make: Callable[[Task], Any], tasks: Sequence[Task]) -> Iterator[Any]:
-  """Makes the parts in this process: decoding and resizing let other threads run."""
+  """Makes the parts in threads of this process; decoding and resizing release the GIL."""
   with concurrent.futures.ThreadPoolExecutor(cores()) as pool:
     yield from _as_they_come(pool, [pool.submit(make, task) for task in tasks])
 
 
 def processes(count: int) -> Engine:
-  """Makes the parts in `count` processes, or in threads where these are few parts.
+  """Makes the parts in `count` processes, or in threads if there are few parts.
 
-  Processes are spawned: a script that asks for them needs its `if __name__ == "__main__":`.
+  Processes are spawned, so that a script needs `if __name__ == "__main__":`.
   """
 
   def engine(make: Callable[[Task], Any], tasks: Sequence[Task]) -> Iterator[Any]:
@@ -54,26 +54,26 @@ def processes(count: int) -> Engine:
         yield from _as_they_come(pool, [pool.submit(_make_here, task) for task in tasks])
       except concurrent.futures.BrokenExecutor as error:
         raise WorkerLost(
-          "A process that makes parts was killed, as the system does where memory runs out. The "
-          "same command goes on where this one stopped; give it fewer --workers."
+          "A process that makes parts was killed, as the system does when memory runs out. Run the "
+          "same command again with fewer --workers; it goes on where this one stopped."
         ) from error
 
   return engine
 
 
 def beam(arguments: Sequence[str]) -> Engine:
-  """Makes the parts by an Apache Beam runner, whose machines must see source and store alike.
+  """Makes the parts by an Apache Beam runner, whose machines must share source and store.
 
   Args:
-    arguments: Beam's own, such as '--runner=FlinkRunner'; none is its local runner. Frames are
-      resized and compressed by the Pillow of the machines, which should be one version.
+    arguments: arguments of Beam, such as '--runner=FlinkRunner'; [] for its local runner. The
+      machines' Pillow resizes and compresses frames, so all should have the same version.
   """
 
   def engine(make: Callable[[Task], Any], tasks: Sequence[Task]) -> Iterator[Any]:
     apache_beam = import_beam()
     options = apache_beam.options.pipeline_options.PipelineOptions(list(arguments))
     with apache_beam.Pipeline(options=options) as pipeline:
-      # Without the reshuffle, one worker would make all parts.
+      # Without Reshuffle one worker would make all parts.
       created = pipeline | apache_beam.Create(tasks) | apache_beam.Reshuffle()
       _ = created | apache_beam.Map(make)
     return iter(())
@@ -104,18 +104,18 @@ def _as_they_come(
     raise
 
 
-_make: Callable[[Task], Any] | None = None  # In a process of the pool: what it was started for.
+_make: Callable[[Task], Any] | None = None  # Set in each process of the pool.
 
 
 def _begin_process(make: Callable[[Task], Any]) -> None:
   global _make
   _make = make
-  signal.signal(signal.SIGINT, signal.SIG_IGN)  # The main process says what happened.
+  signal.signal(signal.SIGINT, signal.SIG_IGN)  # The main process reports the interrupt.
   threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
 def _end_with_parent() -> None:
-  """A killed main process cannot tell its pool, which would wait for work for ever."""
+  """Ends this process with its parent; a killed parent cannot stop its pool."""
   with contextlib.suppress(AttributeError):
     multiprocessing.parent_process().join()
     os._exit(1)

@@ -1,4 +1,4 @@
-r"""Prepares a dataset as a frame store.
+r"""Prepares a data set as a frame store.
 
   python -m data.prepare --dataset=moving_digits --out=data/stores/digits
   python -m data.prepare --dataset=moving_mnist --out=DIR
@@ -11,9 +11,9 @@ r"""Prepares a dataset as a frame store.
   python -m data.prepare --dataset=doom --out=DIR --size=128
   python -m data.prepare --verify --out=DIR
 
-Without --source, a published data set tells where to get it and what its folder looks like.
-Killed, it goes on where it stopped when it is run again; a complete store is left alone.
---verify reads a prepared store again, every record of it.
+Without --source, the command explains where to get a published data set and how its folder looks.
+A killed command goes on where it stopped when it is run again; a complete store is left as it is.
+--verify reads every record of a prepared store again.
 """
 
 import contextlib
@@ -71,8 +71,8 @@ DATASETS: dict[str, type[VideoBuilder]] = {
     Doom,
   )
 }
-_MOST = 10_000_000  # videos, or frames of one
-_MOST_PIXELS = 8192  # a side
+_MOST = 10_000_000  # videos, or frames of a video
+_MOST_PIXELS = 8192  # per side
 _MOST_WORKERS = 1024
 
 
@@ -80,18 +80,18 @@ def _whole(low: int, high: int) -> Callable[[str, None, str], Any]:
   return lambda name, default, text: typed.define_integer(name, default, text, low, high)
 
 
-# A flag that is not given leaves the dataset's own default.
+# Without a flag, the data set's own default applies.
 OPTION_FLAGS = {
-  "source": (typed.define_path, "The folder of videos, where the data set is on disk."),
+  "source": (typed.define_path, "Folder of the data set, if it is read from disk."),
   "size": (_whole(1, _MOST_PIXELS), "Side of the square frames in pixels."),
-  "num_frames": (_whole(1, _MOST), "Shorter videos are skipped; of made ones, the length."),
-  "codec": (flags.DEFINE_string, "Of frames; auto: raw up to 64 pixels, else jpeg."),
-  "fold": (_whole(1, 3), "ucf101: which of its three splits, 1 to 3."),
-  "class_folders": (flags.DEFINE_bool, "video_folder: the first folder is the class."),
-  "num_videos": (_whole(1, _MOST), "Of made ones: a tenth (doom: a fifth) for testing."),
-  "seed": (_whole(0, typed.MAX_SEED), "Of made videos: all that is drawn by chance."),
+  "num_frames": (_whole(1, _MOST), "Minimum length of videos read; length of videos made."),
+  "codec": (flags.DEFINE_string, "Codec of frames; auto: raw up to 64 pixels, else jpeg."),
+  "fold": (_whole(1, 3), "ucf101: split to use, 1 to 3."),
+  "class_folders": (flags.DEFINE_bool, "video_folder: the first folder of a path is the class."),
+  "num_videos": (_whole(1, _MOST), "Videos to make; a tenth (doom: a fifth) is for testing."),
+  "seed": (_whole(0, typed.MAX_SEED), "Random seed of videos made."),
 }
-# Their videos come inside packages, so they need no --source.
+# Data sets whose videos come inside packages, so that they need no --source.
 EMBEDDED = (
   "moving_digits",
   "captioned_digits",
@@ -101,7 +101,7 @@ EMBEDDED = (
   "stochastic_mnist",
   "demo_clips",
 )
-# What was a data set once, and what became of it.
+# Former data set -> why it can no longer be made, and what to use.
 REMOVED = {
   "robot_push": "robot_push is no longer made: pybullet, which drew it, has a wheel for Python "
   '3.11 alone. doom stands in its place: pip install -e ".[doom]". A store of robot_push that is '
@@ -121,15 +121,15 @@ def ensure(
   Args:
     dataset: a key of `DATASETS`.
     out: the store's folder. Unfinished parts wait in `out`.parts.
-    engine: who makes the parts; the store is the same.
+    engine: how the parts are made, which does not change the store.
     **options: fields of the dataset's options.
 
   Returns:
     `out`, a folder for `FrameStore.open`.
 
   Raises:
-    ValueError: unknown dataset or option, a folder that holds something else, nothing usable,
-      no room on the disk.
+    ValueError: the data set or an option is unknown, the folder holds something else, no video is
+      usable, or the disk has too little room.
   """
   if options.get("source"):
     options["source"] = str(typed.path(options["source"], "--source"))
@@ -150,10 +150,10 @@ def ensure(
 
 
 def planned(dataset: str, **options: Any) -> dict[str, list[dict[str, int]]]:
-  """Split -> the 'frames' of each video that `ensure` would make; {} where only a source tells.
+  """Returns split -> the 'frames' of each video that `ensure` would make; {} if a source is needed.
 
   Raises:
-    ValueError: as `ensure`, of the data set and its options alone.
+    ValueError: as `ensure`, for the data set and its options only.
   """
   builder, chosen = _validate(dataset, options)
   if dataset not in EMBEDDED or not hasattr(chosen, "num_videos"):
@@ -184,7 +184,7 @@ def _validate(dataset: str, options: dict[str, Any]) -> tuple[type[VideoBuilder]
 
 
 def _is_complete(out: pathlib.Path, request: dict[str, Any]) -> bool:
-  """Whether `out` is the store asked for; an error where it is anything else."""
+  """Whether `out` is the requested store; raises ValueError if it holds anything else."""
   if (out / MANIFEST).exists():
     found = text_files.read_json(out / MANIFEST)
     _check_request(f"{out} was prepared", found, request, "choose another --out")
@@ -214,7 +214,7 @@ def _check_request(
 
 
 def _check_source(out: pathlib.Path, builder: VideoBuilder) -> None:
-  """A complete store is left alone, but not silently where its source is another by now."""
+  """Warns or raises ValueError if a complete store no longer matches its source."""
   manifest = text_files.read_json(out / MANIFEST)
   listed = [*itertools.chain(*manifest["videos"].values()), *manifest["skipped"]]
   candidates, names = set(builder.candidates()), {entry["name"] for entry in listed}
@@ -222,13 +222,13 @@ def _check_source(out: pathlib.Path, builder: VideoBuilder) -> None:
     raise ValueError(f"{out} was prepared from other videos; choose another --out.")
   if new := candidates - names:
     logging.warning(
-      "%d videos, as %s, came after %s was complete, which is left alone; prepare another "
-      "--out to have them.", len(new), min(new), out,
+      "%d videos, such as %s, were added after %s was complete; it is left as it is. Prepare "
+      "another --out to include them.", len(new), min(new), out,
     )  # fmt: skip
 
 
 def _claim(parts: pathlib.Path, request: dict[str, Any]) -> None:
-  """Writes down what the parts are of, or checks that they are of the same."""
+  """Records the request that the parts belong to, or checks that it is the same."""
   parts.mkdir(exist_ok=True)
   file = parts / _REQUEST
   if file.exists():
@@ -237,14 +237,14 @@ def _claim(parts: pathlib.Path, request: dict[str, Any]) -> None:
     return
   unfinished = file.with_suffix(".unfinished")
   if {path.name for path in parts.iterdir()} - {"lock", unfinished.name}:
-    raise ValueError(f"{parts} holds something else than parts of a store; move it away.")
+    raise ValueError(f"{parts} holds something other than parts of a store; move it away.")
   unfinished.write_text(json.dumps(request))
   os.replace(unfinished, file)
 
 
 @contextlib.contextmanager
 def _nothing_left(parts: pathlib.Path) -> Iterator[None]:
-  """Where an error comes before the first part, another attempt may use other options."""
+  """Removes the folder after an error before the first part, so that options may change."""
   try:
     yield
   except Exception:
@@ -254,7 +254,7 @@ def _nothing_left(parts: pathlib.Path) -> Iterator[None]:
 
 
 def summarise(store: pathlib.Path) -> str:
-  """A few lines for people: what the store holds, and what was skipped and why."""
+  """Summarises in a few lines what the store holds, and what was skipped and why."""
   manifest = text_files.read_json(store / MANIFEST)
   size = sum(file["bytes"] for file in manifest["files"])
   lines = [f"{store}: {manifest['dataset']}, {size / 1e6:.1f} MB, {manifest['options']}"]
@@ -268,7 +268,7 @@ def summarise(store: pathlib.Path) -> str:
     lines.append(line)
   found = list(itertools.chain(*manifest["videos"].values()))
   if len(found) == 1:
-    lines.append("  one video makes one split, and training needs train and test: add another")
+    lines.append("  one video makes one split, but training needs train and test: add a video")
   if unsure := [video for video in found if "unsure" in video]:
     lines.append(f"  whole or cut short cannot be known: {len(unsure)}, marked in the manifest")
     lines += [f"    {video['name']}: {video['unsure']}" for video in unsure[:10]]
@@ -300,7 +300,7 @@ def _run() -> None:
   if values.dataset is None and options:
     raise ValueError(f"--{min(options)} is not supported by --verify alone; remove it.")
   if values.beam is not None:
-    parts.import_beam()  # Where it is missing, nothing is begun.
+    parts.import_beam()  # Fails before anything is started.
   if values.dataset:
     print(summarise(ensure(values.dataset, out, engine, **options)))
   if values.verify:
@@ -318,13 +318,13 @@ def _verify(out: pathlib.Path) -> None:
 
 
 def define_flags() -> None:
-  """The command's flags; which options a dataset takes, `ensure` checks."""
+  """Defines the command's flags; `ensure` checks which options a data set takes."""
   flags.DEFINE_string("dataset", None, f"One of {', '.join(sorted(DATASETS))}.")
   typed.define_path("out", None, "Folder of the store.", required=True)
-  flags.DEFINE_bool("verify", False, "Read the store again, and check every record.")
-  text = "Processes that make the parts; by default, one a core."
+  flags.DEFINE_bool("verify", False, "Reads the store again and checks every record.")
+  text = "Processes that make the parts; one per core by default."
   typed.define_integer("workers", None, text, 1, _MOST_WORKERS)
-  flags.DEFINE_string("beam", None, "Make the parts by Apache Beam, with these arguments to it.")
+  flags.DEFINE_string("beam", None, "Makes the parts by Apache Beam, with these arguments.")
   for name, (define, text) in OPTION_FLAGS.items():
     define(name, None, text)
 

@@ -1,7 +1,7 @@
-"""TFRecord files read without TensorFlow: where the records lie, and their checked content.
+"""Reads TFRecord files without TensorFlow: locates records and checks their content.
 
-A file is a row of records: the payload's length (8 bytes, little endian), a checksum of those, the
-payload, a checksum of it. Checksums are CRC-32C, rotated and shifted ('masked').
+A file is a sequence of records: the payload's length (8 bytes, little endian), a checksum of the
+length, the payload, and its checksum. Checksums are CRC-32C, rotated and shifted ('masked').
 """
 
 import math
@@ -19,7 +19,7 @@ _ALL_ONES = 0xFFFFFFFF
 
 
 class Record(NamedTuple):
-  """Where one payload lies, and the masked checksum that is written after it."""
+  """The location of a payload, and the masked checksum that follows it."""
 
   path: pathlib.Path
   start: int
@@ -28,11 +28,11 @@ class Record(NamedTuple):
 
 
 def scan(path: pathlib.Path) -> Iterator[Record]:
-  """The records of a file in order, found by their lengths alone: no payload is read.
+  """Yields the records of a file in order, by their lengths alone; no payload is read.
 
   Raises:
-    VideoError: the file cannot be opened or ends inside a record, or a length does not match its
-      checksum, and what follows cannot be found.
+    VideoError: the file cannot be opened, it ends inside a record, or a length does not match its
+      checksum, so that later records cannot be located.
   """
   start = 0
   try:
@@ -56,10 +56,10 @@ def scan(path: pathlib.Path) -> Iterator[Record]:
 
 
 def read(record: Record) -> bytes:
-  """The payload of a record.
+  """Reads the payload of a record.
 
   Raises:
-    VideoError: it does not match its checksum.
+    VideoError: the payload does not match its checksum.
   """
   with record.path.open("rb") as file:
     file.seek(record.start)
@@ -70,7 +70,7 @@ def read(record: Record) -> bytes:
 
 
 def masked_crc32c(data: bytes) -> int:
-  """The checksum that TFRecord files hold: a CRC that covers CRCs would be weak unmasked."""
+  """Computes the checksum of TFRecord files; it is masked since a CRC over CRCs would be weak."""
   crc = crc32c(data)
   return ((crc >> 15 | crc << 17) + 0xA282EAD8) & _ALL_ONES
 
@@ -78,9 +78,9 @@ def masked_crc32c(data: bytes) -> int:
 def crc32c(data: bytes) -> int:
   """CRC-32C, of Castagnoli's polynomial (RFC 3720); 0xE3069283 for b"123456789".
 
-  A loop over the bytes would take far longer than reading them. But the CRC is linear: the data
-  are cut into rows that all advance together, a column at a time, from a state of 0; the state
-  before a row only has to be moved past as many zeros, which the images of its 32 bits tell.
+  A loop over the bytes would take far longer than reading them. Instead the data are split into
+  rows whose CRCs are updated together, a column at a time, from a state of 0. Then the rows' CRCs
+  are combined: CRC is linear, so shifting a state past n zeros is a 32x32 bit matrix.
   """
   width = max(1, math.isqrt(len(data)))
   head = len(data) % width
@@ -104,7 +104,7 @@ def crc32c(data: bytes) -> int:
 
 
 def _byte_table() -> np.ndarray:
-  """(256,) uint32: what the lowest byte of a state becomes as it is shifted out."""
+  """Returns the table (256,) uint32 of the update for each lowest byte of a state."""
   table = np.arange(256, dtype=np.uint32)
   for _ in range(8):
     table = table >> 1 ^ (table & 1) * np.uint32(0x82F63B78)

@@ -1,4 +1,4 @@
-"""Reads a whole prepared store again: what `python -m data.prepare --verify` does."""
+"""Reads a whole prepared store again and checks it, for `python -m data.prepare --verify`."""
 
 import concurrent.futures
 import hashlib
@@ -19,11 +19,11 @@ def verify(directory: pathlib.Path) -> list[str]:
   """Checks every file, every entry of the index and every record of a store.
 
   Returns:
-    What is wrong, a line each; empty where every file has the hash that the manifest names, the
-    index is the one that was written, and each record decodes to the frame it is listed as.
+    A line for each problem; [] if every file has the hash in the manifest, the index is the one
+    that was written, and each record decodes to the frame it is listed as.
   """
   try:
-    metadata = load_metadata(directory)  # Of a complete store, whose files have their sizes.
+    metadata = load_metadata(directory)  # Also checks that the store is complete, by file sizes.
     manifest = text_files.read_json(directory / MANIFEST)
     stores = {split: FrameStore.open(directory, split, False) for split in manifest["videos"]}
     problems = list(_check_files(directory, manifest))
@@ -54,7 +54,7 @@ def _check_files(directory: pathlib.Path, manifest: dict[str, Any]) -> Iterator[
 
 
 def _check_index(store: FrameStore, listed: list[dict[str, Any]]) -> Iterator[str]:
-  """The index against the manifest, and both against the number of records."""
+  """Compares the index with the manifest, and both with the number of records."""
   first = 0
   for video, entry in zip(store.videos, listed):
     found = (video["name"], video["frames"], video["fps"], video["first"])

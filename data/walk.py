@@ -1,4 +1,4 @@
-"""The one walk over a source: what may be videos in a tree of folders, as users really have it."""
+"""Walks a source folder and finds everything that may be a video."""
 
 import collections
 import functools
@@ -15,12 +15,12 @@ from videodiff_jax.inputs.video_io import VideoError
 
 
 class Found(NamedTuple):
-  """What may be a video.
+  """A possible video.
 
   Attributes:
-    path: a file, or a folder of pictures.
-    size: in bytes, of all its frames.
-    fault: why it cannot be one, where that is known already; else ''.
+    path: path of a file or of a folder of pictures.
+    size: size of all its frames in bytes.
+    fault: reason why it cannot be a video, if already known; else ''.
   """
 
   path: pathlib.Path
@@ -28,7 +28,7 @@ class Found(NamedTuple):
   fault: str = ""
 
   def open(self) -> video_io.Stream:
-    """`video_io.stream_video` of it; `VideoError` where it is no video."""
+    """Opens it by `video_io.stream_video`; raises `VideoError` if it is no video."""
     if self.fault:
       raise VideoError(self.path, self.fault)
     of_pages = video_io.is_picture(self.path) and pictures.count_pages(self.path) > 1
@@ -41,7 +41,7 @@ class FolderBuilder(VideoBuilder):
   """A data set of video files, or folders of frames, in one or several trees."""
 
   def roots(self) -> Mapping[str, pathlib.Path]:
-    """The trees, by what their videos' names begin with; '' where that is nothing."""
+    """Returns the trees by the prefix of their videos' names, which may be ''."""
     return {"": pathlib.Path(self.options.source)}
 
   @functools.cached_property
@@ -61,15 +61,15 @@ class FolderBuilder(VideoBuilder):
 
 
 def find_videos(root: pathlib.Path, leave: Collection[pathlib.Path] = ()) -> dict[str, Found]:
-  """What may be videos below a folder, by path in natural order, and what cannot with its fault.
+  """Finds all possible videos below a folder, by path in natural order; non-videos have a fault.
 
   These are files of any kind, folders that hold pictures and no video file, and empty folders.
-  Hidden files and those that systems leave are passed over. A folder is entered once, under its
-  own name rather than a link's; folders around the root, and frame stores, are not.
+  Hidden files and files of operating systems are skipped. A folder is entered once, under its own
+  name rather than a link's; folders that contain the root, and frame stores, are not entered.
 
   Args:
-    root: the folder.
-    leave: files and folders that are passed over.
+    root: folder to search.
+    leave: files and folders to skip.
   """
   passed = {os.path.realpath(path) for path in leave}
   found: dict[str, Found] = {}
@@ -112,12 +112,12 @@ def find_videos(root: pathlib.Path, leave: Collection[pathlib.Path] = ()) -> dic
 
 
 def _frames(inside: list[Entry]) -> list[Entry]:
-  """The pictures of a folder where these are the frames of one video."""
+  """Returns the pictures of a folder if they are the frames of one video, else []."""
   files = [entry for entry in inside if not entry.is_folder]
   images = [entry for entry in files if video_io.is_picture(entry.path)]
   if any(video_io.is_video(entry.path) and not entry.fault for entry in files):
     return []
-  # The first that can be opened tells of all: of stacks, each is a video.
+  # The first picture that opens decides for all: if pictures have pages, each is a video.
   counts = (pictures.count_pages(entry.path) for entry in images if not entry.fault)
   return [] if next(filter(None, counts), 1) > 1 else images
 

@@ -1,4 +1,4 @@
-"""Moving digits with captions: each goes straight on, and is described by what it does."""
+"""Moving digits with captions; each digit moves straight, and its caption describes the motion."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ _PACES = (", slowly", "", ", fast")  # thirds of the speeds between
 
 
 class CaptionedDigits(MovingDigits):
-  """`moving_digits` that meet no side of the frame, with captions made from how they move.
+  """`moving_digits` that never reach the border, with captions made from their motion.
 
   Directions are uniform; speeds are up to what the frame has room for. `FrameStore.extra` gives
   `caption`, as "a three moves down and to the left, fast", true of every clip of the video, and
@@ -27,7 +27,7 @@ class CaptionedDigits(MovingDigits):
   def __init__(self, **arguments: Any):
     super().__init__(**arguments)
     if self.options.num_frames < 2:
-      raise ValueError("A caption says how a digit moves: num_frames must be 2 frames or more.")
+      raise ValueError("Captions describe motion, so num_frames must be 2 or more.")
 
   def path(self, rng: np.random.Generator) -> np.ndarray:
     angle, speed = rng.uniform(0, 2 * np.pi), rng.uniform(_SLOWEST, 1) * self._fastest()
@@ -43,17 +43,17 @@ class CaptionedDigits(MovingDigits):
     return {"caption": caption(int(label), int(direction(step)), _PACES[pace])}
 
   def _fastest(self) -> float:
-    """Pixels a frame at which a digit still crosses the frame in no less than a video."""
+    """Returns the speed in pixels per frame at which a digit crosses the frame in one video."""
     return 0.95 * free_space(self.options.size) / (self.options.num_frames - 1)
 
 
 def caption(digit: int, towards: int, pace: str = "") -> str:
-  """What a clip of one digit shows; `towards` is an index of `DIRECTIONS`."""
+  """Describes a clip of one digit; `towards` is an index of `DIRECTIONS`."""
   article = "an" if digit == 8 else "a"
   return f"{article} {_NUMBERS[digit]} moves {DIRECTIONS[towards]}{pace}"
 
 
 def direction(step: np.ndarray) -> np.ndarray:
-  """(..., 2) x and y -> (...) index of the nearest of `DIRECTIONS`."""
+  """Maps steps (..., 2), x and y, to the index (...) of the nearest of `DIRECTIONS`."""
   angle = np.arctan2(step[..., 1], step[..., 0])
   return np.rint(angle / (np.pi / 4)).astype(int) % len(DIRECTIONS)

@@ -8,13 +8,13 @@ import numpy as np
 from data.builder import Options, Video, VideoBuilder
 from data.sets import doom_world
 
-_UNSEEN = 12  # frames that a walker walks before a video begins, but where it goes to a door
-_TO_DOORS = 0.6  # of walks: by chance alone, hardly any meets one
-# Freedoom's levels look alike within a third of the game: those for testing are from all of it.
+_UNSEEN = 12  # frames walked before a video begins, unless the walker goes to a door
+_TO_DOORS = 0.6  # share of walks to a door; random walks hardly ever meet one
+# Freedoom's levels look alike within a third of the game, so test levels come from all thirds.
 TEST_LEVELS = doom_world.LEVELS[4::5]
 TRAIN_LEVELS = tuple(level for level in doom_world.LEVELS if level not in TEST_LEVELS)
-_LEAST_WALKED = 4.0  # map units a frame in the mean; a walker that is stuck is no video
-_LONGEST_STEP = 64.0  # of a frame: what is longer is a teleporter, and a cut
+_LEAST_WALKED = 4.0  # mean map units per frame; below this, the walker is stuck
+_LONGEST_STEP = 64.0  # map units per frame; longer steps are teleports, that is, cuts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +38,7 @@ class DoomOptions(Options):
     super().__post_init__()
     if self.num_videos < 2:
       raise ValueError(f"num_videos is {self.num_videos}; two splits need at least 2.")
-    doom_world.import_vizdoom()  # Where it is missing, nothing is begun.
+    doom_world.import_vizdoom()  # Fails before anything is started.
 
 
 class Doom(VideoBuilder):
@@ -67,11 +67,11 @@ class Doom(VideoBuilder):
     rng = np.random.default_rng([self.options.seed, split == "test", int(index)])
     levels = TEST_LEVELS if split == "test" else TRAIN_LEVELS
     while (video := self._walk(rng, str(rng.choice(levels)))) is None:
-      pass  # One begins elsewhere; about every second walk is a video.
+      pass  # Tries another start; about every second walk is usable.
     return video
 
   def _walk(self, rng: np.random.Generator, level: str) -> Video | None:
-    """One walk, or None where it ends early, is stuck or has a cut."""
+    """Makes one walk; None if it ends early, is stuck or has a cut."""
     approaches = doom_world.approaches(level)
     to_door = rng.random() < _TO_DOORS and len(approaches) > 0
     if to_door:

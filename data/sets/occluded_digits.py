@@ -25,14 +25,14 @@ class OccludedDigitsOptions(MovingDigitsOptions):
 
 
 class OccludedDigits(MovingDigits):
-  """Digits that LGC-VD's two local frames cannot settle: to try the sequence encoder on.
+  """Digits that LGC-VD's two local frames do not determine, for tests of the sequence encoder.
 
-  A digit moves to the right, leaves the frame, and enters it from the left: every 12 frames the
-  same. Each time it is wholly hidden for 5 to 7 frames, of which two in a row tell neither what
-  comes out, nor in which row, nor when; 6 frames before these, it is seen. For fragments of 8
-  frames that overlap by 2 and begin with the video, the local frames of every second fragment are
-  such ones (the second, the fourth, ...), and the fragment before shows the whole digit. Of
-  fragments that begin anywhere, as in training, it is more than a third.
+  A digit moves to the right, leaves the frame, and enters it from the left, with a period of 12
+  frames. Each time it is wholly hidden for 5 to 7 frames. Two hidden frames show neither which
+  digit will appear, nor in which row, nor when; 6 frames before them, the digit is seen. For
+  fragments of 8 frames that overlap by 2 and start with the video, the local frames of every second
+  fragment are hidden ones (the second, the fourth, ...), and the fragment before shows the whole
+  digit. For fragments with a random start, as in training, this holds for more than a third.
 
   `FrameStore.extra` gives `centres`, outside of the frame where the digit is, and `visible` (f,),
   the share of the digit's light inside of it: 0 where it is hidden, 1 where it is whole.

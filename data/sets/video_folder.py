@@ -54,7 +54,9 @@ class VideoFolder(FolderBuilder):
     found = {name: size for name, size in every.items() if name.split("/")[-1] != _CAPTIONS}
     unknown = self._captions.keys() - found.keys()
     if unknown:
-      logging.warning("%d captions name no video of the folder, as %r.", len(unknown), min(unknown))
+      logging.warning(
+        "%d captions name no video of the folder, for example %r.", len(unknown), min(unknown)
+      )
     return found
 
   def load(self, name: str) -> Video:
@@ -74,10 +76,10 @@ class VideoFolder(FolderBuilder):
 def read_captions(
   file: pathlib.Path, folder: pathlib.PurePosixPath, captions: dict[str, str]
 ) -> None:
-  """Adds the captions of a file, whose videos are named from `folder` on, to those by video name.
+  """Adds a file's captions to `captions` by video name; in the file, names start at `folder`.
 
   Raises:
-    ValueError: a line that is not `{"video": NAME, "caption": TEXT}`, or names one twice.
+    ValueError: a line is not `{"video": NAME, "caption": TEXT}`, or names a video again.
   """
   for number, entry in text_files.read_json_lines(file):
     video, caption = (_text(entry.get(key)) for key in ("video", "caption"))
@@ -92,16 +94,16 @@ def read_captions(
 
 
 def _text(value: object) -> str | None:
-  """A string that can be written as UTF-8: JSON can hold half a character."""
+  """Returns a string that UTF-8 can encode, else None; JSON can hold lone surrogates."""
   if not isinstance(value, str) or any("\ud800" <= letter <= "\udfff" for letter in value):
     return None
   return value
 
 
 def split_by_name(names: Sequence[str]) -> dict[str, str]:
-  """'test' for the tenth of all names whose hash is lowest in its range, else 'train'.
+  """Assigns 'test' to the tenth of names whose hash is lowest in its range, else 'train'.
 
-  Of two names or more, at least one is on each side.
+  With two names or more, both splits get at least one.
   """
   hashes = {name: hashlib.sha256(name.encode()).digest() for name in names}
   splits = {name: "test" if hashes[name][0] < 26 else "train" for name in names}

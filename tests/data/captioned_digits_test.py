@@ -61,7 +61,7 @@ def test_all_directions_occur_about_as_often(store) -> None:
 def test_any_length_stays_inside(tmp_path, frames) -> None:
   options = MovingDigitsOptions(num_frames=frames)
   if frames == 1:
-    with pytest.raises(ValueError, match="2 frames or more"):
+    with pytest.raises(ValueError, match="2 or more"):
       CaptionedDigits(data_dir=tmp_path / "s", options=options)
     return
   path = CaptionedDigits(data_dir=tmp_path / "s", options=options).path(np.random.default_rng(0))

@@ -168,7 +168,7 @@ def test_other_folders_are_never_overwritten(tmp_path) -> None:
     ensure("moving_digits", tmp_path / "photos")
   (tmp_path / "store.parts").mkdir()
   (tmp_path / "store.parts" / "me.jpg").write_text("precious")
-  with pytest.raises(ValueError, match="something else than parts"):
+  with pytest.raises(ValueError, match="something other than parts"):
     ensure("moving_digits", tmp_path / "store")
   assert (tmp_path / "store.parts" / "me.jpg").exists()
 

@@ -254,7 +254,7 @@ def test_one_video_and_an_unsure_one_are_told_at_preparation(tmp_path) -> None:
   source = str(tmp_path / "source")
   store = ensure("video_folder", tmp_path / "store", source=source, size=8, num_frames=1)
   told = summarise(store)
-  assert "one video makes one split, and training needs train and test: add another" in told
+  assert "one video makes one split, but training needs train and test: add a video" in told
   assert "whole or cut short cannot be known: 1" in told
   assert "a.MTS: mpegts does not tell its length" in told
   skipped = {e["name"]: e["reason"] for e in json.loads((store / MANIFEST).read_text())["skipped"]}
