@@ -1,4 +1,4 @@
-"""A compiled function on any number of rows: chunks of one size, so that it is compiled once."""
+"""Calls a function on any number of rows in chunks of one size, so that it is compiled once."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -9,22 +9,22 @@ import tqdm
 
 
 def padded(rows: np.ndarray, size: int) -> np.ndarray:
-  """At least one and at most `size` rows, of which the last is repeated to make `size`."""
+  """Pads one to `size` rows to exactly `size` by repeating the last row."""
   return np.concatenate([rows, np.repeat(rows[-1:], size - len(rows), axis=0)])
 
 
 def chunked(
   function: Callable[..., Any], rows: Sequence[Any], size: int, what: str = ""
 ) -> Iterator[Any]:
-  """What a function makes of `size` rows after `size` rows.
+  """Yields a function's results for chunks of `size` rows.
 
-  The last chunk is padded, and what comes of the padding is cut off.
+  The last chunk is padded, and the results of the padding are removed.
 
   Args:
-    function: `size` rows of each of `rows` -> a tree of arrays (size, ...).
-    rows: arrays, or what gives arrays for slices, of one length; slices are taken when needed.
-    size: rows a call.
-    what: the name of a progress bar; '' for none.
+    function: maps `size` rows of each of `rows` to a tree of arrays (size, ...).
+    rows: arrays of one length, or objects whose slices are arrays; slices are taken when needed.
+    size: rows per call.
+    what: the name of a progress bar; '' shows none.
 
   Yields:
     A chunk's results, on the host.
@@ -37,6 +37,6 @@ def chunked(
 
 
 def in_chunks(function: Callable[..., Any], rows: Sequence[Any], size: int, what: str = "") -> Any:
-  """The results of all chunks in one tree of arrays (n, ...); see `chunked`."""
+  """Returns the results of all chunks as one tree of arrays (n, ...); see `chunked`."""
   found = list(chunked(function, rows, size, what))
   return jax.tree.map(lambda *parts: np.concatenate(parts), *found)

@@ -165,7 +165,7 @@ def test_features_that_no_sample_has_are_not_drawn(features) -> None:
   pipeline = Pipeline(tiny.config(), {}, partitioning.make_mesh())
   if features is None:
     features = np.full((2, *pipeline.networks.feature_shape), np.nan)
-  with pytest.raises(ValueError, match="expected are finite numbers of shape"):
+  with pytest.raises(ValueError, match="must be finite numbers of shape"):
     pipeline.redraw(features)
   with pytest.raises(ValueError, match="frame_times"):
     pipeline.redraw(np.zeros((2, *pipeline.networks.feature_shape)), frame_times=[0.0, np.nan])

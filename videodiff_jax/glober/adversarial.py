@@ -1,4 +1,4 @@
-"""The Coherence and Realism Adversarial loss: which pairs of frames, and what is made of them.
+"""The Coherence and Realism Adversarial (CRA) loss: its pairs of frames and its terms.
 
 A pair is a stack (b, 2, h, w, c) of an earlier and a later frame; D is large for real pairs.
 """
@@ -22,18 +22,18 @@ WEIGHTINGS = ("uniform", "min_snr")
 def pair_weights(
   process: Process, timesteps: jax.Array, weighting: str, max_timestep: int
 ) -> jax.Array:
-  """How much the pair of two frames estimated at `timesteps` (b, 2) counts. Returns (b,) in [0, 1].
+  """Returns the weight (b,) in [0, 1] of each pair of frames estimated at `timesteps` (b, 2).
 
-  The paper and the release let all pairs count alike ('uniform'). Under Eq. 9 an error of the
-  predicted noise is sigma / alpha times as large in the estimated frame, 14.6 times at t = 999,
-  and so is the gradient. 'min_snr' weighs a pair with min(1, alpha^2 / sigma^2) of its noisier
-  frame, which leaves nothing amplified. With a predicted v or z_0 nothing is to begin with.
+  The paper and the release weight all pairs equally ('uniform'). Under Eq. 9 an error of the
+  predicted noise is amplified by sigma / alpha in the estimated frame, 14.6 times at t = 999, and
+  so is the gradient. 'min_snr' weights a pair by min(1, alpha^2 / sigma^2) of its noisier frame,
+  which removes the amplification. With a predicted v or z_0 there is no amplification.
 
   Args:
-    process: diffusion of frame latents.
-    timesteps: of both frames.
-    weighting: see `WEIGHTINGS`.
-    max_timestep: pairs with a noisier frame weigh nothing.
+    process: the diffusion process of frame latents.
+    timesteps: (b, 2) timesteps of both frames.
+    weighting: a name in `WEIGHTINGS`.
+    max_timestep: pairs with a noisier frame have weight 0.
   """
   latest = timesteps.max(1)
   weights = (latest <= max_timestep).astype(jnp.float32)
@@ -43,7 +43,7 @@ def pair_weights(
 
 
 def generator_pairs(real: jax.Array, fake: jax.Array) -> jax.Array:
-  """The three pairs of L_cra^G (Eq. 10): at least one frame is synthesised, order is right.
+  """Builds the three pairs of L_cra^G (Eq. 10): with a synthesised frame, in the right order.
 
   Args:
     real: (b, 2, h, w, c) frames x_i, x_j, i < j.
@@ -58,11 +58,12 @@ def generator_pairs(real: jax.Array, fake: jax.Array) -> jax.Array:
 
 
 def discriminator_pairs(real: jax.Array, fake: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """The six pairs of L_cra^D (Eq. 10) with their labels.
+  """Builds the six pairs of L_cra^D (Eq. 10) with their labels.
 
   Returns:
-    (6, b, 2, h, w, c): (real_i, real_j) first, then the five fakes: not realistic (the three of
-    `generator_pairs`) or not coherent (real and fake with the order reversed); and labels (6, 1).
+    Pairs (6, b, 2, h, w, c) and labels (6, 1). (real_i, real_j) comes first, then five fake pairs:
+    not realistic (the three of `generator_pairs`), or not coherent (real and fake in reversed
+    order).
   """
   reversed_pairs = jnp.stack([real[:, ::-1], fake[:, ::-1]])
   pairs = jnp.concatenate([real[None], generator_pairs(real, fake), reversed_pairs])
@@ -70,15 +71,16 @@ def discriminator_pairs(real: jax.Array, fake: jax.Array) -> tuple[jax.Array, ja
 
 
 def hinge(logits: jax.Array, labels: jax.Array | float) -> jax.Array:
-  """relu(1 - s logit), s = +1 for label 1 and -1 for label 0; elementwise (the release's form)."""
+  """Computes relu(1 - s logit) elementwise, s = +1 for label 1 and -1 for label 0 (as released)."""
   return jax.nn.relu(1.0 - (2.0 * labels - 1.0) * logits)
 
 
 def discriminator_loss(logits: jax.Array, labels: jax.Array, loss: str) -> jax.Array:
-  """L_cra^D a sample. logits (6, b), labels (6, 1) -> (b,).
+  """Computes each sample's L_cra^D (b,) from logits (6, b) and labels (6, 1).
 
-  'hinge': mean over the pairs of `hinge`. 'log': -[log s(D(real)) + sum log(1 - s(D(fake)))], s
-  the sigmoid; Eq. 10 as printed is this with the sign turned, which is unbounded below.
+  'hinge' is the mean of `hinge` over the pairs. 'log' is -[log s(D(real)) + sum log(1 -
+  s(D(fake)))], with s the sigmoid. Eq. 10 as printed has the opposite sign, which is unbounded
+  below.
   """
   if loss == "hinge":
     return hinge(logits, labels).mean(0)
@@ -86,9 +88,10 @@ def discriminator_loss(logits: jax.Array, labels: jax.Array, loss: str) -> jax.A
 
 
 def generator_loss(logits: jax.Array, loss: str) -> jax.Array:
-  """L_cra^G a sample. logits (3, b) -> (b,).
+  """Computes each sample's L_cra^G (b,) from logits (3, b).
 
-  'hinge': mean of relu(1 - logit): the pairs count as real. 'log': sum of log(1 - s(D)), Eq. 10.
+  'hinge' is the mean of relu(1 - logit), as for real pairs. 'log' is the sum of log(1 - s(D)),
+  Eq. 10.
   """
   if loss == "hinge":
     return hinge(logits, jnp.ones_like(logits)).mean(0)
@@ -96,7 +99,7 @@ def generator_loss(logits: jax.Array, loss: str) -> jax.Array:
 
 
 class Pairs(NamedTuple):
-  """(real, fake) pairs (n, 2, h, w, c) at the same indices i < j, and how much each counts (n,)."""
+  """Real and fake pairs (n, 2, h, w, c) at the same indices i < j, and their weights (n,)."""
 
   real: jax.Array
   fake: jax.Array
@@ -105,18 +108,18 @@ class Pairs(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class CRA:
-  """The CRA loss as a system is trained with it.
+  """The CRA loss and its settings.
 
   Attributes:
     discriminator: D.
-    process: diffusion of frame latents.
+    process: the diffusion process of frame latents.
     weight: lambda_2 of Eq. 8.
-    loss: of `LOSSES`.
-    weighting: of `WEIGHTINGS`, see `pair_weights`.
-    max_timestep: pairs with a noisier frame weigh nothing.
-    on: 'pixels', or 'latents' as they are.
-    real: of `REALS`, what on pixels is real: frames, or the KL-VAE's reconstructions of them, which
-      share its traces with the fake ones.
+    loss: a name in `LOSSES`.
+    weighting: a name in `WEIGHTINGS`, see `pair_weights`.
+    max_timestep: pairs with a noisier frame have weight 0.
+    on: whether D judges 'pixels' or 'latents'.
+    real: a name in `REALS`, the real samples on pixels: frames, or the KL-VAE's reconstructions,
+      which have the same artefacts as the fake samples.
     discriminator_every: iterations between two steps of the discriminator.
   """
 
@@ -131,12 +134,12 @@ class CRA:
   discriminator_every: int = 1
 
   def pairs(self, real: jax.Array, fake: jax.Array, timesteps: jax.Array) -> Pairs:
-    """Pairs of neighbours among f targets.
+    """Pairs neighbours among f targets.
 
     Args:
-      real: (b, f, h, w, c), f even.
-      fake: as `real`.
-      timesteps: (b, f) that the fake ones were estimated at.
+      real: (b, f, h, w, c) real targets, f even.
+      fake: (b, f, h, w, c) their estimates.
+      timesteps: (b, f) the timesteps of the estimates.
     """
     count = real.shape[1] // 2
     real, fake, timesteps = (
@@ -146,13 +149,13 @@ class CRA:
     return Pairs(real, fake, weights)
 
   def generator_loss(self, params: Any, pairs: Pairs) -> tuple[jax.Array, Metrics]:
-    """L_cra^G under the discriminator's parameters, without lambda_2."""
+    """Computes L_cra^G with the discriminator's parameters, without lambda_2."""
     logits = self._judge(params, generator_pairs(pairs.real, pairs.fake))
     loss = _weighted_mean(pairs.weights, generator_loss(logits, self.loss))
     return loss, {"cra_generator": loss, "cra_weight": pairs.weights.mean()}
 
   def discriminator_loss(self, params: Any, pairs: Pairs) -> tuple[jax.Array, Metrics]:
-    """L_cra^D of the discriminator's parameters; nothing flows back into the pairs."""
+    """Computes L_cra^D of the discriminator's parameters; no gradient flows to the pairs."""
     real, fake, weights = jax.lax.stop_gradient(pairs)
     inputs, labels = discriminator_pairs(real, fake)
     logits = self._judge(params, inputs)
@@ -161,12 +164,12 @@ class CRA:
     return loss, {"cra_discriminator": loss, "cra_accuracy": right.mean()}
 
   def _judge(self, params: Any, pairs: jax.Array) -> jax.Array:
-    """(p, n, 2, h, w, c) -> logits (p, n)."""
-    # Clips stay the outer part of the batch axis: each device keeps its own.
+    """Judges pairs (p, n, 2, h, w, c) by logits (p, n)."""
+    # Clips stay the outer part of the batch axis, so that each device keeps its own.
     flat = rearrange(pairs, "p n f h w c -> (n p) f h w c")
     return rearrange(self.discriminator.apply(params, flat), "(n p) -> p n", p=len(pairs))
 
 
 def _weighted_mean(weights: jax.Array, values: jax.Array) -> jax.Array:
-  """Over the pairs up to max_timestep; to divide by the weights would undo them in few pairs."""
+  """Averages over pairs with nonzero weight; dividing by the weights' sum would undo them."""
   return (weights * values).sum() / jnp.maximum((weights > 0).sum(), 1)

@@ -1,4 +1,4 @@
-"""The video auto-encoder of Sec. 3.1: a clip to a global feature, and any frame back (Eq. 1-8)."""
+"""The video auto-encoder of Sec. 3.1: it encodes a clip and decodes any of its frames (Eq. 1-8)."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ class Autoencoder(nn.Module):
     encoder: keyframe latents -> posterior of the global feature.
     control: (global feature, frame time) -> maps added to the UNet's blocks.
     unet: the denoiser of frame latents.
-    condition: which tokens the UNet sees.
+    condition: what clips are conditioned on; it gives the UNet's tokens.
   """
 
   encoder: VideoEncoder
@@ -36,18 +36,21 @@ class Autoencoder(nn.Module):
     self.learned = self.condition.learned(self, self.unet.context_dim)
 
   def encode(self, key_latents: jax.Array) -> Gaussian:
-    """(b, k, H', W', C') keyframe latents -> posterior of v, (b, H'', W'', C'') (Eq. 1-2)."""
+    """Encodes keyframe latents (b, k, H', W', C') as the posterior of v (b, H'', W'', C'').
+
+    This is Eq. 1-2.
+    """
     return self.encoder(key_latents)
 
   def frame_conditions(
     self, global_feature: jax.Array, frame_times: jax.Array, values: jax.Array
   ) -> tuple[dict[str, jax.Array], jax.Array]:
-    """All that a frame's denoising needs beside z_t and t, computed once: (control maps, tokens).
+    """Computes (control maps, tokens), a frame's inputs that stay the same over denoising steps.
 
     Args:
-      global_feature: (n, H'', W'', C''), one a frame.
-      frame_times: (n,) tau.
-      values: (n, ...) of the condition, see conditions.py.
+      global_feature: (n, H'', W'', C''), one per frame.
+      frame_times: (n,) tau in [0, 1].
+      values: (n, ...) values of the condition, see conditions.py.
     """
     tokens = self.condition.tokens(values, self.learned, self.unet.context_dim)
     return self.control(global_feature, frame_times), tokens
@@ -55,14 +58,14 @@ class Autoencoder(nn.Module):
   def denoise(
     self, z_t: jax.Array, t: jax.Array, conditions: tuple[dict[str, jax.Array], jax.Array]
   ) -> jax.Array:
-    """The UNet's prediction for frames (n, H', W', C') at timesteps (n,): n(z_t, t, i, v, c)."""
+    """Returns the UNet's prediction n(z_t, t, i, v, c) for frames (n, H', W', C'), t (n,)."""
     control, tokens = conditions
     return self.unet(z_t, t, tokens, control)
 
   def __call__(
     self, key_latents: jax.Array, frame_times: jax.Array, values: jax.Array
   ) -> jax.Array:
-    """One pass through every module, for making parameters."""
+    """Runs every module once, to initialise parameters."""
     v = self.encode(key_latents).mean
     z_t = jnp.zeros((len(v), *key_latents.shape[2:]))
     return self.denoise(z_t, frame_times, self.frame_conditions(v, frame_times, values))
@@ -71,14 +74,14 @@ class Autoencoder(nn.Module):
 def encode_frames(
   kl_vae: KLVAE, params: Any, statistics: Statistics, frames: jax.Array, key: jax.Array | None
 ) -> jax.Array:
-  """Frames -> standardised latents.
+  """Encodes frames as standardised latents (..., H', W', C').
 
   Args:
     kl_vae: the frame auto-encoder.
     params: its parameters.
     statistics: per-channel 'mean' and 'std' of its latents.
     frames: (..., h, w, c) uint8.
-    key: draws posterior samples, as the release does everywhere; None takes the means.
+    key: PRNG key of posterior samples, which the release uses everywhere; None takes the means.
   """
   flat = to_float(frames).reshape(-1, *frames.shape[-3:])
   posterior = kl_vae.apply(params, flat, method="encode")
@@ -88,12 +91,12 @@ def encode_frames(
 def standardised(
   posterior: Gaussian, statistics: Statistics, shape: tuple[int, ...], key: jax.Array | None
 ) -> jax.Array:
-  """Posteriors of prod(shape) frames -> latents (*shape, H', W', C'), as `encode_frames`."""
+  """Converts posteriors of prod(shape) frames to standardised latents (*shape, H', W', C')."""
   z = posterior.mean if key is None else posterior.sample(key)
   z = (z - statistics["mean"]) / statistics["std"]
   return z.reshape(*shape, *z.shape[1:])
 
 
 def decode_frames(kl_vae: KLVAE, params: Any, statistics: Statistics, z: jax.Array) -> jax.Array:
-  """Standardised latents (n, H', W', C') -> frames (n, h, w, c), about [-1, 1], not clipped."""
+  """Decodes standardised latents (n, H', W', C') to frames (n, h, w, c), about [-1, 1]."""
   return kl_vae.apply(params, z * statistics["std"] + statistics["mean"], method="decode")

@@ -1,4 +1,4 @@
-"""The autoencoder stage: the loss of Eq. 8, and the discriminator's beside it (Sec. 3.1)."""
+"""The autoencoder stage: the loss of Eq. 8, and the discriminator's loss (Sec. 3.1)."""
 
 import dataclasses
 import functools
@@ -26,11 +26,11 @@ class Synthesis(NamedTuple):
   """Target frames synthesised in one step.
 
   Attributes:
-    reconstruction: L_rec (Eq. 7), the mean over frames.
-    kl: L_kl (Eq. 2), summed over (h, w, c), the mean over clips.
-    latents: (b, f, H', W', C') of the targets, standardised.
-    estimates: (b, f, H', W', C') of them (Eq. 9).
-    timesteps: (b, f) they were estimated at.
+    reconstruction: L_rec (Eq. 7), a mean over frames.
+    kl: L_kl (Eq. 2), summed over (h, w, c), a mean over clips.
+    latents: (b, f, H', W', C') standardised latents of the targets.
+    estimates: (b, f, H', W', C') their one-step estimates (Eq. 9).
+    timesteps: (b, f) the timesteps of the estimates.
   """
 
   reconstruction: jax.Array
@@ -42,13 +42,13 @@ class Synthesis(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class AutoencoderObjective:
-  """How the video auto-encoder is trained: L_rec + lambda_1 L_kl + lambda_2 L_cra^G (Eq. 8).
+  """The video auto-encoder's objective: L_rec + lambda_1 L_kl + lambda_2 L_cra^G (Eq. 8).
 
   Attributes:
-    networks: of the system; the KL-VAE is frozen.
+    networks: the system's networks; the KL-VAE is frozen.
     lambda_kl: lambda_1.
     drop_video: probability of zero keyframe latents, whose encoding is the null video.
-    drop_condition: probability of the null condition, independent of it.
+    drop_condition: probability of the null condition, independent of `drop_video`.
     cra: the CRA loss with lambda_2, or None.
   """
 
@@ -61,16 +61,17 @@ class AutoencoderObjective:
   def synthesise(
     self, params: Any, frozen: Any, statistics: Statistics, batch: Batch, key: jax.Array
   ) -> Synthesis:
-    """Encodes clips, and their targets' noise predicts the targets (Eq. 2, 7 and 9).
+    """Encodes clips, and estimates their target frames from noisy ones (Eq. 2, 7 and 9).
 
     Args:
-      params: of the auto-encoder.
+      params: the auto-encoder's parameters.
       frozen: 'kl_vae' and, where text is encoded, 'null_text'.
-      statistics: of latents.
+      statistics: the latents' channel statistics.
       batch: 'key_frames' and 'target_frames' (b, n, h, w, c) uint8, or their moments (latents.py);
-        'target_times' (b, f) tau; what the condition reads.
-      key: of latents, timesteps, noise, the posterior sample and dropout.
+        'target_times' (b, f) tau; the entries that the condition reads.
+      key: PRNG key of latents, timesteps, noise, the posterior sample and dropout.
     """
+    # Latents and condition of the batch.
     networks, model = self.networks, self.networks.autoencoder
     draws = jax.random.split(key, 3)
     key_latents = draw_latents(networks, frozen, statistics, batch, "key", draws[0])
@@ -78,6 +79,7 @@ class AutoencoderObjective:
     values = networks.condition.of_batch(batch)
     null = networks.condition.null(frozen)
 
+    # The global feature, with videos and conditions dropped for guidance.
     b, f = batch["target_times"].shape
     keys = jax.random.split(draws[2], 5)
     key_latents = drop(keys[0], key_latents, jnp.zeros(()), self.drop_video)
@@ -88,6 +90,7 @@ class AutoencoderObjective:
     def per_frame(x: jax.Array) -> jax.Array:
       return jnp.repeat(x, f, axis=0)
 
+    # One denoising step for every target frame.
     process = networks.decoder_process
     z_0 = rearrange(latents, "b f h w c -> (b f) h w c")
     t = process.draw_timesteps(keys[3], (b * f,))
@@ -107,16 +110,16 @@ class AutoencoderObjective:
     )
 
   def without_cra(self, made: Synthesis) -> Metrics:
-    """The terms of Eq. 8 that no adversary has part in, and their sum as 'loss'."""
+    """Returns the terms of Eq. 8 without CRA, and their sum as 'loss'."""
     total = made.reconstruction + self.lambda_kl * made.kl
     return {"reconstruction": made.reconstruction, "kl": made.kl, "loss": total}
 
   def judged_frames(
     self, frozen: Any, statistics: Statistics, batch: Batch, made: Synthesis
   ) -> tuple[jax.Array, jax.Array]:
-    """(real, fake) as the discriminator of Eq. 10 sees them, each (b, f, h, w, c).
+    """Returns (real, fake), each (b, f, h, w, c), as the discriminator of Eq. 10 sees them.
 
-    'target_frames' of the batch are read where frames themselves are real.
+    The batch's 'target_frames' are needed where frames themselves count as real.
     """
     if self.cra.on == "latents":
       return made.latents, made.estimates
@@ -131,22 +134,22 @@ class AutoencoderObjective:
     return real, decoded(made.estimates)
 
   def pairs(self, frozen: Any, statistics: Statistics, batch: Batch, made: Synthesis) -> Pairs:
-    """What the discriminator judges: neighbouring targets, real and synthesised."""
+    """Returns the discriminator's pairs of neighbouring targets, real and synthesised."""
     real, fake = self.judged_frames(frozen, statistics, batch, made)
     return self.cra.pairs(real, fake, made.timesteps)
 
   def loss(
     self, params: Any, train: TrainState, frozen: Any, batch: Batch, key: jax.Array, with_cra: bool
   ) -> tuple[jax.Array, tuple[Metrics, Pairs | None]]:
-    """Eq. 8, its metrics, and the pairs that the discriminator is to learn from.
+    """Returns the loss of Eq. 8, its metrics, and the pairs for the discriminator.
 
     Args:
-      params: of the auto-encoder, in place of the state's.
-      train: its statistics and its discriminator are read.
-      frozen: as of `synthesise`, as `batch` and `key` are.
-      batch: a batch.
-      key: of all draws.
-      with_cra: whether L_cra^G is part of it.
+      params: the auto-encoder's parameters, used instead of the state's.
+      train: the state, whose statistics and discriminator are read.
+      frozen: as in `synthesise`.
+      batch: as in `synthesise`.
+      key: as in `synthesise`.
+      with_cra: whether to include L_cra^G.
     """
     statistics = train.statistics["latents"]
     made = self.synthesise(params, frozen, statistics, batch, key)
@@ -154,21 +157,21 @@ class AutoencoderObjective:
     if not with_cra:
       return metrics["loss"], (metrics, None)
     pairs = self.pairs(frozen, statistics, batch, made)
-    cra_loss, told = self.cra.generator_loss(train.adversary.params, pairs)
+    cra_loss, cra_metrics = self.cra.generator_loss(train.adversary.params, pairs)
     total = metrics["loss"] + self.cra.weight * cra_loss
-    return total, (metrics | told | {"loss": total}, pairs)
+    return total, (metrics | cra_metrics | {"loss": total}, pairs)
 
   def gradients(
     self, train: TrainState, frozen: Any, batch: Batch, key: jax.Array, *, with_cra: bool
   ) -> dict[str, Any]:
-    """Gradients and metrics of (a part of) a batch; the frames are synthesised once."""
+    """Computes gradients and metrics of (a part of) a batch; frames are synthesised only once."""
     graph = jax.grad(self.loss, has_aux=True)
     slope, (metrics, pairs) = graph(train.params, train, frozen, batch, key, with_cra)
     if not with_cra:
       return {"params": slope, "metrics": metrics}
 
     def watched(params: Any, pairs: Pairs) -> tuple[Any, Metrics]:
-      """No gradient, and the same metrics, for a third of the work."""
+      """Returns zero gradients and the same metrics, for a third of the work."""
       metrics = self.cra.discriminator_loss(params, pairs)[1]
       return jax.tree.map(jnp.zeros_like, params), metrics
 
@@ -182,7 +185,7 @@ class AutoencoderObjective:
   def train_step(
     self, train: TrainState, frozen: Any, batch: Batch, updates: Updates, *, with_cra: bool
   ) -> tuple[TrainState, Metrics]:
-    """One iteration of the auto-encoder and, with CRA, of the discriminator."""
+    """Makes one iteration of the auto-encoder and, with CRA, of the discriminator."""
 
     def gradients(part: Batch, key: jax.Array) -> dict[str, Any]:
       return self.gradients(train, frozen, part, key, with_cra=with_cra)
@@ -192,7 +195,7 @@ class AutoencoderObjective:
 
 
 def make_objective(config: ml_collections.ConfigDict, networks: Networks) -> AutoencoderObjective:
-  """The objective that a configuration describes."""
+  """Builds the objective of a configuration."""
   loss = config.loss
   cra = None
   if loss.lambda_cra:
@@ -211,7 +214,7 @@ def make_objective(config: ml_collections.ConfigDict, networks: Networks) -> Aut
 
 
 def autoencoder_stage(config: ml_collections.ConfigDict, networks: Networks) -> Stage:
-  """Eq. 8; the CRA loss sets in at `config.loss.cra.start_step`."""
+  """Builds the stage that trains Eq. 8; its CRA loss starts at `config.loss.cra.start_step`."""
   settings, cra = config.train.autoencoder, config.loss.cra
   objective = make_objective(config, networks)
   updates = Updates(

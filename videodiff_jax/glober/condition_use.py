@@ -1,6 +1,7 @@
-"""What GLOBER's decoder and generator predict under a clip's own and other conditions.
+"""How much GLOBER uses its conditions: predictions under a clip's own and under other ones.
 
-A decoder is told a global feature v, a frame's time tau and a class or text c; a generator c alone.
+The decoder is conditioned on a global feature v, a frame's time tau and a class or text c, the
+generator only on c.
 """
 
 from collections.abc import Mapping
@@ -21,13 +22,14 @@ Rows = dict[str, Any]
 def predict_frame(
   networks: Networks, params: Mapping[str, Any], rows: dict[str, jax.Array]
 ) -> tuple[jax.Array, jax.Array]:
-  """The decoder's prediction (b, H', W', C') and its loss (b,).
+  """Returns the decoder's prediction (b, H', W', C') and its loss (b,).
 
   Args:
-    networks: of the system.
-    params: as of glober/drawing.py.
+    networks: the system's networks.
+    params: the sampling parameters, see drawing.py.
     rows: 'frame' (b, h, w, c) uint8; 'v' (b, H'', W'', C'') global features; 'time' (b,) tau;
-      'condition' (b, ...), see conditions.py; 't' (b,) timesteps; 'number' (b,) of the noise.
+      'condition' (b, ...), see conditions.py; 't' (b,) timesteps; 'number' (b,) the numbers that
+      seed each row's noise.
   """
   model, process, weights = networks.autoencoder, networks.decoder_process, params["autoencoder"]
   z_0 = encode_frames(
@@ -44,7 +46,10 @@ def predict_frame(
 def predict_feature(
   networks: Networks, params: Mapping[str, Any], rows: dict[str, jax.Array]
 ) -> tuple[jax.Array, jax.Array]:
-  """The generator's prediction (b, H'', W'', C'') and its loss (b,); rows as above."""
+  """Returns the generator's prediction (b, H'', W'', C'') and its loss (b,).
+
+  The rows are those of `predict_frame` without 'frame' and 'time'.
+  """
   process, statistics = networks.generator_process, params["feature_statistics"]
   v_0 = (rows["v"] - statistics["mean"]) / statistics["std"]
   noise = numbered_noise(rows["number"], v_0.shape[1:])
@@ -54,7 +59,7 @@ def predict_feature(
 
 
 def frame_swaps(v: np.ndarray, other_times: np.ndarray) -> dict[str, Rows]:
-  """What takes the place of the decoder's v (n, H'', W'', C'') and time (n,) in their swaps."""
+  """Returns the rows that replace the decoder's v (n, H'', W'', C'') and time (n,) in swaps."""
   return {
     "global feature of another clip": {"v": np.roll(v, 1, axis=0)},
     "time of another frame": {"time": other_times},
@@ -64,10 +69,10 @@ def frame_swaps(v: np.ndarray, other_times: np.ndarray) -> dict[str, Rows]:
 def condition_swaps(
   networks: Networks, params: Mapping[str, Any], condition: np.ndarray
 ) -> dict[str, Rows]:
-  """What takes the place of the class, text or prompt (n, ...) in its swaps; {} without one.
+  """Returns the rows that replace the class, text or prompt (n, ...) in swaps; {} without one.
 
-  That of another clip is the next one that differs; where all clips are told the same there is
-  none.
+  The condition of another clip is the next one that differs; if all clips have the same condition,
+  there is no such swap.
   """
   kind, n = networks.condition, len(condition)
   if isinstance(kind, NoCondition):

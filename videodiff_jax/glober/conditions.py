@@ -1,26 +1,26 @@
-"""What a clip is conditioned on: nothing, a class, one learned prompt, or text.
+"""The four conditions of clips: none, a class, one learned prompt, or text.
 
-A system has one of the four conditions, and each clip has a value of it. Values of b clips are one
-array, which nothing but its condition reads:
+A system has one of the four, and each clip has a value of it. The values of b clips are one array,
+which only its condition interprets:
 
   NoCondition    (b,) int32, ignored
   Label          (b,) int32 classes; num_classes is 'no class'
   LearnedPrompt  (b,) float32, 1 with the prompt whose tokens are learned, 0 without
   Text           (b, l, d) float32 tokens of a text encoder
 
-Sec. 3.1 knows text alone: a caption, a class name, or one sentence for all videos. Without a text
-encoder that sentence is learned, as in the release.
+In Sec. 3.1 every condition is text: a caption, a class name, or one sentence for all videos.
+Without a text encoder that sentence is learned, as in the release.
 
 Every condition has these methods:
 
-  of_batch(batch)       the values of a batch, which has 'label' (b,) and, with text, 'text'.
-  null(given)           the value that training drops others to and guidance compares with; it
-                        broadcasts over clips. `given` is frozen networks or sampling parameters,
-                        of which 'null_text' (l, d) is the empty prompt's tokens.
-  example()             values (1, ...) of zeros, for making parameters.
-  learned(module, width)          what `tokens` looks up, made in a module's `setup`.
-  tokens(values, learned, width)  values -> the UNet's tokens (b, l, width).
-  generator_inputs(values, width) values -> the DiT's arguments beside maps and timesteps.
+  of_batch(batch)       reads the values of a batch, which has 'label' (b,) and, with text, 'text'.
+  null(given)           returns the value that replaces others in dropout and guidance; it
+                        broadcasts over clips. `given` is frozen networks or sampling parameters;
+                        their 'null_text' (l, d) is the empty prompt's tokens.
+  example()             returns values (1, ...) of zeros, to initialise parameters.
+  learned(module, width)          makes, in a module's `setup`, what `tokens` looks up.
+  tokens(values, learned, width)  turns values into the UNet's tokens (b, l, width).
+  generator_inputs(values, width) turns values into the DiT's arguments beside maps and timesteps.
 """
 
 import dataclasses
@@ -35,7 +35,7 @@ import numpy as np
 
 from videodiff_jax.models.dit import PROMPT_STD
 
-CONDITIONS = ("none", "class", "text")  # of a configuration
+CONDITIONS = ("none", "class", "text")  # values of config.condition
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,7 +165,7 @@ Condition = NoCondition | Label | LearnedPrompt | Text
 
 
 def of_config(config: ml_collections.ConfigDict) -> Condition:
-  """The condition of a GLOBER configuration."""
+  """Returns the condition of a GLOBER configuration."""
   if config.condition == "class":
     return Label(config.data.num_classes)
   if config.condition == "text":
@@ -182,18 +182,18 @@ def requested(
   params: Mapping[str, Any],
   encode: Callable[[list[str]], np.ndarray],
 ) -> np.ndarray:
-  """The values, on the host, of n clips that a user asks for.
+  """Returns the values, on the host, for n clips that a user asks for.
 
   Args:
-    condition: of the system.
+    condition: the system's condition.
     labels: (n,) classes; num_classes is 'no class'.
-    prompts: with text, one for all or one each; None is the sentence of the training, or nothing,
-      whose tokens (l, d) are `params["default_text"]`.
-    params: for sampling.
-    encode: m prompts -> tokens (m, l, d).
+    prompts: with text, one prompt for all clips or one for each. None is the training's one
+      sentence, or the empty prompt; its tokens (l, d) are `params["default_text"]`.
+    params: the sampling parameters.
+    encode: maps m prompts to tokens (m, l, d).
 
   Raises:
-    ValueError: prompts that nothing reads, or too many or too few.
+    ValueError: the system reads no prompts, or their number does not fit.
   """
   if isinstance(condition, Text):
     if prompts is None:

@@ -1,4 +1,4 @@
-"""Drawing global features and frames: pure functions, each one compiled call.
+"""Samples global features and frames by pure functions, each one compiled call.
 
 `params` is a dict with the averaged parameters of the stages ('kl_vae', 'autoencoder',
 'generator'), the channel statistics ('latent_statistics', 'feature_statistics') and, where text is
@@ -28,14 +28,14 @@ Params = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Guidance:
-  """How far predictions are driven from those without a condition; 1 is unguided.
+  """The forms and scales of classifier-free guidance; a scale of 1 is unguided.
 
   Attributes:
-    form: of the decoder, of `guidance.FORMS`. 'text': e(v, null) + s (e(v, c) - e(v, null));
-      'single' compares with the null video, too; the others have two scales.
-    decoder: s of 'text' and 'single'.
-    video: the decoder's scale of the video, with two scales.
-    text: the decoder's scale of the text, with two scales.
+    form: the decoder's form, from `guidance.FORMS`. 'text' is e(v, null) + s (e(v, c) - e(v,
+      null)). 'single' also has the null video in the null branch. The others have two scales.
+    decoder: s in the forms 'text' and 'single'.
+    video: the decoder's scale of the video, in the forms with two scales.
+    text: the decoder's scale of the text, in the forms with two scales.
     generator: s of the generator.
   """
 
@@ -48,19 +48,19 @@ class Guidance:
 
 @dataclasses.dataclass(frozen=True)
 class Drawing:
-  """How a trained system draws.
+  """Samples from a trained system.
 
-  Conditions of n clips are their `values` (n, ...), see conditions.py, and `clip_keys` (n,) one
-  PRNG key a clip.
+  In its methods `values` (n, ...) are the conditions of n clips, see conditions.py, and `clip_keys`
+  (n,) holds one PRNG key per clip.
 
   Attributes:
-    networks: of the system.
+    networks: the system's networks.
     frame_times: (F,) tau of a training clip's frames.
-    key_indices: the K frames of it that are encoded.
-    decoder_sampler: of frame latents.
-    generator_sampler: of global features.
-    guidance: of both.
-    noise: which frames of a clip share starting noise, of `noise.SHARINGS`.
+    key_indices: (K,) indices of the frames that are encoded.
+    decoder_sampler: the sampler of frame latents.
+    generator_sampler: the sampler of global features.
+    guidance: the guidance of both.
+    noise: how a clip's frames share starting noise, from `noise.SHARINGS`.
   """
 
   networks: Networks
@@ -72,7 +72,7 @@ class Drawing:
   noise: str
 
   def encode(self, params: Params, key_frames: jax.Array) -> jax.Array:
-    """(n, K, h, w, c) uint8 keyframes -> (n, H'', W'', C'') posterior means of v."""
+    """Encodes keyframes (n, K, h, w, c) uint8 as posterior means of v (n, H'', W'', C'')."""
     networks = self.networks
     z = encode_frames(
       networks.kl_vae, params["kl_vae"], params["latent_statistics"], key_frames, None
@@ -80,13 +80,13 @@ class Drawing:
     return networks.autoencoder.apply(params["autoencoder"], z, method="encode").mean
 
   def null_video(self, params: Params) -> jax.Array:
-    """(1, H'', W'', C''): the encoding of zero keyframe latents, what training drops videos to."""
+    """Encodes zero keyframe latents as the null video (1, H'', W'', C''), as dropout does."""
     zeros = jnp.zeros((1, len(self.key_indices), *self.networks.latent_shape))
     model = self.networks.autoencoder
     return model.apply(params["autoencoder"], zeros, method="encode").mean
 
   def draw_features(self, params: Params, values: jax.Array, clip_keys: jax.Array) -> jax.Array:
-    """New global features (n, H'', W'', C'') from the DiT, guided where there is a condition."""
+    """Samples global features (n, H'', W'', C'') by the DiT, with guidance if conditional."""
     networks, process = self.networks, self.networks.generator_process
     weights = partitioning.gather(params["generator"])
 
@@ -112,14 +112,14 @@ class Drawing:
     values: jax.Array,
     clip_keys: jax.Array,
   ) -> jax.Array:
-    """Frames (n, h, w, c) in about [-1, 1], each from its own row of arguments alone.
+    """Samples frames (n, h, w, c) in about [-1, 1], each only from its own row of arguments.
 
     Args:
       params: averaged parameters and statistics.
-      global_features: (n, H'', W'', C''), one a frame.
+      global_features: (n, H'', W'', C''), one per frame.
       times: (n,) tau of each frame.
-      values: (n, ...) of the condition, one a frame.
-      clip_keys: (n,) equal for the frames of one clip.
+      values: (n, ...) values of the condition, one per frame.
+      clip_keys: (n,) PRNG keys, equal for the frames of one clip.
     """
     networks = self.networks
     noise = starting_noise(clip_keys, times, networks.latent_shape, self.noise)
@@ -132,7 +132,7 @@ class Drawing:
   def _guided(
     self, params: Params, global_features: jax.Array, times: jax.Array, values: jax.Array
   ) -> Denoiser:
-    """The decoder's denoiser of frames; arguments as of `draw_frames`."""
+    """Returns the decoder's denoiser with guidance; arguments as in `draw_frames`."""
     networks, model, scales = self.networks, self.networks.autoencoder, self.guidance
     weights = partitioning.gather(params["autoencoder"])
 
@@ -158,19 +158,19 @@ class Drawing:
   def reconstruct(
     self, params: Params, clips: jax.Array, values: jax.Array, key: jax.Array
   ) -> jax.Array:
-    """(n, F, h, w, c) uint8 clips -> the same clips drawn from their global features."""
+    """Redraws clips (n, F, h, w, c) uint8 from their global features."""
     features = self.encode(params, clips[:, self.key_indices])
     return self._draw_clips(params, features, values, jax.random.split(key, len(clips)))
 
   def generate(self, params: Params, values: jax.Array, key: jax.Array) -> jax.Array:
-    """(n, F, h, w, c) new clips of the given conditions."""
+    """Generates new clips (n, F, h, w, c) with the given conditions."""
     keys = jax.random.split(key, len(values))
     return self._draw_clips(params, self.draw_features(params, values, keys), values, keys)
 
   def _draw_clips(
     self, params: Params, features: jax.Array, values: jax.Array, clip_keys: jax.Array
   ) -> jax.Array:
-    """(n, F, h, w, c): every frame of a training clip's length for each global feature."""
+    """Draws, for each global feature, all frames of a training clip: (n, F, h, w, c)."""
     times = jnp.asarray(self.frame_times, jnp.float32)
     n, f = len(features), len(times)
 
@@ -184,7 +184,11 @@ class Drawing:
 
 
 def make_drawing(config: ml_collections.ConfigDict, networks: Networks) -> Drawing:
-  """How `config.sample` draws; raises ValueError for samplers that there are none of."""
+  """Builds the drawing of `config.sample`.
+
+  Raises:
+    ValueError: a sampler's settings are invalid.
+  """
   data, settings = config.data, config.sample
   return Drawing(
     networks,
@@ -204,7 +208,7 @@ def make_drawing(config: ml_collections.ConfigDict, networks: Networks) -> Drawi
 
 
 def frame_time_divisor(config: ml_collections.ConfigDict) -> int:
-  """What an index is divided by to give tau: F, or F - 1."""
+  """Returns the divisor that turns a frame's index into tau: F, or F - 1."""
   divisors = {
     "index / F": config.data.num_frames,
     "index / (F - 1)": config.data.num_frames - 1,
@@ -213,5 +217,5 @@ def frame_time_divisor(config: ml_collections.ConfigDict) -> int:
 
 
 def frame_times(config: ml_collections.ConfigDict) -> np.ndarray:
-  """(F,) tau of a training clip's frames, float64."""
+  """Returns tau of a training clip's frames, (F,) float64."""
   return np.arange(config.data.num_frames) / frame_time_divisor(config)

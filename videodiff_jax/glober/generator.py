@@ -10,14 +10,14 @@ from videodiff_jax.glober.networks import Networks
 def denoise(
   networks: Networks, params: Any, v_t: jax.Array, t: jax.Array, values: jax.Array
 ) -> jax.Array:
-  """The DiT's prediction for global features (b, H'', W'', C''); a variance half is left out.
+  """Returns the DiT's prediction (b, H'', W'', C'') for global features, without its variance.
 
   Args:
-    networks: of the system.
-    params: of the DiT.
+    networks: the system's networks.
+    params: the DiT's parameters.
     v_t: (b, H'', W'', C'') noisy global features.
     t: (b,) timesteps.
-    values: (b, ...) of the condition, see conditions.py.
+    values: (b, ...) values of the condition, see conditions.py.
   """
   model = networks.generator
   inputs = networks.condition.generator_inputs(values, model.context_dim)

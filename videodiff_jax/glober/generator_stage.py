@@ -20,12 +20,12 @@ from videodiff_jax.training.updates import Updates
 
 @dataclasses.dataclass(frozen=True)
 class GeneratorObjective:
-  """How the DiT is trained: Eq. 7 for global features in place of frame latents.
+  """The DiT's objective: Eq. 7 with global features instead of frame latents.
 
   Attributes:
-    networks: of the system; KL-VAE and auto-encoder are frozen.
+    networks: the system's networks; KL-VAE and auto-encoder are frozen.
     drop_condition: probability of the null condition.
-    draws_per_clip: posterior samples of each clip in a batch.
+    draws_per_clip: number of posterior samples of each clip in a batch.
   """
 
   networks: Networks
@@ -33,7 +33,7 @@ class GeneratorObjective:
   draws_per_clip: int = 1
 
   def posterior_samples(self, frozen: Any, batch: Batch, key: jax.Array, draws: int) -> jax.Array:
-    """(b * draws, H'', W'', C'') samples of Eq. 1, `draws` of each clip in succession."""
+    """Draws samples of Eq. 1, (b * draws, H'', W'', C''), `draws` of each clip in succession."""
     keys = jax.random.split(key)
     posterior = global_feature(self.networks, frozen, batch, keys[0])
     repeated = jax.tree.map(lambda x: jnp.repeat(x, draws, axis=0), posterior)
@@ -42,14 +42,14 @@ class GeneratorObjective:
   def loss(
     self, params: Any, features: jax.Array, values: jax.Array, null: jax.Array, key: jax.Array
   ) -> jax.Array:
-    """Eq. 7 of each of b global features, (b,).
+    """Computes the loss of Eq. 7 for each global feature, (b,).
 
     Args:
-      params: of the DiT.
-      features: (b, H'', W'', C'') standardised.
-      values: (b, ...) of the condition, see conditions.py.
-      null: what they are dropped to.
-      key: of timesteps, noise and dropout.
+      params: the DiT's parameters.
+      features: (b, H'', W'', C'') standardised global features.
+      values: (b, ...) values of the condition, see conditions.py.
+      null: the value that dropout replaces them with.
+      key: PRNG key of timesteps, noise and dropout.
     """
     process = self.networks.generator_process
     keys = jax.random.split(key, 3)
@@ -64,7 +64,7 @@ class GeneratorObjective:
   def inputs(
     self, train: TrainState, frozen: Any, batch: Batch, key: jax.Array
   ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """What `loss` is of in a step with this key, beside the parameters."""
+    """Returns the arguments of `loss` after the parameters, for a step with this key."""
     keys = jax.random.split(key)
     features = self.posterior_samples(frozen, batch, keys[0], self.draws_per_clip)
     scale = train.statistics["global_features"]
@@ -76,7 +76,7 @@ class GeneratorObjective:
   def gradients(
     self, train: TrainState, frozen: Any, batch: Batch, key: jax.Array
   ) -> dict[str, Any]:
-    """Gradients and metrics of (a part of) a batch."""
+    """Computes gradients and metrics of (a part of) a batch."""
     given = self.inputs(train, frozen, batch, key)
     graph = jax.value_and_grad(lambda params: self.loss(params, *given).mean())
     value, slope = graph(train.params)
@@ -85,12 +85,12 @@ class GeneratorObjective:
   def train_step(
     self, train: TrainState, frozen: Any, batch: Batch, updates: Updates
   ) -> tuple[TrainState, Metrics]:
-    """One iteration."""
+    """Makes one iteration."""
     return updates.step(train, batch, lambda part, key: self.gradients(train, frozen, part, key))
 
 
 def generator_stage(config: ml_collections.ConfigDict, networks: Networks) -> Stage:
-  """The DiT above a frozen KL-VAE and auto-encoder (Sec. 3.2)."""
+  """Builds the stage that trains the DiT on a frozen KL-VAE and auto-encoder (Sec. 3.2)."""
   settings = config.train.generator
   objective = GeneratorObjective(networks, config.loss.drop_condition, settings.draws_per_clip)
   updates = Updates(optimizers.of_stage(settings), state.Ema(**settings.ema), settings.accumulate)

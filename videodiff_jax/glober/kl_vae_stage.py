@@ -1,7 +1,7 @@
-"""The kl_vae stage: reconstruction + KL, with LPIPS and a patch adversary by option.
+"""The kl_vae stage: reconstruction and KL, optionally with LPIPS and a patch adversary.
 
-The paper takes a pretrained KL-VAE (Sec. 3.1, Frame Encoding) whose recipe is Rombach et al.'s
-(arXiv 2112.10752, Appendix G); this is that recipe.
+The paper uses a pretrained KL-VAE (Sec. 3.1, Frame Encoding). This is the recipe by which Rombach
+et al. trained it (arXiv 2112.10752, Appendix G).
 """
 
 import dataclasses
@@ -32,17 +32,17 @@ Distance = Callable[[jax.Array, jax.Array], jax.Array]  # two (n, h, w, 3) in [-
 
 @dataclasses.dataclass(frozen=True)
 class FrameObjective:
-  """How the frame auto-encoder is trained, on frames x (n, h, w, c) in [-1, 1].
+  """The frame auto-encoder's objective, on frames x (n, h, w, c) in [-1, 1].
 
   Attributes:
     model: the KL-VAE.
-    reconstruction: of `RECONSTRUCTIONS`: the sum over a frame's pixels of |error| or error^2.
+    reconstruction: a name in `RECONSTRUCTIONS`: the sum over a frame of |error| or error^2.
     lambda_kl: weight of the KL divergence, which is summed over a frame's latent.
-    saturate: black drawn blacker than black, and white whiter, is no error.
+    saturate: if True, overshoot at saturated pixels is not penalised.
     perceptual: LPIPS, or None.
-    lambda_perceptual: its weight a number of the frame.
+    lambda_perceptual: weight of LPIPS per number of the frame.
     discriminator: the patch adversary, or None.
-    lambda_adversary: its weight beside `patch_adversary.adaptive_weight`.
+    lambda_adversary: its weight, which multiplies `patch_adversary.adaptive_weight`.
   """
 
   model: KLVAE
@@ -55,8 +55,8 @@ class FrameObjective:
   lambda_adversary: float = 0.0
 
   def reconstruction_loss(self, drawn: jax.Array, x: jax.Array) -> tuple[jax.Array, Metrics]:
-    """The loss of drawn frames without adversary and KL, the mean over frames, and its terms."""
-    # Summed over a frame's pixels, as the KL is over its latent: their ratio has no side length.
+    """Returns the loss of drawn frames without adversary and KL, a mean over frames, and terms."""
+    # Summed over pixels, as the KL is over the latent, so that their ratio has no side length.
     error = drawn - x
     if self.saturate:
       error = jnp.where(hidden_by_clipping(drawn, x), 0.0, error)
@@ -70,7 +70,7 @@ class FrameObjective:
     return total, metrics
 
   def losses(self, params: Any, x: jax.Array, key: jax.Array) -> Metrics:
-    """The terms that no adversary has part in, and their sum as 'loss'; nothing is trained."""
+    """Returns the terms without the adversary, and their sum as 'loss'."""
     posterior = self.model.apply(params, x, method="encode")
     drawn = self.model.apply(params, posterior.sample(key), method="decode")
     total, metrics = self.reconstruction_loss(drawn, x)
@@ -80,13 +80,16 @@ class FrameObjective:
   def adversary_loss(
     self, train: TrainState, drawn: jax.Array, features: jax.Array, slope: jax.Array
   ) -> tuple[tuple[jax.Array, Metrics], jax.Array]:
-    """((the weighted loss, metrics), its gradient by the drawn frames).
+    """Computes the adversary's loss of drawn frames.
 
     Args:
-      train: parameters of both networks.
-      drawn: (n, h, w, c) frames.
-      features: (n, h, w, d) that the decoder's last convolution drew them from.
-      slope: gradient by `drawn` of the other losses.
+      train: the state, with the parameters of both networks.
+      drawn: (n, h, w, c) drawn frames.
+      features: (n, h, w, d) the input of the decoder's last convolution.
+      slope: gradient of the other losses with respect to `drawn`.
+
+    Returns:
+      ((the weighted loss, metrics), its gradient with respect to `drawn`).
     """
     judge = functools.partial(self.discriminator.apply, train.adversary.params)
     loss_of = functools.partial(patch_adversary.generator_loss, judge)
@@ -99,7 +102,7 @@ class FrameObjective:
     metrics = {
       "adversary": loss,
       "adversary_weight": weight,
-      # How hard it pulls at the pixels, where the reconstruction does with 1.
+      # The norm of its gradient at the pixels, divided by that of the other losses.
       "adversary_share": weight * jnp.linalg.norm(slope_a) / jnp.linalg.norm(slope),
     }
     return (weight * loss, metrics), weight * slope_a
@@ -107,8 +110,9 @@ class FrameObjective:
   def gradients(
     self, train: TrainState, x: jax.Array, key: jax.Array, *, adversarial: bool
   ) -> dict[str, Any]:
-    """Gradients and metrics on frames x; they are drawn once for all losses."""
+    """Computes gradients and metrics on frames x, which are drawn once for all losses."""
 
+    # The frames, with a function that pulls gradients back to the parameters.
     def autoencoded(params: Any) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
       posterior = self.model.apply(params, x, method="encode")
       drawn, kept = self.model.apply(
@@ -117,17 +121,19 @@ class FrameObjective:
       return (drawn, posterior.kl().mean()), kept["intermediates"]["decoder"]["features"][0]
 
     (drawn, kl), pull_back, features = jax.vjp(autoencoded, train.params, has_aux=True)
+    # The auto-encoder's losses and their gradient with respect to the frames.
     graph = jax.value_and_grad(self.reconstruction_loss, has_aux=True)
     (total, metrics), slope = graph(drawn, x)
     if adversarial:
-      (loss, told), slope_a = self.adversary_loss(train, drawn, features, slope)
-      total, slope, metrics = total + loss, slope + slope_a, metrics | told
+      (loss, terms), slope_a = self.adversary_loss(train, drawn, features, slope)
+      total, slope, metrics = total + loss, slope + slope_a, metrics | terms
     total += self.lambda_kl * kl
     metrics |= {"kl": kl, "loss": total}
     (by_params,) = pull_back((slope, jnp.full_like(kl, self.lambda_kl)))
     if not adversarial:
       return {"params": by_params, "metrics": metrics}
 
+    # The discriminator's loss.
     def discriminator_loss(params: Any) -> jax.Array:
       judge = functools.partial(self.discriminator.apply, params)
       return patch_adversary.discriminator_loss(judge, x, drawn)
@@ -139,7 +145,7 @@ class FrameObjective:
   def train_step(
     self, train: TrainState, batch: Batch, updates: Updates, *, adversarial: bool
   ) -> tuple[TrainState, Metrics]:
-    """One iteration on a batch's 'frames' (b, f, h, w, c) uint8."""
+    """Makes one iteration on a batch's 'frames' (b, f, h, w, c) uint8."""
 
     def gradients(part: Batch, key: jax.Array) -> dict[str, Any]:
       return self.gradients(train, flat_frames(part), key, adversarial=adversarial)
@@ -148,12 +154,12 @@ class FrameObjective:
 
 
 def flat_frames(batch: Batch) -> jax.Array:
-  """A batch's 'frames' (b, f, h, w, c) uint8 -> (b f, h, w, c) in [-1, 1]."""
+  """Converts a batch's 'frames' (b, f, h, w, c) uint8 to (b f, h, w, c) in [-1, 1]."""
   return to_float(batch["frames"]).reshape(-1, *batch["frames"].shape[2:])
 
 
 def make_objective(config: ml_collections.ConfigDict, networks: Networks) -> FrameObjective:
-  """The objective that a configuration describes; LPIPS' weights are read."""
+  """Builds the objective of a configuration; this reads LPIPS' weights if they are needed."""
   loss = config.loss.kl_vae
   perceptual = discriminator = None
   if loss.lpips:
@@ -174,7 +180,7 @@ def make_objective(config: ml_collections.ConfigDict, networks: Networks) -> Fra
 
 
 def kl_vae_stage(config: ml_collections.ConfigDict, networks: Networks) -> Stage:
-  """Trains the frame auto-encoder on single frames; batches hold 'frames' (b, 1, h, w, c)."""
+  """Builds the stage that trains the KL-VAE on single frames: 'frames' (b, 1, h, w, c)."""
   settings = config.train.kl_vae
   adversary_start = max(config.loss.kl_vae.adversary_start, 1)
   objective = make_objective(config, networks)

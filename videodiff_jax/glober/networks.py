@@ -20,15 +20,15 @@ from videodiff_jax.models.video_encoder import VideoEncoder
 
 @dataclasses.dataclass(frozen=True)
 class Networks:
-  """Every network of the system and what their shapes agree on.
+  """The system's networks and processes, and the shapes that they share.
 
   Attributes:
-    kl_vae: frames <-> latents.
+    kl_vae: the auto-encoder of frames.
     autoencoder: video encoder, frame control, UNet and condition table.
-    discriminator: of the CRA loss.
+    discriminator: the discriminator of the CRA loss.
     generator: the DiT.
-    decoder_process: diffusion of frame latents.
-    generator_process: diffusion of global features.
+    decoder_process: the diffusion process of frame latents.
+    generator_process: the diffusion process of global features.
     latent_shape: (H', W', C') of one frame.
     feature_shape: (H'', W'', C'') of one global feature.
     condition: what clips are conditioned on.
@@ -46,12 +46,12 @@ class Networks:
 
   @property
   def num_classes(self) -> int:
-    """0 unless the system is class-conditional."""
+    """Number of classes; 0 unless the system is class-conditional."""
     return self.condition.num_classes if isinstance(self.condition, Label) else 0
 
 
 def build(config: ml_collections.ConfigDict) -> Networks:
-  """The networks a configuration describes; no parameters are made."""
+  """Builds the networks of a configuration; no parameters are initialised."""
   model, data = config.model, config.data
   dtype = jnp.dtype(config.precision)
   frame_rate = 2 ** (len(model.kl_vae.multipliers) - 1)

@@ -1,7 +1,8 @@
-"""The KL-VAE's adversary: its losses, and the weight that keeps it beside the reconstruction.
+"""The KL-VAE's adversary: its losses, and the weight that balances it with the reconstruction.
 
-Rombach et al.'s recipe (arXiv 2112.10752, Appendix G; the released code's constants). Their
-discriminator has batch norms, ours group norms: no picture's logits depend on the batch it is in.
+This is Rombach et al.'s recipe (arXiv 2112.10752, Appendix G; constants of the released code).
+Their discriminator has batch norms, ours group norms, so that a picture's logits do not depend on
+its batch.
 """
 
 from collections.abc import Callable
@@ -17,40 +18,40 @@ Judge = Callable[[jax.Array], jax.Array]  # frames (n, h, w, c) -> logits, large
 
 
 def discriminator_loss(judge: Judge, real: jax.Array, fake: jax.Array) -> jax.Array:
-  """Hinge loss of real and drawn frames (n, h, w, c); no gradient goes into `fake`."""
+  """Computes the hinge loss of real and drawn frames (n, h, w, c); no gradient flows to `fake`."""
   fake = jax.lax.stop_gradient(fake)
   return 0.5 * (hinge(judge(real), 1.0).mean() + hinge(judge(fake), 0.0).mean())
 
 
 def generator_loss(judge: Judge, fake: jax.Array) -> jax.Array:
-  """What the KL-VAE is to lower: the drawn frames' mean logit, negated."""
+  """Computes the KL-VAE's adversarial loss, the negated mean logit of drawn frames."""
   return -judge(fake).mean()
 
 
-def adaptive_weight(of_reconstruction: jax.Array, of_adversary: jax.Array) -> jax.Array:
-  """The weight that makes the adversary's gradient as long as the reconstruction's.
+def adaptive_weight(reconstruction: jax.Array, adversary: jax.Array) -> jax.Array:
+  """Returns the weight that gives the adversary's gradient the norm of the reconstruction's.
 
-  Esser et al. 2021, Eq. 7: however large the discriminator's gradients grow, they neither swamp
-  the reconstruction's nor vanish beside them.
+  Esser et al. 2021, Eq. 7: the adversary then neither overwhelms the reconstruction nor becomes
+  negligible, whatever the size of the discriminator's gradients.
 
   Args:
-    of_reconstruction: gradient of the reconstruction loss, LPIPS and all, by the last kernel.
-    of_adversary: gradient of `generator_loss` by the same kernel.
+    reconstruction: gradient of the reconstruction loss, with LPIPS, by the last kernel.
+    adversary: gradient of `generator_loss` by the same kernel.
 
   Returns:
     The ratio of their norms, in [0, 1e4].
   """
-  ratio = jnp.linalg.norm(of_reconstruction) / (jnp.linalg.norm(of_adversary) + 1e-4)
+  ratio = jnp.linalg.norm(reconstruction) / (jnp.linalg.norm(adversary) + 1e-4)
   return jnp.clip(ratio, 0.0, 1e4)
 
 
 def gradient_by_kernel(last: dict[str, Any], features: jax.Array, slope: jax.Array) -> jax.Array:
-  """A loss's gradient by the kernel of the decoder's last convolution.
+  """Returns a loss's gradient by the kernel of the decoder's last convolution.
 
   Args:
     last: that convolution's parameters.
-    features: (n, h, w, d) it is applied to.
-    slope: (n, h, w, c), the loss's gradient by the frames it draws.
+    features: (n, h, w, d) its input.
+    slope: (n, h, w, c) the loss's gradient by its output, the drawn frames.
   """
   layer = Conv3x3(slope.shape[-1], dtype=features.dtype)
   drawn, pull_back = jax.vjp(

@@ -1,4 +1,4 @@
-"""The library: a trained GLOBER that encodes, reconstructs, generates and redraws clips."""
+"""GLOBER as a library: a trained model that encodes, reconstructs, generates and redraws clips."""
 
 import dataclasses
 import functools
@@ -28,15 +28,15 @@ from videodiff_jax.training.workdir import building, load_ema, read_config, with
 
 @dataclasses.dataclass(frozen=True)
 class Samples:
-  """Clips and what they were drawn from.
+  """Drawn clips and their inputs.
 
   Attributes:
     videos: (n, f, h, w, c) uint8.
     global_features: (n, H'', W'', C'') float32.
-    frame_times: (f,) tau.
-    labels: (n,) classes; num_classes is 'none'.
-    prompts: (n,) text; '' where none was given.
-    seed: of every draw.
+    frame_times: (f,) tau in [0, 1].
+    labels: (n,) classes; num_classes is 'no class'.
+    prompts: (n,) texts; '' where none was given.
+    seed: the seed of all noise.
   """
 
   videos: np.ndarray
@@ -49,7 +49,7 @@ class Samples:
 
 @dataclasses.dataclass(frozen=True)
 class _PerFrame:
-  """Each of n rows f times in succession, made as they are asked for: text tokens are large."""
+  """Repeats each of n rows f times in succession, on demand, since text tokens are large."""
 
   rows: np.ndarray
   frames: int
@@ -64,9 +64,9 @@ class _PerFrame:
 class Pipeline:
   """GLOBER with its averaged weights.
 
-  Clip n of a seed draws from fold_in(key(seed), n) alone: it is the same clip whatever the number
-  of clips, the chunks frames are drawn in, or the devices (up to rounding). A call draws the clips
-  from `first` on, so that many are drawn in parts that fit in memory.
+  Clip n takes its noise only from fold_in(key(seed), n). So it does not depend on the number of
+  clips, the chunks in which frames are drawn, or the devices (up to rounding). A call draws clips
+  from number `first` on, so that many clips can be drawn in parts that fit in memory.
 
   Settings come from `config.sample`; change them on a copy: `pipeline.with_settings(...)`.
   """
@@ -79,15 +79,15 @@ class Pipeline:
 
   @classmethod
   def from_workdir(cls, workdir: str | pathlib.Path, **settings: Any) -> "Pipeline":
-    """Loads the newest complete checkpoints of a workdir, in `config.precision` where that counts.
+    """Loads the newest complete checkpoints of a workdir, or an exported folder.
 
     Args:
-      workdir: as given to training, or an exported folder.
+      workdir: a workdir of training, or an exported folder.
       **settings: replace entries of `config.sample`, as in `with_settings`.
 
     Raises:
-      CheckpointError: no workdir, a stage without a checkpoint, or a configuration whose values
-        nothing can be built of.
+      CheckpointError: the folder is no workdir, a stage has no checkpoint, or the configuration has
+        values that no pipeline can be built from.
     """
     workdir = typed.path(workdir)
     config = read_config(workdir)
@@ -100,17 +100,17 @@ class Pipeline:
         averaged = ema[name].pop("ema_params")
         ema[name]["ema_params"] = precision.rounded(stage, averaged, config.precision)
         del averaged
-      told: dict[str, Any] = {}
+      text: dict[str, Any] = {}
       if isinstance(conditions.of_config(config), conditions.Text):
         ema["text"] = embeddings.read(workdir)
         if ema["text"] is None:
           raise CheckpointError(f"{workdir} has lost its text.npz, the tokens of the empty prompt.")
-        told["default_text"] = ema["text"]["default"]
-      pipeline = cls(config, stages.sampling_params(ema) | told, mesh)
+        text["default_text"] = ema["text"]["default"]
+      pipeline = cls(config, stages.sampling_params(ema) | text, mesh)
     return pipeline.with_settings(**settings)
 
   def with_settings(self, **settings: Any) -> "Pipeline":
-    """A pipeline with the same weights and other entries of `config.sample`.
+    """Returns a pipeline with the same weights and other entries of `config.sample`.
 
     `decoder` and `generator` take dicts that replace single keys (kind, num_steps, grid, eta).
     """
@@ -122,7 +122,14 @@ class Pipeline:
     return drawing.frame_times(self.config)
 
   def encode(self, clips: np.ndarray) -> np.ndarray:
-    """(n, F, h, w, c) uint8 clips of training length -> (n, H'', W'', C'') global features."""
+    """Encodes clips of training length (n, F, h, w, c) uint8 as global features.
+
+    Returns:
+      (n, H'', W'', C'') float32.
+
+    Raises:
+      ValueError: the clips have another type or shape.
+    """
     data = self.config.data
     expected = (data.num_frames, data.image_size, data.image_size, data.channels)
     if clips.dtype != np.uint8 or clips.shape[1:] != expected:
@@ -134,7 +141,7 @@ class Pipeline:
     return self._in_chunks("encode", self._encode, (keys,), data.num_keyframes)
 
   def reconstruct_frames(self, clips: np.ndarray) -> np.ndarray:
-    """Clips (n, f, h, w, c) uint8 through the KL-VAE alone: what no decoder can do better."""
+    """Passes clips (n, f, h, w, c) uint8 only through the KL-VAE, an upper bound for decoders."""
     frames = clips.reshape(-1, *clips.shape[2:])
     return self._in_chunks("KL-VAE", self._round_trip, (frames,), 1).reshape(clips.shape)
 
@@ -152,13 +159,16 @@ class Pipeline:
     """Encodes clips and draws them again.
 
     Args:
-      clips: (n, F, h, w, c) uint8, as for `encode`.
-      num_frames: as in `generate`, like all that follow.
-      frame_times: as there.
-      labels: (n,) classes of the clips; none by default.
-      prompts: as there.
-      seed: as there.
-      first: as there.
+      clips: (n, F, h, w, c) uint8, as in `encode`.
+      num_frames: as in `generate`.
+      frame_times: as in `generate`.
+      labels: (n,) classes of the clips; 'no class' by default.
+      prompts: as in `generate`.
+      seed: as in `generate`.
+      first: as in `generate`.
+
+    Raises:
+      ValueError: as in `encode` and `generate`.
     """
     return self.redraw(
       self.encode(clips),
@@ -181,22 +191,22 @@ class Pipeline:
     seed: int = 0,
     first: int = 0,
   ) -> Samples:
-    """Draws new clips.
+    """Generates new clips.
 
     Args:
-      num_videos: how many clips.
-      num_frames: frames of each, spread evenly over the time of a training clip; as many as a
-        training clip has by default.
-      frame_times: (f,) tau in [0, 1], in place of `num_frames`: any times, in any order.
-      labels: one class for all clips or (n,) one each; by default drawn uniformly where the system
-        has classes.
-      prompts: what the clips are to show, one for all or one each. Without any, the sentence the
-        system was trained with, or nothing.
-      seed: of every draw.
+      num_videos: n, the number of clips.
+      num_frames: frames of each clip, evenly spaced over the time of a training clip; by default
+        as many as a training clip has.
+      frame_times: (f,) tau in [0, 1], instead of `num_frames`: any times, in any order.
+      labels: one class for all clips, or (n,) one for each; by default drawn uniformly if the
+        system has classes.
+      prompts: one text for all clips, or one for each. The default is the one sentence of
+        training, or the empty prompt.
+      seed: the seed of all noise.
       first: the number of the first clip.
 
     Raises:
-      ValueError: labels, prompts or times that this system does not take, or too many or too few.
+      ValueError: the system does not take such labels, prompts or times, or their number is wrong.
     """
     _check_count(num_videos)
     classes = self.networks.num_classes
@@ -225,31 +235,31 @@ class Pipeline:
     seed: int = 0,
     first: int = 0,
   ) -> Samples:
-    """Draws the frames of given global features at any times.
+    """Draws frames at any times from given global features.
 
     Args:
       global_features: (n, H'', W'', C'').
-      num_frames: as in `generate`, like all that follow.
-      frame_times: as there.
-      labels: as there, or those of `Samples`; none by default.
-      prompts: as there.
-      seed: as there.
-      first: as there.
+      num_frames: as in `generate`.
+      frame_times: as in `generate`.
+      labels: as in `generate`, or `Samples.labels`; 'no class' by default.
+      prompts: as in `generate`.
+      seed: as in `generate`.
+      first: as in `generate`.
 
     Raises:
-      ValueError: as there; features of another shape, or that are not finite.
+      ValueError: as in `generate`; or the features have another shape or are not finite.
     """
     times = self._times(num_frames, frame_times)
     features = np.asarray(global_features, np.float32)
     if features.shape[1:] != tuple(self.networks.feature_shape) or not np.isfinite(features).all():
       raise ValueError(
-        f"Global features of shape {features.shape} were given; expected are finite numbers of "
-        f"shape {('n', *self.networks.feature_shape)}."
+        "Global features must be finite numbers of shape "
+        f"{('n', *self.networks.feature_shape)}; the shape given is {features.shape}."
       )
     n, f = len(features), len(times)
     _check_count(n)
     labels = self._labels(labels, n, self.networks.num_classes)
-    condition, told = self._condition(labels, prompts, n)
+    condition, texts = self._condition(labels, prompts, n)
     rows = (
       _PerFrame(features, f),
       np.tile(times.astype(np.float32), n),
@@ -259,7 +269,7 @@ class Pipeline:
     draw = functools.partial(self._draw_frames, seed=seed)
     frames = self._in_chunks("frames", draw, rows, 1)
     videos = frames.reshape(n, f, *frames.shape[1:])
-    return Samples(videos, features, times, labels, told, seed)
+    return Samples(videos, features, times, labels, texts, seed)
 
   def conditions(
     self,
@@ -268,12 +278,12 @@ class Pipeline:
     labels: ArrayLike | None = None,
     prompts: str | Sequence[str] | None = None,
   ) -> np.ndarray:
-    """What the networks are given, (n, ...) as in conditions.py; arguments as of `redraw`."""
+    """Returns the condition's values (n, ...), see conditions.py; arguments as in `redraw`."""
     labels = self._labels(labels, num_videos, self.networks.num_classes)
     return self._condition(labels, prompts, num_videos)[0]
 
   def _times(self, num_frames: int | None, frame_times: ArrayLike | None) -> np.ndarray:
-    """(f,) tau of the frames to draw."""
+    """Returns tau (f,) of the frames to draw."""
     if frame_times is None:
       times = np.asarray(self.frame_times, np.float64)
       if num_frames is None:
@@ -289,7 +299,7 @@ class Pipeline:
     return times
 
   def _labels(self, labels: ArrayLike | None, num_videos: int, highest: int) -> np.ndarray:
-    """(n,) int32 from 0 to `highest`; num_classes is 'none'."""
+    """Returns labels (n,) int32 from 0 to `highest`; num_classes is 'no class'."""
     classes = self.networks.num_classes
     if labels is None:
       return np.full(num_videos, classes, np.int32)
@@ -299,7 +309,7 @@ class Pipeline:
     if given.shape not in ((1,), (num_videos,)):
       raise ValueError(
         f"Class labels of shape {given.shape} do not fit {num_videos} videos: give one for all, "
-        "or one each."
+        "or one for each."
       )
     if (wrong := given[(given < 0) | (given > highest)]).size:
       has = f"classes 0 to {classes - 1}" if classes else "no classes"
@@ -309,17 +319,18 @@ class Pipeline:
   def _condition(
     self, labels: np.ndarray, prompts: str | Sequence[str] | None, num_videos: int
   ) -> tuple[np.ndarray, np.ndarray]:
-    """The condition's values (n, ...), and the n prompts they are of."""
+    """Returns the condition's values (n, ...), and the n prompts."""
     condition = self.networks.condition
     values = conditions.requested(condition, labels, prompts, self.params, self.encode_prompts)
     return values, np.broadcast_to(np.asarray("" if prompts is None else prompts, str), num_videos)
 
   def encode_prompts(self, prompts: Sequence[str]) -> np.ndarray:
-    """n prompts -> (n, l, d) tokens by the text encoder of the training.
+    """Encodes n prompts as tokens (n, l, d) by the text encoder of training.
 
     Raises:
-      FileNotFoundError, ModuleNotFoundError: it is not there; the message says what to do.
-      ValueError: the encoder found is another one.
+      FileNotFoundError: the encoder's files are missing; the message says what to do.
+      ModuleNotFoundError: a package is missing; the message says what to install.
+      ValueError: the encoder found is not that of training.
     """
     *tokens, null = self._text_encoder([*prompts, ""])
     if not np.allclose(null, self.params["null_text"], atol=1e-3):
@@ -339,7 +350,7 @@ class Pipeline:
   def _in_chunks(self, what: str, function: Any, rows: tuple, frames_per_row: int) -> np.ndarray:
     """Calls a compiled function on equal chunks of rows; the last one is padded.
 
-    A device has `config.sample.frames_per_chunk` frames of a chunk, or fewer where there are few.
+    A chunk has `config.sample.frames_per_chunk` frames per device, or fewer if fewer are needed.
     """
     devices, total = self.mesh.devices.size, len(rows[0])
     size = max(self.config.sample.frames_per_chunk // frames_per_row, 1)

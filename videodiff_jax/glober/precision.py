@@ -1,4 +1,4 @@
-"""Weights as sampling holds them: those that layers round at each use are rounded once."""
+"""Rounds, once for sampling, the weights that layers would otherwise round at each use."""
 
 from typing import Any
 
@@ -9,18 +9,18 @@ import jax.numpy as jnp
 from videodiff_jax.models.layers import Conv3x3, ConvFrames, ConvTranspose3x3
 from videodiff_jax.training.stage import Stage
 
-# They cast all of their parameters to their `dtype` before anything else.
+# These layers cast all of their parameters to their `dtype` first.
 _LAYERS = (nn.Dense, nn.Conv, nn.Embed, Conv3x3, ConvFrames, ConvTranspose3x3)
 
 
 def rounded(stage: Stage, params: Any, dtype: str) -> Any:
-  """A stage's parameters, of layers that compute in `dtype` in `dtype`; the others are untouched.
+  """Rounds the parameters of a stage's layers that compute in `dtype`; others are unchanged.
 
-  Norms, codes of time and last layers compute in float32 and stay so, by what each layer says of
-  itself. Samples are the same to the last bit, in half the memory with 'bfloat16'.
+  Each layer has its own dtype: norms, time embeddings and last layers compute in float32 and stay
+  float32. Samples are the same to the last bit, in half the memory with 'bfloat16'.
 
   Args:
-    stage: the parameters' own.
+    stage: the stage that the parameters belong to.
     params: arrays, or abstract ones as `jax.eval_shape` makes them.
     dtype: `config.precision`.
   """
@@ -33,7 +33,7 @@ def rounded(stage: Stage, params: Any, dtype: str) -> Any:
     return call(*args, **kwargs)
 
   with nn.intercept_methods(note):
-    # A function of its own: one that was traced before would not be run again.
+    # A new function each time: JAX would not run one again that it has traced before.
     jax.eval_shape(lambda key: stage.init(key), jax.random.key(0))
 
   def hold(path: tuple, leaf: Any) -> Any:

@@ -1,8 +1,8 @@
-"""Pretrained weights in the first states of the stages: `config.init`.
+"""Initialises stages with the pretrained weights of `config.init`.
 
-The KL-VAE is given whole, so that its stage trains nothing. The UNet (Sec. 3.1) and the DiT are
-where the autoencoder's and the generator's training begins; what of them depends on the latents'
-channels, the patch size or the condition is drawn anew where it does not fit.
+The KL-VAE is used as it is, and its stage trains nothing. Training of the autoencoder and of the
+generator begins with the given UNet (Sec. 3.1) and DiT. Their layers that depend on the latents'
+channels, the patch size or the condition are reinitialised where they do not fit.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ from videodiff_jax.pretrained.names import dit
 from videodiff_jax.training.stage import Batch, Stage
 from videodiff_jax.training.state import TrainState
 
-# Network of config.init -> its stage, and where it is in that stage's parameters.
+# Network of config.init -> its stage, and its place in that stage's parameters.
 _PLACES: dict[str, tuple[str, tuple[str, ...]]] = {
   "kl_vae": ("kl_vae", ()),
   "unet": ("autoencoder", ("unet",)),
@@ -36,22 +36,23 @@ _PLACES: dict[str, tuple[str, tuple[str, ...]]] = {
 
 
 def path_of(config: ml_collections.ConfigDict, name: str) -> str:
-  """config.init.`name`; '' where no weights are given."""
+  """Returns config.init.`name`; '' where no weights are given."""
   return config.get("init", {}).get(name, "")  # runs of earlier versions have no such group
 
 
 def modules(networks: Networks) -> dict[str, nn.Module]:
-  """The networks that weights can be given for."""
+  """Returns the networks that weights can be given for."""
   unet = networks.autoencoder.unet
   return {"kl_vae": networks.kl_vae, "unet": unet, "generator": networks.generator}
 
 
 def check(config: ml_collections.ConfigDict, networks: Networks, stages: Collection[str]) -> None:
-  """Compares what is given for these stages with their networks, by names and shapes alone.
+  """Checks that the weights given for these stages fit their networks, by names and shapes only.
 
   Raises:
-    FileNotFoundError, ImportError, ValueError: the path, the file or its networks are wrong, or
-      the latents' scale is another KL-VAE's.
+    FileNotFoundError: a path is wrong.
+    ImportError: a package that reads the file is missing.
+    ValueError: the file or its networks are wrong, or the latents' scale is another KL-VAE's.
   """
   if "autoencoder" in stages:
     _check_latent_scale(config, networks)
@@ -85,16 +86,16 @@ def _check_latent_scale(config: ml_collections.ConfigDict, networks: Networks) -
 
 
 def with_pretrained(config: ml_collections.ConfigDict, networks: Networks, stage: Stage) -> Stage:
-  """The stage, beginning with the weights that `config.init` gives for it."""
-  for name, (of_stage, at) in _PLACES.items():
-    if of_stage == stage.name and path_of(config, name):
+  """Makes a stage begin with the weights that `config.init` gives for it."""
+  for name, (stage_name, at) in _PLACES.items():
+    if stage_name == stage.name and path_of(config, name):
       pretrained = functools.partial(_put, config, networks, name, at)
       return dataclasses.replace(stage, pretrained=pretrained)
   return stage
 
 
 def given_kl_vae_stage(config: ml_collections.ConfigDict, networks: Networks) -> Stage:
-  """In place of the kl_vae stage where its weights are given: nothing is trained or drawn."""
+  """Builds the kl_vae stage for given weights, which trains and draws nothing."""
 
   def init(key: jax.Array) -> TrainState:
     empty = {
@@ -126,9 +127,9 @@ def _put(
   at: tuple[str, ...],
   state: TrainState,
 ) -> TrainState:
-  """The fresh state, whose arrays are used up, with the given weights in both its copies.
+  """Puts the given weights into both copies of a new state, whose arrays are consumed.
 
-  Tensors are read one at a time, each device's share going to where the drawn one was.
+  Tensors are read one at a time, and each replaces the initial array on the same devices.
   """
   fit = _fit(config, networks, name)
   tensors = {path: one.tensor for path, one in fit.placed.items()}

@@ -1,4 +1,4 @@
-"""What the training loop runs for GLOBER: kl_vae, autoencoder, generator."""
+"""GLOBER's training stages: kl_vae, autoencoder, generator."""
 
 from collections.abc import Callable
 from typing import Any
@@ -22,7 +22,7 @@ NAMES = tuple(_MAKERS)
 
 
 def make_stage(config: ml_collections.ConfigDict, name: str) -> Stage:
-  """The stage of a name; see `NAMES`. It begins with the weights of `config.init`, if given."""
+  """Builds the stage of a name in `NAMES`; it begins with `config.init`'s weights, if given."""
   networks = build(config)
   if name == "kl_vae" and pretrained_init.path_of(config, name):
     return pretrained_init.given_kl_vae_stage(config, networks)
@@ -31,9 +31,9 @@ def make_stage(config: ml_collections.ConfigDict, name: str) -> Stage:
 
 
 def frozen_networks(name: str, ema: dict[str, dict[str, Any]]) -> dict[str, Any]:
-  """The `frozen` argument of a stage, from {'ema_params', 'statistics'} of the earlier ones.
+  """Returns a stage's `frozen` argument from {'ema_params', 'statistics'} of earlier stages.
 
-  Where text is encoded, `ema['text']['null']` is the empty prompt's tokens (l, d).
+  Where text is encoded, `ema['text']['null']` holds the empty prompt's tokens (l, d).
   """
   frozen = {}
   if name != "kl_vae":
@@ -47,7 +47,7 @@ def frozen_networks(name: str, ema: dict[str, dict[str, Any]]) -> dict[str, Any]
 
 
 def sampling_params(ema: dict[str, dict[str, Any]]) -> dict[str, Any]:
-  """The `params` of a `drawing.Drawing`, from {'ema_params', 'statistics'} of all stages."""
+  """Returns the `params` of a `drawing.Drawing` from {'ema_params', 'statistics'} of all stages."""
   return frozen_networks("generator", ema) | {
     "generator": ema["generator"]["ema_params"],
     "feature_statistics": ema["generator"]["statistics"]["global_features"],
