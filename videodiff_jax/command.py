@@ -83,6 +83,7 @@ def door(resumes: str = "") -> Iterator[None]:
   except Exception as error:
     sentence = user_message(error)
     if sentence is None:
+      sys.excepthook = sys.__excepthook__
       raise
     if logging.level_debug():
       traceback.print_exception(error)
@@ -92,14 +93,13 @@ def door(resumes: str = "") -> Iterator[None]:
 def _outside_python(
   kind: type[BaseException], error: BaseException, trace: types.TracebackType | None
 ) -> None:
-  """Prints the traceback of an error that nobody caught, but for the noise of tensorstore.
+  """Prints the traceback of an error in a callback that C++ calls, but for tensorstore's noise.
 
-  Its threads are not Python's, and have nobody to raise to: where a read or a write fails, which
-  the main thread learns and tells, each prints that what it answers to is closed.
+  Such callbacks have no caller to raise to. Where a read or a write fails, which `door` reports,
+  each of tensorstore's also prints that the event loop it answers to is closed.
   """
   noise = str(error) == "Event loop is closed" or user_message(error) is not None
-  inside = threading.current_thread() is threading.main_thread()
-  if inside or not noise or logging.level_debug():
+  if not noise or logging.level_debug():
     sys.__excepthook__(kind, error, trace)
 
 
