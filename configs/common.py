@@ -1,4 +1,4 @@
-"""What all GLOBER configurations share: the paper's values, and the variants of every config.
+"""The base of all GLOBER configurations: the paper's values, and variants of every config.
 
 Comments give the paper's place; 'release' is the authors' code of January 2024, 'March 2023'
 its revision that agrees with the paper's text, 'ours' what neither names.
@@ -10,8 +10,8 @@ from ml_collections import ConfigDict
 
 Variant = Callable[[ConfigDict], None]
 
-# What --mode=ablation compares (GLOBER Table 3) and, beside the paper's loss, what may be why it
-# does or does not help.
+# Variants that --mode=ablation compares (GLOBER Table 3), and others that may explain why the
+# paper's loss does or does not help.
 _ABLATIONS = {
   "no_cra": {"loss": {"lambda_cra": 0.0}},
   "cra": {},
@@ -31,59 +31,62 @@ def base() -> ConfigDict:
     "kl_vae",
     "autoencoder",
     "generator",
-  )  # in order; the paper's KL-VAE is given
-  config.after = ("sample", "evaluate")  # modes run when the last stage is finished; ours
-  # A file of learning curves: training warns where its validation loss is worse than there; ours.
+  )  # in order; the paper's KL-VAE is pretrained
+  config.after = ("sample", "evaluate")  # modes that run after the last stage; ours
+  # File of learning curves; training warns if its validation loss is worse than these. Ours.
   config.expected = ""
-  config.checksums = True  # SHA-256 of checkpoints, compared when one is read (0.5 s a GB); ours
-  config.seed = 0  # of parameters, data order, noise and previews
+  config.checksums = True  # SHA-256 of checkpoints, checked on reading (0.5 s per GB); ours
+  config.seed = 0  # for parameters, data order, noise and previews
   config.condition = "none"  # "none", "class" (a learned table; ours) or "text" (Sec. 3.1)
-  config.precision = "bfloat16"  # of computation; the paper: 16-bit. Parameters stay float32
+  config.precision = "bfloat16"  # in computation; the paper: 16-bit. Parameters stay float32
   config.remat = "blocks"  # "none" or "blocks": recompute blocks in the backward pass; ours
 
   config.mesh = ConfigDict()
-  config.mesh.data = -1  # devices along 'data'; -1: all that fsdp leaves
+  config.mesh.data = -1  # devices along 'data'; -1: all devices / fsdp
   config.mesh.fsdp = 1  # devices that share one copy of the parameters
-  config.mesh.cpu_devices = 1  # where there is no accelerator: devices to make of the CPU's cores
+  config.mesh.cpu_devices = 1  # without an accelerator: devices to split the CPU's cores into
 
-  config.text = text = ConfigDict()  # of condition "text"
-  text.source = "prompt"  # of a video: "prompt", "captions" of the store, or its "class_names"
-  text.prompt = ""  # the same for every video, with source "prompt"
+  config.text = text = ConfigDict()  # for condition "text"
+  text.source = "prompt"  # text of a video: "prompt", the store's "captions" or "class_names"
+  text.prompt = ""  # text of every video, with source "prompt"
   text.encoder = "none"  # "clip" (Sec. 3.1), "minilm"; "none": the prompt's tokens are learned
-  text.tells_sides = True  # captions may say left or right: no clip is mirrored then; ours
-  text.length = 77  # tokens (CLIP's; release: 64 in the decoder where they are learned)
-  text.vocabulary = ""  # of "clip", see inputs/tokenizer.py; "": beside the weights, or installed
+  text.tells_sides = True  # captions may say left or right, so clips are not mirrored; ours
+  text.length = 77  # tokens (CLIP's; release: 64 in the decoder if they are learned)
+  text.vocabulary = ""  # for "clip", see text/tokenizer.py; "": beside the weights, or installed
 
   config.init = ConfigDict()  # pretrained weights: files, or folders made of them; '': none
-  config.init.kl_vae = ""  # Stable Diffusion's or KL-f4 (Sec. 3.1): its stage trains nothing then
-  config.init.unet = ""  # Stable Diffusion's (Sec. 3.1); the rest of the autoencoder is drawn
-  config.init.generator = ""  # a DiT: what fits is taken, what does not is listed (ours)
+  config.init.kl_vae = ""  # Stable Diffusion's or KL-f4 (Sec. 3.1); then its stage is not trained
+  config.init.unet = (
+    ""  # Stable Diffusion's (Sec. 3.1); the rest of the autoencoder starts at random
+  )
+  config.init.generator = ""  # a DiT; tensors that fit are loaded, others listed (ours)
   config.init.text_encoder = ""  # CLIP's
-  # A workdir or an exported folder: every stage begins with its average and statistics. Ours.
+  # Workdir or exported folder whose averages and statistics every stage starts from. Ours.
   config.init.run = ""
   config.init.allow = ""  # comma-joined patterns of tensors that may be missing or left over
 
   config.data = data = ConfigDict()
-  data.name = ""  # of the builder in data/, see python -m data.prepare --help
+  data.name = ""  # data set of data/sets, see python -m data.prepare --help
   data.dir = ""  # the prepared store; embedded sets prepare theirs in data/stores
   data.image_size = 256  # pixels, square
-  data.channels = 3  # of a frame
+  data.channels = 3  # colour channels
   data.num_classes = 0  # used with condition "class"
-  data.num_frames = 16  # F, of a clip (Sec. 4.1)
+  data.num_frames = 16  # F, frames per clip (Sec. 4.1)
   data.stride = 1  # stored frames between two frames of a clip (release: consecutive)
   data.num_keyframes = 4  # K: indices 0, 5, 10, 15 (Sec. 4.1; release: K = 8, 0, 2, ..., 14)
-  data.num_targets = 2  # frames synthesised a clip and step, i < j strictly (Sec. 3.1)
+  data.num_targets = 2  # frames synthesised per clip and step, i < j strictly (Sec. 3.1)
   data.frame_time = "index / F"  # tau (paper, release); or "index / (F - 1)" (ours)
   data.flip = True  # mirror a whole clip with p = 0.5 (release); see text.tells_sides
   data.sampling = "video"  # an item is a video; "clip": every start is an item
-  data.threads = 16  # that read and decode
-  # Read where --mode=cache made it before a stage began. "make": the generator's is made first
-  # where it is missing, on one host; "required": now, or stop; "none": never. Ours.
+  data.threads = 16  # threads that read and decode
+  # "auto": a stage reads the cache if --mode=cache made one before the stage started; "make": the
+  # generator's is made first if missing, on one host; "required": stop without one; "none": never
+  # read. Ours.
   data.cache = "auto"
 
   config.model = model = ConfigDict()
-  # 0: latents are standardised as measured. Else they are multiplied by it: Stable Diffusion's
-  # 0.18215 (release), with its KL-VAE in config.init.kl_vae alone.
+  # 0: latents are standardised by measured statistics. Otherwise they are multiplied by this value;
+  # Stable Diffusion's 0.18215 (release) is only for its KL-VAE in config.init.kl_vae.
   model.latent_scale = 0.0
   model.kl_vae = ConfigDict()
   model.kl_vae.channels = 128
@@ -127,7 +130,7 @@ def base() -> ConfigDict:
   model.discriminator.blocks = 1
   model.discriminator.attention_rates = (16,)  # side 16 of 256 (release); (2, 4, 8, 16) on latents
   model.discriminator.num_head_channels = 32  # release
-  model.discriminator.position_scale = 1.0  # std of e_0 and e_1 at the start (release)
+  model.discriminator.position_scale = 1.0  # initial std of e_0 and e_1 (release)
   model.discriminator.norm_groups = 32  # at most; narrow networks need fewer (ours)
   model.dit = ConfigDict()
   model.dit.width = 1024  # Table 8
@@ -151,39 +154,40 @@ def base() -> ConfigDict:
     diffusion[name].timestep_power = 1.0  # t uniform
 
   config.loss = loss = ConfigDict()
-  loss.lambda_kl = 1e-6  # lambda_1 (Sec. 4.1; release: 1e-7), of the sum over h, w, c
+  loss.lambda_kl = 1e-6  # lambda_1 (Sec. 4.1; release: 1e-7), for the sum over h, w, c
   loss.lambda_cra = 0.1  # lambda_2 (Sec. 4.1)
-  loss.drop_video = 0.1  # zero keyframe latents, for guidance (release)
-  loss.drop_condition = 0.1  # null class, for guidance (release)
+  loss.drop_video = 0.1  # share with zero keyframe latents, for guidance (release)
+  loss.drop_condition = 0.1  # share with the null class, for guidance (release)
   loss.cra = ConfigDict()
-  loss.cra.loss = "hinge"  # release; "log": Eq. 10, mended as DESIGN.md section 5 says
+  loss.cra.loss = "hinge"  # release; "log": Eq. 10, corrected as DESIGN.md section 5 says
   loss.cra.start_step = 0  # step from which L_cra counts (release: from the first)
   loss.cra.real = "frames"  # x_i (Sec. 3.1); "reconstructions" of them by the KL-VAE (release)
-  # Ours: a pair by min(1, SNR) of its noisier frame, as Eq. 9 amplifies the errors of a predicted
-  # noise up to 14.6 times. "uniform": all alike (release, where no gradient reaches the decoder).
+  # Ours: pairs are weighted by min(1, SNR) of their noisier frame, as Eq. 9 amplifies errors of a
+  # predicted noise up to 14.6 times. "uniform": equally (release; there, no gradient reaches the
+  # decoder).
   loss.cra.weighting = "min_snr"
   loss.cra.max_timestep = 999  # pairs with a noisier frame do not count; 999: all do (release)
   loss.cra.discriminator_every = 1  # steps; the release cycles G, D, D
-  loss.kl_vae = ConfigDict()  # the paper takes a pretrained KL-VAE; Rombach et al.'s recipe
+  loss.kl_vae = ConfigDict()  # Rombach et al.'s recipe; the paper uses a pretrained KL-VAE
   loss.kl_vae.reconstruction = "l1"
-  loss.kl_vae.saturate = (
-    False  # what lies past [-1, 1], where the pixel is at its end, is no error; ours
-  )
+  loss.kl_vae.saturate = False  # ignore overshoot at saturated pixels; ours
   loss.kl_vae.kl = 1e-6
-  loss.kl_vae.lpips = 1.0  # weight; 0 leaves LPIPS and its weights out
+  loss.kl_vae.lpips = 1.0  # weight; 0: no LPIPS, and its weights are not needed
   loss.kl_vae.lpips_net = "vgg"
-  loss.kl_vae.adversary = 0.5  # its gradient to the reconstruction's, at the last layer; 0: none
+  loss.kl_vae.adversary = (
+    0.5  # ratio of its gradient to the reconstruction's at the last layer; 0: off
+  )
   loss.kl_vae.adversary_start = 50_000
 
   config.train = ConfigDict()
-  # Rombach et al.'s: a base rate of 4.5e-6 times the frames a step (accumulation x GPUs x batch),
-  # Adam (0.5, 0.9) without decay or clipping. 12 frames a GPU are theirs; warm-up, average ours.
+  # Rombach et al.'s: a base rate of 4.5e-6 times the frames per step (accumulation x GPUs x batch),
+  # Adam (0.5, 0.9) without decay or clipping, 12 frames per GPU. Warm-up and average: ours.
   config.train.kl_vae = stage(steps=200_000, batch_size=12 * 8, learning_rate=4.32e-4, ema=0.999)
   config.train.kl_vae.optimizer.update(b1=0.5, b2=0.9, weight_decay=0.0, clip_norm=0.0)
   config.train.autoencoder = stage(steps=40_000, batch_size=32 * 8, learning_rate=1e-4)
-  # Sec. 4.1: 32 a GPU. The frozen encoders cost 2.3 times the DiT's step a clip, so each clip is
-  # encoded for four draws of v, timestep and noise: 8 clips a GPU (ours). With a cache of global
-  # features (--mode=cache) nothing is encoded: 32 * 8 clips and 1 draw.
+  # Sec. 4.1: 32 per GPU. The frozen encoders cost 2.3 times the DiT's step per clip, so each clip
+  # is encoded once for four samples of v, timestep and noise: 8 clips per GPU (ours). With a cache
+  # of global features (--mode=cache) nothing is encoded; then use 32 * 8 clips and 1 draw.
   config.train.generator = stage(steps=100_000, batch_size=8 * 8, learning_rate=5e-5)
   config.train.generator.draws_per_clip = 4
 
@@ -192,42 +196,41 @@ def base() -> ConfigDict:
   sample.decoder = sampler(50)  # Sec. 4.1: DDIM
   sample.generator = sampler(50)  # Sec. 4.1
   sample.guidance_decoder = 3.0  # s of the decoder; a scale of 3 in Sec. 4.1, read as s
-  sample.guidance_generator = 9.0  # s (Sec. 4.1); counts with a condition alone
-  # What the decoder's guidance compares with: no text (Appendix E: a scale for class conditions);
-  # "single": neither text nor video (March 2023); "ddim_v2", "ddim_v1" (release): two scales.
+  sample.guidance_generator = 9.0  # s (Sec. 4.1); used only with a condition
+  # The decoder's unconditional prediction: "text": without text (Appendix E: a scale for class
+  # conditions); "single": without text and video (March 2023); "ddim_v2", "ddim_v1" (release): two
+  # scales.
   sample.guidance_form = "text"
   sample.guidance_video = 1.5  # with two scales (release)
   sample.guidance_text = 1.5
   sample.noise = "individual"  # starting noise of a clip's frames (Sec. 2); "shared", "mixed"
-  sample.frames_per_chunk = 32  # frames a device draws in one compiled call; bounds memory
+  sample.frames_per_chunk = 32  # frames per device in one compiled call; bounds memory
 
   config.sweep = sweep(("uniform", "log_snr"))
 
   config.evaluate = evaluate = ConfigDict()
-  evaluate.num_real = 2048  # clips of the training split that sets are compared with
-  evaluate.num_fake = 2048  # clips a set
+  evaluate.num_real = 2048  # training clips that sets are compared with
+  evaluate.num_fake = 2048  # clips per set
   evaluate.motion = False  # centroid metrics, for one bright object on black
-  evaluate.digits = (
-    False  # are digits read, see metrics/digit_reader.py? for labelled ones on black
-  )
-  evaluate.directions = False  # do clips move as told? for captions as captioned_digits has them
+  evaluate.digits = False  # read digits, see metrics/digit_reader.py; for labelled digits on black
+  evaluate.directions = False  # check motion against prompts; for captions as in captioned_digits
 
   config.ablation = ConfigDict()
   config.ablation.variants = ConfigDict(_ABLATIONS)
-  config.ablation.compared = "no_cra,cra"  # which of them, in this order
-  config.ablation.reference = "no_cra"  # that the others differ from
-  config.ablation.scored_by = "ladder"  # or "drift", of long videos frame by frame
+  config.ablation.compared = "no_cra,cra"  # variants to compare, in this order
+  config.ablation.reference = "no_cra"  # variant that the others are compared with
+  config.ablation.scored_by = "ladder"  # or "drift": long videos, frame by frame
   config.ablation.seeds = (0, 1, 2)  # each trains every variant
-  config.ablation.shared = ("kl_vae",)  # stages that do not differ: trained once a seed
+  config.ablation.shared = ("kl_vae",)  # stages that all variants share: trained once per seed
   return config
 
 
 def stage(steps: int, batch_size: int, learning_rate: float, ema: float = 0.9999) -> ConfigDict:
-  """How one stage is trained; AdamW as torch has it (release), the rest ours."""
+  """Training settings of a stage; AdamW with torch's values (release), the rest ours."""
   settings = ConfigDict()
   settings.steps = steps
-  settings.batch_size = batch_size  # clips a step over all devices
-  settings.accumulate = 1  # parts of a batch whose gradients are added up; ours, to fit memory
+  settings.batch_size = batch_size  # clips per step over all devices
+  settings.accumulate = 1  # parts of a batch with accumulated gradients; ours, to fit memory
   settings.optimizer = ConfigDict()
   settings.optimizer.learning_rate = learning_rate
   settings.optimizer.b1 = 0.9
@@ -240,11 +243,13 @@ def stage(steps: int, batch_size: int, learning_rate: float, ema: float = 0.9999
   settings.ema.decay = ema  # ours (release: no average)
   settings.ema.interval = 1
   settings.ema.copy_until = 0
-  settings.ema.warmup = True  # ours: else 1.8 % of what was drawn is left after 40,000 steps
+  settings.ema.warmup = (
+    True  # ours: without it 1.8 % of the initial values is left after 40,000 steps
+  )
   settings.log_every = 50
   settings.checkpoint_every = 2000
   settings.preview_every = 2000
-  settings.validate_every = 1000  # ours; 0: not at all
+  settings.validate_every = 1000  # ours; 0: never
   settings.keep = 2  # checkpoints
   return settings
 
@@ -254,14 +259,14 @@ def sampler(num_steps: int) -> ConfigDict:
   settings = ConfigDict()
   settings.kind = "ddim"
   settings.num_steps = num_steps
-  settings.grid = "uniform"  # in t; "leading" with final "abar0" is the release's
-  settings.final = "x0"  # where the last step ends; or "abar0"
+  settings.grid = "uniform"  # in t; release: "leading" with final "abar0"
+  settings.final = "x0"  # end of the last step; or "abar0"
   settings.eta = 0.0  # noise of DDIM
   return settings
 
 
 def sweep(grids: tuple[str, ...]) -> ConfigDict:
-  """What --mode=sweep draws by: every kind on every grid in every number of steps; ours."""
+  """Points of --mode=sweep: every kind on every grid with every number of steps; ours."""
   settings = ConfigDict()
   settings.kinds = ("ddim", "ddpm", "dpmpp_2m", "unipc")
   settings.grids = grids
@@ -270,7 +275,7 @@ def sweep(grids: tuple[str, ...]) -> ConfigDict:
 
 
 def smoke(config: ConfigDict) -> None:
-  """`:smoke`: the same code at a size that trains a few steps a stage in seconds on CPU."""
+  """`:smoke`: the same code, small enough to train a few steps per stage in seconds on CPU."""
   config.precision = "float32"
   config.remat = "none"
   config.mesh.fsdp = 1
@@ -306,7 +311,7 @@ def smoke(config: ConfigDict) -> None:
 
 
 def kl_f4(config: ConfigDict) -> None:
-  """`:kl_f4`: latents as Rombach et al.'s published KL-f4 makes them, for config.init.kl_vae."""
+  """`:kl_f4`: the latents of Rombach et al.'s published KL-f4, for config.init.kl_vae."""
   # Table 8 prints 4 channels of latents at f_frame = 4; the published one has 3.
   config.model.kl_vae.update(multipliers=(1, 2, 4), z_channels=3, embed_dim=3)
 

@@ -46,7 +46,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
 
 
 def _kl_f8(config: ConfigDict) -> None:
-  """The paper configurations' KL-VAE and recipe, small: each of its settings but size and steps."""
+  """The KL-VAE and recipe of the paper's configurations, with another size and fewer steps."""
   paper = common.base()
   config.stages = ("kl_vae",)
   config.after = ()

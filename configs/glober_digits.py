@@ -59,8 +59,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
   for name in ("video_encoder", "frame_control", "unet", "discriminator"):
     model[name].norm_groups = 8
   model.kl_vae.update(channels=16, multipliers=(1, 2, 4), blocks=1, mid_attention=False)
-  # v as fine as the latents: of 4 x 4 x 32 a digit covers less than two cells. Fewer channels
-  # reconstruct less and are far easier for a short generator.
+  # v is as fine as the latents: in 4 x 4 x 32 a digit covers less than two cells. Fewer channels
+  # reconstruct less, but are far easier for a small generator.
   model.video_encoder.update(channels=64, multipliers=(1,), blocks=1, attention_rates=(1,))
   model.video_encoder.update(out_channels=4, num_head_channels=16, logvar_bias=-4.0)
   model.frame_control.update(which="down", index_scale=30.0, zero_init_res=False)
@@ -70,19 +70,19 @@ def get_config(arg: str | None = None) -> ConfigDict:
   model.discriminator.update(channels=16, multipliers=(1, 2, 3, 4), attention_rates=(8,))
   model.discriminator.update(num_head_channels=16, position_scale=0.02)
   model.dit.update(width=192, depth=6, num_heads=4, context_dim=64, scan_blocks=False)
-  model.dit.patch_size = 2  # 16 tokens: 64 take four times as long a step
+  model.dit.patch_size = 2  # 16 tokens; with 64 a step takes four times as long
   for name in ("decoder", "generator"):
     config.diffusion[name].prediction_type = "v_prediction"
   config.diffusion.decoder.timestep_power = 2.0
   config.loss.kl_vae.update(reconstruction="l2", saturate=True, lpips=0.0, adversary=0.0)
-  # Off: on two cores, to compile its program and make 30 steps of it takes the time of 650 others.
+  # Off: on two cores, compiling its program and making 30 steps takes the time of 650 other steps.
   config.loss.lambda_cra = 0.0
   config.loss.lambda_kl = 5e-6
   config.loss.drop_video = 0.0  # sampling compares with no null video
   train.kl_vae = common.stage(550, 16, 3e-3, ema=0.99)
   train.autoencoder = common.stage(2000, 6, 1.5e-3, ema=0.99)
-  # Of global features computed once: 32 different clips a step read right far more often than 4
-  # draws of each of 8 (90 % of the clips and 52 %), and take less time.
+  # Global features are computed once. With 32 different clips per step, generated clips read right
+  # far more often than with 4 draws of each of 8 (90 % of the clips and 52 %), in less time.
   data.cache = "make"
   train.generator = common.stage(4500, 32, 1e-3, ema=0.99)
   train.generator.draws_per_clip = 1
@@ -121,10 +121,10 @@ def _long(config: ConfigDict) -> None:
 
 def _cra(config: ConfigDict) -> None:
   """`:cra`, for --mode=ablation: GLOBER Table 3 where the loss is on from early on and counts."""
-  config.train.autoencoder.steps = 3000  # past where reconstructions read
+  config.train.autoencoder.steps = 3000  # well after reconstructions read right
   config.loss.lambda_cra = 0.1  # Sec. 4.1
-  # A predicted v is not amplified, so that all pairs count. Frames of the KL-VAE as the real ones:
-  # or the discriminator tells them from the decoder's by what the KL-VAE leaves out.
+  # A predicted v is not amplified, so that all pairs count. KL-VAE frames are
+  # the real ones; otherwise the discriminator would only detect what the KL-VAE leaves out.
   config.loss.cra.update(start_step=300, weighting="uniform", real="reconstructions")
 
 
@@ -154,7 +154,7 @@ def _text(config: ConfigDict) -> None:
   config.condition = "text"
   config.text.update(source="captions", encoder="minilm", length=16)
   config.model.unet.context_dim = config.model.dit.context_dim = 384
-  # Ten digits in eight directions at three paces are more to tell apart than ten labels.
+  # Ten digits in eight directions at three paces are harder to distinguish than ten labels.
   config.train.generator.steps = 6000
   config.sample.guidance_generator = 3.0
   config.evaluate.directions = True

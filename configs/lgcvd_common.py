@@ -1,4 +1,4 @@
-"""What all LGC-VD configurations share: the paper's values, and the variants of every config.
+"""The base of all LGC-VD configurations: the paper's values, and variants of every config.
 
 Comments give the paper's place; 'release' is the authors' code, 'ours' what neither names.
 """
@@ -7,9 +7,9 @@ from ml_collections import ConfigDict
 
 from configs import common
 
-# Table 5's '- two-stage', with as many updates on as many fragments as the two-stage training has.
+# Table 5's '- two-stage', with as many updates and fragments as two-stage training.
 _ONE_STAGE = {"two_stage": False, "one_stage": "both"}
-# What --mode=ablation compares and each variant's name changes: Table 5, and Sec. 4.2's epsilon.
+# Variants that --mode=ablation compares: Table 5, and Sec. 4.2's epsilon.
 _ABLATIONS = {
   "baseline": {"model": {"sequence_encoder": False}, "objective": _ONE_STAGE},
   "no_encoder": {"model": {"sequence_encoder": False}},  # '+ two-stage training'
@@ -26,36 +26,37 @@ def base() -> ConfigDict:
   config.system = "lgcvd"
   config.stages = ("lgcvd",)
   config.after = ("predict", "interpolate", "evaluate")  # modes run when trained; ours
-  # A file of learning curves: training warns where its validation loss is worse than there; ours.
+  # File of learning curves; training warns if its validation loss is worse than these. Ours.
   config.expected = ""
-  config.checksums = True  # SHA-256 of checkpoints, compared when one is read (0.5 s a GB); ours
-  config.seed = 0  # of parameters, data order, noise and previews
-  config.precision = "bfloat16"  # of computation; ours (release: float16, its loss scaled)
+  config.checksums = True  # SHA-256 of checkpoints, checked on reading (0.5 s per GB); ours
+  config.seed = 0  # for parameters, data order, noise and previews
+  config.precision = "bfloat16"  # in computation; ours (release: float16 with a scaled loss)
   config.remat = "none"  # "none" or "blocks": recompute blocks in the backward pass; ours
 
   config.init = ConfigDict()
-  # A workdir or an exported folder: training begins with its average; '': as drawn. Ours.
+  # Workdir or exported folder whose averages training starts from; '': random start. Ours.
   config.init.run = ""
 
   config.mesh = ConfigDict()
-  config.mesh.data = -1  # devices along 'data'; -1: all that fsdp leaves
+  config.mesh.data = -1  # devices along 'data'; -1: all devices / fsdp
   config.mesh.fsdp = 1  # devices that share one copy of the parameters
-  config.mesh.cpu_devices = 1  # where there is no accelerator: devices to make of the CPU's cores
+  config.mesh.cpu_devices = 1  # without an accelerator: devices to split the CPU's cores into
 
   config.data = data = ConfigDict()
-  data.name = ""  # of the builder in data/, see python -m data.prepare --help
+  data.name = ""  # data set of data/sets, see python -m data.prepare --help
   data.dir = ""  # the prepared store; embedded sets prepare theirs in data/stores
   data.image_size = 64  # pixels, square
-  data.channels = 3  # of a frame
-  data.num_frames = 14  # L, of a training sample: two windows (Sec. 4.2)
+  data.channels = 3  # colour channels
+  data.num_frames = 14  # L, frames per training sample: two windows (Sec. 4.2)
   data.stride = 1  # stored frames between two frames of a clip
-  # Multiples of it, one drawn a sample. (1, 3) also learns gaps of up to 20 frames, from videos of
-  # 40 and more. The network is not told which: videos of nothing then come at any of them. Ours.
+  # Multiples of the stride; each sample uses a random one. (1, 3) also learns gaps of up to 20
+  # frames, from videos of 40 and more. The network does not see the stride, so that unconditional
+  # videos come at any of them. Ours.
   data.stride_multiples = (1,)
   data.flip = True  # mirror a whole clip with p = 0.5 (release, which does so in tests too)
   data.sampling = "video"  # an item is a video; "clip": every start is an item
-  data.threads = 16  # that read and decode
-  data.video_frames = 30  # of each video of an embedded set that is prepared here; ours
+  data.threads = 16  # threads that read and decode
+  data.video_frames = 30  # frames per video of an embedded set; ours
 
   config.fragment = ConfigDict()
   config.fragment.num_frames = 8  # F (Sec. 4.2: N = 8)
@@ -64,7 +65,7 @@ def base() -> ConfigDict:
   config.model = model = ConfigDict()
   model.channels = 128  # release
   model.multipliers = (1, 2, 3, 4)  # release
-  model.blocks = 2  # of each level on the way down; the way up has one more (release)
+  model.blocks = 2  # per level on the way down; the way up has one more (release)
   model.attention_rates = (4,)  # side 16 of 64, 32 of 128 (release)
   model.head_channels = 128  # release
   model.decoder_attention = "matched"  # the level the paper means; release: "mirrored"
@@ -83,7 +84,7 @@ def base() -> ConfigDict:
 
   config.tasks = tasks = ConfigDict()
   tasks.per = "sample"  # a task is drawn for each sample; release: "batch"
-  tasks.shares = ConfigDict()  # how often each; those of the release, of which the paper has none
+  tasks.shares = ConfigDict()  # share of each task, from the release; the paper gives none
   tasks.shares.prediction = 0.45
   tasks.shares.live_photo = 0.0  # from one frame (p = 1); ours, as the release has no such task
   tasks.shares.generation = 0.4
@@ -93,25 +94,25 @@ def base() -> ConfigDict:
 
   config.objective = ConfigDict()
   config.objective.two_stage = True  # Sec. 3.3; off: '- two-stage' of Table 5
-  # Frames that the second stage goes on from: the estimate's last (Sec. 3.3); "release": in its
-  # task prediction alone, else true ones or none.
+  # Local frames of the second stage: the last ones of the estimate (Sec. 3.3); "release": only in
+  # the task prediction, else true ones or none.
   config.objective.second_stage = "paper"
-  # With two_stage off: a window of each sample, in one update; "both": both windows, as many
-  # updates as with two stages. Ours, as the release has no switch.
+  # With two_stage off: one window of each sample, in one update; "both": both windows, with as many
+  # updates as two stages. Ours, as the release has no such switch.
   config.objective.one_stage = "halves"
-  config.objective.updates = "two"  # an optimiser step a stage (release); or "one" for both
+  config.objective.updates = "two"  # an optimiser step per stage (release); or "one" for both
   config.objective.clip_estimate = True  # x_0 of the first stage to [-1, 1]; ours (release: not)
-  config.objective.saturate = False  # no loss where black is drawn blacker than black; ours
+  config.objective.saturate = False  # ignore overshoot at saturated pixels; ours
 
   config.train = ConfigDict()
   config.train.lgcvd = stage(steps=300_000, batch_size=192)
 
   config.sample = sample = ConfigDict()
   sample.num_videos = 8
-  sample.trajectories = 1  # N, of each video
+  sample.trajectories = 1  # N, samples of each video
   sample.past = 2  # p, frames given before (Sec. 4.3)
   sample.future = 1  # frames given after a gap; with one before it
-  sample.num_frames = 28  # to predict (Table 1), or of a generated video
+  sample.num_frames = 28  # frames to predict (Table 1), or of a generated video
   sample.gap = 6  # frames to interpolate
   sample.sampler = common.sampler(100)  # Sec. 4.2
   sample.sampler.kind = "ddpm"  # Sec. 4.2
@@ -120,32 +121,30 @@ def base() -> ConfigDict:
   sample.last_fragment = "truncate"  # ours; release: "right_aligned"
   sample.given_frames = "kept"  # ours; release: "redrawn" by the model
   sample.encoder_weights = "ema"  # ours; release: "raw"
-  sample.precision = ""  # of computation in sampling; "": config.precision (release: "float32")
+  sample.precision = ""  # in sampling; "": config.precision (release: "float32")
   sample.average_features = False  # release: each context averaged with the one before
-  sample.videos_per_chunk = 32  # trajectories a device draws in one call; bounds memory
+  sample.videos_per_chunk = 32  # trajectories per device in one call; bounds memory
 
-  # A cosine schedule's log-SNR begins too low for steps uniform in it.
+  # The log-SNR of a cosine schedule starts too low for steps uniform in log-SNR.
   config.sweep = common.sweep(("uniform", "spaced"))
 
   config.evaluate = evaluate = ConfigDict()
-  evaluate.protocol = "standard"  # by name, see videodiff_jax/metrics/protocols.py; ours
+  evaluate.protocol = "standard"  # see videodiff_jax/metrics/protocols.py; ours
   evaluate.motion = False  # centroid metrics, for one bright object on black
-  evaluate.digits = (
-    False  # are digits read, see metrics/digit_reader.py? for labelled ones on black
-  )
+  evaluate.digits = False  # read digits, see metrics/digit_reader.py; for labelled digits on black
 
   config.ablation = ConfigDict()
   config.ablation.variants = ConfigDict(_ABLATIONS)
-  config.ablation.compared = ",".join(_ABLATIONS)  # which of them, in this order
-  config.ablation.reference = "full"  # that the others differ from
-  config.ablation.scored_by = "prediction"  # or "drift", of long videos frame by frame
+  config.ablation.compared = ",".join(_ABLATIONS)  # variants to compare, in this order
+  config.ablation.reference = "full"  # variant that the others are compared with
+  config.ablation.scored_by = "prediction"  # or "drift": long videos, frame by frame
   config.ablation.seeds = (0, 1, 2)  # each trains every variant
-  config.ablation.shared = ()  # stages that do not differ: trained once a seed
+  config.ablation.shared = ()  # stages that all variants share: trained once per seed
   return config
 
 
 def stage(steps: int, batch_size: int) -> ConfigDict:
-  """How the networks are trained: plain Adam (Sec. 4.2), averaged as the release does."""
+  """Training settings of the networks: plain Adam (Sec. 4.2), averaged as in the release."""
   settings = common.stage(steps, batch_size, learning_rate=1e-4, ema=0.995)
   del settings.accumulate  # each stage of Sec. 3.3 takes the whole batch
   settings.optimizer.update(weight_decay=0.0, warmup_steps=0, clip_norm=0.0)
@@ -154,7 +153,7 @@ def stage(steps: int, batch_size: int) -> ConfigDict:
 
 
 def smoke(config: ConfigDict) -> None:
-  """`:smoke`: the same code at a size that trains a few steps in seconds on CPU."""
+  """`:smoke`: the same code, small enough to train a few steps in seconds on CPU."""
   config.precision = "float32"
   config.remat = "none"
   config.mesh.fsdp = 1

@@ -25,22 +25,22 @@ def get_config(arg: str | None = None) -> ConfigDict:
   config.precision = "float32"
   config.mesh.cpu_devices = 2
   data, model, train = config.data, config.model, config.train.lgcvd
-  data.name = "marching_digits"  # two frames settle all others
+  data.name = "marching_digits"  # two frames determine all others
   data.image_size = 32
   data.channels = 1
   data.flip = False
   data.threads = 2
-  # 0.28 processor seconds an iteration. More channels on the lower levels learn no more.
+  # 0.28 processor seconds per iteration. More channels on the lower levels do not learn more.
   model.update(channels=48, multipliers=(1, 1, 1), blocks=1, attention_rates=(4,))
-  # Mostly to go on, which the second stage learns whatever the first one's task is.
+  # Mostly prediction, which the second stage learns whatever the task of the first is.
   shares = config.tasks.shares
   shares.update(prediction=0.7, generation=0.1, interpolation=0.2, infilling=0.0)
-  # Where things move is settled while there is most noise; 4 % of training is below t = 200.
+  # Motion is decided at high noise; 4 % of training is below t = 200.
   config.diffusion.process.timestep_power = 2.0
   config.objective.saturate = True
   train.update(steps=3300, batch_size=4, checkpoint_every=1100, preview_every=3300)
   train.validate_every = 500
-  # Gradients have norms below 0.1; now and then one of 5 would undo the training.
+  # Gradient norms are below 0.1; a rare one of 5 would undo the training.
   train.optimizer.update(learning_rate=2e-3, decay="cosine", warmup_steps=50, clip_norm=0.2)
   train.ema.update(decay=0.98, interval=1, copy_until=100)
   config.sample.sampler.num_steps = 25  # of the paper's 100, which take a minute more
@@ -76,8 +76,7 @@ def _occluded(config: ConfigDict) -> None:
   Where the last two frames are empty, the fragment before is all that tells who comes back.
   """
   config.data.name = "occluded_digits"
-  # Of a fragment that begins from nothing the estimate is a mean of digits: its encoding tells
-  # nothing.
+  # Without given frames, a fragment's estimate is a mean of digits, whose encoding is useless.
   config.tasks.shares.update(prediction=0.95, generation=0.05, interpolation=0.0)
   config.train.lgcvd.update(steps=4000, batch_size=8)
   config.sample.sampler.num_steps = 100  # Sec. 4.2

@@ -22,7 +22,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
   data = config.data
   data.name = "moving_mnist"
   data.channels = 1
-  data.flip = False  # a mirrored digit is none
+  data.flip = False  # a mirrored digit is not a digit
   config.fragment.update(num_frames=15, slots=10)  # ours: 5 new frames, as MCVD's
   data.update(num_frames=20, video_frames=20)  # two windows: the whole of a published video
   config.sample.update(past=10, num_frames=10)
@@ -30,7 +30,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
   config.after = ("predict", "evaluate")
   config.evaluate.protocol = "moving_mnist"
   config = lgcvd_common.finish(config, arg, {"p5": _p5, "p2": _p2, "small": _small})
-  data.image_size = 64  # of smoke, too: there is no other
+  data.image_size = 64  # the only size, for smoke, too
   return config
 
 
