@@ -151,7 +151,7 @@ def user_message(error: BaseException) -> str | None:
 
 
 def _among_several() -> bool:
-  """Whether JAX has joined this process with others."""
+  """Tells whether JAX has joined this process with others."""
   return "jax" in sys.modules and sys.modules["jax"].distributed.is_initialized()
 
 

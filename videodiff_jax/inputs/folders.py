@@ -66,9 +66,10 @@ def entries(folder: pathlib.Path) -> list[Entry]:
 
 
 def passed_over(root: pathlib.Path, leave: Collection[pathlib.Path] = ()) -> list[str]:
-  """What `entries` leaves out in all folders below one, by path in natural order.
+  """Lists the paths that `entries` leaves out in all folders below `root`, in natural order.
 
-  A folder that is left out, or in `leave`, stands for all below it; links are not followed.
+  A folder that is left out stands for everything below it. Folders in `leave` are not entered, and
+  links are not followed.
   """
   left = {os.path.realpath(path) for path in leave}
   found = []

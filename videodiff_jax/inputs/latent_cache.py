@@ -145,7 +145,7 @@ def write(
   sums = file.with_suffix(".crc32.unfinished")
   if file.is_file():
     check(file, about)
-    sums.unlink(missing_ok=True)  # of a call that was killed as it ended
+    sums.unlink(missing_ok=True)  # a call that was killed at its very end leaves it behind
     logging.info("%s is there already.", file)
     return
   file.parent.mkdir(parents=True, exist_ok=True)
@@ -195,7 +195,7 @@ def _whole_rows(
   shape: tuple[int, ...],
   row_bytes: int,
 ) -> int:
-  """How many rows of an unfinished file are as their checksums say, from the first on."""
+  """Counts the rows of an unfinished file, from the first on, that match their checksums."""
   found, views = np.fromfile(sums, _SUM), shape[1]
   with unfinished.open("rb") as file:
     begin = file.read(len(header))

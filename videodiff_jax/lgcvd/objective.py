@@ -66,7 +66,7 @@ class Inputs(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-  """How LGC-VD is trained.
+  """LGC-VD's training objective (Eq. 9) and its settings.
 
   Attributes:
     model: both networks; without an encoder it is Table 5's 'sequence encoder' off.

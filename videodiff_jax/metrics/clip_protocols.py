@@ -9,7 +9,7 @@ COVARIANCES = ("unbiased", "population")
 
 @dataclasses.dataclass(frozen=True)
 class ClipProtocol:
-  """How a set of drawn clips is scored against a set of real ones.
+  """A recipe for scoring a set of drawn clips against a set of real clips.
 
   Clips are uint8 frames 0..255, cropped to their centre square when the store was prepared.
 

@@ -117,15 +117,15 @@ def check_installed() -> None:
 
 
 def fit(frames: np.ndarray, labels: np.ndarray) -> DigitReader:
-  """A reader of frames like these.
+  """Fits a reader of frames like these.
 
   Args:
-    frames: uint8 (n, h, w, c), one bright digit on black each.
-    labels: int (n,), 0 or more.
+    frames: uint8 (n, h, w, c), with one bright digit on black each.
+    labels: int (n,), the digits' classes, 0 or more.
 
   Raises:
     ModuleNotFoundError: scikit-learn is missing.
-    ValueError: fewer than two classes; frames whose side is no multiple of 32.
+    ValueError: there are fewer than two classes, or the frames' side is no multiple of 32.
   """
   check_installed()
   from sklearn import svm

@@ -18,7 +18,7 @@ FVD_TRAJECTORIES = ("first", "all", "each")
 
 @dataclasses.dataclass(frozen=True)
 class Protocol:
-  """How predictions are scored.
+  """A recipe for scoring predictions.
 
   Videos are drawn and scored as uint8 frames 0..255, cropped to their centre square when the store
   was prepared. Image metrics use the drawn frames, FVD whole videos.

@@ -19,7 +19,7 @@ from videodiff_jax.training.state import TrainState
 _ITEMS = ("ema", "meta", "rest")
 # A key of `meta`: whether the checkpoint was committed with checksums. Old ones lack it.
 _SUMMED = "checksums"
-# In the name of a folder that orbax has not renamed yet: it is no checkpoint.
+# Part of the name of a folder that orbax has not renamed yet, which is no checkpoint.
 _UNFINISHED = ".orbax-checkpoint-tmp"
 
 
@@ -184,7 +184,7 @@ class Checkpoints:
     return (self.folder / str(step)).rename(target)
 
   def _restore(self, step: int, items: dict[str, Any]) -> Any:
-    # Asked before, as orbax's readers would each print a traceback beside the error.
+    # Checked first, since orbax's readers would each print a traceback with the error.
     targets = {name: args.item for name, args in items.items() if name != "meta"}
     if differs := hosts.decide(lambda: _differs(self.folder / str(step), targets)):
       raise CheckpointError(

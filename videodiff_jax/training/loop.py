@@ -43,7 +43,7 @@ class NonFiniteLossError(FloatingPointError):
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-  """How a stage is trained.
+  """The settings of a stage's training.
 
   Attributes:
     folder: the stage's folder, inside the workdir.
@@ -136,7 +136,7 @@ def train(
     if hasattr(stream, "close"):
       stack.callback(stream.close)
     session = _Session(stage, run, frozen, meta, checkpoints, writer, previews, validation, state)
-    del state  # each step uses up the one before it
+    del state  # each step consumes the state before it
     step = session.train_on(step, stream, stop)
     checkpoints.wait()
   hosts.decide(functools.partial(_tell_curves, stage.name, run.folder))
@@ -146,7 +146,7 @@ def train(
 
 
 class _Previews:
-  """Previews of a stage on fixed examples; the first host writes them."""
+  """Draws previews of a stage on fixed examples; the first host writes them."""
 
   def __init__(
     self,
@@ -177,7 +177,7 @@ class _Previews:
 
 
 class _Session:
-  """The steps of one call of `train`, and what is written between them."""
+  """Runs the steps of one call of `train`, and writes metrics and checkpoints between them."""
 
   def __init__(
     self,
@@ -198,7 +198,7 @@ class _Session:
     self._pending = _Pending(run, checkpoints)
 
   def train_on(self, step: int, stream: Iterator[HostBatch], stop: "_Stop") -> int:
-    """Trains from a step to the last one, or to where SIGTERM stops it; returns that step."""
+    """Trains from a step to the last one, or until SIGTERM; returns the step reached."""
     run = self._run
     batch, ids, waited = _next_batch(stream, run)
     programs = Programs(self._stage, (self._state, self._frozen, batch), step, run.steps)
@@ -234,7 +234,7 @@ class _Session:
     return step
 
   def _log(self, step: int, batch: dict, flops: int, waited: float, last: bool) -> None:
-    """Writes the means of the metrics since the last line, and the speed."""
+    """Writes a line with the metrics' means since the last line, and the speed."""
     values = self._pending.read(keep=0 if last else 1)
     speed = self._clock.steps_per_second(step)
     values |= _speeds(speed, batch, self._run, flops, waited, self._clock)
@@ -242,7 +242,7 @@ class _Session:
     self._clock.restart(step)
 
   def _keep(self, step: int, last: bool) -> None:
-    """After a step: validates, saves and draws, where it is time."""
+    """Validates, saves and draws a preview after a step, each where it is due."""
     run, clock = self._run, self._clock
     saves = step % run.checkpoint_every == 0 or last
     if saves:

@@ -62,29 +62,29 @@ def read_config(workdir: str | pathlib.Path) -> ml_collections.ConfigDict:
 
 @contextlib.contextmanager
 def building(workdir: pathlib.Path) -> Iterator[None]:
-  """Around what is made of a workdir's configuration alone, whose values may be out of range.
+  """Wraps code that builds from a workdir's configuration, whose values may be out of range.
 
-  Commands check every key's range first (experiments/setup/range_table.py), and name it. The
-  library knows no ranges: whatever a value leads to deep inside is one error here.
+  Commands first check every key's range (experiments/setup/range_table.py), and name the key. The
+  library knows no ranges, so every error that a value causes deep inside becomes one error here.
 
   Raises:
-    CheckpointError: of the block, or in the place of what a value led to.
+    CheckpointError: the block raised it, or another error that a value caused.
   """
   try:
     yield
-  except (CheckpointError, OSError, MemoryError, RuntimeError):  # of files and of the machine
+  except (CheckpointError, OSError, MemoryError, RuntimeError):  # errors of files and the machine
     raise
-  except Exception as error:  # of flax, jax and numpy: whatever a wrong size or name leads to
+  except Exception as error:  # flax, jax and numpy raise any kind for a wrong size or name
     first = str(error).partition("\n")[0]
     raise CheckpointError(
-      f"{workdir}/config.json: nothing can be built of it ({type(error).__name__}: {first}). "
+      f"{workdir}/config.json: nothing can be built from it ({type(error).__name__}: {first}). "
       f"`python -m experiments.main --mode=sample --workdir={workdir}` names the key whose value "
       "is out of range; put the file back as it was written."
     ) from error
 
 
 def _not_finite(tree: Any, key: str = "config") -> str | None:
-  """The first key of nested dicts and lists with NaN or infinity, which JSON can hold; or None."""
+  """Returns the first key of nested dicts and lists whose value is NaN or infinite, or None."""
   if isinstance(tree, float) and not math.isfinite(tree):
     return key
   entries = tree.items() if isinstance(tree, dict) else ()
