@@ -154,6 +154,7 @@ def write(
   header = _header(shape, dtype)
   lock = locks.hold(file.with_suffix(".lock"), f"writes {file}")
   with lock, whole_files.named(file), unfinished.open("ab") as out, sums.open("ab") as out_sums:
+    # Continue after the whole chunks of a killed call.
     done = _whole_rows(unfinished, sums, header, shape, row_bytes) // chunk * chunk
     _check_disk(file, shape[0] * row_bytes, (shape[0] - done) * row_bytes, done)
     _write_about(file, about)
@@ -162,6 +163,7 @@ def write(
     if not done:
       out.write(header)
       out_sums.write(_SUM.type(zlib.crc32(header)).tobytes())
+    # Each chunk is written while the device computes the next one.
     pending = None
     with tqdm.tqdm(total=shape[0], initial=done, desc=about["kind"], disable=None) as bar:
       for begin in range(done, shape[0], chunk):
@@ -174,6 +176,7 @@ def write(
       if pending is not None:
         _append(out, out_sums, pending, rest, dtype)
         bar.update(rest)
+    # Finish: the checksums first, so that a file with its final name always has them.
     os.fsync(out.fileno())
     whole_files.write_bytes(file.with_suffix(".crc32"), sums.read_bytes())
     os.replace(unfinished, file)

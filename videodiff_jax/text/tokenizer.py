@@ -87,7 +87,7 @@ def clip(vocabulary: str | pathlib.Path = "", length: int = 77) -> Tokenizer:
 
 
 def word_pieces(length: int) -> Tokenizer:
-  """Returns the tokenizer of MiniLM and of every uncased English BERT, with `length` tokens a text.
+  """Returns the tokenizer of MiniLM and of every uncased English BERT, with `length` tokens.
 
   Raises:
     FileNotFoundError: the vocabulary is not installed; the message says what to run.

@@ -59,6 +59,7 @@ def join() -> None:
     ValueError: only some of JAX's variables are set, a number is wrong, or other hosts did not
       come.
   """
+  # A launcher's variables: an incomplete set only warns.
   for name, others in _LAUNCHED.items():
     count = os.environ.get(name) or "1"
     if not count.isdecimal():
@@ -70,6 +71,7 @@ def join() -> None:
       )  # fmt: skip
   if not several():
     return
+  # JAX's own variables, which must be complete outside a cluster.
   address, count, number = map(os.environ.get, _VARIABLES)
   missing = [name for name in _VARIABLES if not os.environ.get(name)]
   if missing and not _in_cluster():
