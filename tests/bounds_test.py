@@ -41,7 +41,7 @@ def test_every_extra_of_jax_has_its_bounds() -> None:
 
 
 def test_the_legs_are_the_first_and_last_python() -> None:
-  """Of those that `python_requires` admits."""
+  """Versions that `python_requires` admits."""
   legs = re.findall(r"^leg (3\.\d+)", (ROOT / ".ci" / "run").read_text(), re.MULTILINE)
   admitted = Requirement(f"python{SETUP['python_requires']}").specifier
   minors = [f"3.{i}" for i in range(30) if f"3.{i}" in admitted]

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-FOLDERS = ("videodiff_jax",)
+FOLDERS = ("configs", "data", "experiments", "tests", "videodiff_jax")
 # The nodes that have a docstring.
 _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 

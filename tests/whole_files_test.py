@@ -49,7 +49,7 @@ def keep(folder: pathlib.Path) -> Kept:
 
 
 def contents(folder: pathlib.Path) -> dict[str, bytes]:
-  """Of the files that somebody may read, by name."""
+  """The files that somebody may read, by name."""
   files = [file for file in folder.rglob("*") if file.is_file()]
   return {
     file.name: file.read_bytes() for file in files if not file.name.startswith(".unfinished.")

@@ -1,7 +1,7 @@
-"""--mode=benchmark --inputs: how fast clips of a prepared store are read, and in what memory.
+"""--mode=benchmark --inputs: measures how fast clips of a prepared store are read, and peak memory.
 
-Every frame is read from disk and decoded anew, as of a data set larger than memory. Beside it
-stands what a step on one H200 would take: an estimate, from the step's FLOPs.
+Every frame is read from disk and decoded again, as in a data set larger than memory. The table also
+estimates how many clips a step on one H200 would consume, from the step's FLOPs.
 """
 
 import resource
@@ -17,9 +17,9 @@ from videodiff_jax.inputs import clips
 from videodiff_jax.inputs.frame_store import FrameStore
 from videodiff_jax.training.writers import format_table
 
-_EARLY, _LATE = 500, 5000  # clips after which memory is looked at
+_EARLY, _LATE = 500, 5000  # clips after which memory is measured
 _BATCH = 10
-# bf16 without sparsity, by its vendor; and the share of it that a step is taken to reach.
+# Peak in bf16 without sparsity, from the vendor, and the share that a step is assumed to reach.
 _H200_FLOPS, _SHARE = 989e12, 0.4
 
 
@@ -27,12 +27,12 @@ def show(config: ml_collections.ConfigDict, late: int = _LATE, early: int = _EAR
   """Reads whole clips, then what each stage's batches hold, and returns a table.
 
   Args:
-    config: whose store and clips are read.
-    late: whole clips to read; a tenth of that for each stage.
-    early: after how many of them the peak of memory is taken first.
+    config: configuration of the store and the clips.
+    late: number of whole clips to read; a tenth of it for each stage.
+    early: number of clips after which peak memory is measured first.
 
   Raises:
-    UserError: the store does not fit the configuration.
+    UserError: the store does not match the configuration.
   """
   directory = frame_stores.open_store(config, "train").directory
   store = FrameStore.open(directory, "train", in_memory=False)
@@ -61,13 +61,13 @@ def show(config: ml_collections.ConfigDict, late: int = _LATE, early: int = _EAR
 def read(
   store: FrameStore, sampler: clips.ClipSampler, count: int, early: int
 ) -> tuple[float, tuple[int, int]]:
-  """Reads `count` clips: processor seconds a clip, and the peaks of memory in bytes.
+  """Reads `count` clips; returns processor seconds per clip, and two peaks of memory in bytes.
 
-  The peaks are those after `early` clips and after the last. Processor time, because a machine
-  with other work to do would give others on the wall.
+  The peaks are those after `early` clips and after the last. Processor time is measured since wall
+  time depends on the machine's other work.
   """
   batches = clips.batches(store, sampler, 0, _BATCH, num_threads=cores())
-  next(batches)  # from here on, as much is read ahead as is taken
+  next(batches)  # from here on, reading ahead keeps pace
   began, taken, first = time.process_time(), 0, 0
   while taken < count:
     next(batches)
@@ -82,7 +82,7 @@ def _speed(seconds: float) -> tuple[str, str]:
 
 
 def _demand(config: ml_collections.ConfigDict, name: str, seconds: float) -> tuple[str, str]:
-  """Clips a second that one H200 takes in a stage, and the cores that read them."""
+  """Estimates the clips per second that one H200 takes in a stage, and the cores to read them."""
   flops = plan.stage_figures(config, name).flops_per_step / config.train[name].batch_size
   if not flops:
     return "none: weights are given", ""

@@ -1,4 +1,4 @@
-"""GLOBER's UNet against diffusers' of the same shape; see benchmark.py."""
+"""Compares GLOBER's UNet with diffusers' UNet of the same shape; see unets.py."""
 
 from collections.abc import Callable
 from types import ModuleType
@@ -17,7 +17,7 @@ Functions = tuple[Callable[[], object], ...]
 
 
 def functions(config: Any) -> tuple[str, Functions, Functions, str]:
-  """One shape, whatever the configuration."""
+  """Returns the functions to compare; the shape does not depend on the configuration."""
   del config
   return "UNet, 81 M parameters, batch 2", _ours(), _theirs(), ""
 
@@ -57,11 +57,11 @@ def _ours() -> Functions:
 
 
 def require() -> tuple[ModuleType, type, type]:
-  """torch, and diffusers' UNet and DDIM scheduler."""
+  """Imports torch, and diffusers' UNet and DDIM scheduler."""
   try:
     import torch
     from diffusers import DDIMScheduler, UNet2DConditionModel
-  except Exception as error:  # beside ImportError: RuntimeError by a torchvision of another torch
+  except Exception as error:  # also RuntimeError, from a torchvision of another torch
     said = " ".join(str(error).split())
     raise UserError(
       "--mode=benchmark compares with diffusers' UNet, which cannot be imported "

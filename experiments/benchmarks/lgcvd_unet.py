@@ -1,4 +1,4 @@
-"""LGC-VD's UNet against the same network in PyTorch, on the same weights; see benchmark.py."""
+"""Compares LGC-VD's UNet with the same network in PyTorch, on the same weights; see unets.py."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,8 +9,7 @@ import numpy as np
 from experiments.setup.errors import UserError
 
 _BATCH, _STEPS = 2, 10
-# Of one value that both networks compute from the same weights and inputs.
-_SAME = 1e-4
+_MAX_ABS_DIFF = 1e-4  # allowed difference between JAX's and PyTorch's outputs
 
 ROWS = (("forward", 9, 0.85), ("forward + backward", 5, 1.25), (f"{_STEPS} DDPM steps", 3, 0.85))
 
@@ -18,7 +17,7 @@ Functions = tuple[Callable[[], Any], ...]
 
 
 def require() -> None:
-  """torch can be imported."""
+  """Raises UserError if torch cannot be imported."""
   try:
     import torch  # noqa: F401
   except Exception as error:
@@ -30,7 +29,7 @@ def require() -> None:
 
 
 def functions(config: ml_collections.ConfigDict) -> tuple[str, Functions, Functions, str]:
-  """Of the configuration's UNet in float32: each function returns arrays (b, h, w, F c) or None.
+  """Returns functions of the configuration's UNet in float32; outputs are (b, h, w, F c) or None.
 
   Raises:
     AssertionError: the two networks differ in what they compute.
@@ -48,8 +47,8 @@ def functions(config: ml_collections.ConfigDict) -> tuple[str, Functions, Functi
   torch.manual_seed(0)
   config = config.copy_and_resolve_references()
   config.precision, config.remat = "float32", "none"
-  config.model.blocks = 2  # the authors' network has no other number
-  config.diffusion.process.prediction_type = "v_prediction"  # what it predicts takes no time
+  config.model.blocks = 2  # the only number that the authors' network has
+  config.diffusion.process.prediction_type = "v_prediction"  # does not change the time
   networks, model = build(config), config.model
   encoded = model.sequence_encoder
   fragment, condition = networks.fragment_shape, networks.condition_shape
@@ -69,7 +68,7 @@ def functions(config: ml_collections.ConfigDict) -> tuple[str, Functions, Functi
   our_noise = jnp.asarray(noise)
 
   def channels_first(a: np.ndarray) -> torch.Tensor:
-    # Copied: PyTorch is slower on views, and its backward pass of them crashes (2.13, CPU).
+    # Copied, since PyTorch is slower on views and crashes in their backward pass (2.13, CPU).
     return torch.tensor(np.ascontiguousarray(np.moveaxis(a, -1, -3)))
 
   x_torch, *given_torch = map(channels_first, arrays)
@@ -117,7 +116,7 @@ def functions(config: ml_collections.ConfigDict) -> tuple[str, Functions, Functi
     lambda: wait(draw(params, our_noise)),
   )
   difference = float(np.abs(np.asarray(ours[0]()) - their_forward()).max())
-  assert difference < _SAME, f"Not the same network: outputs differ by {difference:.1e}."
+  assert difference < _MAX_ABS_DIFF, f"Not the same network: outputs differ by {difference:.1e}."
   count = sum(value.size for value in jax.tree.leaves(params))
   heading = f"UNet, {count:,} parameters, side {fragment[0]}, batch {_BATCH}"
   remark = f"On the same weights the outputs differ by {difference:.0e} at most."

@@ -1,7 +1,8 @@
 """LGC-VD's two networks in PyTorch, with the names of the authors' checkpoints.
 
-What --mode=benchmark --config=configs/lgcvd_*.py runs against, written from the description of the
-release: the same arithmetic on the same weights, the matrix of attention weights whole as there.
+--mode=benchmark --config=configs/lgcvd_*.py compares with these networks. They are written from the
+description of the release: the same arithmetic on the same weights, with the whole matrix of
+attention weights in memory as there.
 """
 
 import itertools
@@ -63,7 +64,7 @@ class Nin(nn.Module):
 
 
 class Attention(nn.Module):
-  """Of a map's pixels to their own or to a context's, which passes the same norm."""
+  """Attention of a map's pixels to their own or a context's, which passes the same norm."""
 
   def __init__(self, channels: int, head_channels: int | None):
     super().__init__()

@@ -1,7 +1,7 @@
-"""--mode=benchmark: our UNet against a PyTorch one of the same shape on CPU, one thread each.
+"""--mode=benchmark: compares our UNet with a PyTorch one of the same shape on CPU, one thread each.
 
 Both networks run in one pinned process and take turns, so that the ratios hold on a busy machine.
-Run as a module it is that process; `show` starts it.
+`show` starts that process, which runs this file as a module.
 """
 
 import json
@@ -27,13 +27,13 @@ def show(config: ml_collections.ConfigDict | None) -> str:
   """Measures in a fresh process of one thread and returns its table.
 
   Args:
-    config: whose system's UNet is measured; without one GLOBER's.
+    config: configuration of the system whose UNet is measured; None takes GLOBER's.
 
   Raises:
-    UserError: what it compares with cannot be imported.
+    UserError: the PyTorch side cannot be imported.
     RuntimeError: the process failed (its message is on the screen).
   """
-  _comparison(config).require()  # told here, before a process is started
+  _comparison(config).require()  # reported before a process is started
   single = {
     "JAX_PLATFORMS": "cpu",
     "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false",
@@ -54,7 +54,7 @@ def show(config: ml_collections.ConfigDict | None) -> str:
 
 
 def measure(config: ml_collections.ConfigDict | None) -> str:
-  """Median seconds of both sides, and the median of the ratios of neighbouring runs."""
+  """Makes a table of both sides' median seconds and of the median ratio of neighbouring runs."""
   from videodiff_jax.training.writers import format_table
 
   comparison, rows = _comparison(config), []
@@ -74,7 +74,7 @@ def _comparison(config: ml_collections.ConfigDict | None) -> ModuleType:
 
 
 def _seconds(function: Callable[[], object]) -> float:
-  """Processor seconds, which other programs' load does not enter; wall seconds would."""
+  """Measures processor seconds, which do not include the load of other programs."""
   began = time.process_time()
   function()
   return time.process_time() - began

@@ -1,13 +1,13 @@
-"""Other people's weights in our form, or back again.
+"""Converts published weights to our form, or back.
 
   python -m videodiff_jax.pretrained.convert --kind=sd-v1 --source=v1-5-pruned.safetensors --out=DIR
   python -m videodiff_jax.pretrained.convert --kind=lgcvd --source=bair.pt \
     --config=configs/lgcvd_bair.py:release --out=DIR
   python -m videodiff_jax.pretrained.convert --export --source=DIR --out=FILE.safetensors
 
-Of kind lgcvd a workdir is made, as if it had been trained here, for experiments.main's --workdir.
-Of the others a folder of parameters, for config.init (which takes the published files as well).
---export writes such a folder as the published file again.
+Kind lgcvd makes a workdir, as if it had been trained here, for --workdir of experiments.main. Other
+kinds make a folder of parameters for config.init, which also accepts the published files.
+--export turns such a folder back into the published file.
 """
 
 import dataclasses
@@ -43,15 +43,15 @@ Files = dict[str, tuple[int, str]]
 
 @dataclasses.dataclass(frozen=True)
 class Converted:
-  """What a source becomes.
+  """The result of converting a source.
 
   Attributes:
-    files: of the source.
-    tensors: found in the source and placed.
-    parameters: of each network.
-    notes: what else was met, a sentence each.
-    usage: what to do with the output, whose path is put in for {out}.
-    write: makes a folder of it, given the files' digests.
+    files: files of the source.
+    tensors: number of tensors found in the source and used.
+    parameters: network -> number of parameters.
+    notes: remarks about other content of the source, a sentence each.
+    usage: how to use the output; {out} stands for its path.
+    write: writes the output to a folder, given the files' digests.
   """
 
   files: tuple[pathlib.Path, ...]
@@ -69,24 +69,24 @@ def convert(
   out: pathlib.Path,
   allow: Collection[str] = (),
 ) -> tuple[Converted, Files]:
-  """Writes `out`, whole or not at all.
+  """Converts `source` and writes `out` atomically.
 
   Args:
-    kind: of `KINDS`.
-    source: the published file or folder.
-    config: of the networks inside (lgcvd: and of how the workdir samples); None: the published
-      ones.
-    out: a folder that is not there yet, or empty.
-    allow: patterns of tensors that may be left over and of our parameters that may be missing.
+    kind: one of `KINDS`.
+    source: published file or folder.
+    config: configuration of the networks inside (for lgcvd also of the workdir's sampling); None
+      takes the published networks.
+    out: folder to write; it must be missing or empty.
+    allow: patterns of tensors that may be unused and of our parameters that may be missing.
 
   Returns:
-    What was converted, and the size and sha256 of each file.
+    The conversion, and the size and sha256 of each file.
 
   Raises:
-    FileExistsError: `out` holds something.
+    FileExistsError: `out` is not empty.
     FileNotFoundError: there is no `source`.
-    ImportError: what reads the file is not installed.
-    ValueError: the source is not of this kind or not of this configuration.
+    ImportError: the package that reads the file is not installed.
+    ValueError: the source does not fit this kind or this configuration.
   """
   _check_free(out)
   if not source.exists():
@@ -105,18 +105,19 @@ def convert(
 
 
 def export(source: pathlib.Path, out: pathlib.Path) -> list[pathlib.Path]:
-  """Writes a converted folder as the published file again, whole or not at all.
+  """Turns a converted folder back into the published file; writes it atomically.
 
   Args:
-    source: a folder that `convert` made of another kind than lgcvd.
-    out: not there yet: a file, or a folder where the source was one with subfolders.
+    source: folder from `convert`, of any kind but lgcvd.
+    out: path to write, which must not exist: a file, or a folder if the published source was one
+      with subfolders.
 
   Returns:
     The files written.
 
   Raises:
-    FileExistsError: `out` is there.
-    ValueError: `source` is no such folder, or damaged.
+    FileExistsError: `out` exists.
+    ValueError: `source` is not such a folder, or is damaged.
   """
   _check_free(out)
   weights_folder.check(source)
@@ -141,7 +142,7 @@ def _digest(path: pathlib.Path) -> tuple[int, str]:
 def _networks(
   kind: str, source: pathlib.Path, config: ConfigDict | None, allow: Collection[str]
 ) -> Converted:
-  """The networks of a kind, and what else the file holds."""
+  """Converts the networks of a kind, and notes the other content of the file."""
   modules = dict(architectures.PUBLISHED[kind])
   if config is not None:
     if config.system != "glober":
@@ -204,7 +205,7 @@ def _networks(
 
 
 def _lgcvd(source: pathlib.Path, config: ConfigDict | None) -> Converted:
-  """LGC-VD's bair.pt and cityscapes.pt: both copies of both networks."""
+  """Converts LGC-VD's bair.pt or cityscapes.pt: both copies of both networks."""
   (name,) = lgcvd_stages.NAMES
   if config is None:
     raise ValueError("Kind lgcvd needs --config, for example configs/lgcvd_bair.py:release.")
@@ -241,7 +242,7 @@ def _lgcvd(source: pathlib.Path, config: ConfigDict | None) -> Converted:
 def _save(
   workdir: pathlib.Path, name: str, config: ConfigDict, state: TrainState, source: dict[str, str]
 ) -> None:
-  """The checkpoint, with all that `training.loop` asks of its own."""
+  """Writes the checkpoint with everything that `training.loop` expects."""
   step, train = int(state.step), config.train[name]
   checkpoints = Checkpoints(workdir / name / "checkpoints")
   meta = {
@@ -257,7 +258,7 @@ def _save(
 
 
 def report(converted: Converted, files: Files, out: pathlib.Path) -> str:
-  """A few lines for people: what was read, and what to do with it."""
+  """Describes in a few lines what was read, and how to use the output."""
   parameters = ", ".join(f"{name} {count:,}" for name, count in converted.parameters.items())
   return "\n".join(
     [
@@ -271,7 +272,7 @@ def report(converted: Converted, files: Files, out: pathlib.Path) -> str:
 
 def main(argv: Sequence[str]) -> None:
   config_flag.refuse_words(argv)
-  logging.set_verbosity(logging.WARNING)  # orbax tells of every file
+  logging.set_verbosity(logging.WARNING)  # orbax logs every file
   options = flags.FLAGS
   if bool(options.kind) == options.export:
     choose = f"Error: Give either --export or --kind, one of {', '.join(KINDS)}."
@@ -290,13 +291,15 @@ def main(argv: Sequence[str]) -> None:
 
 
 def define_flags() -> None:
-  """The command's flags."""
-  flags.DEFINE_enum("kind", None, KINDS, "Whose weights they are.")
+  """Defines the command's flags."""
+  flags.DEFINE_enum("kind", None, KINDS, "Kind of the published weights.")
   typed.define_path("source", None, "The published file or folder.", required=True)
   typed.define_path("out", None, "The folder to write.", required=True)
-  flags.DEFINE_bool("export", False, "Writes --source, a converted folder, in its old naming.")
+  flags.DEFINE_bool(
+    "export", False, "Turns --source, a converted folder, back into the published file."
+  )
   flags.DEFINE_list(
-    "allow", [], "Names that may be left over in the source or missing in ours; * is any text."
+    "allow", [], "Tensors that may be unused in the source or missing in ours; * is any text."
   )
   config_flags.DEFINE_config_file(
     "config", None, "configs/NAME.py[:variant,variant]; by default the published networks."

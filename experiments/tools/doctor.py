@@ -1,4 +1,4 @@
-"""--mode=doctor: versions, devices, optional parts found or missing, and what to do then."""
+"""--mode=doctor: reports versions, devices, optional parts found or missing, and what to do."""
 
 import importlib.metadata
 import importlib.util
@@ -17,7 +17,7 @@ _REQUIRED = (
   "safetensors", "tensorboardX", "tqdm",
 )  # fmt: skip
 
-# Distribution, what it is for, the extra that installs it.
+# Distribution, its use, and the extra that installs it.
 _OPTIONAL = (
   ("av", "video files: reading and mp4", "demo"),
   ("matplotlib", "curves", "demo"),
@@ -35,7 +35,7 @@ _OPTIONAL = (
 
 
 def report() -> str:
-  """The whole report as text."""
+  """Returns the whole report as text."""
   required = [(name, _version(name) or "missing: pip install -e .") for name in _REQUIRED]
   optional = [
     (name, _version(name) or f'missing: pip install -e ".[{extra}]"', use)

@@ -1,11 +1,11 @@
-"""Where each equation, section, table and figure of the two papers stands in the code.
+"""Maps each equation, section, table and figure of the two papers to its place in the code.
 
   python -m experiments.tools.paper_map
 
 finds the tags in docstrings ('Eq. 9', 'Sec. 3.1', 'Tables 2 to 4') and writes them between the two
-marks of experiments/paper_map.md. What stands outside the marks is written by hand. A tag names its
-paper ('GLOBER Eq. 9') or stands in a file or folder named after its system; a year before it
-('Song et al. 2021 Eq. 12') makes it another paper's.
+marks of experiments/paper_map.md. Text outside the marks is written by hand. A tag names its paper
+('GLOBER Eq. 9') or stands in a file or folder named after its system. A year before it ('Song et
+al. 2021 Eq. 12') marks it as another paper's.
 """
 
 import ast
@@ -22,7 +22,7 @@ FOLDERS = ("videodiff_jax", "configs", "data", "experiments")
 KINDS = {"Eq": "Equation", "Sec": "Section", "Table": "Table", "Fig": "Figure"}
 PAPERS = {"glober": "GLOBER", "lgcvd": "LGC-VD"}  # how files are named -> how docstrings say it
 
-# What the equations say.
+# The meaning of each equation.
 EQUATIONS = {
   "GLOBER": {
     "1": "global feature: v = v_mean + v_std n",
@@ -62,11 +62,11 @@ class Tag:
   """One number of one kind at one place.
 
   Attributes:
-    paper: 'GLOBER' or 'LGC-VD'; None where it cannot be told.
-    kind: of KINDS.
-    number: '9', '3.1', '1c'.
-    file: relative to the repository.
-    name: of the class or function whose docstring it is; '' for the module's.
+    paper: 'GLOBER' or 'LGC-VD'; None if unknown.
+    kind: one of `KINDS`.
+    number: number as printed, such as '9', '3.1' or '1c'.
+    file: path relative to the repository.
+    name: class or function whose docstring has the tag; '' for the module's.
   """
 
   paper: str | None
@@ -77,7 +77,7 @@ class Tag:
 
 
 def all_tags() -> list[Tag]:
-  """Those of every module that ships, in order of files and lines."""
+  """Collects the tags of every module that ships, in order of files and lines."""
   files = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
   found = []
   for path in files:
@@ -88,7 +88,7 @@ def all_tags() -> list[Tag]:
 
 
 def tags_of(source: str, file: str) -> list[Tag]:
-  """The tags of one module's docstrings."""
+  """Finds the tags in one module's docstrings."""
   own = {paper for word, paper in PAPERS.items() if re.search(rf"(^|/){word}(\b|_)", file)}
   default = own.pop() if len(own) == 1 else None
   return [
@@ -112,14 +112,14 @@ def _docstrings(tree: ast.Module) -> Iterator[tuple[str, str]]:
 def _parse(text: str) -> Iterator[tuple[str | None, str, str]]:
   for match in _TAGS.finditer(text):
     if re.search(r"\d{4},? $", text[: match.start()]):
-      continue  # another paper's, named by its year
+      continue  # a year marks another paper's tag
     for kind, numbers in re.findall(rf"({'|'.join(KINDS)})s?\.? ({_NUMBERS})", match["tags"]):
       for number in _expand(numbers):
         yield match["paper"], kind, number
 
 
 def _expand(numbers: str) -> list[str]:
-  """'1c, 3 and 6-8' -> 1c, 3, 6, 7, 8."""
+  """Expands '1c, 3 and 6-8' to 1c, 3, 6, 7, 8."""
   found = []
   for part in re.split(r", and |, | and ", numbers):
     first, *last = re.split(r"-| to ", part)
@@ -128,7 +128,7 @@ def _expand(numbers: str) -> list[str]:
 
 
 def places(tags: list[Tag]) -> str:
-  """The tables between the marks, as Markdown."""
+  """Makes the tables between the marks, as Markdown."""
   lines = []
   for paper in PAPERS.values():
     for kind, title in KINDS.items():
@@ -163,7 +163,7 @@ def _place(file: str, names: list[str]) -> str:
 
 
 def written(text: str) -> str:
-  """The file's text with the tables made anew."""
+  """Returns the file's text with updated tables."""
   before, rest = text.split(BEGIN)
   _, after = rest.split(END)
   return f"{before}{BEGIN}\n{places(all_tags())}\n{END}{after}"

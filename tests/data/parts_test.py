@@ -70,7 +70,7 @@ def _children(pid: int) -> list[str]:
 
 def test_few_parts_start_no_process(reference, tmp_path, monkeypatch) -> None:
   monkeypatch.setattr("concurrent.futures.ProcessPoolExecutor", None)
-  monkeypatch.setattr(parts, "PARTS_PER_PROCESS", 15)  # Of 40 parts, 26 are left after the sample.
+  monkeypatch.setattr(parts, "PARTS_PER_PROCESS", 15)  # 26 of 40 parts are left after the sample.
   assert content(again(reference, tmp_path / "store", parts.processes(8))) == content(reference)
 
 

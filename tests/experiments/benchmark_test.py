@@ -20,7 +20,7 @@ def config() -> ml_collections.ConfigDict:
 
 
 def test_both_networks_draw_the_same() -> None:
-  """Of all steps, with one noise; the heading counts the parameters of both."""
+  """All steps agree with one noise; the heading counts the parameters of both."""
   needs("torch")
   heading, ours, theirs, remark = lgcvd_unet.functions(config())
   assert len(ours) == len(theirs) == len(lgcvd_unet.ROWS)
@@ -33,7 +33,7 @@ def test_both_networks_draw_the_same() -> None:
 
 def test_networks_that_differ_are_not_timed(monkeypatch) -> None:
   needs("torch")
-  monkeypatch.setattr(lgcvd_unet, "_SAME", -1.0)
+  monkeypatch.setattr(lgcvd_unet, "_MAX_ABS_DIFF", -1.0)
   with pytest.raises(AssertionError, match="Not the same network"):
     lgcvd_unet.functions(config())
 

@@ -26,7 +26,7 @@ ROWS = [
 
 @pytest.fixture
 def workdir(tmp_path) -> pathlib.Path:
-  """Of a run whose kl_vae was validated, whose autoencoder was not, and no more."""
+  """The logs of a run whose kl_vae was validated and whose autoencoder was not."""
   write_config(tmp_path, glober_digits.get_config("smoke"))
   for name, rows in (("kl_vae", ROWS), ("autoencoder", ROWS[:2])):
     (tmp_path / name).mkdir()

@@ -33,7 +33,7 @@ META = {"code": "0.1.0+abc", "frozen": "", "examples": 0}
 
 @pytest.fixture(scope="module")
 def workdirs(tmp_path_factory) -> dict[str, pathlib.Path]:
-  """Of each system a run of one step with filled weights, samples, scores and a command."""
+  """A run of one step for each system, with filled weights, samples, scores and a command."""
   found = {}
   for system, make in TINY.items():
     found[system] = workdir = tmp_path_factory.mktemp("runs") / system

@@ -288,7 +288,7 @@ def test_no_evaluation_is_lost_and_an_equal_one_can_be_used_again(
 
 
 def test_a_killed_evaluation_goes_on_and_gives_the_same(judge, workdir, monkeypatch) -> None:
-  """Of 12 trajectories in two chunks of 8 devices, the first is not drawn again."""
+  """With 12 trajectories in two chunks of 8 devices, the first chunk is not drawn again."""
   protocol = dataclasses.replace(TINY, name="killed", trajectories=4)
   begun = []
   original = lgcvd.Pipeline.predict_chunks

@@ -180,7 +180,7 @@ def test_another_run_s_workdir_is_told_before_anything_else(tmp_path, monkeypatc
 
 
 def test_every_shipped_configuration_s_own_data_will_do(monkeypatch) -> None:
-  """Of sets that are made here: what is asked for after training can be had of them."""
+  """Sets that are made here hold the clips that the modes after training need."""
   for config in (
     glober_digits.get_config(), glober_digits.get_config("text"),
     glober_digits.get_config("frames64"), lgcvd_digits.get_config(),

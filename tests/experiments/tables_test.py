@@ -186,7 +186,7 @@ def test_a_deviation_stands_where_the_paper_prints_one(evaluated, tmp_path) -> N
 
 
 def test_a_released_checkpoint_is_scored_as_its_authors_draw(evaluated, tmp_path) -> None:
-  """Of the row's configuration only what the row is about is taken over."""
+  """Only the settings that the row is about are taken from its configuration."""
   report = score_table.run("lgcvd_3", [make_run(tmp_path / "run", "lgcvd_bair:release")])
   for _, config, _ in evaluated:
     sample = config.sample

@@ -19,7 +19,7 @@ from tests.faults import commands
 from videodiff_jax.training.writers import read_metrics
 
 _POLL = 0.02  # seconds
-# Of metrics: what depends on the clock.
+# Metrics that depend on the clock.
 _TIMED = {"steps_per_s", "frames_per_s", "gflops_per_s", "input_wait", "mfu"}
 # SIGKILL mostly; what a scheduler and a person send, now and then.
 _SIGNALS = (signal.SIGKILL,) * 6 + (signal.SIGTERM, signal.SIGINT)

@@ -52,7 +52,7 @@ def test_autoencoder_s_loss_on_moments_is_that_on_frames() -> None:
 
 
 def test_generator_s_loss_on_moments_is_that_on_frames() -> None:
-  """Of global features whose latents were drawn with the step's key."""
+  """The latents of the global features are sampled with the step's key."""
   batch, state, frozen = tiny.batch(4), tiny.state("generator"), tiny.frozen("generator")
 
   @jax.jit

@@ -27,7 +27,7 @@ def test_weight_is_the_ratio_of_the_norms() -> None:
 
 
 def test_gradient_by_the_kernel_of_a_toy() -> None:
-  """Of drawn = sum over taps of kernel x features, slope s: correlation of features and slope."""
+  """Drawn = sum over taps of kernel x features; the gradient correlates features and slope s."""
   features = jnp.zeros((1, 3, 3, 1)).at[0, 1, 1, 0].set(2.0)
   slope = jnp.zeros((1, 3, 3, 1)).at[0, 1, 2, 0].set(5.0)
   last = {"kernel": jnp.zeros((3, 3, 1, 1)), "bias": jnp.zeros(1)}

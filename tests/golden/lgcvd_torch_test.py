@@ -18,7 +18,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def network(config: dict) -> torch.nn.Module:
-  """Of the release's constructor arguments."""
+  """Translates the release's constructor arguments."""
   settings, c = recording.settings(config), config["channels"]
   if "cond_frames" not in config:
     return torch_lgc_unet.SequenceEncoder(c * config["num_frames"], **settings)

@@ -104,7 +104,7 @@ def test_redrawn_ends_are_the_coarse_fragment_s(pipe) -> None:
 
 
 def test_frames_beyond_the_gap_s_ends_stay(pipe) -> None:
-  """Of several slots, a long gap takes the two frames at its ends."""
+  """With several slots, a long gap still takes only the two frames at its ends."""
   networks = dataclasses.replace(pipe.networks, slots=3)
   wide = pipe.with_settings()
   wide.networks = networks

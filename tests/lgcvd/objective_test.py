@@ -37,7 +37,7 @@ def train() -> state.TrainState:
 
 @functools.cache
 def draws():
-  """Of both tasks, as the release goes on from them."""
+  """The local frames of both tasks, as the release chooses them."""
   drawn = (objective(second_stage="release").draw(jax.random.key(i), frames()) for i in range(20))
   return next(d for d in drawn if d.continues.any() and not d.continues.all())
 

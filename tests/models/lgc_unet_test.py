@@ -62,7 +62,7 @@ def test_which_levels_attend():
   values = (*inputs()[:3], normal(2, 1, 1, 16))
   matched = attending(LGCUNet(**four), *values)
   mirrored = attending(LGCUNet(**four, decoder_attention="mirrored"), *values)
-  # Of the maps of sides 1, 2, 4, 8 on the way up, step 1 has the rate 4.
+  # On the way up the maps have sides 1, 2, 4, 8; step 1 has the rate 4.
   assert matched == {"down_2_attention", "up_1_attention"}
   assert mirrored == {"down_2_attention", "up_2_attention"}
   everywhere = attending(LGCUNet(**four | {"attention_rates": (1, 2, 4, 8)}), *values)

@@ -28,7 +28,7 @@ def torch() -> types.ModuleType:
 
 
 def config(variants: str = "release") -> ml_collections.ConfigDict:
-  """Of `lgcvd_release.state`: fragments of 3 grey frames and one conditioning frame."""
+  """The configuration of `lgcvd_release.state`: fragments of 3 grey frames, one given frame."""
   tiny = lgcvd_bair.get_config(variants)
   tiny.data.update(image_size=4, channels=1)
   tiny.fragment.update(num_frames=3, slots=1)

@@ -143,7 +143,7 @@ def kl_vae(
 def clip_text(
   vocabulary: int = 49_408, length: int = 77, width: int = 768, depth: int = 12
 ) -> Shapes:
-  """Of transformers' CLIPTextModel below `text_model.`; ViT-L/14's by default."""
+  """Names of transformers' CLIPTextModel below `text_model.`; ViT-L/14's by default."""
   shapes = {
     "embeddings.token_embedding.weight": (vocabulary, width),
     "embeddings.position_embedding.weight": (length, width),
@@ -167,7 +167,7 @@ def dit(
   side: int = 32,
   classes: int = 1000,
 ) -> Shapes:
-  """Of facebook's DiT, XL/2 by default; its table holds a null class too."""
+  """Names of facebook's DiT, XL/2 by default; its table holds a null class, too."""
   shapes = {"pos_embed": (1, (side // patch) ** 2, width)}
   shapes |= _layer("x_embedder.proj", width, channels, patch, patch)
   shapes |= _layer("t_embedder.mlp.0", width, 256) | _layer("t_embedder.mlp.2", width, width)

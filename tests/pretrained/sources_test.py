@@ -180,7 +180,7 @@ def test_another_network_is_told() -> None:
 
 
 def test_a_dit_for_another_use_loads_what_fits() -> None:
-  """Of another patch size, other channels, without classes and with text."""
+  """The DiT has another patch size and other channels, text instead of classes."""
   tensors = abstract_dit(width=16, depth=2, side=4, classes=3)
   wanted = architectures.shapes(
     architectures.PUBLISHED["dit"]["generator"].clone(

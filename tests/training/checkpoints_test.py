@@ -48,7 +48,7 @@ UNREAD = ("_CHECKPOINT_METADATA", "commit_success.txt")
 
 @pytest.fixture
 def folder(tmp_path) -> pathlib.Path:
-  """Of a stage, with whole checkpoints of steps 2 and 4."""
+  """A stage's workdir with whole checkpoints of steps 2 and 4."""
   save(tmp_path)
   return tmp_path
 

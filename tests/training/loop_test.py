@@ -107,7 +107,7 @@ def test_killed_and_resumed_equals_undisturbed_bit_for_bit(tmp_path) -> None:
 def test_sigterm_while_a_step_compiles_ends_training_before_that_step(
   tmp_path, monkeypatch, switch
 ) -> None:
-  """Of the stage's first program and of a later one; the compilation is not waited for."""
+  """The first program and a later one are compiled in time; no step waits for it."""
   if switch:  # or it would compile, and stop the run, while the steps before it are trained
     never = property(lambda self: False, lambda self, ahead: None)
     monkeypatch.setattr(compiled_steps.Programs, "_ahead", never, raising=False)

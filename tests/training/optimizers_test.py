@@ -103,7 +103,7 @@ def test_average_copies_decays_and_keeps_its_interval() -> None:
 
 @pytest.mark.parametrize("interval", [1, 10])
 def test_a_warmed_up_average_forgets_the_start(interval: int) -> None:
-  """Of the start are left 1.8 % after 40,000 updates without, and under 1e-6 after 20 with."""
+  """Without warm-up 1.8 % of the start is left after 40,000 updates; with it <1e-6 after 20."""
   drawn, trained = jnp.ones(1), jnp.zeros(1)
   left = {}
   for warmup in (False, True):
