@@ -11,6 +11,7 @@ from typing import Any
 from mkdocs.structure.files import File
 
 _OUTSIDE = re.compile(r"(!?)\[([^]]*)\]\(\.\./([^)#]+)(#[^)]*)?\)")
+_NEEDS = re.compile(r"^<!-- needs: (.+?) -->$", re.M)
 _ROOT = pathlib.Path(__file__).resolve().parents[2]
 _PAGES = {"experiments/paper_map.md": "paper_map.md"}  # shown by the site, too
 
@@ -27,7 +28,7 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-  """Points pictures to their copy, and takes other links away."""
+  """Points pictures to their copy, takes other links away, and shows what a command needs."""
 
   def replaced(match: re.Match[str]) -> str:
     picture, words, path, anchor = match.groups()
@@ -37,7 +38,7 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
       return f"[{words}]({_PAGES[path]}{anchor or ''})"
     return f"![{words}]({_inside(path)})" if picture else f"{words} (`{path}`)"
 
-  return _OUTSIDE.sub(replaced, markdown)
+  return _OUTSIDE.sub(replaced, _NEEDS.sub(r"*Needs \1:*\n", markdown))
 
 
 def _inside(path: str) -> str:
