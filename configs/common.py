@@ -36,6 +36,9 @@ def base() -> ConfigDict:
   # File of learning curves; training warns if its validation loss is worse than these. Ours.
   config.expected = ""
   config.checksums = True  # SHA-256 of checkpoints, checked on reading (0.5 s per GB); ours
+  config.profile = ConfigDict()  # an XLA trace of every stage's steps, in STAGE/trace; ours
+  config.profile.first_step = 10  # steps of a call before it, which compile and warm up
+  config.profile.num_steps = 0  # traced; 0: none
   config.seed = 0  # for parameters, data order, noise and previews
   config.condition = "none"  # "none", "class" (a learned table; ours) or "text" (Sec. 3.1)
   config.precision = "bfloat16"  # in computation; the paper: 16-bit. Parameters stay float32

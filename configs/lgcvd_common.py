@@ -29,6 +29,9 @@ def base() -> ConfigDict:
   # File of learning curves; training warns if its validation loss is worse than these. Ours.
   config.expected = ""
   config.checksums = True  # SHA-256 of checkpoints, checked on reading (0.5 s per GB); ours
+  config.profile = ConfigDict()  # an XLA trace of every stage's steps, in STAGE/trace; ours
+  config.profile.first_step = 10  # steps of a call before it, which compile and warm up
+  config.profile.num_steps = 0  # traced; 0: none
   config.seed = 0  # for parameters, data order, noise and previews
   config.precision = "bfloat16"  # in computation; ours (release: float16 with a scaled loss)
   config.remat = "none"  # "none" or "blocks": recompute blocks in the backward pass; ours

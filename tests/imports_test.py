@@ -10,8 +10,10 @@ import subprocess
 import sys
 
 import pytest
+from packaging.requirements import Requirement
 
 import videodiff_jax
+from tests.helpers import setup_arguments
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PACKAGE = "videodiff_jax"
@@ -107,6 +109,16 @@ def test_walls(path: pathlib.Path) -> None:
     assert libraries(names) <= {"ml_collections", "collections"}
 
 
+# Distributions whose module has another name.
+_MODULES = {"orbax-checkpoint": "orbax", "pillow": "PIL"}
+
+
+def test_every_required_package_is_imported() -> None:
+  required = [Requirement(line).name for line in setup_arguments()["install_requires"]]
+  used = set().union(*(libraries(imported(path)) for path in MODULES))
+  assert {_MODULES.get(name, name.replace("-", "_")) for name in required} <= used
+
+
 def test_no_test_imports_another() -> None:
   """Helpers of several tests are modules of their own."""
   for path in (ROOT / "tests").rglob("*.py"):
@@ -128,10 +140,11 @@ def test_rooms_of_experiments_are_small() -> None:
 
 @pytest.fixture(scope="module")
 def loaded() -> set[str]:
-  """Top-level modules that a system of the library loads; the library alone loads no JAX."""
+  """Top-level modules that the systems and training load; the library alone loads no JAX."""
   code = (
     f"import sys, {PACKAGE} as package; assert 'jax' not in sys.modules; "
-    "package.glober.Pipeline; package.lgcvd.Pipeline; print(*sys.modules)"
+    "package.glober.Pipeline; package.lgcvd.Pipeline; import videodiff_jax.training.loop; "
+    "print(*sys.modules)"
   )
   found = subprocess.run(
     [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True

@@ -18,7 +18,7 @@ from videodiff_jax.inputs import clips
 from videodiff_jax.inputs.frame_store import FrameStore
 from videodiff_jax.lgcvd import condition_use as of_fragments
 from videodiff_jax.metrics import condition_use
-from videodiff_jax.training import partitioning
+from videodiff_jax.training import means, partitioning
 from videodiff_jax.training.writers import format_table
 
 GROUP = "use_of_condition"  # group of figures in a score file
@@ -150,10 +150,7 @@ def measure(
       for name, swapped in swaps.items():
         stats = condition_use.compare(own, answer(rows | swapped))
         found.setdefault(name, []).append(stats)
-  return {
-    name: {key: np.mean([row[key] for row in rows], axis=0) for key in rows[0]}
-    for name, rows in found.items()
-  }
+  return {name: means.over(rows) for name, rows in found.items()}
 
 
 def report(scores: dict[str, dict[str, float]]) -> str:

@@ -21,8 +21,8 @@ __all__ = ["UserError", "as_user_error"]  # re-exported for the commands
 
 # Keys that may differ between a workdir's config.json and the run that resumes it.
 _MAY_CHANGE = (
-  "ablation", "after", "checksums", "evaluate", "expected", "mesh", "precision", "remat", "sample",
-  "stages", "sweep"
+  "ablation", "after", "checksums", "evaluate", "expected", "mesh", "precision", "profile", "remat",
+  "sample", "stages", "sweep"
 )  # fmt: skip
 _MOST_BATCH = 32e9  # bytes; several are read ahead
 _MAY_CHANGE_DATA = ("cache", "dir", "threads")

@@ -38,6 +38,8 @@ _AFTER = ("sample", "evaluate", "sweep", "report")
 COMMON: Mapping[str, Rule] = {
   "expected": _TEXT,
   "checksums": _FLAG,
+  "profile.first_step": _STEPS,
+  "profile.num_steps": whole("[0, 10000]", "traced steps; 0: none"),
   "seed": _SEED,
   "precision": Choice(_PRECISIONS),
   "remat": Choice(("none", "blocks")),

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import ml_collections
+from clu import parameter_overview
 from jax.sharding import AbstractMesh, AxisType
 
 from experiments.setup import checks, systems
@@ -101,11 +102,14 @@ def steps_of(config: ml_collections.ConfigDict, name: str) -> int:
 
 
 def show(config: ml_collections.ConfigDict) -> str:
-  """Returns the tables of --mode=plan."""
+  """Returns the tables of --mode=plan: variables, networks, and what each stage costs."""
   mesh, system = abstract_mesh(config), systems.of(config)
-  rows = []
+  rows, variables = [], []
   for name in system.stages.NAMES:
     figures = stage_figures(config, name)
+    params = _state(_countable(config).to_json(), name).ema_params
+    overview = parameter_overview.get_parameter_overview(params, include_stats=False)
+    variables.append(f"{name}:\n{overview}")
     batch = config.train[name].batch_size
     rows.append(
       (name, f"{figures.parameters:,}", batch, f"{figures.flops_per_step / 1e12:.3f}",
@@ -121,6 +125,7 @@ def show(config: ml_collections.ConfigDict) -> str:
   )  # fmt: skip
   return "\n\n".join(
     [
+      *variables,
       format_table(modules, ("network", "parameters", "GFLOP", "of one")),
       format_table(rows, heading),
       f"mesh {dict(mesh.shape)}: {mesh.size} device(s). GB/device: state and frozen networks, "

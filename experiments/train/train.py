@@ -20,7 +20,7 @@ from videodiff_jax import locks
 from videodiff_jax.inputs import clips, video_io
 from videodiff_jax.inputs.frame_store import FrameStore
 from videodiff_jax.text.embeddings import TextEncoder
-from videodiff_jax.training import curves, hosts, loop, partitioning, validation
+from videodiff_jax.training import curves, hosts, loop, partitioning, periodic, validation
 from videodiff_jax.training.workdir import (
   LOCK,
   UNFINISHED_CONFIG,
@@ -201,6 +201,7 @@ def _train_stage(
     preview_every=settings.preview_every,
     keep=settings.keep,
     checksums=config.checksums,
+    trace=periodic.Trace(**config.profile),
     meta={
       "config": json.loads(config.to_json()),
       "code": provenance.code_version(),

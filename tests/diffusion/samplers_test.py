@@ -265,10 +265,10 @@ SPREAD = 0.3
 def posterior_mean(x: Any, alpha: Any, sigma: Any, xp: ModuleType) -> Any:
   """E[x_0 | x_t] of the mixture."""
   variance = (alpha * SPREAD) ** 2 + sigma**2
-  away = x[:, None] - alpha * CENTRES
+  away = x[:, None] - alpha * CENTRES[None]
   logits = -0.5 * (away**2).sum(-1) / variance
   weights = xp.exp(logits - logits.max(1, keepdims=True))
-  each = CENTRES + alpha * SPREAD**2 / variance * away
+  each = CENTRES[None] + alpha * SPREAD**2 / variance * away
   return (weights[..., None] * each).sum(1) / weights.sum(1, keepdims=True)
 
 

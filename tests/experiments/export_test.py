@@ -4,6 +4,7 @@ import json
 import pathlib
 import types
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -97,8 +98,8 @@ def test_weights_are_the_average_rounded_and_statistics_are_whole(
     stage = stages.make_stage(config, name)
     run, ours = (load_ema(config, f[system], stage, mesh) for f in (workdirs, folders))
     rounded = jax.tree.map(lambda x: x.astype(jnp.bfloat16).astype(x.dtype), run["ema_params"])
-    jax.tree.map(np.testing.assert_array_equal, ours["ema_params"], rounded)
-    jax.tree.map(np.testing.assert_array_equal, ours["statistics"], run["statistics"])
+    chex.assert_trees_all_equal(ours["ema_params"], rounded)
+    chex.assert_trees_all_equal(ours["statistics"], run["statistics"])
     assert steps_done(folders[system], name) == 1
     assert jax.tree.structure(ours) == jax.tree.structure(run)
 
@@ -255,8 +256,8 @@ def test_a_run_begins_with_the_weights_of_another(folders, workdirs, system: str
     begun = stage.pretrained(state)
     wanted = load_ema(config, run, stage, mesh)
     for params in (begun.params, begun.ema_params):
-      jax.tree.map(np.testing.assert_array_equal, params, wanted["ema_params"])
-    jax.tree.map(np.testing.assert_array_equal, begun.statistics, wanted["statistics"])
+      chex.assert_trees_all_equal(params, wanted["ema_params"])
+    chex.assert_trees_all_equal(begun.statistics, wanted["statistics"])
     assert stage.measure is None and int(begun.step) == 0
 
 

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 
+import chex
 import jax
 import numpy as np
 import pytest
@@ -64,7 +65,7 @@ def test_from_the_published_layout_to_videos(path: pathlib.Path, tmp_path) -> No
   shapes = recording.context_shapes(model, golden.config["unet"])
   raw, ema = ({"params": lgcvd_params(c, shapes)} for c in (checkpoint.raw, checkpoint.ema))
   direct = sampling_params(raw, ema, pipeline.config.sample.encoder_weights)
-  jax.tree.map(np.testing.assert_array_equal, pipeline.params, direct)
+  chex.assert_trees_all_equal(pipeline.params, direct)
   side, channels = golden.config["unet"]["img_size"], golden.config["unet"]["channels"]
   shape = (1, pipeline.networks.slots, side, side, channels)
   past = np.random.default_rng(0).integers(0, 256, shape, np.uint8)

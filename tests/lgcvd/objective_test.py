@@ -1,6 +1,7 @@
 import dataclasses
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -43,8 +44,7 @@ def draws():
 
 
 def close(ours, expected) -> None:
-  for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(expected), strict=True):
-    np.testing.assert_allclose(a, b, atol=1e-6, rtol=1e-5)
+  chex.assert_trees_all_close(ours, expected, atol=1e-6, rtol=1e-5)
 
 
 def test_windows_overlap_by_the_slots():

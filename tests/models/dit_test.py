@@ -2,6 +2,7 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -74,18 +75,15 @@ def test_scanned_and_unrolled_agree_after_stacking(remat):
   actual, other = jax.jit(jax.value_and_grad(functools.partial(loss, scanned)))(stacked)
   np.testing.assert_allclose(actual, expected, rtol=1e-5)
   back = unstack_blocks(other)
-  assert jax.tree.structure(back) == jax.tree.structure(gradient)
-  for a, b in zip(jax.tree.leaves(back), jax.tree.leaves(gradient)):
-    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+  chex.assert_trees_all_close(back, gradient, rtol=1e-4, atol=1e-5)
 
 
 def test_stacking_and_back_is_the_identity():
   params = variables(DiT(**SMALL))["params"]
   expected = jax.eval_shape(DiT(**SMALL, scan_blocks=True).init, jax.random.key(0), X, T)
   stacked = stack_blocks(params)
-  shapes = lambda tree: jax.tree.map(lambda a: a.shape, tree)  # noqa: E731
-  assert shapes(stacked) == shapes(expected["params"])
-  jax.tree.map(np.testing.assert_array_equal, unstack_blocks(stacked), dict(params))
+  chex.assert_trees_all_equal_shapes(stacked, expected["params"])
+  chex.assert_trees_all_equal(unstack_blocks(stacked), dict(params))
 
 
 def test_it_starts_at_zero():

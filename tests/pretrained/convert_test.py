@@ -4,6 +4,7 @@ import json
 import pathlib
 import types
 
+import chex
 import jax
 import ml_collections
 import numpy as np
@@ -59,8 +60,8 @@ def test_the_workdir_is_as_training_leaves_it(torch, tmp_path) -> None:
   stage = stages.make_stage(config(), "lgcvd")
   state = load_state(config(), out, stage, partitioning.make_mesh())
   expected = lgcvd_params(lgcvd_release.state(), lgcvd_release.shapes())
-  jax.tree.map(np.testing.assert_array_equal, state.params["params"], expected)
-  jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, 2 * b), state.ema_params, state.params)
+  chex.assert_trees_all_equal(state.params["params"], expected)
+  chex.assert_trees_all_equal(state.ema_params, jax.tree.map(lambda b: 2 * b, state.params))
   assert int(state.step) == STEP
   assert not any(np.any(leaf) for leaf in jax.tree.leaves(state.opt_state))
 
@@ -83,8 +84,8 @@ def test_the_release_s_pairing_is_sampled(torch, tmp_path) -> None:
   convert.convert("lgcvd", write(torch, tmp_path / "tiny.pt"), config(), out)
   params = Pipeline.from_workdir(out).params["params"]
   raw = lgcvd_params(lgcvd_release.state(), lgcvd_release.shapes())
-  jax.tree.map(np.testing.assert_array_equal, params["encoder"], raw["encoder"])
-  jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, 2 * b), params["unet"], raw["unet"])
+  chex.assert_trees_all_equal(params["encoder"], raw["encoder"])
+  chex.assert_trees_all_equal(params["unet"], jax.tree.map(lambda b: 2 * b, raw["unet"]))
 
 
 def less() -> dict[str, np.ndarray]:

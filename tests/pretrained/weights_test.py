@@ -4,7 +4,7 @@ import json
 import pathlib
 from collections.abc import Callable
 
-import jax
+import chex
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
@@ -148,7 +148,7 @@ def test_clip_s_text_tower(tmp_path) -> None:
   assert (model.width, model.depth, model.activation) == (16, 2, "gelu")
   for other, others, _ in towers[1:]:
     assert other == model
-    jax.tree.map(np.testing.assert_array_equal, others, params)
+    chex.assert_trees_all_equal(others, params)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -75,9 +76,7 @@ def test_stopped_and_resumed_equals_uninterrupted_bit_for_bit(tmp_path) -> None:
   assert 0 < stopped < 9
   assert train(tmp_path / "parts", 9)
   whole, parts = final_state(tmp_path / "whole", 9), final_state(tmp_path / "parts", 9)
-  assert whole.keys() == parts.keys()
-  for name, value in whole.items():
-    np.testing.assert_array_equal(parts[name], value, err_msg=name)
+  chex.assert_trees_all_equal(parts, whole)
 
 
 def test_killed_and_resumed_equals_undisturbed_bit_for_bit(tmp_path) -> None:
@@ -99,8 +98,15 @@ def test_killed_and_resumed_equals_undisturbed_bit_for_bit(tmp_path) -> None:
   assert train(killed, steps)
   assert train(undisturbed, steps)
   expected, resumed = final_state(undisturbed, steps), final_state(killed, steps)
-  for name, value in expected.items():
-    np.testing.assert_array_equal(resumed[name], value, err_msg=name)
+  chex.assert_trees_all_equal(resumed, expected)
+
+
+def test_a_step_is_traced_once(tmp_path) -> None:
+  ((first, function),) = toy.make_stage().train_steps
+  chex.clear_trace_counter()
+  once = chex.assert_max_traces(function, n=1)
+  stage = dataclasses.replace(toy.make_stage(), train_steps=((first, once),))
+  assert train(tmp_path, 6, stage=stage)
 
 
 @pytest.mark.parametrize("switch", [0, 3])
@@ -127,8 +133,7 @@ def test_sigterm_while_a_step_compiles_ends_training_before_that_step(
   assert Checkpoints(tmp_path / "stopped" / "checkpoints").latest_step() == switch
   assert train(tmp_path / "stopped", 6) and train(tmp_path / "whole", 6)
   whole, stopped = (final_state(tmp_path / name, 6) for name in ("whole", "stopped"))
-  for name, value in whole.items():
-    np.testing.assert_array_equal(stopped[name], value, err_msg=name)
+  chex.assert_trees_all_equal(stopped, whole)
 
 
 def test_sigterm_does_not_outlive_the_loop(tmp_path) -> None:
@@ -142,8 +147,9 @@ def test_restores_onto_another_mesh(tmp_path) -> None:
   eight = partitioning.make_mesh(2, 4)
   assert train(tmp_path, 6, mesh=eight)
   assert train(tmp_path / "one", 6)
-  for name, value in final_state(tmp_path / "one", 6).items():
-    np.testing.assert_allclose(final_state(tmp_path, 6)[name], value, atol=1e-5, err_msg=name)
+  chex.assert_trees_all_close(
+    final_state(tmp_path, 6), final_state(tmp_path / "one", 6), rtol=1e-7, atol=1e-5
+  )
 
 
 def test_finished_stage_is_left_alone(tmp_path) -> None:
@@ -259,7 +265,7 @@ def test_previews_draw_from_no_key_of_the_parameters(tmp_path) -> None:
 
   def preview(train: TrainState, frozen: Any, batch: dict, key: jax.Array) -> dict:
     ours = jnp.concatenate([jax.random.key_data(key)[None], splits(key)])
-    same = (ours[:, None] == splits(jax.random.key(0))).all(-1).any()
+    same = (ours[:, None] == splits(jax.random.key(0))[None]).all(-1).any()
     return {"same": jnp.full((1, 1, 4, 4, 1), jnp.where(same, 1.0, -1.0))}
 
   stage = dataclasses.replace(stage, preview=preview)

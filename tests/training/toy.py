@@ -54,7 +54,7 @@ def make_stage(steps: int = 100) -> Stage:
 
   def validate(train: state.TrainState, frozen: Any, batch: dict, key: jax.Array) -> dict:
     noised = batch["frames"] * (1 + 0.1 * jax.random.normal(key, batch["frames"].shape))
-    error = train.ema_params["centre"] - noised - frozen["shift"]
+    error = (train.ema_params["centre"] - frozen["shift"])[None, None] - noised
     return {"loss": jnp.square(error).sum(-1).mean()}
 
   def preview(train: state.TrainState, frozen: Any, batch: dict, key: jax.Array) -> dict:

@@ -2,6 +2,7 @@
 
 import pathlib
 
+import chex
 import jax
 import numpy as np
 
@@ -41,5 +42,5 @@ def test_two_processes_train_and_one_restores(tmp_path) -> None:
   for step, loss in validation_losses[1].items():
     np.testing.assert_allclose(validation_losses[0][step], loss, rtol=1e-5)
   for name in ("params", "ema_params", "statistics", "adversary"):
-    for a, b in zip(jax.tree.leaves(getattr(state, name)), jax.tree.leaves(getattr(alone, name))):
-      np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6, err_msg=name)
+    pair = getattr(state, name), getattr(alone, name)
+    chex.assert_trees_all_close(*pair, rtol=1e-5, atol=1e-6)

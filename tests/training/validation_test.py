@@ -5,6 +5,7 @@ import pathlib
 import signal
 from collections.abc import Iterator
 
+import chex
 import jax
 import numpy as np
 import pytest
@@ -47,8 +48,7 @@ def test_it_changes_nothing_and_a_resumed_run_has_the_same_numbers(tmp_path) -> 
   assert not train(parts, 2, stop_after=5) and train(parts, 2)
   expected = final_state(without)
   for folder in (whole, parts):
-    for one, other in zip(expected, final_state(folder), strict=True):
-      np.testing.assert_array_equal(one, other)
+    chex.assert_trees_all_equal(expected, final_state(folder))
   once, resumed = (
     points(read_metrics(folder / "toy" / "metrics.jsonl"), "validation_loss")
     for folder in (whole, parts)

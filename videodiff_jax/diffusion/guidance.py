@@ -90,4 +90,5 @@ def _interleave(*branches: jax.Array) -> jax.Array:
 def drop(key: jax.Array, value: jax.Array, null: jax.Array, probability: float) -> jax.Array:
   """Replaces whole samples of `value` (b, ...) by `null` (broadcastable) with a probability."""
   dropped = jax.random.bernoulli(key, probability, value.shape[:1])
+  null = jax.lax.broadcast_to_rank(null, value.ndim)
   return jnp.where(dropped.reshape(-1, *(1,) * (value.ndim - 1)), null, value)

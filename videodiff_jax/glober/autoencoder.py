@@ -93,10 +93,22 @@ def standardised(
 ) -> jax.Array:
   """Converts posteriors of prod(shape) frames to standardised latents (*shape, H', W', C')."""
   z = posterior.mean if key is None else posterior.sample(key)
-  z = (z - statistics["mean"]) / statistics["std"]
+  z = standardise(z, statistics)
   return z.reshape(*shape, *z.shape[1:])
 
 
 def decode_frames(kl_vae: KLVAE, params: Any, statistics: Statistics, z: jax.Array) -> jax.Array:
   """Decodes standardised latents (n, H', W', C') to frames (n, h, w, c), about [-1, 1]."""
-  return kl_vae.apply(params, z * statistics["std"] + statistics["mean"], method="decode")
+  return kl_vae.apply(params, restore(z, statistics), method="decode")
+
+
+def standardise(x: jax.Array, statistics: Statistics) -> jax.Array:
+  """Subtracts each channel's mean from maps (..., c) and divides by its std."""
+  mean, std = (jax.lax.broadcast_to_rank(statistics[name], x.ndim) for name in ("mean", "std"))
+  return (x - mean) / std
+
+
+def restore(z: jax.Array, statistics: Statistics) -> jax.Array:
+  """Computes the inverse of `standardise`."""
+  mean, std = (jax.lax.broadcast_to_rank(statistics[name], z.ndim) for name in ("mean", "std"))
+  return z * std + mean

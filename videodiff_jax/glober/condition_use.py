@@ -12,7 +12,7 @@ import numpy as np
 
 from videodiff_jax.diffusion.noise import numbered_noise
 from videodiff_jax.glober import generator
-from videodiff_jax.glober.autoencoder import encode_frames
+from videodiff_jax.glober.autoencoder import encode_frames, standardise
 from videodiff_jax.glober.conditions import NoCondition
 from videodiff_jax.glober.networks import Networks
 
@@ -50,8 +50,8 @@ def predict_feature(
 
   The rows are those of `predict_frame` without 'frame' and 'time'.
   """
-  process, statistics = networks.generator_process, params["feature_statistics"]
-  v_0 = (rows["v"] - statistics["mean"]) / statistics["std"]
+  process = networks.generator_process
+  v_0 = standardise(rows["v"], params["feature_statistics"])
   noise = numbered_noise(rows["number"], v_0.shape[1:])
   v_t = process.q_sample(v_0, rows["t"], noise)
   prediction = generator.denoise(networks, params["generator"], v_t, rows["t"], rows["condition"])

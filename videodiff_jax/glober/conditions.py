@@ -125,7 +125,7 @@ class LearnedPrompt:
 
   def tokens(self, values: jax.Array, learned: jax.Array, width: int) -> jax.Array:
     del width
-    return values[:, None, None] * learned
+    return values[:, None, None] * learned[None]
 
   def generator_inputs(self, values: jax.Array, width: int) -> dict[str, jax.Array]:
     del width

@@ -17,7 +17,7 @@ from videodiff_jax.diffusion.guidance import combine, guide, two_scales
 from videodiff_jax.diffusion.noise import Purpose, frame_keys, purpose_keys, starting_noise
 from videodiff_jax.diffusion.samplers import Denoiser, Sampler, make_sampler, sample
 from videodiff_jax.glober import generator
-from videodiff_jax.glober.autoencoder import decode_frames, encode_frames
+from videodiff_jax.glober.autoencoder import decode_frames, encode_frames, restore
 from videodiff_jax.glober.conditions import NoCondition
 from videodiff_jax.glober.networks import Networks
 from videodiff_jax.inputs.clips import keyframe_indices
@@ -101,8 +101,7 @@ class Drawing:
     keys = purpose_keys(clip_keys, Purpose.GENERATOR_STEPS)
     guided = guide(denoise, values, null, scale)
     v = sample(guided, process, self.generator_sampler, noise, keys)
-    statistics = params["feature_statistics"]
-    return v * statistics["std"] + statistics["mean"]
+    return restore(v, params["feature_statistics"])
 
   def draw_frames(
     self,

@@ -9,6 +9,7 @@ import ml_collections
 
 from videodiff_jax.diffusion.guidance import drop
 from videodiff_jax.glober import generator
+from videodiff_jax.glober.autoencoder import standardise
 from videodiff_jax.glober.drawing import make_drawing
 from videodiff_jax.glober.latents import channel_statistics, global_feature
 from videodiff_jax.glober.networks import Networks
@@ -67,8 +68,8 @@ class GeneratorObjective:
     """Returns the arguments of `loss` after the parameters, for a step with this key."""
     keys = jax.random.split(key)
     features = self.posterior_samples(frozen, batch, keys[0], self.draws_per_clip)
-    scale = train.statistics["global_features"]
-    features = partitioning.split_batch((features - scale["mean"]) / scale["std"])
+    features = standardise(features, train.statistics["global_features"])
+    features = partitioning.split_batch(features)
     condition = self.networks.condition
     values = jnp.repeat(condition.of_batch(batch), self.draws_per_clip, axis=0)
     return features, values, condition.null(frozen), keys[1]

@@ -70,7 +70,7 @@ def put_frames(fragment: jax.Array, frames: jax.Array, positions: jax.Array) -> 
   """Puts frames (b, k, h, w, c) at positions (b, k) of a fragment (b, F, h, w, c); -1: nowhere."""
   places = jnp.arange(fragment.shape[1])
   for slot in range(frames.shape[1]):
-    here = positions[:, slot, None] == places
+    here = positions[:, slot, None] == places[None]
     fragment = jnp.where(here[:, :, None, None, None], frames[:, slot, None], fragment)
   return fragment
 

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -63,6 +64,8 @@ def preprocess(videos: jax.Array, size: int = SIZE, resize: str = "torch") -> ja
   Returns:
     (b, f, size, size, c) float32 in [-1, 1].
   """
+  chex.assert_rank(videos, 5)
+  chex.assert_type(videos, float)
   sides = videos.shape[2:4]
   weights = []
   for side in sides:

@@ -5,6 +5,7 @@ Noise and timesteps stay the same, so that every change comes from the condition
 
 from collections.abc import Mapping
 
+import chex
 import numpy as np
 
 from videodiff_jax.metrics import resampling
@@ -24,6 +25,10 @@ def compare(true: Answer, swapped: Answer) -> Stats:
     name -> (n,) float64: 'power' and 'change', mean squares of the prediction and of its
     difference; 'loss' and 'swapped_loss'.
   """
+
+  predictions, losses = zip(true, swapped)
+  chex.assert_equal_shape(predictions)
+  chex.assert_shape(losses, (len(true[0]),))
 
   def mean_square(x: np.ndarray) -> np.ndarray:
     return np.square(x.astype(np.float32)).reshape(len(x), -1).mean(axis=1, dtype=np.float64)

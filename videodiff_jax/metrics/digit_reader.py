@@ -10,6 +10,7 @@ import dataclasses
 import importlib.util
 from typing import Any
 
+import chex
 import numpy as np
 
 from videodiff_jax.metrics import motion
@@ -79,6 +80,7 @@ class DigitReader:
 
   def read(self, clips: np.ndarray) -> Readings:
     """Reads uint8 clips (n, f, h, w, c) of one bright digit each, with the fitted frames' size."""
+    chex.assert_rank(clips, 5)
     frames = clips.reshape(-1, *clips.shape[2:])
     digits = np.full(len(frames), -1)
     seen = self.sees(clips).ravel()
@@ -127,6 +129,9 @@ def fit(frames: np.ndarray, labels: np.ndarray) -> DigitReader:
     ModuleNotFoundError: scikit-learn is missing.
     ValueError: there are fewer than two classes, or the frames' side is no multiple of 32.
   """
+  chex.assert_rank(frames, 4)
+  chex.assert_type([frames, labels], [np.uint8, int])
+  chex.assert_shape(labels, (len(frames),))
   check_installed()
   from sklearn import svm
 

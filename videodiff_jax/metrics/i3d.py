@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -36,6 +37,8 @@ def conv3d(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
   XLA's own 3-D convolution made the whole network twice as slow on CPU. The frames of each temporal
   tap are convolved separately and summed or, with few channels, stacked as channels.
   """
+  chex.assert_rank([x, kernel], 5)
+  chex.assert_shape(kernel, (None, None, None, x.shape[-1], None))
   b, f, taps = len(x), x.shape[1], len(kernel)
   frames = math.ceil(f / stride)
   (pad,) = jax.lax.padtype_to_pads((f,), (taps,), (stride,), "SAME")
@@ -70,7 +73,8 @@ class Unit(nn.Module):
     shape = (self.kernel,) * 3 + (x.shape[-1], self.width)
     kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
     bias = self.param("bias", nn.initializers.zeros, (self.width,))
-    return nn.relu(conv3d(x, kernel, self.stride) + bias)
+    y = conv3d(x, kernel, self.stride)
+    return nn.relu(y + jax.lax.broadcast_to_rank(bias, y.ndim))
 
 
 class Mixed(nn.Module):

@@ -32,7 +32,8 @@ class LPIPS(nn.Module):
   @nn.compact
   def activations(self, pictures: jax.Array) -> list[jax.Array]:
     """Computes the classifier's activations of (n, h, w, 3) in [-1, 1] at the five depths."""
-    x = (pictures.astype(jnp.float32) - jnp.array(_SHIFT)) / jnp.array(_SCALE)
+    shift, scale = (jnp.array(values)[None, None, None] for values in (_SHIFT, _SCALE))
+    x = (pictures.astype(jnp.float32) - shift) / scale
     return self._alex(x) if self.net == "alex" else self._vgg(x)
 
   def _conv(self, x: jax.Array, index: int, width: int, kernel: int = 3, **options) -> jax.Array:

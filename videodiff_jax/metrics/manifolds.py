@@ -4,6 +4,7 @@ A set's manifold is the union of balls around its features. Each ball's radius i
 the k-th nearest other feature.
 """
 
+import chex
 import numpy as np
 
 NEIGHBOURS = 3  # k, as in the paper
@@ -22,6 +23,8 @@ def precision(real: np.ndarray, drawn: np.ndarray) -> np.ndarray:
   Raises:
     ValueError: there are three real clips or fewer.
   """
+  chex.assert_rank([real, drawn], 2)
+  chex.assert_equal_shape_suffix([real, drawn], 1)
   return (_distances(drawn, real) <= _radii(real)).any(axis=1)
 
 

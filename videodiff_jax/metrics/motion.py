@@ -1,5 +1,6 @@
 """Measures how one bright object on black moves, which PSNR and FVD hardly see on such data."""
 
+import chex
 import numpy as np
 
 
@@ -28,6 +29,7 @@ def centroid(video: np.ndarray) -> np.ndarray:
 
 def position_error(recon: np.ndarray, true: np.ndarray) -> float:
   """Returns the mean distance in pixels between the centroids of two uint8 videos' frames."""
+  chex.assert_equal_shape([recon, true])
   return float(np.linalg.norm(centroid(recon) - centroid(true), axis=-1).mean())
 
 

@@ -4,6 +4,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -41,6 +42,11 @@ def frame_scores(
     'brightness' (mean over pixels, 0..255), 'edges' (`images.gradient_energy`), 'position_error'
     in pixels and, where the protocol has it, 'mse' summed over pixels in [0, 1].
   """
+  chex.assert_rank([drawn, true], [6, 5])
+  chex.assert_type([drawn, true], np.uint8)
+  dims = chex.Dimensions()
+  dims["NTFHWC"] = drawn.shape
+  chex.assert_shape(true, dims["NFHWC"])
   first = protocol.first_scored
   rows = []
   # Video by video: float64 copies of a whole set would not fit in memory.
@@ -108,6 +114,8 @@ def summary(scores: Scores, protocol: Protocol) -> dict[str, float]:
 
 def square_difference(drawn: np.ndarray, other: np.ndarray) -> np.ndarray:
   """Returns mean squared differences (b, f) of uint8 frames (b, f, h, w, c), in levels of 255."""
+  chex.assert_rank(drawn, 5)
+  chex.assert_equal_shape([drawn, other])
   # Video by video: float copies of a whole chunk would take a multiple of its memory.
   rows = [
     np.square(one.astype(np.float32) - two).mean(axis=(-3, -2, -1), dtype=np.float64)
@@ -168,6 +176,7 @@ def best(values: np.ndarray, protocol: Protocol, lower: bool) -> np.ndarray:
   Raises:
     ValueError: N does not fill the release's files.
   """
+  chex.assert_rank(values, 2)
   choose = np.min if lower else np.max
   if protocol.best == "video":
     return choose(values, axis=1)
@@ -184,6 +193,8 @@ def best(values: np.ndarray, protocol: Protocol, lower: bool) -> np.ndarray:
 
 def compared(drawn: np.ndarray, real: np.ndarray, protocol: Protocol) -> np.ndarray:
   """Returns the clips that FVD uses of drawn videos; all are uint8 (n, f, h, w, c)."""
+  chex.assert_rank(drawn, 5)
+  chex.assert_equal_shape([drawn, real])
   if protocol.fvd_given == "drawn":
     return drawn
   return np.concatenate([real[:, : protocol.past], drawn[:, protocol.past :]], axis=1)
@@ -197,6 +208,8 @@ def fvd(reals: np.ndarray, fakes: np.ndarray, protocol: Protocol) -> float:
     fakes: (T, n, d) features of the drawn videos from `compared`, with T trajectories per video.
     protocol: chooses whether trajectories are pooled.
   """
+  chex.assert_rank(reals, 2)
+  chex.assert_shape(fakes, (None, *reals.shape))
   if protocol.fvd_trajectories == "each":
     return float(np.mean([frechet.fvd(reals, fake) for fake in fakes]))
   if protocol.fvd_repeat_real:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Hashable, Mapping
 from typing import TypeVar
 
+import chex
 import numpy as np
 
 RESAMPLINGS = 5
@@ -44,6 +45,8 @@ def of_means(
     values: name -> (n,) figures.
     seed: seed of the resampling.
   """
+  chex.assert_rank([*values.values()], 1)
+  chex.assert_equal_shape([*values.values()])
   count = len(next(iter(values.values())))
 
   def means(chosen: np.ndarray) -> dict[Name, float]:

@@ -3,6 +3,7 @@
 import functools
 from typing import Literal
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -33,6 +34,10 @@ def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
   Returns:
     (b, n, heads, d).
   """
+  chex.assert_rank([q, k, v], 4)
+  dims = chex.Dimensions(M=k.shape[1])
+  dims["BNHD"] = q.shape
+  chex.assert_shape([k, v], dims["BMHD"])
   n, m = q.shape[1], k.shape[1]
   if n * m >= _FLASH_LOGITS and _flash(q):
     return jax.nn.dot_product_attention(q, k, v, implementation="cudnn")
@@ -94,6 +99,7 @@ class AttentionBlock(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     """Attends within (b, f, h, w, c); same shape."""
+    chex.assert_rank(x, 5)
     b, f, h, w, c = x.shape
     if self.tokens == "temporal":
       y = x.transpose(0, 2, 3, 1, 4).reshape(b * h * w, f, c)
@@ -180,6 +186,8 @@ class SpatialTransformer(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array, context: jax.Array) -> jax.Array:
     """Transforms a map (n, h, w, c) given tokens (n, l, e); same shape as the map."""
+    chex.assert_rank([x, context], [4, 3])
+    chex.assert_equal_shape_prefix([x, context], 1)
     n, h, w, c = x.shape
     y = GroupNorm(self.groups, epsilon=1e-6, name="norm")(x).reshape(n, h * w, c)
     y = nn.Dense(c, dtype=self.dtype, name="proj_in")(y)

@@ -47,7 +47,7 @@ class PairDiscriminator(nn.Module):
     positions = self.param(
       "positions", nn.initializers.normal(self.position_scale), shape, jnp.float32
     )
-    x = ConvFrames(self.channels, dtype=self.dtype, name="down_0_conv")(pair + positions)
+    x = ConvFrames(self.channels, dtype=self.dtype, name="down_0_conv")(pair + positions[None])
 
     wrap = functools.partial(rematerialised, remat=self.remat)
     index = 1

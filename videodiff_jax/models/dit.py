@@ -1,5 +1,6 @@
 """DiT: the transformer that generates global features (GLOBER Sec. 3.2)."""
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -119,20 +120,20 @@ class DiT(nn.Module):
       ValueError: the map has another shape, sizes do not divide, or labels or tokens do not match
         `num_classes` and `context_dim`.
     """
-    self._check(x, labels, tokens)
     # Patches, with the text tokens before them.
+    self._check(x, t, labels, tokens)
     b, _, _, c = x.shape
     p, side = self.patch_size, self.input_size // self.patch_size
     patch = nn.Conv(
       self.width, (p, p), (p, p), "VALID", kernel_init=_XAVIER, dtype=self.dtype, name="patch"
     )
     h = patch(x).reshape(b, side**2, self.width)
-    h += position_table(side, self.width).astype(h.dtype)
+    h += position_table(side, self.width).astype(h.dtype)[None]
     prefix = 0
     if self.prompt_tokens:
       shape = (self.prompt_tokens, self.context_dim)
       prompt = self.param("prompt", nn.initializers.normal(PROMPT_STD), shape, jnp.float32)
-      tokens = tokens[:, None, None] * prompt
+      tokens = tokens[:, None, None] * prompt[None]
     if tokens is not None:
       prefix = tokens.shape[1]
       embed = nn.Dense(self.width, kernel_init=_XAVIER, dtype=self.dtype, name="token_embed")
@@ -175,7 +176,9 @@ class DiT(nn.Module):
     )
     return scan(block(*settings, name="blocks"), h, condition)[0]
 
-  def _check(self, x: jax.Array, labels: jax.Array | None, tokens: jax.Array | None) -> None:
+  def _check(
+    self, x: jax.Array, t: jax.Array, labels: jax.Array | None, tokens: jax.Array | None
+  ) -> None:
     shape = (self.input_size, self.input_size, self.in_channels)
     if x.shape[1:] != shape:
       raise ValueError(f"This DiT takes maps (b, {str(shape)[1:]}, not {x.shape}.")
@@ -195,3 +198,10 @@ class DiT(nn.Module):
         f"context_dim={self.context_dim}, but tokens are "
         f"{'missing' if tokens is None else 'given'}: pass tokens exactly where it is above 0."
       )
+    b = len(x)
+    chex.assert_shape(t, (b,))
+    if labels is not None:
+      chex.assert_shape(labels, (b,))
+      chex.assert_type(labels, int)
+    if tokens is not None:
+      chex.assert_shape(tokens, (b,) if self.prompt_tokens else (b, None, self.context_dim))

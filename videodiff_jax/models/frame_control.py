@@ -4,6 +4,7 @@ import functools
 from collections.abc import Sequence
 from typing import Literal
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -42,6 +43,7 @@ class FrameControl(nn.Module):
   @nn.compact
   def __call__(self, global_feature: jax.Array, frame_time: jax.Array) -> dict[str, jax.Array]:
     """Turns global features (n, h, w, c) and times tau (n,) into a map for each UNet block."""
+    chex.assert_rank(global_feature, 4)
     if frame_time.shape != global_feature.shape[:1]:
       raise ValueError(
         f"{global_feature.shape[0]} global features need as many frame times, "

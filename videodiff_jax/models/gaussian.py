@@ -1,5 +1,6 @@
 """The diagonal Gaussian that both autoencoders encode to."""
 
+import chex
 import flax
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,8 @@ class Gaussian:
   @classmethod
   def create(cls, mean: jax.Array, logvar: jax.Array) -> "Gaussian":
     """Casts to float32 and clamps the log-variance to [-30, 20]."""
+    chex.assert_rank(mean, 4)
+    chex.assert_equal_shape([mean, logvar])
     logvar = jnp.clip(logvar.astype(jnp.float32), -30.0, 20.0)
     return cls(mean.astype(jnp.float32), logvar)
 

@@ -1,5 +1,6 @@
 """The KL-VAE of single frames, in Stable Diffusion v1's layout."""
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -135,6 +136,8 @@ class KLVAE(nn.Module):
 
   def encode(self, x: jax.Array) -> Gaussian:
     """Encodes frames (n, h, w, in_channels) in [-1, 1] as a Gaussian (n, h/f, w/f, embed_dim)."""
+    chex.assert_rank(x, 4)
+    chex.assert_type(x, float)
     if x.shape[-1] != self.in_channels or x.shape[1] % self.factor or x.shape[2] % self.factor:
       raise ValueError(
         f"The KL-VAE takes frames (n, h, w, {self.in_channels}) with sides divisible by "
@@ -145,6 +148,7 @@ class KLVAE(nn.Module):
 
   def decode(self, z: jax.Array) -> jax.Array:
     """Decodes (n, h, w, embed_dim) to frames (n, f h, f w, in_channels), float32, not clipped."""
+    chex.assert_shape(z, (None, None, None, self.embed_dim))
     return self.decoder(self.from_code(z)).astype(jnp.float32)
 
   def __call__(self, x: jax.Array, key: jax.Array) -> tuple[jax.Array, Gaussian]:

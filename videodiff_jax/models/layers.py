@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -54,7 +55,8 @@ def sinusoid(positions: jax.Array, dim: int, max_period: float = 1e4) -> jax.Arr
   # rounded once, where PyTorch rounds them.
   exponents = np.float32(-math.log(max_period)) * np.arange(half, dtype=np.float32) / half
   frequencies = np.exp(exponents.astype(np.float64)).astype(np.float32)
-  angles = jnp.asarray(positions, jnp.float32)[..., None] * frequencies
+  positions = jnp.asarray(positions, jnp.float32)[..., None]
+  angles = positions * lax.broadcast_to_rank(frequencies, positions.ndim)
   code = jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
   return jnp.pad(code, [(0, 0)] * (code.ndim - 1) + [(0, dim % 2)])
 
@@ -73,6 +75,8 @@ def conv3x3(
   twice as fast over a whole Stable Diffusion UNet on 16x16 latents). Elsewhere the copies only
   cost time.
   """
+  chex.assert_rank(x, 4)
+  chex.assert_shape(kernel, (3, 3, x.shape[-1], None))
   (top, bottom), (left, right) = padding
   h = (x.shape[1] + top + bottom - 3) // stride + 1
   w = (x.shape[2] + left + right - 3) // stride + 1
@@ -99,6 +103,8 @@ def conv_transpose3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
   phases of the output is one matrix product of the input and its neighbours below and to the
   right. The gradient of XLA's dilated convolution takes 45 times as long on CPU.
   """
+  chex.assert_rank(x, 4)
+  chex.assert_shape(kernel, (3, 3, x.shape[-1], None))
   n, h, w, _ = x.shape
   padded = jnp.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0)))
   below, right, corner = padded[:, 1:, :w], padded[:, :h, 1:], padded[:, 1:, 1:]
@@ -122,6 +128,8 @@ def conv_frames(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
   On CPU it makes k spatial convolutions and sums them over shifted frames, as the gradient of
   XLA's own strided convolution takes 9 times as long there.
   """
+  chex.assert_rank([x, kernel], 5)
+  chex.assert_shape(kernel, (None, 3, 3, x.shape[-1], None))
   k = kernel.shape[0]
   if target.platform() != "cpu":
     return lax.conv_general_dilated(
@@ -189,6 +197,7 @@ class GroupNorm(nn.Module):
     spread = (variance + jnp.square(mean - centre)).mean(axis=-1, keepdims=True)
     inverse = lax.rsqrt(jnp.maximum(spread, 0.0) + self.epsilon)
     centre, inverse = (_for_each_channel(m, c) for m in (centre, inverse))
+    scale, bias = (lax.broadcast_to_rank(a, 3) for a in (scale, bias))
     y = (y - centre) * (inverse * scale) + bias
     return y.reshape(x.shape).astype(x.dtype)
 
@@ -220,7 +229,8 @@ class Conv3x3(nn.Module):
     kernel = self.param("kernel", init, (3, 3, x.shape[-1], self.features), jnp.float32)
     bias = self.param("bias", ZEROS, (self.features,), jnp.float32)
     x, kernel, bias = (a.astype(self.dtype) for a in (x, kernel, bias))
-    return conv3x3(x, kernel, self.stride, self.padding, self.precision) + bias
+    y = conv3x3(x, kernel, self.stride, self.padding, self.precision)
+    return y + lax.broadcast_to_rank(bias, y.ndim)
 
 
 class ConvTranspose3x3(nn.Module):
@@ -236,7 +246,8 @@ class ConvTranspose3x3(nn.Module):
     kernel = self.param("kernel", init, (3, 3, x.shape[-1], self.features), jnp.float32)
     bias = self.param("bias", ZEROS, (self.features,), jnp.float32)
     x, kernel, bias = (a.astype(self.dtype) for a in (x, kernel, bias))
-    return conv_transpose3x3(x, kernel) + bias
+    y = conv_transpose3x3(x, kernel)
+    return y + lax.broadcast_to_rank(bias, y.ndim)
 
 
 class ConvFrames(nn.Module):
@@ -253,7 +264,8 @@ class ConvFrames(nn.Module):
     kernel = self.param("kernel", _KERNEL_INIT, shape, jnp.float32)
     bias = self.param("bias", ZEROS, (self.features,), jnp.float32)
     x, kernel, bias = (a.astype(self.dtype) for a in (x, kernel, bias))
-    return conv_frames(x, kernel, self.stride) + bias
+    y = conv_frames(x, kernel, self.stride)
+    return y + lax.broadcast_to_rank(bias, y.ndim)
 
 
 class PositionEmbedding(nn.Module):
@@ -265,6 +277,7 @@ class PositionEmbedding(nn.Module):
   @nn.compact
   def __call__(self, positions: jax.Array) -> jax.Array:
     """Embeds real positions (n,) as (n, features)."""
+    chex.assert_rank(positions, 1)
     code = sinusoid(positions, self.channels)
     code = nn.silu(nn.Dense(self.features, name="linear_in", **EXACT)(code))
     return nn.Dense(self.features, name="linear_out", **EXACT)(code)

@@ -8,6 +8,7 @@ number of conditioning frames; neither is built in.
 import math
 from typing import Any, Literal
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -37,10 +38,11 @@ def timestep_code(t: jax.Array, dim: int) -> jax.Array:
   Frequencies are 10000 ** (-k / (half - 1)), k = 0..half-1. The order and the divisor differ from
   those of `layers.sinusoid`.
   """
+  chex.assert_rank(t, 1)
   half = dim // 2
   exponents = np.arange(half, dtype=np.float32) * np.float32(-math.log(1e4) / max(half - 1, 1))
   frequencies = np.exp(exponents.astype(np.float64)).astype(np.float32)
-  angles = jnp.asarray(t, jnp.float32)[:, None] * frequencies
+  angles = jnp.asarray(t, jnp.float32)[:, None] * frequencies[None]
   return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
 
 
@@ -197,6 +199,7 @@ class SequenceEncoder(_Network):
   @nn.compact
   def __call__(self, fragment: jax.Array) -> jax.Array:
     """Encodes the last fragment, or U, (n, h, w, F c) as (n, h', w', C), C the last width."""
+    chex.assert_rank(fragment, 4)
     return self._down(fragment, None)[0].astype(jnp.float32)
 
 
@@ -233,6 +236,10 @@ class LGCUNet(_Network):
         f"Unknown decoder_attention {self.decoder_attention!r}. "
         f"Choose one of: {', '.join(DECODER_ATTENTION)}."
       )
+    chex.assert_rank([x, condition], 4)
+    chex.assert_shape(t, x.shape[:1])
+    if context is not None:
+      chex.assert_shape(context, (len(x), None, None, self.widths[-1]))
     if x.shape[:3] != condition.shape[:3]:
       raise ValueError(
         f"The condition {condition.shape} must have the batch and sides of the maps {x.shape}."

@@ -1,5 +1,6 @@
 """The patch discriminator that KL-VAEs are trained against (Isola et al. 2017, Sec. 3.2.2)."""
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -23,6 +24,8 @@ class PatchDiscriminator(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     """Judges frames (n, h, w, c) in [-1, 1] by logits (n, h', w', 1), float32; real is large."""
+    chex.assert_rank(x, 4)
+    chex.assert_type(x, float)
 
     def conv(features: int, stride: int, x: jax.Array, name: str) -> jax.Array:
       padding = [(1, 1), (1, 1)]

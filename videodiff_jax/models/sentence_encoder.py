@@ -1,5 +1,6 @@
 """BERT (Devlin et al. 2019) as a sentence encoder, such as MiniLM-L6."""
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -30,6 +31,8 @@ class SentenceEncoder(nn.Module):
     Raises:
       ValueError: there are more tokens than positions.
     """
+    chex.assert_rank(ids, 2)
+    chex.assert_type(ids, int)
     l = ids.shape[1]
     if l > self.length:
       raise ValueError(f"{l} tokens per text, but this encoder has {self.length} positions.")
@@ -43,7 +46,7 @@ class SentenceEncoder(nn.Module):
     def norm(name: str, x: jax.Array) -> jax.Array:
       return nn.LayerNorm(epsilon=1e-12, dtype=self.dtype, name=name)(x)
 
-    x = norm("norm_in", embed(ids) + positions[:l] + segments[0])
+    x = norm("norm_in", embed(ids) + positions[None, :l] + segments[None, :1])
     for i in range(self.depth):
       block = _Block(self.num_heads, self.hidden, self.dtype, name=f"block_{i}")
       x = block(x, mask[:, None, None])

@@ -6,6 +6,7 @@ The sentence encoder has the same interface: tokens (b, l) -> `Encoded`.
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -80,6 +81,8 @@ class CLIPText(nn.Module):
     Raises:
       ValueError: there are more tokens than positions, or the activation is unknown.
     """
+    chex.assert_rank(ids, 2)
+    chex.assert_type(ids, int)
     l = ids.shape[1]
     if l > self.length:
       raise ValueError(f"{l} tokens per text, but this encoder has {self.length} positions.")
@@ -95,7 +98,7 @@ class CLIPText(nn.Module):
     draw = nn.initializers.normal(0.02)
     positions = self.param("positions", draw, (self.length, self.width), jnp.float32)
     embed = nn.Embed(self.vocabulary, self.width, embedding_init=draw, name="token_embed")
-    x = (embed(ids) + positions[:l]).astype(self.dtype)
+    x = (embed(ids) + positions[None, :l]).astype(self.dtype)
     causal = jnp.tril(jnp.ones((1, 1, l, l), bool))
     for i in range(self.depth):
       x = _Block(self.num_heads, self.hidden, activate, self.dtype, name=f"block_{i}")(x, causal)
@@ -105,7 +108,7 @@ class CLIPText(nn.Module):
     pooled = jnp.take_along_axis(x, ends[:, None, None], axis=1)[:, 0]
     if self.projection:
       pooled = nn.Dense(self.projection, use_bias=False, name="projection")(pooled)
-    return Encoded(x, jnp.arange(l) <= ends[:, None], pooled)
+    return Encoded(x, jnp.arange(l)[None] <= ends[:, None], pooled)
 
 
 class _Block(nn.Module):

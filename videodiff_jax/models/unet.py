@@ -4,6 +4,7 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -98,6 +99,8 @@ class UNet(nn.Module):
     outline = blocks(self.channels, self.multipliers, self.blocks)
     counts = per_level(self.blocks, len(self.multipliers))
     control = control or {}
+    chex.assert_rank(x, 4)
+    chex.assert_shape(t, x.shape[:1])
     self._check(x, context, control, outline)
     names = (block.name for block in outline)
     wrap = functools.partial(rematerialised, remat=self.remat)

@@ -77,7 +77,7 @@ class VideoEncoder(nn.Module):
     x = conv(self.channels, "down_0_conv")(jnp.concatenate([token, key_latents], axis=1))
     if self.temporal_kernel == 1:
       slots = self.param("slots", normal, (k + 1, self.channels), jnp.float32)
-      x += slots[:, None, None].astype(x.dtype)
+      x += slots[None, :, None, None].astype(x.dtype)
 
     # Residual blocks within slots, attention within and across them.
     index = 1

@@ -15,12 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 import tqdm
 from absl import logging
+from clu import parameter_overview
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from videodiff_jax.models.pixels import to_uint8
-from videodiff_jax.training import flops, hosts, partitioning
+from videodiff_jax.training import flops, hosts, means, partitioning, periodic
 from videodiff_jax.training.checkpoints import CheckpointError, Checkpoints, fingerprint
 from videodiff_jax.training.compiled_steps import Programs
 from videodiff_jax.training.stage import Stage
@@ -57,6 +58,7 @@ class Run:
     keep: number of newest checkpoints to keep.
     meta: JSON dict stored with each checkpoint (config, code version).
     checksums: whether checkpoints get checksums.
+    trace: steps of each call whose XLA trace is written into `folder`/trace.
   """
 
   folder: pathlib.Path
@@ -70,6 +72,7 @@ class Run:
   keep: int
   meta: dict[str, Any]
   checksums: bool = True
+  trace: periodic.Trace = dataclasses.field(default_factory=periodic.Trace)
 
 
 def train(
@@ -207,13 +210,20 @@ class _Session:
       last = stop.requested(True)
       if last and self._checkpoints.latest_step() is None:
         self._save(step)
-      self._clock = clock = _Clock(step)
-      with tqdm.tqdm(total=run.steps, initial=step, desc=self._stage.name, disable=None) as bar:
+      progress = periodic.actions.ReportProgress(num_train_steps=run.steps)
+      self._clock = clock = _Clock(step, progress)
+      profiler = periodic.Profiler(run.trace, run.folder / "trace", step)
+      with (
+        contextlib.closing(profiler),
+        tqdm.tqdm(total=run.steps, initial=step, desc=self._stage.name, disable=None) as bar,
+      ):
         while not last:
           self._state, metrics = program.run(self._state, self._frozen, batch)
           step += 1
           self._pending.add(step, metrics, ids)
           bar.update()
+          progress(step)
+          profiler(step, metrics)
           # The next batch is fetched while the devices work on this step.
           if step < run.steps:
             batch, ids, wait = _next_batch(stream, run)
@@ -223,7 +233,7 @@ class _Session:
           common = step % run.log_every == 0 or step == program.end
           following = program
           if step == program.end < run.steps:
-            with clock.paused():
+            with clock.paused("compiling"):
               following = programs.take(lambda: stop.requested(False))
           last = step == run.steps or stop.requested(common)
           if step % run.log_every == 0 or last:
@@ -246,7 +256,7 @@ class _Session:
     run, clock = self._run, self._clock
     saves = step % run.checkpoint_every == 0 or last
     if saves:
-      with clock.paused():
+      with clock.paused("checkpoints"):
         self._pending.read(keep=0)  # a state after a non-finite loss is never saved
     # Validate before saving: a killed run resumes after its checkpoint and would skip it.
     due = self._validation is not None and self._validation.due(step, run.steps)
@@ -254,12 +264,12 @@ class _Session:
     if due and not stopped:
       self._validate(step)
     if saves:
-      with clock.paused():
+      with clock.paused("checkpoints"):
         self._save(step)
     if due and stopped:
       self._validate(step)
     if self._previews.due(step):
-      with clock.paused():
+      with clock.paused("previews"):
         self._previews.show(step, self._state)
 
   def _save(self, step: int) -> None:
@@ -267,7 +277,7 @@ class _Session:
     self._checkpoints.save(step, self._state, meta)
 
   def _validate(self, step: int) -> None:
-    with self._clock.paused():
+    with self._clock.paused("validation"):
       values = self._losses(self._state, self._frozen)
     self._writer.write_validation(step, values)
     if jax.process_index() == 0 and self._validation.expected:
@@ -313,6 +323,12 @@ def _restore_or_init(
   state = jax.jit(stage.init, out_shardings=shardings)(jax.random.key(run.seed))
   if stage.pretrained is not None:
     state = hosts.everywhere(functools.partial(stage.pretrained, state))
+  parameter_overview.log_parameter_overview(
+    state.params,
+    include_stats="sharding",
+    msg=f"Variables of stage {stage.name}:",
+    jax_logging_process=0,
+  )
   if stage.measure is None:
     return state
   return state.replace(statistics=_measure(stage, run, state.key, frozen, batches))
@@ -409,23 +425,24 @@ class _Pending:
           f"the batch: {ids}). Last good checkpoint: step {self._checkpoints.latest_step()} in "
           f"{self._checkpoints.folder}. Lower the learning rate or raise clip_norm, and run again."
         )
-    names = values[0] if values else {}
-    return {name: float(np.mean([row[name] for row in values])) for name in names}
+    return {name: float(mean) for name, mean in means.over(values).items()}
 
 
 class _Clock:
-  """Measures seconds of training, without compilation, checkpoints and previews."""
+  """Measures seconds of training, without the parts that `progress` counts by name."""
 
-  def __init__(self, step: int):
+  def __init__(self, step: int, progress: periodic.actions.ReportProgress):
+    self._progress = progress
     self.restart(step)
 
   def restart(self, step: int) -> None:
     self._step, self._began, self._paused = step, time.monotonic(), 0.0
 
   @contextlib.contextmanager
-  def paused(self) -> Iterator[None]:
+  def paused(self, part: str) -> Iterator[None]:
     began = time.monotonic()
-    yield
+    with self._progress.timed(part, wait_jax_async_dispatch=False):
+      yield
     self._paused += time.monotonic() - began
 
   def seconds(self) -> float:

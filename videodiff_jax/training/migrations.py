@@ -14,6 +14,7 @@ _SWEEP = {
   "sweep.kinds": ("ddim", "ddpm", "dpmpp_2m", "unipc"),
   "sweep.steps": (2, 5, 10, 20, 50, 100),
 }
+_PROFILE = ("Nothing was traced.", {"profile.first_step": 10, "profile.num_steps": 0})
 _CHECKSUMS = ("Checkpoints had no checksums.", {"checksums": False})
 # System -> (why the values change nothing, {key: value}), in the order of their addition.
 ADDED: dict[str, tuple[tuple[str, dict[str, Any]], ...]] = {
@@ -76,6 +77,7 @@ ADDED: dict[str, tuple[tuple[str, dict[str, Any]], ...]] = {
     ("There were no sweeps.", {**_SWEEP, "sweep.grids": ("uniform", "log_snr")}),
     ("No run began with another's weights.", {"init.run": ""}),
     _CHECKSUMS,
+    _PROFILE,
   ),
   "lgcvd": (
     ("Clips had a single stride.", {"data.stride_multiples": (1,)}),
@@ -101,6 +103,7 @@ ADDED: dict[str, tuple[tuple[str, dict[str, Any]], ...]] = {
     ("There were no sweeps.", {**_SWEEP, "sweep.grids": ("uniform", "spaced")}),
     ("No run began with another's weights.", {"init.run": ""}),
     _CHECKSUMS,
+    _PROFILE,
   ),
 }
 

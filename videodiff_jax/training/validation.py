@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from videodiff_jax.training import hosts, partitioning
+from videodiff_jax.training import hosts, means, partitioning
 from videodiff_jax.training.curves import Expected
 from videodiff_jax.training.stage import Stage
 from videodiff_jax.training.state import TrainState
@@ -74,7 +74,5 @@ class Losses:
       self._program(state, frozen, partitioning.put_batch(batch, self._mesh), np.int32(number))
       for number, batch in enumerate(self._batches)
     ])  # fmt: skip
-    return {
-      VALIDATION + name: float(np.mean([row[name] for row in found], dtype=np.float64))
-      for name in found[0]
-    }
+    rows = [{name: np.float64(value) for name, value in row.items()} for row in found]
+    return {VALIDATION + name: float(mean) for name, mean in means.over(rows).items()}
