@@ -29,7 +29,7 @@ WRONG = {
       (["--seed=4294967296"], "--seed=4294967296", 2),
       (["--workers=1000000"], "--workers=1000000", 2),
       (["--fold=4"], "--fold=4", 2),
-      (["--source=/no/such/folder"], "'/no/such/folder' is none", 1),
+      (["--source=/no/such/folder"], "'/no/such/folder' is no folder", 1),
       (["--dataset=nope"], "Unknown dataset 'nope'", 1),
       ([f"--out={LONG}"], "File name too long", 1),
       (["--out=/proc/nothing/store"], "(/proc/nothing", 1),

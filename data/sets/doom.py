@@ -24,7 +24,7 @@ class DoomOptions(Options):
   Attributes:
     size: 64 or 128, though any goes: pictures of 240 x 240 are made smaller.
     num_frames: frames of every video, 11.7 a second.
-    codec: as in `Options`; 'jpeg' unless told otherwise, at any size.
+    codec: as in `Options`; 'jpeg' by default, at any size.
     num_videos: one in five is for testing, of other levels than those of training.
     seed: every video is a pure function of (seed, its split, its index).
   """

@@ -106,7 +106,7 @@ class StochasticMnist(MovingMnist):
   """SM-MNIST: digits of 32 pixels that go on from a side of the frame as chance decides.
 
   A digit moves by -4 to 4 whole pixels a frame along each axis; at a side it goes back inwards by
-  1 to 4, and along the side by -4 to 4, both drawn anew. Where digits overlap, their light adds
+  1 to 4, and along the side by -4 to 4, both sampled again. Where digits overlap, their light adds
   up. Digits and `FrameStore.extra` are as of `moving_mnist`.
   """
 

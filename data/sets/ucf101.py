@@ -59,7 +59,7 @@ class Ucf101(FolderBuilder):
   https://www.crcv.ucf.edu/data/UCF101.php and unpack both in one folder; --source is that folder:
     UCF-101/<Class>/v_<Class>_g01_c01.avi   101 classes, 320x240 pixels, 25 frames a second
     ucfTrainTestlist/classInd.txt, trainlist01.txt, testlist01.txt and so on for 02 and 03
-  --fold chooses the split, 1 unless told otherwise. The label of a video is its class, and its
+  --fold chooses the split, 1 by default. The label of a video is its class, and its
   caption the class's name in words: 'apply eye makeup'.
   """
 
