@@ -49,6 +49,7 @@ from data.sets.ucf101 import Ucf101
 from data.sets.video_folder import VideoFolder
 from data.verify import verify
 from videodiff_jax import command, config_flag, locks, text_files, typed
+from videodiff_jax.choices import check_choice, choose_one
 from videodiff_jax.inputs.frame_store import MANIFEST
 
 DATASETS: dict[str, type[VideoBuilder]] = {
@@ -169,8 +170,7 @@ def planned(dataset: str, **options: Any) -> dict[str, list[dict[str, int]]]:
 def _validate(dataset: str, options: dict[str, Any]) -> tuple[type[VideoBuilder], Options]:
   if dataset in REMOVED:
     raise ValueError(REMOVED[dataset])
-  if dataset not in DATASETS:
-    raise ValueError(f"Unknown dataset {dataset!r}; choose {', '.join(sorted(DATASETS))}.")
+  check_choice("dataset", dataset, sorted(DATASETS))
   builder = DATASETS[dataset]
   valid = [field.name for field in dataclasses.fields(builder.OPTIONS)]
   if unknown := sorted(options.keys() - set(valid)):
@@ -296,7 +296,7 @@ def _run() -> None:
   if values.beam is not None:
     engine = parts.beam(values.beam.split())
   if not values.dataset and not values.verify:
-    raise ValueError(f"--dataset is missing; choose {', '.join(sorted(DATASETS))}.")
+    raise ValueError(f"--dataset is missing. {choose_one('', sorted(DATASETS))}")
   if values.dataset is None and options:
     raise ValueError(f"--{min(options)} is not supported by --verify alone; remove it.")
   if values.beam is not None:

@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 
 from experiments.commands import help_text, modes
 from videodiff_jax import command, config_flag, typed
+from videodiff_jax.choices import check_choice
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 # Modes of a workdir that every system shares; a system's own are in `System.modes`.
@@ -110,10 +111,9 @@ def run(files: Sequence[str] = ()) -> None:
   after = (mode,)
   if mode == "train":
     checks.check_training(config)
-    if flags.FLAGS.stage and flags.FLAGS.stage not in config.stages:
-      raise checks.UserError(
-        f"--stage={flags.FLAGS.stage}: choose one of {', '.join(config.stages)}."
-      )
+    if flags.FLAGS.stage:
+      with checks.as_user_error():
+        check_choice("--stage", flags.FLAGS.stage, config.stages)
     following = () if flags.FLAGS.stage else config.after
     finished = train.train(config, workdir, flags.FLAGS.stage, following)
     after = following if finished else ()

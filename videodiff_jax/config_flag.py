@@ -8,6 +8,7 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from videodiff_jax import typed
+from videodiff_jax.choices import did_you_mean
 from videodiff_jax.command import BAD_ARGUMENTS, fail
 
 
@@ -116,7 +117,8 @@ def _check_key(config: ConfigDict, names: Sequence[str]) -> None:
       raise ValueError(f"{prefix} is a value, not a group of keys: set it by --{prefix}=VALUE.")
     name, bracket, index = name.partition("[")
     if name not in branch:
-      raise ValueError(f"Unknown key {prefix}.{name}. {prefix} has: {', '.join(branch)}.")
+      meant = did_you_mean(name, branch)
+      raise ValueError(f"Unknown key {prefix}.{name}. {meant} {prefix} has: {', '.join(branch)}.")
     branch, prefix = branch[name], f"{prefix}.{name}"
     if bracket:
       if not isinstance(branch, tuple | list):

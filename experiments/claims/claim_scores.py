@@ -17,6 +17,7 @@ from experiments.scoring import (
   use_of_condition,
 )
 from experiments.setup import checks, frame_stores
+from videodiff_jax.metrics.configured_protocols import LADDER
 from videodiff_jax.training.workdir import steps_done
 
 Figures = dict[str, np.ndarray]  # column -> (v,) of the videos, or (1,)
@@ -38,7 +39,7 @@ _PREDICTION = {
   "brightness_shift_last": ("at the last frame", 2),
   "brightness_error": ("brightness error", 2),
 }
-_LADDER = {
+_OF_LADDER = {
   "fvd.reconstruction": ("FVD, reconstructed", 1),
   "fvd.generated": ("FVD, generated", 1),
   "i3d_kernel_distance.reconstruction": ("KID, reconstructed", 3),
@@ -125,16 +126,16 @@ def _glober(config: ml_collections.ConfigDict, protocol_name: str | None) -> Sco
       "steps": {name: steps_done(workdir, name) for name in of_run.stages},
       **{name: counts[name] for name in ("num_real", "num_fake")},
     }
-    found = score_files.find(workdir / "evaluations", glober_ladder.PROTOCOL, same)
+    found = score_files.find(workdir / "evaluations", LADDER, same)
     record = found or glober_ladder.evaluate(workdir, of_run)
-    figures = {name: _at(record["scores"], name.split(".")) for name in _LADDER}
+    figures = {name: _at(record["scores"], name.split(".")) for name in _OF_LADDER}
     return {name: np.array([value]) for name, value in figures.items() if value is not None}
 
   about = (
     f"{counts.num_fake} held-out clips reconstructed, and as many generated under their "
     f"conditions; distances are to {counts.num_real} training clips."
   )
-  return Scorer(_LADDER, {"evaluate": counts.to_dict()}, about, score)
+  return Scorer(_OF_LADDER, {"evaluate": counts.to_dict()}, about, score)
 
 
 def _drift(config: ml_collections.ConfigDict, protocol_name: str | None) -> Scorer:

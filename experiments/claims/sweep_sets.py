@@ -138,7 +138,7 @@ def lgcvd_bench(
   settings = _settings(workdir, pipeline, store, about, part)
   return Bench(
     pipeline,
-    settings | {"protocol": dataclasses.asdict(wanted)},
+    settings | {"protocol": wanted.written()},
     lambda: real,
     ("sampler",),
     range(0, len(real), part),

@@ -22,7 +22,7 @@ from videodiff_jax import whole_files
 from videodiff_jax.lgcvd.pipeline import Chunks
 from videodiff_jax.metrics import prediction
 from videodiff_jax.metrics.digit_reader import DigitReader, since_it_came_back
-from videodiff_jax.metrics.protocols import Protocol
+from videodiff_jax.metrics.protocols import PredictionProtocol
 
 SHOWN = 4  # videos whose first trajectory is kept whole, for the pictures
 
@@ -44,7 +44,7 @@ class Judge:
     labels: (n,) classes of the videos, if digits are read.
   """
 
-  protocol: Protocol
+  protocol: PredictionProtocol
   real: np.ndarray
   lpips_params: dict[str, Any] | None
   with_motion: bool

@@ -14,6 +14,7 @@ from experiments.setup import checks
 from experiments.workdirs import numbered, outputs, provenance
 from videodiff_jax import text_files, whole_files
 from videodiff_jax.inputs.folders import text_of
+from videodiff_jax.metrics.configured_protocols import LADDER
 from videodiff_jax.training import writers
 from videodiff_jax.training.workdir import read_config
 
@@ -22,7 +23,7 @@ _MOST_BYTES = 24 * 2**20  # limit of embedded media; base64 adds a third
 _MOST_EACH = 6 * 2**20
 _VIDEOS_SHOWN = 16  # videos of a folder of samples
 _SPEED = ("steps_per_s", "frames_per_s", "gflops_per_s", "input_wait")
-_LADDER = (
+_ABOUT_FVD = (
   "Distances of each set of held-out or drawn clips to training clips; lower is nearer. real is "
   "what remains between two sets of real clips; shuffled, frozen and blurred are real ones damaged "
   "on purpose."
@@ -146,8 +147,8 @@ def _evaluation(file: pathlib.Path, media: Media) -> Iterator[Element]:
   record = text_files.read_json(file)
   yield from _scores(record)
   pictures = [file.with_suffix(".gif"), file.with_suffix(".png")]
-  if file.stem.startswith("ladder"):
-    number = file.stem.removeprefix("ladder")
+  if score_files.name_of(record["protocol"]) == LADDER.name:
+    number = file.stem.removeprefix(LADDER.name)
     names = ("sets.gif", "sets.png", "nearest_training_clips.png", "directions.png")
     pictures = [file.with_name(name.replace(".", f"{number}.")) for name in names]
   rows = f"{_rows_shown(record)}: a row each"
@@ -179,7 +180,7 @@ def _scores(record: dict[str, Any]) -> Iterator[Element]:
     if name == "fvd":
       notes = {row: _interval(intervals.get(row)) for row in scores}
       yield bars(scores, notes)
-      yield element("p", _LADDER, class_="note")
+      yield element("p", _ABOUT_FVD, class_="note")
     else:
       yield from _tables(scores, intervals)
     if name == use_of_condition.GROUP:

@@ -17,9 +17,9 @@ from experiments.workdirs import outputs
 from videodiff_jax import glober, lgcvd
 from videodiff_jax.inputs import clips
 from videodiff_jax.metrics import frechet, i3d, images, motion
+from videodiff_jax.metrics.configured_protocols import DRIFT
 from videodiff_jax.metrics.digit_reader import DigitReader
 
-PROTOCOL = "drift"
 PARTS = 4  # parts of a video's frames, each with its own Frechet distance
 _SEED = 0
 
@@ -51,7 +51,7 @@ def score(
     "num_drawn": num_drawn,
   }
   out = outputs.folder(workdir) / "evaluations"
-  if record := score_files.find(out, PROTOCOL, made_with):
+  if record := score_files.find(out, DRIFT, made_with):
     return record
   sampler = frame_stores.clip_sampler(config, "clip", num_frames=frames)
   with checks.as_user_error():
@@ -60,7 +60,7 @@ def score(
   drawn = systems.of(config).hook("drift")(workdir, config, frames, num_drawn)
   curves = {"drawn": curve(drawn, real, reader), "real": curve(real, real, reader)}
   record = {
-    "protocol": PROTOCOL,
+    "protocol": DRIFT.written(),
     "scores": {**distances(real, drawn), **ends(curves["drawn"])},
     "curves": {what: {key: v.round(5).tolist() for key, v in of.items()}
                for what, of in curves.items()},

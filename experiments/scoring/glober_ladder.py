@@ -10,17 +10,18 @@ from absl import flags, logging
 from experiments.measures import digits, directions, ladder, nearest, set_scores
 from experiments.sampling import glober_samples
 from experiments.scoring import glober_protocols, score_files, use_of_condition
-from experiments.setup import checks, frame_stores
+from experiments.setup import checks, errors, frame_stores
 from experiments.workdirs import numbered, outputs, provenance
 from videodiff_jax.glober.pipeline import Pipeline
 from videodiff_jax.inputs import clips, video_io
 from videodiff_jax.metrics import i3d
+from videodiff_jax.metrics.clip_protocols import CLIP_PROTOCOLS, ClipProtocol
+from videodiff_jax.metrics.configured_protocols import LADDER
 from videodiff_jax.pretrained import i3d as i3d_weights
 from videodiff_jax.pretrained.files import restricted_pickle
 from videodiff_jax.training.workdir import steps_done
 from videodiff_jax.training.writers import format_table
 
-PROTOCOL = "ladder"
 _SEED = 0
 
 
@@ -28,8 +29,11 @@ def mode(
   workdir: pathlib.Path, config: ml_collections.ConfigDict | None, options: flags.FlagValues
 ) -> None:
   """--mode=evaluate: the ladder, or a named protocol."""
-  if options.protocol:
-    glober_protocols.evaluate(workdir, config, options.protocol)
+  protocol = errors.entry(
+    "protocol", options.protocol or LADDER.name, {LADDER.name: LADDER, **CLIP_PROTOCOLS}
+  )
+  if isinstance(protocol, ClipProtocol):
+    glober_protocols.evaluate(workdir, config, protocol)
   else:
     evaluate(workdir, config)
 
@@ -87,7 +91,7 @@ def evaluate(workdir: pathlib.Path, config: ml_collections.ConfigDict | None) ->
   near, distances, spread = nearest.search(found.searched, bank)
   scores["nearest_training_clip"], intervals["nearest_training_clip"] = distances, spread
   record = {
-    "protocol": PROTOCOL,
+    "protocol": LADDER.written(),
     "scores": scores,
     "intervals": intervals,
     "curves": curves,
@@ -116,7 +120,7 @@ def evaluate(workdir: pathlib.Path, config: ml_collections.ConfigDict | None) ->
   }
   out = outputs.folder(workdir) / "evaluations"
   names = ("sets.png", "sets.gif", "nearest_training_clips.png", "directions.png")
-  with numbered.files(out, f"{PROTOCOL}.json", *names) as files:
+  with numbered.files(out, f"{LADDER.name}.json", *names) as files:
     scores_file, sets_file, clips_file, nearest_file, directions_file = files
     if counts.directions:
       read_by = reading and reading.reader

@@ -4,7 +4,6 @@ videodiff_jax/metrics/clip_protocols.py defines the clips and the measures of ea
 --protocol an evaluation is the ladder of glober_ladder.py.
 """
 
-import dataclasses
 import functools
 import io
 import pathlib
@@ -140,7 +139,7 @@ def against_real(
     near, groups[_NEAREST], spreads[_NEAREST] = nearest.search(searched, bank)
     shown["nearest training clip"] = near["generated"]
   record = {
-    "protocol": dataclasses.asdict(protocol),
+    "protocol": protocol.written(),
     "scores": groups,
     "intervals": spreads,
     "settings": {

@@ -24,7 +24,7 @@ from videodiff_jax.inputs.frame_store import FrameStore
 from videodiff_jax.lgcvd.pipeline import Chunks, Pipeline
 from videodiff_jax.metrics import baselines, i3d, images, lpips, prediction, resampling
 from videodiff_jax.metrics.clip_protocols import GENERATED_VIDEOS
-from videodiff_jax.metrics.protocols import PROTOCOLS, Protocol
+from videodiff_jax.metrics.protocols import PROTOCOLS, PredictionProtocol
 from videodiff_jax.pretrained import i3d as i3d_weights
 from videodiff_jax.pretrained import lpips as lpips_weights
 from videodiff_jax.pretrained.files import restricted_pickle
@@ -58,7 +58,7 @@ def mode(
 def evaluate(
   workdir: pathlib.Path,
   config: ml_collections.ConfigDict | None,
-  name: str | Protocol | None = None,
+  name: str | PredictionProtocol | None = None,
   features: Features | None = None,
   reuse: bool = False,
 ) -> dict[str, Any]:
@@ -105,7 +105,7 @@ def evaluate(
   judge = Judge(protocol, real, params, chosen.motion, features, size, reader, labels)
   provenance = score_files.provenance(pipeline.config)
   same = {
-    "protocol": dataclasses.asdict(protocol),
+    "protocol": protocol.written(),
     "settings": made_with,
     "weights": fingerprint(pipeline.params),
     "motion": chosen.motion,
@@ -124,7 +124,7 @@ def evaluate(
   if used is not None:
     scores[use_of_condition.GROUP], intervals[use_of_condition.GROUP] = used
   record = {
-    "protocol": dataclasses.asdict(protocol),
+    "protocol": protocol.written(),
     "scores": scores,
     "intervals": intervals,
     "deviations": deviations,  # of the best figures
@@ -143,12 +143,12 @@ def evaluate(
   return record
 
 
-def find_protocol(name: str) -> Protocol:
+def find_protocol(name: str) -> PredictionProtocol:
   """Returns the protocol of a name; UserError for an unknown one lists all."""
   return errors.entry("protocol", name, PROTOCOLS)
 
 
-def follow(pipeline: Pipeline, protocol: Protocol) -> Pipeline:
+def follow(pipeline: Pipeline, protocol: PredictionProtocol) -> Pipeline:
   """Returns the pipeline with the sampling settings of a protocol."""
   with checks.as_user_error():
     pipeline = pipeline.with_settings(**protocol.settings())
@@ -156,7 +156,7 @@ def follow(pipeline: Pipeline, protocol: Protocol) -> Pipeline:
   return pipeline
 
 
-def check(protocol: Protocol, store: FrameStore) -> None:
+def check(protocol: PredictionProtocol, store: FrameStore) -> None:
   """Raises an error, before anything is drawn, if something that a protocol needs is missing."""
   if store.num_videos < protocol.num_videos:
     raise checks.UserError(
@@ -169,7 +169,7 @@ def check(protocol: Protocol, store: FrameStore) -> None:
     restricted_pickle.locate(lpips_weights.WEIGHTS[protocol.lpips_net])
 
 
-def features_of(protocol: Protocol) -> Features:
+def features_of(protocol: PredictionProtocol) -> Features:
   """Returns the protocol's function from clips to features; it caches every set it has seen."""
   known: dict[bytes, np.ndarray] = {}
 
@@ -183,7 +183,7 @@ def features_of(protocol: Protocol) -> Features:
 
 
 def held_out(
-  pipeline: Pipeline, store: FrameStore, protocol: Protocol
+  pipeline: Pipeline, store: FrameStore, protocol: PredictionProtocol
 ) -> tuple[np.ndarray, np.ndarray]:
   """Reads the protocol's clips (n, f, h, w, c) uint8 and the indices (n,) of their videos."""
   sampler = frame_stores.clip_sampler(pipeline.config, "clip", num_frames=protocol.video_frames)
@@ -224,7 +224,7 @@ def _settings(
   workdir: pathlib.Path,
   pipeline: Pipeline,
   store: FrameStore,
-  protocol: Protocol,
+  protocol: PredictionProtocol,
   with_lpips: bool,
 ) -> dict[str, Any]:
   """Returns the settings that change a figure beside the protocol."""
@@ -235,7 +235,9 @@ def _settings(
   }
 
 
-def _lpips_params(protocol: Protocol, frame_shape: tuple[int, int, int]) -> dict[str, Any] | None:
+def _lpips_params(
+  protocol: PredictionProtocol, frame_shape: tuple[int, int, int]
+) -> dict[str, Any] | None:
   """Loads LPIPS's weights; returns None and logs the reason if LPIPS cannot be computed."""
   side, least = protocol.lpips_size or frame_shape[0], lpips.SMALLEST[protocol.lpips_net]
   if side < least:
@@ -254,7 +256,7 @@ def _lpips_params(protocol: Protocol, frame_shape: tuple[int, int, int]) -> dict
 
 
 # Row -> the measured set, the real videos' features for FVD, and the protocol.
-Sets = dict[str, tuple[Measured, np.ndarray | None, Protocol]]
+Sets = dict[str, tuple[Measured, np.ndarray | None, PredictionProtocol]]
 
 
 def _prediction(pipeline: Pipeline, judge: Judge, kept: Kept) -> Sets:
@@ -328,7 +330,7 @@ _MEASURES = {"prediction": _prediction, "interpolation": _interpolation}
 
 
 def _row(
-  measured: Measured, reals: np.ndarray | None, protocol: Protocol
+  measured: Measured, reals: np.ndarray | None, protocol: PredictionProtocol
 ) -> tuple[dict[str, float], dict[str, list[float]], dict[str, float]]:
   """Computes a set's figures, their intervals over videos, and the deviations of the best ones.
 
@@ -357,7 +359,9 @@ def _row(
   return figures, resampling.intervals(figures, again, protocol.seed), deviations
 
 
-def _curves(sets: Sets, real: np.ndarray, protocol: Protocol) -> dict[str, prediction.Scores]:
+def _curves(
+  sets: Sets, real: np.ndarray, protocol: PredictionProtocol
+) -> dict[str, prediction.Scores]:
   """Averages each frame over videos and trajectories; {} if nothing was predicted."""
   if not sets:
     return {}

@@ -14,7 +14,6 @@ A score file is the JSON of one evaluation:
   versions: versions of the libraries in use.
 """
 
-import dataclasses
 import importlib.metadata
 import json
 import pathlib
@@ -31,10 +30,12 @@ from experiments.setup import checks
 from experiments.workdirs import numbered
 from experiments.workdirs.provenance import code_version
 from videodiff_jax import text_files, whole_files
+from videodiff_jax.choices import summarise
 from videodiff_jax.inputs import video_io
 from videodiff_jax.inputs.frame_store import FrameStore
 from videodiff_jax.metrics.clip_protocols import ClipProtocol
-from videodiff_jax.metrics.protocols import Protocol
+from videodiff_jax.metrics.protocols import PredictionProtocol
+from videodiff_jax.metrics.registry import NamedProtocol
 from videodiff_jax.pretrained import i3d as i3d_weights
 from videodiff_jax.training.workdir import steps_done
 from videodiff_jax.training.writers import format_table
@@ -44,7 +45,6 @@ _LIBRARIES = ("jax", "jaxlib", "flax", "numpy", "scipy", "pillow")
 _OF_THE_MODEL = ("sample", "steps", "code", "weights")
 # Settings of figures that were added later; a file without these settings lacks the figures.
 _ADDED = tuple(f"settings.{name}" for name in set_scores.SETTINGS)
-_MOST_NAMED = 12
 _FEW_STEPS = 4
 
 
@@ -125,13 +125,11 @@ def save(file: pathlib.Path, record: dict[str, Any]) -> None:
 
 
 def find(
-  folder: pathlib.Path, protocol: Protocol | ClipProtocol | str, settings: dict[str, Any]
+  folder: pathlib.Path, protocol: NamedProtocol, settings: dict[str, Any]
 ) -> dict[str, Any] | None:
   """Finds the newest record of the same protocol and settings; the code's version may differ."""
-  as_written = with_defaults(
-    protocol if isinstance(protocol, str) else dataclasses.asdict(protocol)
-  )
-  wanted, same = json.loads(json.dumps([as_written, settings | {"code": None}]))
+  written = with_defaults(protocol.written())
+  wanted, same = json.loads(json.dumps([written, settings | {"code": None}]))
   for record in reversed(records_in(folder).values()):
     found = {name: record["settings"].get(name) for name in same} | {"code": None}
     if [with_defaults(record["protocol"]), found] == [wanted, same]:
@@ -209,7 +207,7 @@ def with_defaults(protocol: str | dict[str, Any]) -> dict[str, Any]:
   """Returns a written protocol without its prose; settings added later get their defaults."""
   if isinstance(protocol, str):
     return {"name": protocol}
-  kind = ClipProtocol if "drawn" in protocol else Protocol
+  kind = ClipProtocol if "drawn" in protocol else PredictionProtocol
   defaults = {
     name: json.loads(json.dumps(field.default))  # in the form that the file has
     for name, field in kind.__dataclass_fields__.items()
@@ -227,15 +225,10 @@ def _refuse_unlike(a: dict[str, str], b: dict[str, str], file_a: str, file_b: st
   ]
   if not names:
     return
-  lines = [
-    f"  {name}: {a.get(name, 'not given')} and {b.get(name, 'not given')}"
-    for name in names[:_MOST_NAMED]
-  ]
-  if len(names) > _MOST_NAMED:
-    lines.append(f"  and {len(names) - _MOST_NAMED} more")
+  lines = [f"{name}: {a.get(name, 'not given')} and {b.get(name, 'not given')}" for name in names]
   raise checks.UserError(
-    f"{file_a} and {file_b} were not measured alike, so their figures cannot be compared:\n"
-    + "\n".join(lines)
+    f"{file_a} and {file_b} were not measured alike, so their figures cannot be compared:\n  "
+    + summarise(lines, most=12, separator="\n  ")
     + "\nEvaluate both runs by one --protocol on one data set."
   )
 

@@ -1,6 +1,5 @@
 """Checks of a run before anything is compiled; each failure is one clear error."""
 
-import difflib
 import fnmatch
 import json
 import math
@@ -14,6 +13,7 @@ from data.prepare import EMBEDDED, REMOVED
 from experiments.setup import range_table, ranges, systems
 from experiments.setup.errors import UserError, as_user_error, choice
 from videodiff_jax import typed
+from videodiff_jax.choices import did_you_mean, summarise
 from videodiff_jax.inputs.frame_store import FrameStore
 from videodiff_jax.training import partitioning
 
@@ -178,11 +178,8 @@ def _check_known(config: ml_collections.ConfigDict) -> None:
   known = ranges.flat(systems.of(config).base())
   for key in sorted(ranges.flat(config).keys() - known.keys()):
     if not any(fnmatch.fnmatchcase(key, pattern) for pattern in range_table.OPTIONAL):
-      near = difflib.get_close_matches(key, known, 1)
-      raise UserError(
-        f"System {config.system!r} has no key config.{key}"
-        + (f"; did you mean config.{near[0]}?" if near else "; remove it.")
-      )
+      meant = did_you_mean(f"config.{key}", [f"config.{name}" for name in known])
+      raise UserError(f"System {config.system!r} has no key config.{key}. {meant or 'Remove it.'}")
 
 
 def _missing(config: ml_collections.ConfigDict) -> str:
@@ -191,7 +188,7 @@ def _missing(config: ml_collections.ConfigDict) -> str:
   wanted = ranges.flat(systems.of(config).base())
   # An ablation's variants come from the configuration that is given with it.
   missing = [key for key in wanted if key not in there and not key.startswith("ablation.")]
-  return ", ".join(missing[:10]) + (f" and {len(missing) - 10} more" if missing[10:] else "")
+  return summarise(missing, most=10)
 
 
 def check_same_run(

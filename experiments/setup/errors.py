@@ -4,6 +4,8 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from typing import TypeVar
 
+from videodiff_jax.choices import check_choice, choose_one
+
 T = TypeVar("T")
 
 
@@ -23,7 +25,7 @@ def as_user_error() -> Iterator[None]:
 def choice(key: str, value: str, choices: tuple[str, ...]) -> None:
   """Raises UserError if the value of config.`key` is not one of the choices."""
   if value not in choices:
-    raise UserError(f"config.{key} is {value!r}. Choose one of: {', '.join(choices)}.")
+    raise UserError(f"config.{key} is {value!r}. {choose_one(value, choices)}")
 
 
 def entry(what: str, name: str, entries: Mapping[str, T]) -> T:
@@ -32,6 +34,6 @@ def entry(what: str, name: str, entries: Mapping[str, T]) -> T:
   Raises:
     UserError: there is no such entry; the message lists all names.
   """
-  if name not in entries:
-    raise UserError(f"No {what} {name!r}. Choose one of: {', '.join(entries)}.")
+  with as_user_error():
+    check_choice(what, name, entries)
   return entries[name]

@@ -19,8 +19,10 @@ from absl import logging
 from experiments.scoring import lgcvd_prediction, score_files
 from experiments.setup import checks, systems
 from experiments.tables.papers import SPEED, TABLES, Measure, Table
-from videodiff_jax.metrics.clip_protocols import CLIP_PROTOCOLS, ClipProtocol
-from videodiff_jax.metrics.protocols import PROTOCOLS, Protocol
+from videodiff_jax.choices import check_choice
+from videodiff_jax.metrics.clip_protocols import ClipProtocol
+from videodiff_jax.metrics.protocols import PredictionProtocol
+from videodiff_jax.metrics.registry import REGISTRY
 from videodiff_jax.training.workdir import read_config
 from videodiff_jax.training.writers import format_table
 
@@ -62,8 +64,8 @@ def find(name: str) -> tuple[Table, bool]:
   table, _, variant = name.partition(":")
   if table == SPEED:
     raise checks.UserError(f"--table={SPEED} shows time and memory: give it to --mode=benchmark.")
-  if table not in TABLES:
-    raise checks.UserError(f"No table {table!r}. Choose one of: {', '.join([*TABLES, SPEED])}.")
+  with checks.as_user_error():
+    check_choice("table", table, [*TABLES, SPEED])
   if variant not in ("", _SMOKE):
     raise checks.UserError(f"No variant {variant!r} of a table; the only one is {_SMOKE!r}.")
   return TABLES[table], variant == _SMOKE
@@ -144,18 +146,18 @@ def _own_sampling(saved: ml_collections.ConfigDict, config: ml_collections.Confi
 def _evaluate(workdir: pathlib.Path, measure: Measure, smoke: bool, seen: Seen) -> dict[str, Any]:
   config = read_config(workdir)
   config.sample.update(dict(measure.sample))
-  protocol = (PROTOCOLS | CLIP_PROTOCOLS)[measure.protocol]
+  protocol = REGISTRY.find(measure.protocol)
   if smoke:
     protocol = _few(protocol)
-  if isinstance(protocol, Protocol):
+  if isinstance(protocol, PredictionProtocol):
     features = seen.setdefault(protocol.name, lgcvd_prediction.features_of(protocol))
     return lgcvd_prediction.evaluate(workdir, config, protocol, features, reuse=True)
   return systems.of(config).hook("clip_protocols")(workdir, config, protocol, reuse=True)
 
 
-def _few(protocol: Protocol | ClipProtocol) -> Protocol | ClipProtocol:
+def _few(protocol: PredictionProtocol | ClipProtocol) -> PredictionProtocol | ClipProtocol:
   """Returns the protocol with a few clips, which only tests that the code runs."""
-  if isinstance(protocol, Protocol):
+  if isinstance(protocol, PredictionProtocol):
     few = {"num_videos": 2, "trajectories": 2, "sampler_steps": 2, "best": "video"}
     few["lpips_required"] = False
   else:

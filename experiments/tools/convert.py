@@ -24,6 +24,7 @@ from ml_collections import ConfigDict, config_flags
 
 import videodiff_jax
 from videodiff_jax import command, config_flag, typed
+from videodiff_jax.choices import summarise
 from videodiff_jax.glober import networks as glober_networks
 from videodiff_jax.glober import pretrained_init
 from videodiff_jax.lgcvd import stages as lgcvd_stages
@@ -171,7 +172,7 @@ def _networks(
   for name in fits:
     if beside := {key for key in left if sources.is_beside(name, key)}:
       whole = f"beside the {sources.NETWORKS[name].title}, left alone: {len(beside)} tensors"
-      notes.append(f"{whole} ({tensor_files.listed(sorted(beside))})")
+      notes.append(f"{whole} ({summarise(sorted(beside))})")
       left -= beside
   for name in sources.NETWORKS.keys() - fits.keys():
     if others := left.intersection(sources.names_of(name, tensors)):
@@ -181,7 +182,7 @@ def _networks(
   notes += [f"allowed: {name} is left over" for name in sorted(allowed)]
   if strangers := sorted(left - allowed):
     raise ValueError(
-      f"{source} holds tensors that kind {kind} does not know: {tensor_files.listed(strangers)}. "
+      f"{source} holds tensors that kind {kind} does not know: {summarise(strangers)}. "
       "If they may be left out, name them with --allow=NAME,... (* stands for anything)."
     )
 

@@ -174,7 +174,7 @@ def test_other_folders_are_never_overwritten(tmp_path) -> None:
 
 
 def test_unknown_dataset_and_option_list_the_choices(tmp_path) -> None:
-  with pytest.raises(ValueError, match="choose bair, captioned_digits, cityscapes, demo_clips"):
+  with pytest.raises(ValueError, match="one of: bair, captioned_digits, cityscapes, demo_clips"):
     ensure("ucf", tmp_path / "store")
   with pytest.raises(ValueError, match=r"no option source; its options are size, num_frames"):
     ensure("moving_digits", tmp_path / "store", source="x")
@@ -204,7 +204,7 @@ def test_command_prints_a_summary_or_one_line(reference, tmp_path) -> None:
   assert "100%" in good.stderr
   bad = run("--dataset=moving_digit", f"--out={tmp_path / 'b'}")
   assert bad.returncode != 0 and "Traceback" not in bad.stderr
-  assert "Unknown dataset 'moving_digit'; choose" in bad.stderr
+  assert "Unknown dataset 'moving_digit'. Did you mean 'moving_digits'?" in bad.stderr
 
 
 def test_a_set_that_is_no_longer_made_tells_what_became_of_it(tmp_path) -> None:

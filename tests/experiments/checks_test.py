@@ -27,7 +27,7 @@ def changed(**keys: Any) -> ConfigDict:
 @pytest.mark.parametrize(
   ("keys", "message"),
   [
-    ({"system": "lgc"}, "config.system is 'lgc'. Choose one of: glober"),
+    ({"system": "lgc"}, "config.system is 'lgc'. Did you mean 'lgcvd'"),
     ({"condition": "words"}, "config.condition is 'words'. Choose one of: none, class, text"),
     ({"precision": "fp16"}, "Choose one of: float32, bfloat16"),
     ({"remat": "all"}, "Choose one of: none, blocks"),
@@ -111,7 +111,7 @@ def test_a_key_that_nothing_reads_is_told() -> None:
   config.sample.decoder.clip = True
   checks.check_given(config)
   config.data.strid = 2
-  with pytest.raises(checks.UserError, match=r"no key config\.data\.strid; did you mean config"):
+  with pytest.raises(checks.UserError, match=r"no key config\.data\.strid\. Did you mean 'config"):
     checks.check_given(config)
 
 

@@ -401,7 +401,7 @@ def test_jpeg_changes_frames_a_little_and_is_pillow_s() -> None:
 
 
 def test_a_protocol_that_cannot_be_done(judge, workdir) -> None:
-  with pytest.raises(checks.UserError, match=r"No protocol 'tiny'. Choose one of: styleganv_fvd"):
+  with pytest.raises(checks.UserError, match=r"Unknown protocol 'tiny'\. Choose one of: style"):
     glober_protocols.evaluate(workdir, None, "tiny")
   with pytest.raises(
     checks.UserError, match=r"of 128 frames, but this run was trained on 8: .*128"

@@ -25,7 +25,7 @@ from videodiff_jax import lgcvd
 from videodiff_jax.inputs import video_io
 from videodiff_jax.metrics import frechet, i3d, prediction
 from videodiff_jax.metrics.clip_protocols import ClipProtocol
-from videodiff_jax.metrics.protocols import PROTOCOLS, Protocol
+from videodiff_jax.metrics.protocols import PROTOCOLS, PredictionProtocol
 from videodiff_jax.pretrained import i3d as i3d_weights
 from videodiff_jax.pretrained import lpips as lpips_weights
 from videodiff_jax.training.writers import read_metrics
@@ -155,7 +155,7 @@ def test_flags_and_a_given_configuration_say_how(workdir, config) -> None:
 
 # ---- scores, with a fixed random projection for I3D
 
-TINY = Protocol("tiny", "Of a test.", num_videos=3, num_frames=8, trajectories=2)
+TINY = PredictionProtocol("tiny", "Of a test.", num_videos=3, num_frames=8, trajectories=2)
 
 
 def projection(clips: np.ndarray, resize: str) -> np.ndarray:
@@ -344,7 +344,7 @@ def test_a_protocol_that_cannot_be_done(judge, monkeypatch, workdir, changes, me
   monkeypatch.setattr(lgcvd.Pipeline, "predict_chunks", None)  # told before anything is drawn
   with pytest.raises(checks.UserError, match=message):
     lgcvd_prediction.evaluate(workdir, None, "tiny")
-  with pytest.raises(checks.UserError, match=r"No protocol 'big'\. Choose one of: tiny"):
+  with pytest.raises(checks.UserError, match=r"Unknown protocol 'big'\. Choose one of: tiny"):
     lgcvd_prediction.evaluate(workdir, None, "big")
 
 

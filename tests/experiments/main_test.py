@@ -93,7 +93,7 @@ def test_flags(command, options: list[str], expected: list[str]) -> None:
     (["--mode=benchmark", "--inputs"], ["--inputs needs --config"]),
     (["--mode=sample"], ["--mode=sample needs --workdir"]),
     (["--mode=sample", "--workdir=/no/such/folder"], ["/no/such/folder is not a workdir"]),
-    ([DIGITS, "--workdir=x", "--stage=dit"], ["--stage=dit", "kl_vae, autoencoder, generator"]),
+    ([DIGITS, "--workdir=x", "--stage=dit"], ["--stage 'dit'", "kl_vae, autoencoder, generator"]),
     (
       [DIGITS, "--workdir=x", "--config.train.generator.batch_size=12"],
       ["config.train.generator.batch_size (12)", "8 device(s)", "for example 16"],

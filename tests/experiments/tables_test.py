@@ -226,7 +226,10 @@ def test_smoke_takes_few_clips_of_smoke_runs(evaluated, tmp_path) -> None:
 @pytest.mark.parametrize(
   ("name", "said"),
   [
-    ("glober_9", r"No table 'glober_9'\. Choose one of: glober_1a, .*moving_mnist, glober_2"),
+    (
+      "glober_9",
+      r"Unknown table 'glober_9'\. .*Choose one of: glober_1a, .*moving_mnist, glober_2",
+    ),
     ("glober_2", "time and memory: give it to --mode=benchmark"),
     ("glober_3:quick", "No variant 'quick' of a table; there is 'smoke' alone"),
   ],

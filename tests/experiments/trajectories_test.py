@@ -12,10 +12,12 @@ from experiments.measures.trajectories import Judge, Kept, Measured, measure
 from videodiff_jax.lgcvd.pipeline import Chunks
 from videodiff_jax.metrics import prediction
 from videodiff_jax.metrics.digit_reader import Readings
-from videodiff_jax.metrics.protocols import Protocol
+from videodiff_jax.metrics.protocols import PredictionProtocol
 
 N, SIDE = 3, 12  # trajectories a video; SSIM's window is 11 pixels wide
-PROTOCOL = Protocol("tiny", "A test's.", trajectories=N, num_frames=4, gap=4, psnr="video")
+PROTOCOL = PredictionProtocol(
+  "tiny", "A test's.", trajectories=N, num_frames=4, gap=4, psnr="video"
+)
 REAL = np.random.default_rng(1).integers(0, 256, (5, 6, SIDE, SIDE, 1), np.uint8)
 
 

@@ -118,7 +118,7 @@ def test_wrong_input_is_told(pipe, features) -> None:
   config.condition = "none"
   with pytest.raises(ValueError, match="label 0 was asked for, but this system has no classes"):
     Pipeline(config, {}, pipe.mesh).generate(1, labels=[0])
-  with pytest.raises(ValueError, match="Choose among"):
+  with pytest.raises(ValueError, match=r"'guidance'.*Did you mean 'guidance_"):
     pipe.with_settings(guidance=1.0)
 
 

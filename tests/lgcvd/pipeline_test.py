@@ -168,7 +168,7 @@ def test_wrong_requests_are_told(one_device) -> None:
     one_device.generate(0, num_frames=4)
   with pytest.raises(TypeError, match="num_frames"):  # never 16 videos in place of 16 frames
     one_device.generate(16)
-  with pytest.raises(ValueError, match=r"'guidance'\. Choose among: .*trajectories"):
+  with pytest.raises(ValueError, match=r"'guidance'\. Choose one of: .*trajectories"):
     one_device.with_settings(guidance=2.0)
 
 

@@ -9,13 +9,13 @@ import pytest
 from PIL import Image
 
 from videodiff_jax.metrics import frechet, images, lpips, prediction
-from videodiff_jax.metrics.protocols import PROTOCOLS, Protocol
+from videodiff_jax.metrics.protocols import PROTOCOLS, PredictionProtocol
 
 P, HORIZON = 2, 4
 
 
-def protocol(**changes) -> Protocol:
-  return Protocol("test", "A test's.", num_frames=HORIZON, gap=HORIZON - 1, **changes)
+def protocol(**changes) -> PredictionProtocol:
+  return PredictionProtocol("test", "A test's.", num_frames=HORIZON, gap=HORIZON - 1, **changes)
 
 
 def videos(*lead: int, side: int = 16, channels: int = 3, seed: int = 0) -> np.ndarray:
@@ -188,7 +188,7 @@ def sets() -> tuple[np.ndarray, np.ndarray]:
   return videos(6, 2, side=4), videos(6, side=4, seed=1)
 
 
-def fvd_of(drawn: np.ndarray, real: np.ndarray, of: Protocol) -> float:
+def fvd_of(drawn: np.ndarray, real: np.ndarray, of: PredictionProtocol) -> float:
   count = 1 if of.fvd_trajectories == "first" else drawn.shape[1]
   fakes = [features(prediction.compared(drawn[:, j], real, of)) for j in range(count)]
   return prediction.fvd(features(real), np.stack(fakes), of)

@@ -199,5 +199,5 @@ def test_too_long_texts_are_refused(model: Any):
 
 
 def test_an_unknown_activation_is_refused():
-  with pytest.raises(ValueError, match=r"'relu'\. Choose one of: quick_gelu, gelu"):
+  with pytest.raises(ValueError, match=r"'relu'\. Did you mean 'gelu'\? Choose one of: quick_gelu"):
     shapes_of(CLIPText(**TINY, end=END, activation="relu"))

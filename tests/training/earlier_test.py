@@ -131,7 +131,7 @@ def test_a_key_that_nothing_reads_is_told(old) -> None:
   saved = json.loads(file.read_text())
   saved["data"]["image_sise"] = 32
   file.write_text(json.dumps(saved))
-  with pytest.raises(checks.UserError, match=r"\.json: .*did you mean config\.data\.image_size"):
+  with pytest.raises(checks.UserError, match=r"\.json: .*Did you mean 'config\.data\.image_size'"):
     main.saved_config(workdir, None)
 
 

@@ -9,6 +9,8 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from videodiff_jax.choices import check_choice
+
 SHARINGS = ("individual", "shared", "mixed")
 
 # Frame times are rounded to 2^-20. That is far finer than any frame rate needs and coarser than
@@ -67,8 +69,7 @@ def starting_noise(
   Raises:
     ValueError: `sharing` is unknown.
   """
-  if sharing not in SHARINGS:
-    raise ValueError(f"Unknown noise sharing {sharing!r}. Choose one of: {', '.join(SHARINGS)}.")
+  check_choice("noise sharing", sharing, SHARINGS)
   draw = jax.vmap(lambda key: jax.random.normal(key, shape))
   individual = frame_keys(purpose_keys(clip_keys, Purpose.FRAME_NOISE), frame_times)
   if sharing == "individual":

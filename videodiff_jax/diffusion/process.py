@@ -6,6 +6,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from videodiff_jax.choices import check_choice
 from videodiff_jax.diffusion.schedules import Schedule
 
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
@@ -37,13 +38,9 @@ class Process:
   timestep_power: float = 1.0
 
   def __post_init__(self) -> None:
-    for what, value, choices in (
-      ("prediction type", self.prediction_type, PREDICTION_TYPES),
-      ("loss weighting", self.loss_weighting, LOSS_WEIGHTINGS),
-      ("loss norm", self.loss_norm, LOSS_NORMS),
-    ):
-      if value not in choices:
-        raise ValueError(f"Unknown {what} {value!r}. Choose one of: {', '.join(choices)}.")
+    check_choice("prediction type", self.prediction_type, PREDICTION_TYPES)
+    check_choice("loss weighting", self.loss_weighting, LOSS_WEIGHTINGS)
+    check_choice("loss norm", self.loss_norm, LOSS_NORMS)
     if self.loss_weighting == "min_snr" and self.loss_norm != "l2":
       raise ValueError("loss_weighting='min_snr' weights squared errors: use loss_norm='l2'.")
 

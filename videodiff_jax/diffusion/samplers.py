@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from videodiff_jax.choices import check_choice
 from videodiff_jax.diffusion.process import Process
 from videodiff_jax.diffusion.schedules import spaced_timesteps
 
@@ -149,13 +150,9 @@ def make_sampler(
       than DDIM, a 'leading' grid runs past T - 1 (where the release crashes), a 'spaced' grid has a
       single step, or a 'log_snr' grid has more than its first step where x_t is only noise.
   """
-  for what, value, choices in (
-    ("sampler", kind, KINDS),
-    ("grid", grid, GRIDS),
-    ("end of sampling", final, FINALS),
-  ):
-    if value not in choices:
-      raise ValueError(f"Unknown {what} {value!r}. Choose one of: {', '.join(choices)}.")
+  check_choice("sampler", kind, KINDS)
+  check_choice("grid", grid, GRIDS)
+  check_choice("end of sampling", final, FINALS)
   if eta and kind != "ddim":
     raise ValueError(f"eta is DDIM's own setting; {kind!r} has none. Leave eta at 0.")
   timesteps = _timesteps(process, num_steps, grid)

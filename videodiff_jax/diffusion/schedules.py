@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from videodiff_jax.choices import check_choice
+
 KINDS = ("scaled_linear", "linear", "cosine")
 PRECISIONS = ("float64", "float32")
 
@@ -99,19 +101,17 @@ def make_schedule(
   Raises:
     ValueError: the kind or precision is unknown.
   """
-  if precision not in PRECISIONS:
-    raise ValueError(f"Unknown precision {precision!r}. Choose one of: {', '.join(PRECISIONS)}.")
+  check_choice("noise schedule", kind, KINDS)
+  check_choice("precision", precision, PRECISIONS)
   if kind == "scaled_linear":
     betas = np.linspace(beta_start**0.5, beta_end**0.5, num_timesteps) ** 2
   elif kind == "linear":
     betas = np.linspace(beta_start, beta_end, num_timesteps)
-  elif kind == "cosine":
+  else:  # cosine
     s = 0.008
     time = np.linspace(0.0, 1.0, num_timesteps + 1)
     signal = np.cos((time + s) / (1 + s) * np.pi / 2) ** 2
     betas = np.clip(1.0 - signal[1:] / signal[:-1], 0.0, max_beta)
-  else:
-    raise ValueError(f"Unknown noise schedule {kind!r}. Choose one of: {', '.join(KINDS)}.")
   return Schedule(betas.astype(precision))
 
 

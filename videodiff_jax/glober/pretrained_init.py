@@ -20,9 +20,9 @@ from absl import logging
 from flax import traverse_util
 
 from videodiff_jax import typed
+from videodiff_jax.choices import summarise
 from videodiff_jax.glober.networks import Networks
 from videodiff_jax.pretrained import architectures, sources
-from videodiff_jax.pretrained.files.tensor_files import listed
 from videodiff_jax.pretrained.names import dit
 from videodiff_jax.training.stage import Batch, Stage
 from videodiff_jax.training.state import TrainState
@@ -116,7 +116,7 @@ def _fit(config: ml_collections.ConfigDict, networks: Networks, name: str) -> so
   path = typed.path(path_of(config, name), f"config.init.{name}")
   fit = sources.fit(sources.find(name, path), wanted, allow, adapt=True)
   if name == "kl_vae" and (missing := sorted(wanted.keys() - fit.placed.keys())):
-    raise ValueError(f"{path} lacks {listed(missing)}, which nothing trains.")
+    raise ValueError(f"{path} lacks {summarise(missing)}, which nothing trains.")
   return fit
 
 
@@ -157,5 +157,5 @@ def _tell(config: ml_collections.ConfigDict, name: str, fit: sources.Fit) -> Non
   logging.info(
     "config.init.%s: %d tensors, %s parameters of %s%s",
     name, len(fit.placed), f"{fit.size:,}", path_of(config, name),
-    "".join(f"\n  {what}: {listed(sentences)}" for what, sentences in others.items() if sentences),
+    "".join(f"\n  {what}: {summarise(names)}" for what, names in others.items() if names),
   )  # fmt: skip

@@ -13,6 +13,7 @@ import grain.python as grain
 import numpy as np
 from absl import flags, logging
 
+from videodiff_jax.choices import check_choice
 from videodiff_jax.inputs.frame_store import FrameStore
 from videodiff_jax.inputs.latent_cache import Moments
 
@@ -61,11 +62,8 @@ class ClipSampler:
   stride_multiples: tuple[int, ...] = (1,)
 
   def __post_init__(self) -> None:
-    for name, choices in (("content", CONTENTS), ("sampling", SAMPLINGS)):
-      if getattr(self, name) not in choices:
-        raise ValueError(
-          f"Unknown {name} {getattr(self, name)!r}. Choose one of: {', '.join(choices)}."
-        )
+    check_choice("content", self.content, CONTENTS)
+    check_choice("sampling", self.sampling, SAMPLINGS)
     if self.content in ("pairs", "keys"):
       keyframe_indices(self.num_frames, self.num_keyframes)
     if self.content in ("pairs", "frames") and not 1 <= self.num_targets <= self.num_frames:

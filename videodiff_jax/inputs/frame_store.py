@@ -20,6 +20,7 @@ from PIL import Image
 from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
 from videodiff_jax import text_files, typed
+from videodiff_jax.choices import check_choice
 
 CODECS = ("raw", "jpeg", "png")
 MANIFEST = "manifest.json"
@@ -42,8 +43,7 @@ def resolve_codec(codec: str, size: int) -> str:
   """
   if codec == "auto":
     return "raw" if size <= 64 else "jpeg"
-  if codec not in CODECS:
-    raise ValueError(f"Unknown codec {codec!r}. Choose one of: auto, {', '.join(CODECS)}.")
+  check_choice("codec", codec, ("auto", *CODECS))
   return codec
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from videodiff_jax import whole_files
+from videodiff_jax.choices import check_choice
 from videodiff_jax.inputs import decoding, folders, pictures
 from videodiff_jax.inputs.decoding import Stream
 from videodiff_jax.inputs.video_error import VideoError
@@ -42,8 +43,7 @@ def square_crop_resize(frame: np.ndarray, size: int, crop: str = "pillow_bicubic
   Raises:
     ValueError: the crop is unknown, or the frame is one pixel high or wide and has no centre.
   """
-  if crop not in CROPS:
-    raise ValueError(f"Unknown crop {crop!r}. Choose one of: {', '.join(CROPS)}.")
+  check_choice("crop", crop, CROPS)
   channels = frame.shape[-1]
   image = Image.fromarray(frame[..., 0] if channels == 1 else frame)
   side = min(image.size)

@@ -14,6 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
 
+from videodiff_jax.choices import check_choice
+
 EMPTY = -1  # the position of a slot without a frame
 # The release has two values for the paper's tensor U: a missing frame is black, a fragment grey.
 EMPTY_FRAME = -1.0
@@ -121,8 +123,7 @@ def task_positions(task: str, num_frames: int, slots: int) -> tuple[int, ...]:
     "generation": (0, 0),
     "interpolation": (slots - slots // 2, slots // 2),
   }
-  if task not in given:
-    raise ValueError(f"No fixed frames for task {task!r}. Choose one of: {', '.join(given)}.")
+  check_choice("task with fixed frames", task, given)
   return given_positions(*given[task], num_frames, slots)
 
 
@@ -161,12 +162,11 @@ class TaskMix:
   per: str = "sample"
 
   def __post_init__(self) -> None:
-    if unknown := sorted(set(self.shares) - set(TASKS)):
-      raise ValueError(f"Unknown tasks {unknown}. Choose from: {', '.join(TASKS)}.")
+    for task in self.shares:
+      check_choice("task", task, TASKS)
     if not math.isclose(sum(self.shares.values()), 1.0) or min(self.shares.values()) < 0:
       raise ValueError(f"The tasks' shares must be positive and sum to 1, not {self.shares}.")
-    if self.per not in DRAWS:
-      raise ValueError(f"Unknown drawing {self.per!r}. Choose one of: {', '.join(DRAWS)}.")
+    check_choice("drawing", self.per, DRAWS)
     if not 0 < self.slots < self.num_frames:
       raise ValueError(f"{self.slots} slots do not leave frames of {self.num_frames} to draw.")
 

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from videodiff_jax.choices import check_choice
 from videodiff_jax.diffusion.process import Process
 from videodiff_jax.diffusion.saturation import hidden_by_clipping
 from videodiff_jax.lgcvd.conditioning import (
@@ -101,13 +102,9 @@ class Objective:
   saturate: bool = False
 
   def __post_init__(self) -> None:
-    for name, choices in (
-      ("updates", UPDATES),
-      ("second_stage", SECOND_STAGES),
-      ("one_stage", ONE_STAGES),
-    ):
-      if (value := getattr(self, name)) not in choices:
-        raise ValueError(f"Unknown {name} {value!r}. Choose one of: {', '.join(choices)}.")
+    check_choice("updates", self.updates, UPDATES)
+    check_choice("second_stage", self.second_stage, SECOND_STAGES)
+    check_choice("one_stage", self.one_stage, ONE_STAGES)
 
   @property
   def num_updates(self) -> int:

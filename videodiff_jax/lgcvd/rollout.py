@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from videodiff_jax.choices import check_choice
 from videodiff_jax.diffusion.process import Process
 from videodiff_jax.diffusion.samplers import Sampler, sample
 from videodiff_jax.lgcvd.conditioning import (
@@ -32,10 +33,7 @@ ENCODER_WEIGHTS = ("ema", "raw")
 
 def sampling_params(params: Any, ema_params: Any, encoder_weights: str = "ema") -> Any:
   """Returns the averaged UNet with the averaged encoder, or the 'raw' encoder (as released)."""
-  if encoder_weights not in ENCODER_WEIGHTS:
-    raise ValueError(
-      f"Unknown encoder_weights {encoder_weights!r}. Choose one of: {', '.join(ENCODER_WEIGHTS)}."
-    )
+  check_choice("encoder_weights", encoder_weights, ENCODER_WEIGHTS)
   if encoder_weights == "raw" and params is None:
     raise ValueError(
       "config.sample.encoder_weights is 'raw', but an exported run holds only averaged weights: "
@@ -96,12 +94,8 @@ class Rollout:
   average_features: bool = False
 
   def __post_init__(self) -> None:
-    for what, value, choices in (
-      ("last_fragment", self.last_fragment, LAST_FRAGMENTS),
-      ("given_frames", self.given_frames, GIVEN_FRAMES),
-    ):
-      if value not in choices:
-        raise ValueError(f"Unknown {what} {value!r}. Choose one of: {', '.join(choices)}.")
+    check_choice("last_fragment", self.last_fragment, LAST_FRAGMENTS)
+    check_choice("given_frames", self.given_frames, GIVEN_FRAMES)
 
   def windows(self, total: int) -> tuple[Window, ...]:
     """Returns the windows that cover a video of `total` frames.

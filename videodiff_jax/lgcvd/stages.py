@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import ml_collections
 import optax
 
+from videodiff_jax.choices import check_choice
 from videodiff_jax.lgcvd.conditioning import (
   empty_fragment,
   frames_at,
@@ -30,8 +31,7 @@ _PREVIEW_TIME = 0.592
 
 def make_stage(config: ml_collections.ConfigDict, name: str) -> Stage:
   """Builds the stage of a name in `NAMES`."""
-  if name not in NAMES:
-    raise ValueError(f"Unknown stage {name!r}. Choose one of: {', '.join(NAMES)}.")
+  check_choice("stage", name, NAMES)
   return warm_start.with_run(config, lgcvd_stage(config, build(config)))
 
 

@@ -15,6 +15,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from tqdm import tqdm
 
+from videodiff_jax.choices import check_choice
 from videodiff_jax.chunks import in_chunks
 
 SIZE = 224
@@ -103,8 +104,7 @@ def extract(
     ValueError: the type, shape, frame count or resize is wrong, or there are no clips.
     FileNotFoundError: weights are not installed; the message says what to install.
   """
-  if resize not in RESIZES:
-    raise ValueError(f"Unknown resize {resize!r}. Choose one of: {', '.join(RESIZES)}.")
+  check_choice("resize", resize, RESIZES)
   detectors = tuple(detectors)
   names = " and ".join(detector.name for detector in detectors)
   total = len(videos) if isinstance(videos, np.ndarray) else None

@@ -1,21 +1,21 @@
 """Named protocols for sets of clips: FVD of generated or reconstructed clips to real ones."""
 
 import dataclasses
-import types
+
+from videodiff_jax.choices import check_choice
+from videodiff_jax.metrics.registry import REGISTRY, NamedProtocol
 
 DRAWN = ("generated", "reconstruction")
 COVARIANCES = ("unbiased", "population")
 
 
 @dataclasses.dataclass(frozen=True)
-class ClipProtocol:
+class ClipProtocol(NamedProtocol):
   """A recipe for scoring a set of drawn clips against a set of real clips.
 
   Clips are uint8 frames 0..255, cropped to their centre square when the store was prepared.
 
   Attributes:
-    name: the protocol's name, and that of its file in a workdir's evaluations/.
-    about: where it comes from, and how this project's figures differ.
     drawn: the drawn set: 'generated' clips (a conditional model gets the conditions of random real
       videos), or the 'reconstruction' of real clips.
     num_real: number of random real videos, with one random clip each; all where there are fewer.
@@ -29,8 +29,6 @@ class ClipProtocol:
     seed: seed of the choice of clips and of all noise.
   """
 
-  name: str
-  about: str
   drawn: str = "generated"
   num_real: int = 2048
   num_drawn: int = 2048
@@ -43,11 +41,7 @@ class ClipProtocol:
 
   def __post_init__(self) -> None:
     for what, choices in (("drawn", DRAWN), ("covariance", COVARIANCES)):
-      if getattr(self, what) not in choices:
-        raise ValueError(
-          f"Protocol {self.name!r}: unknown {what} {getattr(self, what)!r}. Choose one of: "
-          f"{', '.join(choices)}."
-        )
+      check_choice(f"{what} in protocol {self.name!r}:", getattr(self, what), choices)
 
 
 _STYLEGANV = ClipProtocol(
@@ -94,6 +88,6 @@ _PROTOCOLS = (
     splits=("test",),
   ),
 )
-CLIP_PROTOCOLS = types.MappingProxyType({protocol.name: protocol for protocol in _PROTOCOLS})
+CLIP_PROTOCOLS = REGISTRY.add(ClipProtocol, *_PROTOCOLS)
 # Protocols for LGC-VD's unconditional generation.
 GENERATED_VIDEOS = ("lgcvd_paper_bair_generation",)

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from videodiff_jax.choices import check_choice
+
 
 def _gaussian_window() -> np.ndarray:
   weights = np.exp(-0.5 * (np.arange(-5, 6) / 1.5) ** 2)
@@ -78,8 +80,7 @@ def ssim(a: np.ndarray, b: np.ndarray, window: str = "gaussian") -> np.ndarray:
   Raises:
     ValueError: the window is unknown, or the frames are too small or cannot be compared.
   """
-  if window not in _WINDOWS:
-    raise ValueError(f"Unknown window {window!r}. Choose one of: {', '.join(_WINDOWS)}.")
+  check_choice("window", window, _WINDOWS)
   peak = _peak(a, b, 3)
   weights, bessel = _WINDOWS[window]
   if min(a.shape[-3:-1]) < len(weights):

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from videodiff_jax.choices import check_choice
 from videodiff_jax.pretrained import lpips as pretrained
 
 # ImageNet's mean and standard deviation, converted from [0, 1] to [-1, 1].
@@ -89,8 +90,7 @@ def lpips(a: jax.Array, b: jax.Array, net: str, params: dict[str, Any]) -> jax.A
   Raises:
     ValueError: the network is unknown, or the pictures have a wrong shape, type or size.
   """
-  if net not in SMALLEST:
-    raise ValueError(f"Unknown LPIPS network {net!r}. Choose one of: {', '.join(SMALLEST)}.")
+  check_choice("LPIPS network", net, sorted(SMALLEST))
   if a.shape != b.shape or a.ndim != 4 or a.shape[-1] != 3:
     raise ValueError(f"LPIPS compares two (n, h, w, 3) arrays, not {a.shape} and {b.shape}.")
   if not all(jnp.issubdtype(x.dtype, jnp.floating) for x in (a, b)):

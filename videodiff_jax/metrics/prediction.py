@@ -11,7 +11,7 @@ import numpy as np
 
 from videodiff_jax.chunks import in_chunks
 from videodiff_jax.metrics import frechet, images, lpips, motion
-from videodiff_jax.metrics.protocols import Protocol
+from videodiff_jax.metrics.protocols import PredictionProtocol
 
 _MOST = 60.0  # dB; the PSNR of an exact copy is infinite
 _CHUNK = 64  # pairs of frames that LPIPS compares in one compiled call
@@ -24,7 +24,7 @@ Scores = dict[str, np.ndarray]
 def frame_scores(
   drawn: np.ndarray,
   true: np.ndarray,
-  protocol: Protocol,
+  protocol: PredictionProtocol,
   lpips_params: dict[str, Any] | None = None,
   with_motion: bool = False,
 ) -> Scores:
@@ -72,7 +72,7 @@ def frame_scores(
 
 
 def trajectory_scores(
-  frames: Scores, drawn: np.ndarray, true: np.ndarray, protocol: Protocol
+  frames: Scores, drawn: np.ndarray, true: np.ndarray, protocol: PredictionProtocol
 ) -> Scores:
   """Averages frame scores to one figure per trajectory.
 
@@ -106,7 +106,7 @@ def trajectory_scores(
   }
 
 
-def summary(scores: Scores, protocol: Protocol) -> dict[str, float]:
+def summary(scores: Scores, protocol: PredictionProtocol) -> dict[str, float]:
   """Returns means over all trajectories and, where a video has several, '<name>_best' means."""
   means = {name: float(values.mean()) for name, values in scores.items()}
   return means | {name: float(values.mean()) for name, values in bests(scores, protocol).items()}
@@ -149,7 +149,7 @@ def spread(apart: np.ndarray, error: np.ndarray) -> dict[str, float]:
   return {"rms_error": rms_error, "spread": distance / np.sqrt(2.0), "spread_share": share}
 
 
-def bests(scores: Scores, protocol: Protocol) -> Scores:
+def bests(scores: Scores, protocol: PredictionProtocol) -> Scores:
   """Returns '<name>_best' -> `best` of each figure, where a video has several trajectories."""
   if next(iter(scores.values())).shape[1] == 1:
     return {}
@@ -160,7 +160,7 @@ def bests(scores: Scores, protocol: Protocol) -> Scores:
   }
 
 
-def best(values: np.ndarray, protocol: Protocol, lower: bool) -> np.ndarray:
+def best(values: np.ndarray, protocol: PredictionProtocol, lower: bool) -> np.ndarray:
   """Takes the best figures, whose mean is reported: (n, N) -> (n,), or one per released group.
 
   LGC-VD's release writes 10 trajectories per file, so N / 10 consecutive files per video, and takes
@@ -191,7 +191,7 @@ def best(values: np.ndarray, protocol: Protocol, lower: bool) -> np.ndarray:
   return np.concatenate([files[:1], groups])
 
 
-def compared(drawn: np.ndarray, real: np.ndarray, protocol: Protocol) -> np.ndarray:
+def compared(drawn: np.ndarray, real: np.ndarray, protocol: PredictionProtocol) -> np.ndarray:
   """Returns the clips that FVD uses of drawn videos; all are uint8 (n, f, h, w, c)."""
   chex.assert_rank(drawn, 5)
   chex.assert_equal_shape([drawn, real])
@@ -200,7 +200,7 @@ def compared(drawn: np.ndarray, real: np.ndarray, protocol: Protocol) -> np.ndar
   return np.concatenate([real[:, : protocol.past], drawn[:, protocol.past :]], axis=1)
 
 
-def fvd(reals: np.ndarray, fakes: np.ndarray, protocol: Protocol) -> float:
+def fvd(reals: np.ndarray, fakes: np.ndarray, protocol: PredictionProtocol) -> float:
   """Computes the Frechet video distance of drawn videos to the real ones they continue.
 
   Args:
@@ -217,7 +217,7 @@ def fvd(reals: np.ndarray, fakes: np.ndarray, protocol: Protocol) -> float:
   return frechet.fvd(reals, np.concatenate(fakes))
 
 
-def _grey(frames: np.ndarray, protocol: Protocol) -> np.ndarray:
+def _grey(frames: np.ndarray, protocol: PredictionProtocol) -> np.ndarray:
   """Converts colour to 8-bit luma, rounded as Pillow does, if the protocol asks for it."""
   if not protocol.ssim_grey or frames.shape[-1] == 1:
     return frames
@@ -226,7 +226,7 @@ def _grey(frames: np.ndarray, protocol: Protocol) -> np.ndarray:
 
 
 def _lpips(
-  drawn: np.ndarray, true: np.ndarray, protocol: Protocol, params: dict[str, Any]
+  drawn: np.ndarray, true: np.ndarray, protocol: PredictionProtocol, params: dict[str, Any]
 ) -> np.ndarray:
   """Computes LPIPS of frames (..., h, w, c) as (...), in calls of one compiled shape."""
   lead = drawn.shape[:-3]

@@ -1,12 +1,10 @@
-"""Named protocols: complete recipes for a score, so that two figures of one name can be compared.
-
-The caller chooses nothing that changes a figure. The model's own settings (which weights, how
-fragments are joined) stay in the configuration and are written beside the protocol.
-"""
+"""Named protocols of predictions: videos that go on from given frames, or fill a gap."""
 
 import dataclasses
-import types
 from typing import Any
+
+from videodiff_jax.choices import check_choice
+from videodiff_jax.metrics.registry import REGISTRY, NamedProtocol
 
 PSNR = ("frames", "video")
 BEST = ("video", "released_groups")
@@ -17,15 +15,13 @@ FVD_TRAJECTORIES = ("first", "all", "each")
 
 
 @dataclasses.dataclass(frozen=True)
-class Protocol:
+class PredictionProtocol(NamedProtocol):
   """A recipe for scoring predictions.
 
   Videos are drawn and scored as uint8 frames 0..255, cropped to their centre square when the store
   was prepared. Image metrics use the drawn frames, FVD whole videos.
 
   Attributes:
-    name: the protocol's name, and that of its file in a workdir's evaluations/.
-    about: where it comes from, its faults, and how this project's figures differ.
     split: the store's split.
     num_videos: number of videos, with one random clip each; all where the split has no more.
     choice: how videos are chosen: 'random', or 'spaced' evenly over the split from first to last.
@@ -60,8 +56,6 @@ class Protocol:
     tasks: the scored tasks, from `TASKS`; interpolation uses the first gap + 2 frames of a video.
   """
 
-  name: str
-  about: str
   split: str = "test"
   num_videos: int = 256
   flip: bool = False
@@ -97,16 +91,9 @@ class Protocol:
       ("fvd_given", FVD_GIVEN),
       ("fvd_trajectories", FVD_TRAJECTORIES),
     ):
-      if getattr(self, what) not in choices:
-        raise ValueError(
-          f"Protocol {self.name!r}: unknown {what} {getattr(self, what)!r}. Choose one of: "
-          f"{', '.join(choices)}."
-        )
-    if not self.tasks or not {*self.tasks} <= {*TASKS}:
-      raise ValueError(
-        f"Protocol {self.name!r}: wrong tasks ({', '.join(self.tasks) or 'none'}). Choose from: "
-        f"{', '.join(TASKS)}."
-      )
+      check_choice(f"{what} in protocol {self.name!r}:", getattr(self, what), choices)
+    for task in self.tasks or ("none",):
+      check_choice(f"task in protocol {self.name!r}:", task, TASKS)
     if "interpolation" in self.tasks and self.gap + 2 > self.video_frames:
       raise ValueError(
         f"Protocol {self.name!r}: a gap of {self.gap} frames and one on either side do not fit in "
@@ -134,11 +121,11 @@ class Protocol:
     return changes
 
 
-_STANDARD = Protocol(
+_STANDARD = PredictionProtocol(
   name="standard",
   about="This project's own. Compare its figures with one another only.",
 )
-_LGCVD = Protocol(
+_LGCVD = PredictionProtocol(
   name="lgcvd_paper_bair",
   about="LGC-VD's release (eva.py and evaluate.py, 69e5fd7) for p=2, n=28 of Table 3, which its "
   "configurations' 100 steps of DDPM and 100 trajectories a video belong to. Its faults: LPIPS "
@@ -161,7 +148,7 @@ _LGCVD = Protocol(
   fvd_trajectories="all",
   fvd_repeat_real=True,
 )
-_MCVD = Protocol(
+_MCVD = PredictionProtocol(
   name="mcvd_bair",
   about="MCVD's runner (451da2e) for p=2, n=28 on BAIR: 10 trajectories a video, grey SSIM, "
   "LPIPS at 128 pixels, the best of each video, and the FVD of each trajectory's set against "
@@ -239,7 +226,7 @@ _PROTOCOLS = (
     past=1,
     num_frames=15,
   ),
-  Protocol(
+  PredictionProtocol(
     name="lgcvd_paper_bair_interpolation",
     about="Table 2 of LGC-VD, as its caption says: for each test video the best of 100 fillings of "
     "6 frames between two, and the mean of these. The release has no code for it that runs: which "
@@ -277,7 +264,7 @@ _PROTOCOLS = (
     "of them. MCVD's true frames are lossless: prepare the data set with --codec=png.",
     choice="spaced",
   ),
-  Protocol(
+  PredictionProtocol(
     name="moving_mnist",
     about="Moving MNIST, 10 frames from 10, as OpenSTL's benchmark (8cac741) measures it: MSE is a "
     "frame's squared error summed over its pixels in [0, 1], and the mean over frames and videos. "
@@ -311,4 +298,4 @@ _PROTOCOLS = (
     tasks=("prediction",),
   ),
 )
-PROTOCOLS = types.MappingProxyType({protocol.name: protocol for protocol in _PROTOCOLS})
+PROTOCOLS = REGISTRY.add(PredictionProtocol, *_PROTOCOLS)

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from videodiff_jax.choices import check_choice
 from videodiff_jax.models.attention import attend
 from videodiff_jax.models.layers import (
   EXACT,
@@ -231,15 +232,7 @@ class LGCUNet(_Network):
     Returns:
       (n, h, w, F c).
     """
-    if self.decoder_attention not in DECODER_ATTENTION:
-      raise ValueError(
-        f"Unknown decoder_attention {self.decoder_attention!r}. "
-        f"Choose one of: {', '.join(DECODER_ATTENTION)}."
-      )
-    chex.assert_rank([x, condition], 4)
-    chex.assert_shape(t, x.shape[:1])
-    if context is not None:
-      chex.assert_shape(context, (len(x), None, None, self.widths[-1]))
+    check_choice("decoder_attention", self.decoder_attention, DECODER_ATTENTION)
     if x.shape[:3] != condition.shape[:3]:
       raise ValueError(
         f"The condition {condition.shape} must have the batch and sides of the maps {x.shape}."

@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from videodiff_jax.choices import check_choice
 from videodiff_jax.models.layers import Dtype
 
 Activation = Literal["quick_gelu", "gelu"]
@@ -90,10 +91,7 @@ class CLIPText(nn.Module):
       "quick_gelu": quick_gelu,
       "gelu": lambda x: nn.gelu(x, approximate=False),
     }
-    if self.activation not in activations:
-      raise ValueError(
-        f"Unknown activation {self.activation!r}. Choose one of: {', '.join(activations)}."
-      )
+    check_choice("activation", self.activation, activations)
     activate = activations[self.activation]
     draw = nn.initializers.normal(0.02)
     positions = self.param("positions", draw, (self.length, self.width), jnp.float32)

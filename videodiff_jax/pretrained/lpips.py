@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from videodiff_jax.choices import check_choice
 from videodiff_jax.pretrained.files import restricted_pickle
 
 WEIGHTS = {
@@ -20,8 +21,7 @@ WEIGHTS = {
 
 def load(net: str) -> dict[str, Any]:
   """Loads parameters of `metrics.lpips.LPIPS`: 'conv_<i>' of the trunk and 'head_<level>'."""
-  if net not in WEIGHTS:
-    raise ValueError(f"Unknown LPIPS network {net!r}. Choose one of: {', '.join(WEIGHTS)}.")
+  check_choice("LPIPS network", net, sorted(WEIGHTS))
   raw = restricted_pickle.load(WEIGHTS[net])
   params = {}
   for name, layer in raw.items():

@@ -19,6 +19,7 @@ import tqdm
 from absl import logging
 
 from videodiff_jax import text_files, typed, whole_files
+from videodiff_jax.choices import check_choice
 from videodiff_jax.chunks import in_chunks
 from videodiff_jax.pretrained import clip_text, minilm
 from videodiff_jax.text import tokenizer
@@ -74,8 +75,7 @@ def load_encoder(name: str, length: int, path: str = "", vocabulary: str = "") -
     ModuleNotFoundError: a package is missing; the message says what to install.
     ValueError: the name is unknown, a file has other contents, or the model is not that long.
   """
-  if name not in ENCODERS:
-    raise ValueError(f"Unknown text encoder {name!r}. Choose one of: {', '.join(ENCODERS)}.")
+  check_choice("text encoder", name, ENCODERS)
   if name == "minilm":
     model, params = minilm.load()
     sha256, tokenize = minilm.WEIGHTS.sha256, tokenizer.word_pieces(length)

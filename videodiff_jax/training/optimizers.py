@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import ml_collections
 import optax
 
+from videodiff_jax.choices import check_choice
 from videodiff_jax.training import partitioning
 
 DECAYS = ("constant", "cosine")
@@ -40,16 +41,15 @@ def make_optimizer(
   Raises:
     ValueError: `decay` is unknown.
   """
+  check_choice("decay", decay, DECAYS)
   if decay == "cosine":
     schedule = optax.warmup_cosine_decay_schedule(
       0.0, learning_rate, warmup_steps, max(steps, warmup_steps + 1), 0.05 * learning_rate
     )
-  elif decay == "constant":
+  else:  # constant
     schedule = optax.linear_schedule(
       learning_rate / max(warmup_steps, 1), learning_rate, warmup_steps
     )
-  else:
-    raise ValueError(f"Unknown decay {decay!r}. Choose one of: {', '.join(DECAYS)}.")
   scatter = optax.stateless(lambda updates, params: partitioning.scatter(updates))
   clip = optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity()
   return optax.chain(scatter, clip, optax.adamw(schedule, b1=b1, b2=b2, weight_decay=weight_decay))

@@ -11,11 +11,10 @@ import ml_collections
 from flax import traverse_util
 
 from videodiff_jax import typed
+from videodiff_jax.choices import summarise
 from videodiff_jax.training.stage import Stage
 from videodiff_jax.training.state import TrainState
 from videodiff_jax.training.workdir import load_ema_as, read_config, steps_done
-
-_MOST_NAMED = 8
 
 
 def with_run(config: ml_collections.ConfigDict, stage: Stage) -> Stage:
@@ -81,10 +80,9 @@ def check(
       if there.get(path) != here.get(path)
     ]
   if differ:
-    more = f"\n  and {len(differ) - _MOST_NAMED} more" if differ[_MOST_NAMED:] else ""
     raise ValueError(
       f"config.init.run: the networks of {run} are not those of this configuration:\n  "
-      + "\n  ".join(differ[:_MOST_NAMED]) + more
+      + summarise(differ, separator="\n  ")
       + "\nGive the same values, or leave config.init.run away."
     )  # fmt: skip
 

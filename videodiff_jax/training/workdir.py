@@ -15,6 +15,7 @@ from absl import logging
 from jax.sharding import Mesh
 
 from videodiff_jax import text_files, typed
+from videodiff_jax.choices import check_choice
 from videodiff_jax.training import checksums, exported, hosts, migrations
 from videodiff_jax.training.checkpoints import CheckpointError, Checkpoints
 from videodiff_jax.training.loop import abstract_state
@@ -138,8 +139,7 @@ def with_settings(
   # Copied through a dict: a ConfigDict made from a frozen one shares the frozen groups.
   config = ml_collections.ConfigDict(config.to_dict())
   for name, value in settings.items():
-    if name not in config.sample:
-      raise ValueError(f"Unknown setting {name!r}. Choose among: {', '.join(config.sample)}.")
+    check_choice("setting", name, config.sample)
     if isinstance(value, dict):
       config.sample[name].update(value)
     else:

@@ -11,7 +11,7 @@ import math
 import pathlib
 import pickle
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -19,6 +19,7 @@ import numpy as np
 import safetensors
 
 from videodiff_jax import text_files
+from videodiff_jax.choices import summarise
 
 _BFLOAT16 = np.dtype(jnp.bfloat16)  # NumPy itself has no such type
 # The types in a safetensors header.
@@ -69,11 +70,6 @@ class Source:
 def held(array: np.ndarray) -> Tensor:
   """Wraps an array in memory as a Tensor."""
   return Tensor(array.shape, array.dtype, lambda: array)
-
-
-def listed(names: Sequence[str]) -> str:
-  """Joins the first few of many names and says how many more there are."""
-  return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
 
 
 def read(path: pathlib.Path) -> Source:
@@ -140,7 +136,7 @@ def _read_parts(index: pathlib.Path) -> Source:
   if missing := [file.name for file in files if not file.is_file()]:
     raise ValueError(
       f"{len(missing)} of the {len(files)} parts that {index} names are missing: "
-      f"{listed(missing)}. Fetch them beside it."
+      f"{summarise(missing)}. Fetch them beside it."
     )
   parts = {file.name: _read_file(file) for file in files}
   held_where = {key: name for name, part in parts.items() for key in part}
