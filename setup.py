@@ -74,6 +74,7 @@ setup(
     "text": _TEXT,
     "test": [
       "ipykernel>=6.29,<8",
+      "mypy==2.4.1",
       "nbclient>=0.10,<0.12",
       "pytest>=8,<10",
       "pytest-xdist>=3.6.1,<4",

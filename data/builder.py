@@ -124,7 +124,9 @@ class SplitSourceOptions(SourceOptions):
     return {split: folder for split, folder in folders.items() if folder.is_dir()}
 
 
-class VideoBuilder(FileReaderBuilder, skip_registration=True):
+class VideoBuilder(  # type: ignore[call-arg]  # TFDS's own keyword, which its bases hide
+  FileReaderBuilder, skip_registration=True
+):
   """A TFDS builder whose `data_dir` is the store itself and whose records are frames.
 
   A data set defines its candidate videos, how one is loaded, and its split. The docstring of a
@@ -289,7 +291,7 @@ class VideoBuilder(FileReaderBuilder, skip_registration=True):
         self._check_disk(tasks)
         for count in engine(self.write_part, others):
           progress.update(count)
-    made = [self._finished(task) for task in tasks]
+    made = [part for task in tasks if (part := self._finished(task)) is not None]
     return list(itertools.chain(*(part["videos"] for part in made))), list(
       itertools.chain(*(part["skipped"] for part in made))
     )
@@ -330,7 +332,7 @@ class VideoBuilder(FileReaderBuilder, skip_registration=True):
     number, group = task
     stem = self._stem(number)
     records, sidecar = stem.with_suffix(".array_record"), stem.with_suffix(".json")
-    part = {"candidates": group, "videos": [], "skipped": []}
+    part: dict[str, Any] = {"candidates": group, "videos": [], "skipped": []}
     encode = frame_store.RecordEncoder(self.info.features, self.codec)
     # A unique name: the process of a killed command may live a moment longer.
     unfinished = stem.with_suffix(f".{uuid.uuid4().hex}.unfinished")

@@ -5,7 +5,6 @@ parts are kept, whichever engine made them; see `data.builder`.
 """
 
 import concurrent.futures
-import contextlib
 import multiprocessing
 import os
 import signal
@@ -116,10 +115,11 @@ def _begin_process(make: Callable[[Task], Any]) -> None:
 
 def _end_with_parent() -> None:
   """Ends this process with its parent; a killed parent cannot stop its pool."""
-  with contextlib.suppress(AttributeError):
-    multiprocessing.parent_process().join()
+  if parent := multiprocessing.parent_process():
+    parent.join()
     os._exit(1)
 
 
 def _make_here(task: Task) -> Any:
+  assert _make is not None  # `_begin_process` came first
   return _make(task)

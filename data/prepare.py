@@ -82,7 +82,7 @@ def _whole(low: int, high: int) -> Callable[[str, None, str], Any]:
 
 
 # Without a flag, the data set's own default applies.
-OPTION_FLAGS = {
+OPTION_FLAGS: dict[str, tuple[Callable[..., Any], str]] = {
   "source": (typed.define_path, "Folder of the data set, if it is read from disk."),
   "size": (_whole(1, _MOST_PIXELS), "Side of the square frames in pixels."),
   "num_frames": (_whole(1, _MOST), "Minimum length of videos read; length of videos made."),

@@ -93,8 +93,8 @@ def crc32c(data: bytes) -> int:
   columns[:, : len(rows)] = rows.T
   for column in columns:
     states = _TABLE[(states ^ column) & 0xFF] ^ states >> 8
-  *states, images = *states[: len(rows)].tolist(), states[len(rows) :].tolist()
-  for state in states:
+  images: list[int] = states[len(rows) :].tolist()
+  for state in states[: len(rows)].tolist():
     for image in images:
       if crc & 1:
         state ^= image

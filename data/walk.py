@@ -7,7 +7,7 @@ import pathlib
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
-from data.builder import Video, VideoBuilder
+from data.builder import SourceOptions, Video, VideoBuilder
 from videodiff_jax.inputs import folders, pictures, video_io
 from videodiff_jax.inputs.folders import Entry, natural_key
 from videodiff_jax.inputs.frame_store import MANIFEST
@@ -39,6 +39,8 @@ class Found(NamedTuple):
 
 class FolderBuilder(VideoBuilder):
   """A data set of video files, or folders of frames, in one or several trees."""
+
+  options: SourceOptions
 
   def roots(self) -> Mapping[str, pathlib.Path]:
     """Returns the trees by the prefix of their videos' names, which may be ''."""
@@ -75,7 +77,8 @@ def find_videos(root: pathlib.Path, leave: Collection[pathlib.Path] = ()) -> dic
   found: dict[str, Found] = {}
   entered: set[str] = set()
   top = os.path.realpath(root)
-  waiting, links = collections.deque([("", root)]), collections.deque()
+  waiting = collections.deque([("", root)])
+  links: collections.deque[tuple[str, pathlib.Path]] = collections.deque()
   while waiting or links:
     at, folder = (waiting or links).popleft()
     real = os.path.realpath(folder)

@@ -10,6 +10,7 @@ import os
 import pathlib
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict
@@ -55,7 +56,7 @@ def run(files: Sequence[str] = ()) -> None:
   if mode == "compare":
     from experiments.scoring import score_files
 
-    print(score_files.compare([typed.path(file) for file in files]))
+    print(score_files.compare([str(typed.path(file)) for file in files]))
     return
   if mode == "plan" and config is not None and flags.FLAGS.workdir is not None:
     raise checks.UserError("--mode=plan takes --config or --workdir, not both: give one of them.")
@@ -106,7 +107,8 @@ def run(files: Sequence[str] = ()) -> None:
   system = saved.system
   modes.check_system(system)
   if config is not None:
-    modes.check_overrides(mode, flags.FLAGS["config"].override_values, config, saved)
+    given: Any = flags.FLAGS["config"]  # ml_collections' own kind of flag
+    modes.check_overrides(mode, given.override_values, config, saved)
   split_cpu((config or saved).mesh.cpu_devices)
   after = (mode,)
   if mode == "train":

@@ -113,7 +113,9 @@ def _in_a_callback(unraisable: "sys.UnraisableHookArgs") -> None:
 
 def _interrupt_later() -> None:
   time.sleep(0.01)  # until the callback has returned
-  signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+  main = threading.main_thread().ident
+  assert main is not None  # it runs
+  signal.pthread_kill(main, signal.SIGINT)
 
 
 def fail(message: str, status: int) -> NoReturn:
@@ -131,7 +133,7 @@ def user_message(error: BaseException) -> str | None:
   """
   if isinstance(error, OSError) and error.errno is not None:
     files = [os.fsdecode(name) for name in (error.filename, error.filename2) if name is not None]
-    return _of_system(error.errno, error.strerror, " -> ".join(files))
+    return _of_system(error.errno, error.strerror or str(error), " -> ".join(files))
   text = str(error)
   if _LOST.search(text) and _among_several():
     return (

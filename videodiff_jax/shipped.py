@@ -5,6 +5,7 @@ import pathlib
 from typing import TYPE_CHECKING, Any
 
 from videodiff_jax import typed
+from videodiff_jax.choices import check_choice
 from videodiff_jax.training.workdir import read_config
 
 if TYPE_CHECKING:
@@ -58,8 +59,12 @@ def load(name: str | os.PathLike[str], **settings: Any) -> "glober.Pipeline | lg
   """
   folder = find(name)
   # Late, so that only the requested system is imported.
-  if read_config(folder).system == "glober":
-    from videodiff_jax.glober.pipeline import Pipeline
-  else:
-    from videodiff_jax.lgcvd.pipeline import Pipeline
-  return Pipeline.from_workdir(folder, **settings)
+  system = read_config(folder).system
+  check_choice(f"system in {folder}/config.json:", system, ("glober", "lgcvd"))
+  if system == "glober":
+    from videodiff_jax import glober
+
+    return glober.Pipeline.from_workdir(folder, **settings)
+  from videodiff_jax import lgcvd
+
+  return lgcvd.Pipeline.from_workdir(folder, **settings)

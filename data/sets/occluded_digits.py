@@ -51,6 +51,6 @@ class OccludedDigits(MovingDigits):
 
   def load(self, name: str) -> Video:
     video = super().load(name)
-    light = np.sum(video.frames, axis=(1, 2, 3), dtype=np.float64)
+    light = np.sum(np.asarray(video.frames), axis=(1, 2, 3), dtype=np.float64)
     visible = np.minimum(light / light[0], 1).round(3)  # the first frame shows all of it
     return dataclasses.replace(video, extra={**video.extra, "visible": visible.tolist()})

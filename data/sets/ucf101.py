@@ -104,7 +104,7 @@ class Ucf101(FolderBuilder):
 
   def candidates(self) -> Mapping[str, int]:
     found = super().candidates()
-    return found | {name: 0 for name in sorted(self._splits.keys() - found.keys())}
+    return dict(found) | {name: 0 for name in sorted(self._splits.keys() - found.keys())}
 
   def load(self, name: str) -> Video:
     if name not in self._splits:

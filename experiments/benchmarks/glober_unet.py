@@ -29,6 +29,7 @@ def _ours() -> Functions:
   from videodiff_jax.diffusion.process import Process
   from videodiff_jax.diffusion.samplers import make_sampler, sample
   from videodiff_jax.diffusion.schedules import make_schedule
+  from videodiff_jax.models.outputs import output
   from videodiff_jax.models.unet import UNet
 
   model = UNet(channels=_CHANNELS, multipliers=(1, 2, 4, 4), blocks=2, context_dim=_CONTEXT)
@@ -40,12 +41,12 @@ def _ours() -> Functions:
   process = Process(make_schedule())
   sampler = make_sampler(process, "ddim", _STEPS)
   forward = jax.jit(model.apply)
-  backward = jax.jit(jax.grad(lambda p: jnp.square(model.apply(p, x, t, context)).mean()))
+  backward = jax.jit(jax.grad(lambda p: jnp.square(output(model, p, x, t, context)).mean()))
 
   @jax.jit
   def draw(params: dict) -> jax.Array:
     return sample(
-      lambda z, t, carry: (model.apply(params, z, t, context), carry), process, sampler, x
+      lambda z, t, carry: (output(model, params, z, t, context), carry), process, sampler, x
     )
 
   wait = jax.block_until_ready

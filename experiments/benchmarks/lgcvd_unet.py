@@ -41,6 +41,7 @@ def functions(config: ml_collections.ConfigDict) -> tuple[str, Functions, Functi
   from experiments.benchmarks import torch_lgc_unet
   from videodiff_jax.diffusion.samplers import make_sampler, sample
   from videodiff_jax.lgcvd.networks import build
+  from videodiff_jax.models.outputs import output
   from videodiff_jax.pretrained.names.lgcvd import network_params
 
   torch.set_num_threads(1)
@@ -82,12 +83,12 @@ def functions(config: ml_collections.ConfigDict) -> tuple[str, Functions, Functi
   params = {"params": jax.tree.map(jnp.asarray, network_params(state, shapes))}
 
   forward = jax.jit(unet.apply)
-  backward = jax.jit(jax.grad(lambda p: jnp.square(unet.apply(p, x, t, *given)).mean()))
+  backward = jax.jit(jax.grad(lambda p: jnp.square(output(unet, p, x, t, *given)).mean()))
 
   @jax.jit
   def draw(params: Any, noise: jax.Array) -> jax.Array:
     def denoise(z: jax.Array, t: jax.Array, carry: Any) -> tuple[jax.Array, Any]:
-      return unet.apply(params, z, t, *given), carry
+      return output(unet, params, z, t, *given), carry
 
     return sample(denoise, process, sampler, x, noise=noise)
 

@@ -173,7 +173,7 @@ class UNet(SequenceEncoder):
       self.ups.append(nn.ModuleList([*blocks, double]))
     self.finial_conv = nn.Conv2d(channels, fragment, 3, padding=1)
 
-  def forward(
+  def forward(  # type: ignore[override]  # it shares modules with the encoder, not arguments
     self, x: Tensor, t: Tensor, condition: Tensor, context: Tensor | None = None
   ) -> Tensor:
     embedding = self.time_mlp(t)

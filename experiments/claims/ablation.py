@@ -86,7 +86,7 @@ def run(
 
 def _run(workdir: pathlib.Path, runs: Sequence[Run], scorer: Scorer) -> dict[str, Any] | None:
   figures: dict[str, dict[int, Figures]] = {}
-  result = None
+  result: dict[str, Any] = {}
   for number, one in enumerate(runs, 1):
     logging.info("Run %d of %d: %s, seed %d.", number, len(runs), one.variant, one.seed)
     if not _trained(one):

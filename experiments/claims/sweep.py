@@ -84,9 +84,10 @@ def run(
     record = _begun(out / "sweep.json", bench)
     done = {_point(row) for row in record["points"]}
     missing = [point for point in points if point not in done]
-    judge = Judge(bench) if missing else None
+    judge: Judge | None = None
     for number, point in enumerate(missing, 1):
       logging.info("Point %d of %d: %s, grid %r, %d steps.", number, len(missing), *point)
+      judge = judge or Judge(bench)  # not where nothing is missing
       record["points"].append(measure(bench, judge, point))
       _write(out, record)
   logging.info("%s\n\nWritten to %s.", report(record), out / "sweep.json")

@@ -1,6 +1,7 @@
 """Which flags and --config keys each mode reads; anything that a mode would ignore is refused."""
 
 from collections.abc import Collection, Sequence
+from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict
@@ -75,7 +76,7 @@ def check_overrides(
 
 def _value(config: ConfigDict, key: str) -> object:
   """Returns the value of config.`key`, ignoring an entry's index."""
-  value: object = config
+  value: Any = config
   for name in key.partition("[")[0].split("."):
     value = value[name] if name in value else None
   return value

@@ -124,8 +124,9 @@ def _stage(
   """Writes a stage's weights; returns its entry in the manifest and its facts for the card."""
   stage = systems.of(config).stages.make_stage(config, name)
   ema = load_ema(config, workdir, stage, partitioning.make_mesh())
-  entry = exported.write(half, name, steps_done(workdir, name), ema)
-  meta = newest_meta(workdir, name)
+  step, meta = steps_done(workdir, name), newest_meta(workdir, name)
+  assert step is not None and meta is not None  # its weights were just loaded
+  entry = exported.write(half, name, step, ema)
   rows = read_metrics(workdir / name / "metrics.jsonl")
   rows = [row for row in rows if row.get("steps_per_s", 0) > 0]
   steps = [row["step"] for row in rows]

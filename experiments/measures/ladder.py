@@ -150,7 +150,12 @@ def _draw(
   """Draws a part of each set (n, f, h, w, c), and reconstructions at times between frames."""
   labels = None if held_out.labels is None else held_out.labels[rows]
   prompts = None if held_out.prompts is None else [held_out.prompts[row] for row in rows]
-  given = {"labels": labels, "prompts": prompts, "seed": seed, "first": int(rows[0])}
+  given: dict[str, Any] = {
+    "labels": labels,
+    "prompts": prompts,
+    "seed": seed,
+    "first": int(rows[0]),
+  }
   real = held_out.places.read(rows)
   features = pipeline.encode(real)
 
@@ -228,6 +233,7 @@ def set_figures(found: Ladder, seed: int) -> tuple[dict[str, Figures], dict[str,
   takes too long for so many sets.
   """
   known, sets = found.reference, found.features
+  assert known is not None  # `measure` has put it there
   counts = len(known), len(sets["real"])
   inside = {name: set_scores.Manifolds(known, x) for name, x in sets.items()}
 

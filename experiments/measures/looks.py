@@ -12,7 +12,6 @@ class Looks:
   Attributes:
     edges: `images.gradient_energy` of each clip, averaged over its frames.
     readings: `digit_reader.Readings.figures` of each chunk; empty without a reader.
-    first: first clips of the set (m, f, h, w, c) uint8.
   """
 
   def __init__(self, reader: DigitReader | None, most: int):
@@ -20,12 +19,16 @@ class Looks:
     self._reader, self._most = reader, most
     self.edges: list[float] = []
     self.readings: list[dict[str, np.ndarray]] = []
-    self.first: np.ndarray | None = None
+    self._first: list[np.ndarray] = []
 
   def add(self, videos: np.ndarray, labels: np.ndarray | None) -> None:
     """Adds a chunk, uint8 (n, f, h, w, c), with the classes (n,) it should show, or None."""
     self.edges.extend(images.gradient_energy(videos).mean(axis=-1))
     if self._reader is not None:
       self.readings.append(self._reader.read(videos).figures(labels))
-    before = videos[:0] if self.first is None else self.first
-    self.first = np.concatenate([before, videos[: self._most - len(before)]])
+    self._first.append(videos[: self._most - sum(map(len, self._first))].copy())
+
+  @property
+  def first(self) -> np.ndarray:
+    """The first clips (m, f, h, w, c) uint8 of all chunks."""
+    return np.concatenate(self._first)

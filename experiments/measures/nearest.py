@@ -42,7 +42,9 @@ def search(
     For each set: the nearest clips, of the set's shape; their distance in levels of 255, the mean
     over clips of `baselines.nearest_neighbours`; and its interval.
   """
-  near, scores, spread = {}, {}, {}
+  near: dict[str, np.ndarray] = {}
+  scores: dict[str, float] = {}
+  spread: dict[str, list[float]] = {}
   for name, queries in sets.items():
     each = (places.read([i])[0] for i in range(len(places)))
     chosen, distances = baselines.nearest_neighbours(queries, each)

@@ -5,7 +5,6 @@ All come from one pass over the clips. A drawn set is scored against a real one.
 
 import dataclasses
 from collections.abc import Iterable
-from typing import Self
 
 import numpy as np
 
@@ -38,7 +37,7 @@ class Features:
   def __len__(self) -> int:
     return len(self.logits)
 
-  def take(self, clips: np.ndarray | slice) -> Self:
+  def take(self, clips: np.ndarray | slice) -> "Features":
     """Selects the features of clips by their indices."""
     return Features(self.logits[clips], self.frames[clips])
 

@@ -82,6 +82,7 @@ class Judge:
     )
     if self.reader is not None:
       readings = self.reader.read(videos[:, self.protocol.first_scored :])
+      assert self.labels is not None  # stands with the reader
       right = readings.digits == self.labels[which[:, 0], None]
       frames["digit_right"] = right[:, None].astype(np.float64)
     scores = prediction.trajectory_scores(frames, videos[:, None], true, self.protocol)
@@ -99,7 +100,7 @@ class Judge:
     if self.features is not None:
       counted = first | (self.protocol.fvd_trajectories != "first")
       if counted.any():
-        kept["features"] = self._features(videos[counted], true[counted])
+        kept["features"] = self._features(self.features, videos[counted], true[counted])
     previous = np.concatenate([videos[:1] if before is None else before, videos[:-1]])
     begin = self.protocol.first_scored
     kept["apart"] = prediction.square_difference(videos[:, begin:], previous[:, begin:])
@@ -112,13 +113,15 @@ class Judge:
     """Returns `since_it_came_back` of the scored frames, (n, f - first_scored)."""
     return since_it_came_back(self.real[:, self.protocol.first_scored :])
 
-  def _features(self, videos: np.ndarray, true: np.ndarray) -> np.ndarray:
+  def _features(
+    self, features: Callable[[np.ndarray], np.ndarray], videos: np.ndarray, true: np.ndarray
+  ) -> np.ndarray:
     clips = prediction.compared(videos, true, self.protocol)
     # Every chunk has the same number of clips, so that the detector is compiled once.
     each = self.protocol.trajectories if self.protocol.fvd_trajectories == "first" else 1
     most = -(-self.size // each)
     padded = np.concatenate([clips, np.repeat(clips[-1:], max(most - len(clips), 0), axis=0)])
-    return self.features(padded)[: len(clips)]
+    return features(padded)[: len(clips)]
 
 
 class Kept:
@@ -146,7 +149,8 @@ class Kept:
     file = self._file(begin)
     file.parent.mkdir(parents=True, exist_ok=True)
     with whole_files.written(file) as half:
-      np.savez(half, **chunk)
+      arrays: dict[str, Any] = dict(chunk)  # savez has settings of its own beside the arrays
+      np.savez(half, **arrays)
 
   def remove(self) -> None:
     """Removes the chunks, once the evaluation is complete."""
@@ -191,7 +195,7 @@ def measure(draw: Callable[[int], Chunks], judge: Judge, kept: Kept | None = Non
     last = chunk.pop("last")  # kept for all chunks, they would fill the memory
     chunks.append(chunk)
   begin = sum(len(chunk["which"]) for chunk in chunks)
-  if begin:
+  if kept is not None and begin:
     logging.info("Resuming after %d measured trajectories (%s).", begin, kept.folder)
   for which, videos in draw(begin):
     chunk = judge(which, videos, last)

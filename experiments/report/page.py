@@ -75,7 +75,7 @@ def table(heading: Sequence[str], rows: Iterable[Sequence[str | Element]]) -> El
   """Makes a table; every column but the first holds numbers."""
 
   def row(tag: str, cells: Sequence[str | Element]) -> Element:
-    kinds = [{}] + [{"class_": "number"}] * (len(cells) - 1)
+    kinds: list[dict[str, str]] = [{}] + [{"class_": "number"}] * (len(cells) - 1)
     return element("tr", *(element(tag, cell, **kind) for cell, kind in zip(cells, kinds)))
 
   head = element("thead", row("th", heading))

@@ -163,7 +163,7 @@ def _save(
   save(place, pipeline.config, arrays, real, rates)
 
 
-def _write_beside(file: pathlib.Path, mode: str, drawn: Samples, fps: float) -> None:
+def _write_beside(file: pathlib.Path, mode: str, drawn: Samples, fps: float | np.ndarray) -> None:
   """Writes an mp4 per trajectory beside the input file, at its rate; earlier files are kept."""
   count = drawn.trajectories
   letters = [f"_{i}" for i in range(count)] if count > 1 else [""]
@@ -171,6 +171,6 @@ def _write_beside(file: pathlib.Path, mode: str, drawn: Samples, fps: float) -> 
   try:
     with numbered.files(file.parent, *names) as paths:
       for path, video in zip(paths, drawn.videos):
-        video_io.write_mp4(path, video, fps)
+        video_io.write_mp4(path, video, float(fps))
   except OSError as error:  # the samples are safe
     logging.warning("No mp4 is written beside %s: %s", file, error)

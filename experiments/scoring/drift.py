@@ -123,8 +123,8 @@ def distances(real: np.ndarray, drawn: np.ndarray) -> dict[str, float]:
   found = {}
   for part in range(PARTS):
     at = slice(part * each, (part + 1) * each)
-    features = (i3d.features(videos[:, at]) for videos in (real, drawn))
-    found[f"fvd_{part + 1}"] = frechet.fvd(*features)
+    of_real, of_drawn = (i3d.features(videos[:, at]) for videos in (real, drawn))
+    found[f"fvd_{part + 1}"] = frechet.fvd(of_real, of_drawn)
   return found
 
 

@@ -123,7 +123,7 @@ def evaluate(workdir: pathlib.Path, config: ml_collections.ConfigDict | None) ->
   with numbered.files(out, f"{LADDER.name}.json", *names) as files:
     scores_file, sets_file, clips_file, nearest_file, directions_file = files
     if counts.directions:
-      read_by = reading and reading.reader
+      read_by = None if reading is None else reading.reader
       scores["directions"] = directions.score(pipeline, directions_file, _SEED, read_by)
     write_neighbours(nearest_file, found.shown["generated"], near["generated"])
     video_io.write_strip(sets_file, {name: videos[0] for name, videos in found.shown.items()})
@@ -202,7 +202,7 @@ def report(scores: dict[str, Any], num_real: int, num_fake: int) -> str:
 
 def write_neighbours(path: pathlib.Path, generated: np.ndarray, near: np.ndarray) -> None:
   """Writes a strip with each generated clip above the training clip nearest to it in pixels."""
-  rows = {}
+  rows: dict[str, np.ndarray] = {}
   for i, (clip, neighbour) in enumerate(zip(generated, near)):
     rows |= {f"generated {i}": clip, f"nearest {i}": neighbour}
   video_io.write_strip(path, rows)

@@ -129,7 +129,8 @@ def against_real(
   fakes = set_scores.features(drawn(), protocol.i3d_resize)
   edges = np.array(looks["real"].edges), np.array(looks[protocol.drawn].edges)
   scores, spread = score(reals, fakes, frames, edges, protocol)
-  groups, spreads = {protocol.drawn: scores}, {protocol.drawn: spread}
+  groups: dict[str, Any] = {protocol.drawn: scores}
+  spreads: dict[str, Any] = {protocol.drawn: spread}
   if reader is not None:
     parts = {name: look.readings for name, look in looks.items()}
     groups["digits"], spreads["digits"] = digits.summary(parts, protocol.seed)

@@ -116,10 +116,11 @@ def evaluate(
   kept = {task: Kept(out, f"{protocol.name}.{task}", same) for task in protocol.tasks}
   sets = {task: _MEASURES[task](pipeline, judge, kept[task]) for task in protocol.tasks}
   rows = {task: {what: _row(*one) for what, one in many.items()} for task, many in sets.items()}
-  scores, intervals, deviations = (
+  groups: list[dict[str, Any]] = [
     {task: {what: row[i] for what, row in many.items()} for task, many in rows.items()}
     for i in range(3)
-  )
+  ]
+  scores, intervals, deviations = groups
   predicted = sets.get("prediction", {})
   if used is not None:
     scores[use_of_condition.GROUP], intervals[use_of_condition.GROUP] = used
@@ -266,7 +267,7 @@ def _prediction(pipeline: Pipeline, judge: Judge, kept: Kept) -> Sets:
   reals = None
   if real.shape[1] < i3d.MIN_FRAMES:
     judge = dataclasses.replace(judge, features=None)
-  else:
+  elif judge.features is not None:
     reals = judge.features(real)
 
   def draw(begin: int) -> Chunks:
@@ -344,7 +345,7 @@ def _row(
     chosen = {name: values[videos] for name, values in measured.scores.items()}
     figures = prediction.summary(chosen, protocol)
     figures |= prediction.spread(measured.apart[videos], measured.error[videos])
-    if reals is not None:
+    if reals is not None and measured.features is not None:
       figures["fvd"] = prediction.fvd(reals[videos], measured.features[:, videos], protocol)
     return figures
 

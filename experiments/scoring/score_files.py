@@ -234,7 +234,7 @@ def _refuse_unlike(a: dict[str, str], b: dict[str, str], file_a: str, file_b: st
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-  flat = {}
+  flat: dict[str, Any] = {}
   for key, value in tree.items():
     if isinstance(value, dict):
       flat |= _flat(value, f"{prefix}{key}.")

@@ -86,7 +86,9 @@ def of_glober(pipeline: glober.Pipeline, store: FrameStore) -> Figures:
       other_times = times[(at + len(times) // 2) % len(times)]
       yield own | frame | drawn, of_clips.frame_swaps(v, other_times) | by_condition
 
-  measured = {"decoder": (of_clips.predict_frame, of_frames())}
+  measured: dict[str, tuple[Callable[..., Any], Iterable[tuple[Rows, dict[str, Rows]]]]] = {
+    "decoder": (of_clips.predict_frame, of_frames())
+  }
   if by_condition:
     features = [(own | drawn, by_condition) for drawn in _timesteps(n, networks.generator_process)]
     measured["generator"] = of_clips.predict_feature, features

@@ -34,7 +34,7 @@ def open_store(
 
 
 def clip_sampler(
-  config: ml_collections.ConfigDict, content: str, **other: Any
+  config: ml_collections.ConfigDict, content: clips.Content, **other: Any
 ) -> clips.ClipSampler:
   """Makes the configuration's clip sampler, with the content a stage needs.
 

@@ -16,6 +16,7 @@ from experiments.setup.systems import System
 from videodiff_jax.diffusion import samplers
 from videodiff_jax.glober import conditions, drawing, pretrained_init, stages
 from videodiff_jax.glober.networks import Networks, build
+from videodiff_jax.inputs.clips import Content
 from videodiff_jax.metrics import frame_frechet, i3d
 from videodiff_jax.models import attention
 from videodiff_jax.pretrained import i3d as i3d_weights
@@ -23,7 +24,7 @@ from videodiff_jax.pretrained import lpips
 from videodiff_jax.pretrained.files import restricted_pickle
 from videodiff_jax.training import flops, warm_start
 
-CONTENTS: dict[str, tuple[str, dict[str, int]]] = {
+CONTENTS: dict[str, tuple[Content, dict[str, int]]] = {
   # The frame auto-encoder takes one frame a video, so that more videos share a batch.
   "kl_vae": ("frames", {"num_targets": 1}),
   "autoencoder": ("pairs", {}),
@@ -136,7 +137,7 @@ def check_pretrained(config: ml_collections.ConfigDict, names: Sequence[str]) ->
 def _check_sizes(config: ml_collections.ConfigDict) -> None:
   model, size = config.model, config.data.image_size
   on_pixels = model.discriminator.on == "pixels"
-  chains = [("kl_vae", "video_encoder"), ("kl_vae", "unet")]
+  chains: list[tuple[str, ...]] = [("kl_vae", "video_encoder"), ("kl_vae", "unet")]
   chains.append(("discriminator",) if on_pixels else ("kl_vae", "discriminator"))
   for names in chains:
     rate = math.prod(2 ** (len(model[name].multipliers) - 1) for name in names)

@@ -12,6 +12,7 @@ from experiments.setup import range_table
 from experiments.setup.errors import UserError
 from experiments.setup.needs import Need, check_installed
 from experiments.setup.systems import System
+from videodiff_jax.inputs.clips import Content
 from videodiff_jax.lgcvd import gaps, networks, stages
 from videodiff_jax.lgcvd.conditioning import given_positions
 from videodiff_jax.lgcvd.networks import Networks, build
@@ -21,7 +22,7 @@ from videodiff_jax.pretrained import i3d, lpips
 from videodiff_jax.pretrained.files.restricted_pickle import WeightFile
 from videodiff_jax.training import flops, warm_start
 
-CONTENTS: dict[str, tuple[str, dict[str, int]]] = {"lgcvd": ("clip", {})}
+CONTENTS: dict[str, tuple[Content, dict[str, int]]] = {"lgcvd": ("clip", {})}
 
 
 # Keys that another run must share with this one if its weights initialise this one.

@@ -22,6 +22,7 @@ from ml_collections import ConfigDict
 from experiments.setup.errors import UserError
 from experiments.setup.needs import Need
 from experiments.setup.ranges import Rule
+from videodiff_jax.inputs.clips import Content
 from videodiff_jax.training.stage import Stage
 
 GROUP = "videodiff_jax.systems"
@@ -38,7 +39,8 @@ class Stages(Protocol):
     NAMES: names of the stages in order; each may take the networks of those before it.
   """
 
-  NAMES: Sequence[str]
+  @property
+  def NAMES(self) -> Sequence[str]: ...
 
   def make_stage(self, config: ConfigDict, name: str) -> Stage:
     """Makes the stage of a name."""
@@ -84,7 +86,7 @@ class System:
   networks: type
   build: Callable[[ConfigDict], Any]
   stages: Stages
-  contents: Mapping[str, tuple[str, Mapping[str, Any]]]
+  contents: Mapping[str, tuple[Content, Mapping[str, Any]]]
   abstract_batch: Callable[[ConfigDict, str], dict[str, jax.ShapeDtypeStruct]]
   modes: Mapping[str, str]
   hooks: Mapping[str, str] = dataclasses.field(default_factory=dict)

@@ -79,7 +79,7 @@ def captions(config: ml_collections.ConfigDict, store: FrameStore) -> list[str]:
       raise UserError("config.text.source is 'class_names', but the store has no classes.")
     names = [embeddings.class_prompt(name) for name in store.classes]
     return [names[store.videos[video]["label"]] for video in videos]
-  found = [store.extra(video).get("caption") for video in videos]
+  found: list[Any] = [store.extra(video).get("caption") for video in videos]
   if missing := [store.videos[v]["name"] for v in videos if not isinstance(found[v], str)]:
     raise UserError(
       f"config.text.source is 'captions', but {len(missing)} of {store.num_videos} {store.split} "
@@ -139,7 +139,13 @@ def prepare(
   hosts.decide(encode)
   # Reads the first host's files, unless each host has the stores on a disk of its own.
   by_split = hosts.everywhere(lambda: _embed(config, workdir, encoder, stores))
-  null: Any = hosts.everywhere(lambda: embeddings.read(workdir)["null"])
+
+  def read_null() -> Any:
+    kept = embeddings.read(workdir)
+    assert kept is not None  # `encode` has written it
+    return kept["null"]
+
+  null = hosts.everywhere(read_null)
   return Texts(jax.device_put(null, partitioning.shardings(null, mesh)), by_split)
 
 

@@ -104,8 +104,7 @@ _TABLE_7 = ("575.6", "173.0", "172.6", "171.5", "168.9", "224.3")
 
 
 def _decoded_with(scale: float) -> tuple[Measure, ...]:
-  settings = {"guidance_form": "text", "guidance_decoder": scale}
-  return _reconstructed(f"{_CONDITIONAL},no_cra", **settings)
+  return _reconstructed(f"{_CONDITIONAL},no_cra", guidance_form="text", guidance_decoder=scale)
 
 
 _GLOBER = {

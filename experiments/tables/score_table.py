@@ -20,9 +20,8 @@ from experiments.scoring import lgcvd_prediction, score_files
 from experiments.setup import checks, systems
 from experiments.tables.papers import SPEED, TABLES, Measure, Table
 from videodiff_jax.choices import check_choice
-from videodiff_jax.metrics.clip_protocols import ClipProtocol
 from videodiff_jax.metrics.protocols import PredictionProtocol
-from videodiff_jax.metrics.registry import REGISTRY
+from videodiff_jax.metrics.registry import REGISTRY, NamedProtocol
 from videodiff_jax.training.workdir import read_config
 from videodiff_jax.training.writers import format_table
 
@@ -155,8 +154,9 @@ def _evaluate(workdir: pathlib.Path, measure: Measure, smoke: bool, seen: Seen) 
   return systems.of(config).hook("clip_protocols")(workdir, config, protocol, reuse=True)
 
 
-def _few(protocol: PredictionProtocol | ClipProtocol) -> PredictionProtocol | ClipProtocol:
+def _few(protocol: NamedProtocol) -> NamedProtocol:
   """Returns the protocol with a few clips, which only tests that the code runs."""
+  few: dict[str, Any]
   if isinstance(protocol, PredictionProtocol):
     few = {"num_videos": 2, "trajectories": 2, "sampler_steps": 2, "best": "video"}
     few["lpips_required"] = False

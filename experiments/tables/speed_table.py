@@ -79,10 +79,10 @@ def _untrained_glober(config: ml_collections.ConfigDict) -> glober.Pipeline:
     state = jax.eval_shape(stage.init, jax.random.key(0))
     params = precision.rounded(stage, state.ema_params, config.precision)
     ema[name] = {"ema_params": params, "statistics": state.statistics}
-  params: dict[str, Any] = stages.sampling_params(ema | systems.of(config).given(config))
+  weights: dict[str, Any] = stages.sampling_params(ema | systems.of(config).given(config))
   if isinstance(conditions.of_config(config), conditions.Text):
-    params["default_text"] = params["null_text"]
-  return glober.Pipeline(config, _filled(params), _one_device())
+    weights["default_text"] = weights["null_text"]
+  return glober.Pipeline(config, _filled(weights), _one_device())
 
 
 def _glober_steps(config: ml_collections.ConfigDict) -> str:

@@ -221,9 +221,8 @@ def _lgcvd(source: pathlib.Path, config: ConfigDict | None) -> Converted:
     )
   except ValueError as error:
     raise ValueError(f"{error} What the authors published needs their variant :release.") from error
-  state = lgcvd_stages.trained_elsewhere(
-    config, *(jax.tree.map(jnp.asarray, tree) for tree in (params, ema_params)), checkpoint.step
-  )
+  params, ema_params = jax.tree.map(jnp.asarray, (params, ema_params))
+  state = lgcvd_stages.trained_elsewhere(config, params, ema_params, checkpoint.step)
 
   def write(workdir: pathlib.Path, files: Files) -> None:
     write_config(workdir, config)

@@ -99,7 +99,9 @@ def tags_of(source: str, file: str) -> list[Tag]:
 
 
 def _docstrings(tree: ast.Module) -> Iterator[tuple[str, str]]:
-  def visit(node: ast.AST, name: str) -> Iterator[tuple[str, str]]:
+  def visit(
+    node: ast.Module | ast.ClassDef | ast.FunctionDef, name: str
+  ) -> Iterator[tuple[str, str]]:
     if text := ast.get_docstring(node):
       yield name, text
     for child in node.body:
@@ -120,7 +122,7 @@ def _parse(text: str) -> Iterator[tuple[str | None, str, str]]:
 
 def _expand(numbers: str) -> list[str]:
   """Expands '1c, 3 and 6-8' to 1c, 3, 6, 7, 8."""
-  found = []
+  found: list[str] = []
   for part in re.split(r", and |, | and ", numbers):
     first, *last = re.split(r"-| to ", part)
     found += [first] if not last else map(str, range(int(first), int(last[0]) + 1))

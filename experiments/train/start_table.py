@@ -47,7 +47,7 @@ def show(
     size = figures.state_bytes * (config.train[name].keep if steps else 1)
     needed += size if steps > done or steps_done(workdir, name) is None else 0
     rows.append(
-      (name, f"{figures.parameters:,}", steps or "given", done,
+      (name, f"{figures.parameters:,}", str(steps or "given"), str(done),
        f"{max(minutes, 0.1) if steps else 0:.1f}", f"{size / 1e9:.2f}")
     )  # fmt: skip
   heading = ("stage", "parameters", "steps", "done", "minutes (estimate)", "disk, GB")
@@ -95,4 +95,4 @@ def _existing_parent(path: pathlib.Path) -> pathlib.Path:
 
 def cores() -> int:
   """Returns the number of processor cores that this process may use."""
-  return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+  return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

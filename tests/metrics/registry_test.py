@@ -19,7 +19,7 @@ def test_a_name_of_several_kinds_is_never_taken_for_one_of_them() -> None:
   assert REGISTRY.find("mcvd_bair") is PROTOCOLS["mcvd_bair"]
   assert REGISTRY.find("glober_reconstruction") is CLIP_PROTOCOLS["glober_reconstruction"]
   assert REGISTRY.find("ladder") is LADDER and LADDER.written() == "ladder"
-  with pytest.raises(ValueError, match="'quick' is in PredictionProtocol and ClipProtocol"):
+  with pytest.raises(ValueError, match="'quick' is in ClipProtocol and PredictionProtocol"):
     REGISTRY.find("quick")
   with pytest.raises(ValueError, match="'quack' is in no kind"):
     REGISTRY.find("quack")

@@ -76,7 +76,8 @@ def combine(
 
   def combined(x: jax.Array, t: jax.Array, carry: Any) -> tuple[jax.Array, Any]:
     prediction, carry = denoise(_interleave(*(x,) * n), _interleave(*(t,) * n), together, carry)
-    return sum(weight * prediction[i::n] for i, (_, weight) in enumerate(used)), carry
+    weighted = (weight * prediction[i::n] for i, (_, weight) in enumerate(used))
+    return jnp.asarray(sum(weighted)), carry
 
   return combined
 

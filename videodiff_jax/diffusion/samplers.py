@@ -97,7 +97,11 @@ class Sampler:
         x = row["clipped_x"] * state.x + row["clipped_x0"] * x0
       else:
         x = row["x0"] * x0 + row["epsilon"] * process.epsilon_at(*level, state.x, prediction)
-      return SamplerState(x + row["noise"] * noise if self.stochastic else x, ())
+      if not self.stochastic:
+        return SamplerState(x, ())
+      if noise is None:
+        raise ValueError("This sampler adds noise: give each step its `noise`.")
+      return SamplerState(x + row["noise"] * noise, ())
     if self.kind == "dpmpp_2m":
       (x0_1,) = state.history
       return SamplerState(_second_order(row, state.x, x0, x0_1), (x0,))
@@ -185,6 +189,8 @@ def _timesteps(process: Process, num_steps: int | Sequence[int], grid: str) -> n
     if sum(counts) < 2:
       raise ValueError("grid='spaced' needs 2 steps or more: one would be timestep 0, not T - 1.")
     return spaced_timesteps(total, counts)[::-1].astype(float)
+  if not isinstance(num_steps, int):
+    raise ValueError(f"grid={grid!r} takes one number of steps, not {num_steps}.")
   if not 1 <= num_steps <= total:
     raise ValueError(f"Sampling steps must be between 1 and {total}, not {num_steps}.")
   if grid == "uniform":
@@ -305,7 +311,7 @@ def sample(
     t = jnp.full(x_T.shape[:1], jnp.asarray(sampler.timesteps)[i])
     prediction, carry = denoise(state.x, t, carry)
     added = None if noise is None else noise[i]
-    if sampler.stochastic and noise is None:
+    if sampler.stochastic and noise is None and keys is not None:
       step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, i)
       added = jax.vmap(lambda key: jax.random.normal(key, x_T.shape[1:]))(step_keys)
     return (sampler.step(process, i, state, prediction, added), carry), None

@@ -12,6 +12,7 @@ from einops import rearrange
 
 from videodiff_jax.diffusion.process import Process
 from videodiff_jax.models.discriminator import PairDiscriminator
+from videodiff_jax.models.outputs import output
 from videodiff_jax.training.stage import Metrics
 
 LOSSES = ("hinge", "log")
@@ -167,7 +168,7 @@ class CRA:
     """Judges pairs (p, n, 2, h, w, c) by logits (p, n)."""
     # Clips stay the outer part of the batch axis, so that each device keeps its own.
     flat = rearrange(pairs, "p n f h w c -> (n p) f h w c")
-    return rearrange(self.discriminator.apply(params, flat), "(n p) -> p n", p=len(pairs))
+    return rearrange(output(self.discriminator, params, flat), "(n p) -> p n", p=len(pairs))
 
 
 def _weighted_mean(weights: jax.Array, values: jax.Array) -> jax.Array:

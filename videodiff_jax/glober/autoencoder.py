@@ -10,6 +10,7 @@ from videodiff_jax.glober.conditions import Condition
 from videodiff_jax.models.frame_control import FrameControl
 from videodiff_jax.models.gaussian import Gaussian
 from videodiff_jax.models.kl_vae import KLVAE
+from videodiff_jax.models.outputs import output
 from videodiff_jax.models.pixels import to_float
 from videodiff_jax.models.unet import UNet
 from videodiff_jax.models.video_encoder import VideoEncoder
@@ -84,7 +85,7 @@ def encode_frames(
     key: PRNG key of posterior samples, which the release uses everywhere; None takes the means.
   """
   flat = to_float(frames).reshape(-1, *frames.shape[-3:])
-  posterior = kl_vae.apply(params, flat, method="encode")
+  posterior = output(kl_vae, params, flat, method="encode")
   return standardised(posterior, statistics, frames.shape[:-3], key)
 
 
@@ -99,7 +100,7 @@ def standardised(
 
 def decode_frames(kl_vae: KLVAE, params: Any, statistics: Statistics, z: jax.Array) -> jax.Array:
   """Decodes standardised latents (n, H', W', C') to frames (n, h, w, c), about [-1, 1]."""
-  return kl_vae.apply(params, restore(z, statistics), method="decode")
+  return output(kl_vae, params, restore(z, statistics), method="decode")
 
 
 def standardise(x: jax.Array, statistics: Statistics) -> jax.Array:

@@ -15,6 +15,7 @@ from videodiff_jax.glober.autoencoder import Statistics, decode_frames
 from videodiff_jax.glober.drawing import make_drawing
 from videodiff_jax.glober.latents import channel_statistics, draw_latents
 from videodiff_jax.glober.networks import Networks
+from videodiff_jax.models.outputs import output
 from videodiff_jax.models.pixels import to_float
 from videodiff_jax.training import optimizers, partitioning, state
 from videodiff_jax.training.stage import Batch, Metrics, Stage
@@ -84,7 +85,7 @@ class AutoencoderObjective:
     keys = jax.random.split(draws[2], 5)
     key_latents = drop(keys[0], key_latents, jnp.zeros(()), self.drop_video)
     values = drop(keys[1], values, null, self.drop_condition)
-    posterior = model.apply(params, key_latents, method="encode")
+    posterior = output(model, params, key_latents, method="encode")
     v = posterior.sample(keys[2])
 
     def per_frame(x: jax.Array) -> jax.Array:
@@ -98,8 +99,8 @@ class AutoencoderObjective:
     t, noise = partitioning.split_batch((t, noise))
     z_t = process.q_sample(z_0, t, noise)
     given = per_frame(v), batch["target_times"].reshape(-1), per_frame(values)
-    given = model.apply(params, *given, method="frame_conditions")
-    prediction = model.apply(params, z_t, t, given, method="denoise")
+    given = output(model, params, *given, method="frame_conditions")
+    prediction = output(model, params, z_t, t, given, method="denoise")
     estimates = process.to_x0(z_t, t, prediction)
     return Synthesis(
       reconstruction=process.loss(prediction, z_0, t, noise).mean(),
@@ -114,6 +115,11 @@ class AutoencoderObjective:
     total = made.reconstruction + self.lambda_kl * made.kl
     return {"reconstruction": made.reconstruction, "kl": made.kl, "loss": total}
 
+  @property
+  def _cra(self) -> CRA:
+    assert self.cra is not None  # nothing is judged without
+    return self.cra
+
   def judged_frames(
     self, frozen: Any, statistics: Statistics, batch: Batch, made: Synthesis
   ) -> tuple[jax.Array, jax.Array]:
@@ -121,7 +127,7 @@ class AutoencoderObjective:
 
     The batch's 'target_frames' are needed where frames themselves count as real.
     """
-    if self.cra.on == "latents":
+    if self._cra.on == "latents":
       return made.latents, made.estimates
 
     def decoded(z: jax.Array) -> jax.Array:
@@ -129,14 +135,14 @@ class AutoencoderObjective:
       frames = decode_frames(self.networks.kl_vae, frozen["kl_vae"], statistics, flat)
       return frames.reshape(*z.shape[:2], *frames.shape[1:])
 
-    known = self.cra.real == "frames"
+    known = self._cra.real == "frames"
     real = to_float(batch["target_frames"]) if known else decoded(made.latents)
     return real, decoded(made.estimates)
 
   def pairs(self, frozen: Any, statistics: Statistics, batch: Batch, made: Synthesis) -> Pairs:
     """Returns the discriminator's pairs of neighbouring targets, real and synthesised."""
     real, fake = self.judged_frames(frozen, statistics, batch, made)
-    return self.cra.pairs(real, fake, made.timesteps)
+    return self._cra.pairs(real, fake, made.timesteps)
 
   def loss(
     self, params: Any, train: TrainState, frozen: Any, batch: Batch, key: jax.Array, with_cra: bool
@@ -157,8 +163,8 @@ class AutoencoderObjective:
     if not with_cra:
       return metrics["loss"], (metrics, None)
     pairs = self.pairs(frozen, statistics, batch, made)
-    cra_loss, cra_metrics = self.cra.generator_loss(train.adversary.params, pairs)
-    total = metrics["loss"] + self.cra.weight * cra_loss
+    cra_loss, cra_metrics = self._cra.generator_loss(train.adversary_params, pairs)
+    total = metrics["loss"] + self._cra.weight * cra_loss
     return total, (metrics | cra_metrics | {"loss": total}, pairs)
 
   def gradients(
@@ -172,13 +178,13 @@ class AutoencoderObjective:
 
     def watched(params: Any, pairs: Pairs) -> tuple[Any, Metrics]:
       """Returns zero gradients and the same metrics, for a third of the work."""
-      metrics = self.cra.discriminator_loss(params, pairs)[1]
+      metrics = self._cra.discriminator_loss(params, pairs)[1]
       return jax.tree.map(jnp.zeros_like, params), metrics
 
-    learned = jax.grad(self.cra.discriminator_loss, has_aux=True)
-    every = self.cra.discriminator_every
+    learned = jax.grad(self._cra.discriminator_loss, has_aux=True)
+    every = self._cra.discriminator_every
     slope_d, metrics_d = when_due(
-      train.step, every, learned, watched, train.adversary.params, pairs
+      train.step, every, learned, watched, train.adversary_params, pairs
     )
     return {"params": slope, "adversary": slope_d, "metrics": metrics | metrics_d}
 
@@ -190,7 +196,7 @@ class AutoencoderObjective:
     def gradients(part: Batch, key: jax.Array) -> dict[str, Any]:
       return self.gradients(train, frozen, part, key, with_cra=with_cra)
 
-    every = self.cra.discriminator_every if with_cra else 1
+    every = self._cra.discriminator_every if with_cra else 1
     return updates.step(train, batch, gradients, every)
 
 
@@ -231,7 +237,7 @@ def autoencoder_stage(config: ml_collections.ConfigDict, networks: Networks) -> 
     example = networks.condition.example()
     params = networks.autoencoder.init(keys[0], latents, jnp.zeros(1), example)
     adversary = None
-    if objective.cra:
+    if objective.cra is not None and updates.adversary_optimizer is not None:
       judge = objective.cra.discriminator
       pair = jnp.zeros((1, 2, judge.image_size, judge.image_size, judge.in_channels))
       fresh = judge.init(keys[1], pair)

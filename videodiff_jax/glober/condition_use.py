@@ -15,6 +15,7 @@ from videodiff_jax.glober import generator
 from videodiff_jax.glober.autoencoder import encode_frames, standardise
 from videodiff_jax.glober.conditions import NoCondition
 from videodiff_jax.glober.networks import Networks
+from videodiff_jax.models.outputs import output
 
 Rows = dict[str, Any]
 
@@ -38,8 +39,8 @@ def predict_frame(
   noise = numbered_noise(rows["number"], z_0.shape[1:])
   z_t = process.q_sample(z_0, rows["t"], noise)
   given = rows["v"], rows["time"], rows["condition"]
-  given = model.apply(weights, *given, method="frame_conditions")
-  prediction = model.apply(weights, z_t, rows["t"], given, method="denoise")
+  given = output(model, weights, *given, method="frame_conditions")
+  prediction = output(model, weights, z_t, rows["t"], given, method="denoise")
   return prediction, process.loss(prediction, z_0, rows["t"], noise)
 
 

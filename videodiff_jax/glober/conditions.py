@@ -58,11 +58,11 @@ class NoCondition:
   def learned(self, module: nn.Module, width: int) -> None:
     del module, width
 
-  def tokens(self, values: jax.Array, learned: None, width: int) -> jax.Array:
+  def tokens(self, values: jax.Array, learned: Any, width: int) -> jax.Array:
     del learned
     return jnp.zeros((len(values), 1, width))
 
-  def generator_inputs(self, values: jax.Array, width: int) -> dict[str, jax.Array]:
+  def generator_inputs(self, values: jax.Array, width: int) -> dict[str, Any]:
     return {"tokens": jnp.zeros((len(values), 1, width))}
 
 
@@ -93,11 +93,11 @@ class Label:
       name="class_embedding",
     )
 
-  def tokens(self, values: jax.Array, learned: nn.Embed, width: int) -> jax.Array:
+  def tokens(self, values: jax.Array, learned: Any, width: int) -> jax.Array:
     del width
     return learned(values)[:, None]
 
-  def generator_inputs(self, values: jax.Array, width: int) -> dict[str, jax.Array]:
+  def generator_inputs(self, values: jax.Array, width: int) -> dict[str, Any]:
     return {"tokens": jnp.zeros((len(values), 1, width)), "labels": values}
 
 
@@ -123,11 +123,11 @@ class LearnedPrompt:
     shape = (self.num_tokens, width)
     return module.param("prompt", nn.initializers.normal(PROMPT_STD), shape, jnp.float32)
 
-  def tokens(self, values: jax.Array, learned: jax.Array, width: int) -> jax.Array:
+  def tokens(self, values: jax.Array, learned: Any, width: int) -> jax.Array:
     del width
     return values[:, None, None] * learned[None]
 
-  def generator_inputs(self, values: jax.Array, width: int) -> dict[str, jax.Array]:
+  def generator_inputs(self, values: jax.Array, width: int) -> dict[str, Any]:
     del width
     return {"tokens": values}  # the DiT has a prompt of its own
 
@@ -152,16 +152,17 @@ class Text:
   def learned(self, module: nn.Module, width: int) -> None:
     del module, width
 
-  def tokens(self, values: jax.Array, learned: None, width: int) -> jax.Array:
+  def tokens(self, values: jax.Array, learned: Any, width: int) -> jax.Array:
     del learned, width
     return values
 
-  def generator_inputs(self, values: jax.Array, width: int) -> dict[str, jax.Array]:
+  def generator_inputs(self, values: jax.Array, width: int) -> dict[str, Any]:
     del width
     return {"tokens": values}
 
 
 Condition = NoCondition | Label | LearnedPrompt | Text
+Prompts = str | Sequence[str] | np.ndarray  # one for all clips, or one each
 
 
 def of_config(config: ml_collections.ConfigDict) -> Condition:
@@ -178,7 +179,7 @@ def of_config(config: ml_collections.ConfigDict) -> Condition:
 def requested(
   condition: Condition,
   labels: np.ndarray,
-  prompts: str | Sequence[str] | None,
+  prompts: Prompts | None,
   params: Mapping[str, Any],
   encode: Callable[[list[str]], np.ndarray],
 ) -> np.ndarray:

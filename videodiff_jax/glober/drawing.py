@@ -21,6 +21,7 @@ from videodiff_jax.glober.autoencoder import decode_frames, encode_frames, resto
 from videodiff_jax.glober.conditions import NoCondition
 from videodiff_jax.glober.networks import Networks
 from videodiff_jax.inputs.clips import keyframe_indices
+from videodiff_jax.models.outputs import output
 from videodiff_jax.training import partitioning
 
 Params = dict[str, Any]
@@ -77,13 +78,13 @@ class Drawing:
     z = encode_frames(
       networks.kl_vae, params["kl_vae"], params["latent_statistics"], key_frames, None
     )
-    return networks.autoencoder.apply(params["autoencoder"], z, method="encode").mean
+    return output(networks.autoencoder, params["autoencoder"], z, method="encode").mean
 
   def null_video(self, params: Params) -> jax.Array:
     """Encodes zero keyframe latents as the null video (1, H'', W'', C''), as dropout does."""
     zeros = jnp.zeros((1, len(self.key_indices), *self.networks.latent_shape))
     model = self.networks.autoencoder
-    return model.apply(params["autoencoder"], zeros, method="encode").mean
+    return output(model, params["autoencoder"], zeros, method="encode").mean
 
   def draw_features(self, params: Params, values: jax.Array, clip_keys: jax.Array) -> jax.Array:
     """Samples global features (n, H'', W'', C'') by the DiT, with guidance if conditional."""
@@ -136,10 +137,10 @@ class Drawing:
     weights = partitioning.gather(params["autoencoder"])
 
     def given(v: jax.Array, values: jax.Array) -> Any:
-      return model.apply(weights, v, times, values, method="frame_conditions")
+      return output(model, weights, v, times, values, method="frame_conditions")
 
     def denoise(x: jax.Array, t: jax.Array, given: Any, carry: Any) -> tuple[jax.Array, Any]:
-      return model.apply(weights, x, t, given, method="denoise"), carry
+      return output(model, weights, x, t, given, method="denoise"), carry
 
     both = given(global_features, values)
     if scales.form in ("text", "single") and scales.decoder == 1.0:

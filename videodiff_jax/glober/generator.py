@@ -5,6 +5,7 @@ from typing import Any
 import jax
 
 from videodiff_jax.glober.networks import Networks
+from videodiff_jax.models.outputs import output
 
 
 def denoise(
@@ -21,4 +22,4 @@ def denoise(
   """
   model = networks.generator
   inputs = networks.condition.generator_inputs(values, model.context_dim)
-  return model.apply(params, v_t, t, **inputs)[..., : model.in_channels]
+  return output(model, params, v_t, t, **inputs)[..., : model.in_channels]

@@ -18,6 +18,7 @@ from videodiff_jax.glober import patch_adversary
 from videodiff_jax.glober.networks import Networks
 from videodiff_jax.metrics import lpips
 from videodiff_jax.models.kl_vae import KLVAE
+from videodiff_jax.models.outputs import output
 from videodiff_jax.models.patch_discriminator import PatchDiscriminator
 from videodiff_jax.models.pixels import to_float
 from videodiff_jax.training import optimizers, state
@@ -71,11 +72,16 @@ class FrameObjective:
 
   def losses(self, params: Any, x: jax.Array, key: jax.Array) -> Metrics:
     """Returns the terms without the adversary, and their sum as 'loss'."""
-    posterior = self.model.apply(params, x, method="encode")
-    drawn = self.model.apply(params, posterior.sample(key), method="decode")
+    posterior = output(self.model, params, x, method="encode")
+    drawn = output(self.model, params, posterior.sample(key), method="decode")
     total, metrics = self.reconstruction_loss(drawn, x)
     kl = posterior.kl().mean()
     return metrics | {"kl": kl, "loss": total + self.lambda_kl * kl}
+
+  @property
+  def _discriminator(self) -> PatchDiscriminator:
+    assert self.discriminator is not None  # there is no adversarial loss without
+    return self.discriminator
 
   def adversary_loss(
     self, train: TrainState, drawn: jax.Array, features: jax.Array, slope: jax.Array
@@ -91,7 +97,7 @@ class FrameObjective:
     Returns:
       ((the weighted loss, metrics), its gradient with respect to `drawn`).
     """
-    judge = functools.partial(self.discriminator.apply, train.adversary.params)
+    judge = functools.partial(output, self._discriminator, train.adversary_params)
     loss_of = functools.partial(patch_adversary.generator_loss, judge)
     loss, slope_a = jax.value_and_grad(loss_of)(drawn)
     last = train.params["params"]["decoder"]["conv_out"]
@@ -114,7 +120,7 @@ class FrameObjective:
 
     # The frames, with a function that pulls gradients back to the parameters.
     def autoencoded(params: Any) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
-      posterior = self.model.apply(params, x, method="encode")
+      posterior = output(self.model, params, x, method="encode")
       drawn, kept = self.model.apply(
         params, posterior.sample(key), method="decode", mutable=["intermediates"]
       )
@@ -135,10 +141,10 @@ class FrameObjective:
 
     # The discriminator's loss.
     def discriminator_loss(params: Any) -> jax.Array:
-      judge = functools.partial(self.discriminator.apply, params)
+      judge = functools.partial(output, self._discriminator, params)
       return patch_adversary.discriminator_loss(judge, x, drawn)
 
-    loss, slope_d = jax.value_and_grad(discriminator_loss)(train.adversary.params)
+    loss, slope_d = jax.value_and_grad(discriminator_loss)(train.adversary_params)
     metrics |= {"discriminator": loss}
     return {"params": by_params, "adversary": slope_d, "metrics": metrics}
 
@@ -197,7 +203,7 @@ def kl_vae_stage(config: ml_collections.ConfigDict, networks: Networks) -> Stage
     frame = jnp.zeros((1, config.data.image_size, config.data.image_size, config.data.channels))
     params = model.init(keys[0], frame, keys[0])
     adversary = None
-    if objective.discriminator is not None:
+    if objective.discriminator is not None and updates.adversary_optimizer is not None:
       fresh = objective.discriminator.init(keys[1], frame)
       adversary = Adversary(fresh, updates.adversary_optimizer.init(fresh))
     return state.create(keys[2], params, updates.optimizer, adversary=adversary)
@@ -215,8 +221,10 @@ def kl_vae_stage(config: ml_collections.ConfigDict, networks: Networks) -> Stage
   def preview(train: TrainState, frozen: Any, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
     del frozen, key
     clips = to_float(batch["frames"])
-    posterior = model.apply(train.ema_params, clips.reshape(-1, *clips.shape[2:]), method="encode")
-    drawn = model.apply(train.ema_params, posterior.mean, method="decode")
+    posterior = output(
+      model, train.ema_params, clips.reshape(-1, *clips.shape[2:]), method="encode"
+    )
+    drawn = output(model, train.ema_params, posterior.mean, method="decode")
     return {"real": clips, "reconstruction": drawn.reshape(clips.shape)}
 
   steps = ((0, functools.partial(train_step, adversarial=False)),)

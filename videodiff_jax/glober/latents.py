@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from videodiff_jax.glober.autoencoder import Statistics, encode_frames, standardised
 from videodiff_jax.glober.networks import Networks
 from videodiff_jax.models.gaussian import Gaussian
+from videodiff_jax.models.outputs import output
 from videodiff_jax.models.pixels import to_float
 from videodiff_jax.training.stage import Batch
 
@@ -29,7 +30,7 @@ def from_moments(moments: jax.Array) -> Gaussian:
 
 def frame_moments(networks: Networks, frozen: Any, frames: jax.Array) -> jax.Array:
   """Encodes frames (n, h, w, c) uint8 as the KL-VAE's moments (n, H', W', 2 C')."""
-  return to_moments(networks.kl_vae.apply(frozen["kl_vae"], to_float(frames), method="encode"))
+  return to_moments(output(networks.kl_vae, frozen["kl_vae"], to_float(frames), method="encode"))
 
 
 def channel_statistics(channels: int, std: float = 1.0) -> Statistics:
@@ -52,4 +53,4 @@ def global_feature(networks: Networks, frozen: Any, batch: Batch, key: jax.Array
   if "global_features" in batch:
     return from_moments(batch["global_features"])
   latents = draw_latents(networks, frozen, frozen["latent_statistics"], batch, "key", key)
-  return networks.autoencoder.apply(frozen["autoencoder"], latents, method="encode")
+  return output(networks.autoencoder, frozen["autoencoder"], latents, method="encode")

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from videodiff_jax.glober.adversarial import hinge
 from videodiff_jax.models.layers import Conv3x3
+from videodiff_jax.models.outputs import output
 
 Judge = Callable[[jax.Array], jax.Array]  # frames (n, h, w, c) -> logits, large for real patches
 
@@ -55,6 +56,6 @@ def gradient_by_kernel(last: dict[str, Any], features: jax.Array, slope: jax.Arr
   """
   layer = Conv3x3(slope.shape[-1], dtype=features.dtype)
   drawn, pull_back = jax.vjp(
-    lambda kernel: layer.apply({"params": last | {"kernel": kernel}}, features), last["kernel"]
+    lambda kernel: output(layer, {"params": last | {"kernel": kernel}}, features), last["kernel"]
   )
   return pull_back(slope.astype(drawn.dtype))[0]

@@ -16,6 +16,7 @@ from videodiff_jax import typed
 from videodiff_jax.chunks import in_chunks
 from videodiff_jax.glober import conditions, drawing, precision, stages
 from videodiff_jax.glober.autoencoder import decode_frames, encode_frames
+from videodiff_jax.glober.conditions import Prompts
 from videodiff_jax.glober.drawing import Drawing, make_drawing
 from videodiff_jax.glober.networks import Networks, build
 from videodiff_jax.inputs.clips import keyframe_indices
@@ -102,10 +103,10 @@ class Pipeline:
         del averaged
       text: dict[str, Any] = {}
       if isinstance(conditions.of_config(config), conditions.Text):
-        ema["text"] = embeddings.read(workdir)
-        if ema["text"] is None:
+        written = embeddings.read(workdir)
+        if written is None:
           raise CheckpointError(f"{workdir} has lost its text.npz, the tokens of the empty prompt.")
-        text["default_text"] = ema["text"]["default"]
+        ema["text"], text["default_text"] = written, written["default"]
       pipeline = cls(config, stages.sampling_params(ema) | text, mesh)
     return pipeline.with_settings(**settings)
 
@@ -152,7 +153,7 @@ class Pipeline:
     num_frames: int | None = None,
     frame_times: ArrayLike | None = None,
     labels: ArrayLike | None = None,
-    prompts: str | Sequence[str] | None = None,
+    prompts: Prompts | None = None,
     seed: int = 0,
     first: int = 0,
   ) -> Samples:
@@ -187,7 +188,7 @@ class Pipeline:
     num_frames: int | None = None,
     frame_times: ArrayLike | None = None,
     labels: ArrayLike | None = None,
-    prompts: str | Sequence[str] | None = None,
+    prompts: Prompts | None = None,
     seed: int = 0,
     first: int = 0,
   ) -> Samples:
@@ -231,7 +232,7 @@ class Pipeline:
     num_frames: int | None = None,
     frame_times: ArrayLike | None = None,
     labels: ArrayLike | None = None,
-    prompts: str | Sequence[str] | None = None,
+    prompts: Prompts | None = None,
     seed: int = 0,
     first: int = 0,
   ) -> Samples:
@@ -276,7 +277,7 @@ class Pipeline:
     num_videos: int,
     *,
     labels: ArrayLike | None = None,
-    prompts: str | Sequence[str] | None = None,
+    prompts: Prompts | None = None,
   ) -> np.ndarray:
     """Returns the condition's values (n, ...), see conditions.py; arguments as in `redraw`."""
     labels = self._labels(labels, num_videos, self.networks.num_classes)
@@ -317,7 +318,7 @@ class Pipeline:
     return np.broadcast_to(given.astype(np.int32), num_videos)
 
   def _condition(
-    self, labels: np.ndarray, prompts: str | Sequence[str] | None, num_videos: int
+    self, labels: np.ndarray, prompts: Prompts | None, num_videos: int
   ) -> tuple[np.ndarray, np.ndarray]:
     """Returns the condition's values (n, ...), and the n prompts."""
     condition = self.networks.condition

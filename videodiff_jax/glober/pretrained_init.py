@@ -149,7 +149,7 @@ def _put(
     scale = config.model.latent_scale or "1 / std, measured (Stable Diffusion's own is 0.18215)"
     logging.info("config.model.latent_scale: latents are multiplied by %s", scale)
   params, ema_params = (traverse_util.unflatten_dict(copy) for copy in copies)
-  return state.replace(params=params, ema_params=ema_params)
+  return dataclasses.replace(state, params=params, ema_params=ema_params)
 
 
 def _tell(config: ml_collections.ConfigDict, name: str, fit: sources.Fit) -> None:

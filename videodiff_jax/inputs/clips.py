@@ -7,7 +7,7 @@ the number of examples consumed, which is all that a checkpoint keeps to resume.
 import dataclasses
 import functools
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import grain.python as grain
 import numpy as np
@@ -17,8 +17,9 @@ from videodiff_jax.choices import check_choice
 from videodiff_jax.inputs.frame_store import FrameStore
 from videodiff_jax.inputs.latent_cache import Moments
 
-CONTENTS = ("frames", "pairs", "keys", "clip")
-SAMPLINGS = ("video", "clip")
+Content = Literal["frames", "pairs", "keys", "clip"]
+Sampling = Literal["video", "clip"]
+CONTENTS, SAMPLINGS = get_args(Content), get_args(Sampling)
 _ENDLESS = 2**48  # examples
 
 
@@ -56,8 +57,8 @@ class ClipSampler:
   num_keyframes: int = 4
   num_targets: int = 2
   flip: bool = False
-  content: Literal["frames", "pairs", "keys", "clip"] = "pairs"
-  sampling: Literal["video", "clip"] = "video"
+  content: Content = "pairs"
+  sampling: Sampling = "video"
   frame_time_divisor: int | None = None
   stride_multiples: tuple[int, ...] = (1,)
 
@@ -152,9 +153,9 @@ class _Read:
     if sampler.content in ("pairs", "keys"):
       self._keys = keyframe_indices(sampler.num_frames, sampler.num_keyframes)
 
-  def __call__(self, draw: dict[str, Any]) -> dict[str, np.ndarray]:
+  def __call__(self, draw: dict[str, Any]) -> dict[str, Any]:
     sampler, keys, targets = self._sampler, self._keys, draw["targets"]
-    example = {
+    example: dict[str, Any] = {
       "video": np.int32(draw["video"]),
       "start": np.int32(draw["start"]),
       "label": np.int32(self._store.videos[draw["video"]]["label"]),
@@ -165,7 +166,7 @@ class _Read:
       divisor = sampler.frame_time_divisor or sampler.num_frames
       example["target_times"] = (targets / divisor).astype(np.float32)
     if self._moments is not None:
-      return example | self._of_moments(draw)
+      return example | self._of_moments(self._moments, draw)
     frames = self._frames(draw, np.concatenate([keys, targets]))
     example["key_frames"] = frames[: len(keys)]
     if sampler.content == "pairs":
@@ -177,8 +178,8 @@ class _Read:
     frames = self._store.read(draw["video"], draw["start"] + wanted * draw["stride"])[places]
     return frames[:, :, ::-1] if draw["flip"] else frames
 
-  def _of_moments(self, draw: dict[str, Any]) -> dict[str, np.ndarray]:
-    moments, video, flip = self._moments, draw["video"], draw["flip"]
+  def _of_moments(self, moments: Moments, draw: dict[str, Any]) -> dict[str, np.ndarray]:
+    video, flip = draw["video"], draw["flip"]
     if moments.kind == "global_features":
       return {"global_features": moments.read(video, draw["start"], flip)}
     read = {"key_moments": self._keys}
@@ -284,7 +285,7 @@ class Places:
   def __len__(self) -> int:
     return len(self.videos)
 
-  def read(self, chosen: slice | np.ndarray = slice(None)) -> np.ndarray:
+  def read(self, chosen: slice | Sequence[int] | np.ndarray = slice(None)) -> np.ndarray:
     """Reads the chosen clips, all by default: uint8 (m, F, h, w, c)."""
     at = np.arange(self.sampler.num_frames) * self.sampler.stride
     places = zip(self.videos[chosen], self.starts[chosen])

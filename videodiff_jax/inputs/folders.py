@@ -93,7 +93,10 @@ def _entry(path: pathlib.Path) -> Entry:
   try:
     status = path.stat()
   except OSError as error:
-    faults = {errno.ENOENT: "a link to nothing", errno.ELOOP: "a link to itself"}
+    faults: dict[int | None, str] = {
+      errno.ENOENT: "a link to nothing",
+      errno.ELOOP: "a link to itself",
+    }
     return Entry(path, name, fault=faults.get(error.errno, f"unreadable ({error.strerror})"))
   if stat.S_ISDIR(status.st_mode):
     return Entry(path, name, is_folder=True)

@@ -51,7 +51,7 @@ class Moments:
   target_frames: bool = False
 
   @functools.cached_property
-  def _rows(self) -> np.ndarray:
+  def _rows(self) -> np.memmap:
     return np.load(self.file, mmap_mode="r")
 
   @functools.cached_property
@@ -214,7 +214,7 @@ def _whole_rows(
   return rows
 
 
-def _read_sums(file: pathlib.Path, rows: np.ndarray) -> np.ndarray | None:
+def _read_sums(file: pathlib.Path, rows: np.memmap) -> np.ndarray | None:
   """Reads the checksums (rows, views) of a mapped file; None where there are none."""
   sums = file.with_suffix(".crc32")
   if not sums.is_file():

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from videodiff_jax.inputs.folders import text_of
 from videodiff_jax.inputs.video_error import VideoError
@@ -101,7 +101,7 @@ def _reason(error: Exception) -> str:
   if isinstance(error, _Unusable):
     return str(error)
   if isinstance(error, Image.DecompressionBombError):
-    return f"cannot be read: it has more than {2 * Image.MAX_IMAGE_PIXELS:,} pixels"
+    return f"cannot be read: it has more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels"
   return "cannot be read"
 
 
@@ -111,7 +111,7 @@ def _pages(image: Image.Image) -> list[int]:
     return [0]
   # An animated PNG's default image is for viewers without animation and may not be part of it.
   pages = range(int(bool(image.info.get("default_image"))), getattr(image, "n_frames", 1))
-  if image.format != "TIFF" or len(pages) < 2:
+  if not isinstance(image, TiffImagePlugin.TiffImageFile) or len(pages) < 2:
     return list(pages)
   kept = []
   for page in pages:

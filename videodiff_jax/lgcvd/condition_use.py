@@ -18,6 +18,7 @@ from videodiff_jax.lgcvd.conditioning import (
 )
 from videodiff_jax.lgcvd.networks import Networks
 from videodiff_jax.lgcvd.objective import saturated
+from videodiff_jax.models.outputs import output
 from videodiff_jax.models.pixels import to_float
 
 Rows = dict[str, Any]
@@ -45,7 +46,7 @@ def predict(
   noise = numbered_noise(rows["number"], x_0.shape[1:])
   x_t = process.q_sample(x_0, rows["t"], noise)
   last = stack_frames(rows["last"])
-  prediction = networks.model.apply(params, x_t, rows["t"], condition, last)
+  prediction = output(networks.model, params, x_t, rows["t"], condition, last)
   judged = prediction
   if saturate:
     estimate = process.to_x0(x_t, rows["t"], prediction)

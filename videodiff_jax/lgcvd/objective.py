@@ -27,6 +27,7 @@ from videodiff_jax.lgcvd.conditioning import (
   task_positions,
 )
 from videodiff_jax.lgcvd.model import ContextModel
+from videodiff_jax.models.outputs import output
 from videodiff_jax.training import partitioning, state
 from videodiff_jax.training.stage import Metrics
 from videodiff_jax.training.state import Ema, TrainState
@@ -198,7 +199,7 @@ class Objective:
     No gradient flows through the estimate (b, h, w, F c).
     """
     x_t = self.process.q_sample(inputs.x_0, inputs.t, inputs.noise)
-    prediction = self.model.apply(params, x_t, inputs.t, inputs.condition, inputs.last_fragment)
+    prediction = output(self.model, params, x_t, inputs.t, inputs.condition, inputs.last_fragment)
     estimate = jax.lax.stop_gradient(self.process.to_x0(x_t, inputs.t, prediction))
     if self.saturate:
       target = self.process.target(inputs.x_0, inputs.t, inputs.noise)

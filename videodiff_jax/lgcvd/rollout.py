@@ -24,6 +24,7 @@ from videodiff_jax.lgcvd.conditioning import (
   stack_frames,
 )
 from videodiff_jax.lgcvd.model import ContextModel
+from videodiff_jax.models.outputs import output
 from videodiff_jax.training import partitioning
 
 LAST_FRAGMENTS = ("truncate", "right_aligned")
@@ -51,12 +52,12 @@ class Memory(NamedTuple):
   Attributes:
     fragment: (b, h, w, F c) the last fragment; U before the first.
     context: (b, h', w', C) the global context that conditioned it; None without an encoder.
-    count: number of fragments drawn so far.
+    drawn: number of fragments drawn so far.
   """
 
   fragment: jax.Array
   context: jax.Array | None
-  count: jax.Array
+  drawn: jax.Array
 
 
 class Window(NamedTuple):
@@ -149,20 +150,20 @@ class Rollout:
       The fragment (b, F, h, w, c) in [-1, 1], and the memory after it.
     """
     params = partitioning.gather(params)
-    context = self.model.apply(params, memory.fragment, method="encode")
+    context = output(self.model, params, memory.fragment, method="encode")
     if self.average_features and context is not None:
-      before = jnp.where(memory.count > 0, 0.5, 0.0)
+      before = jnp.where(memory.drawn > 0, 0.5, 0.0)
       context += before * (memory.context - context)
     condition = local_condition(frames, positions, self.num_frames)
 
     def denoise(x: jax.Array, t: jax.Array, carry: Any) -> tuple[jax.Array, Any]:
-      return self.model.apply(params, x, t, condition, context, method="denoise"), carry
+      return output(self.model, params, x, t, condition, context, method="denoise"), carry
 
     x_0 = sample(denoise, self.process, self.sampler, x_T, keys, noise=noise)
     fragment = split_frames(x_0, self.num_frames)
     if self.given_frames == "kept":
       fragment = put_frames(fragment, frames, positions)
-    return fragment, Memory(stack_frames(fragment), context, memory.count + 1)
+    return fragment, Memory(stack_frames(fragment), context, memory.drawn + 1)
 
   @functools.cached_property
   def step(self) -> Any:
@@ -174,7 +175,7 @@ class Rollout:
     def step(
       params: Any, memory: Memory, frames: jax.Array, positions: jax.Array, keys: jax.Array
     ) -> tuple[jax.Array, Memory]:
-      keys = jax.vmap(jax.random.fold_in, (0, None))(keys, memory.count)
+      keys = jax.vmap(jax.random.fold_in, (0, None))(keys, memory.drawn)
       pairs = jax.vmap(jax.random.split)(keys)
       shape = memory.fragment.shape[1:]
       x_T = jax.vmap(lambda key: jax.random.normal(key, shape))(pairs[:, 0])
@@ -212,6 +213,7 @@ class Rollout:
       if last is not None:
         yield _cut(*last)
       last = fragment, window
+    assert last is not None  # every video has a fragment
     yield _cut(*last)
 
 

@@ -1,5 +1,6 @@
 """LGC-VD's one training stage, 'lgcvd', which trains both networks together."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -18,6 +19,7 @@ from videodiff_jax.lgcvd.conditioning import (
 )
 from videodiff_jax.lgcvd.networks import Networks, build, make_objective, make_rollout
 from videodiff_jax.lgcvd.objective import Objective
+from videodiff_jax.models.outputs import output
 from videodiff_jax.models.pixels import to_float
 from videodiff_jax.training import optimizers, state, warm_start
 from videodiff_jax.training.stage import Batch, Metrics, Stage
@@ -62,7 +64,7 @@ def trained_elsewhere(
   """
   optimizer = make_optimizer(config, make_objective(config, build(config)))
   train = state.create(jax.random.key(config.seed), params, optimizer)
-  return train.replace(step=jnp.int32(step), ema_params=ema_params)
+  return dataclasses.replace(train, step=jnp.int32(step), ema_params=ema_params)
 
 
 def lgcvd_stage(config: ml_collections.ConfigDict, networks: Networks) -> Stage:
@@ -92,8 +94,8 @@ def lgcvd_stage(config: ml_collections.ConfigDict, networks: Networks) -> Stage:
     rollout, process = make_rollout(config, networks), networks.process
     window, _ = objective.windows(to_float(batch["frames"]))
     b = len(window)
-    positions = task_positions("prediction", networks.num_frames, networks.slots)
-    positions = jnp.broadcast_to(jnp.array(positions), (b, networks.slots))
+    of_task = task_positions("prediction", networks.num_frames, networks.slots)
+    positions = jnp.broadcast_to(jnp.array(of_task), (b, networks.slots))
     given = frames_at(window, positions)
 
     x_0 = stack_frames(window)
@@ -103,7 +105,7 @@ def lgcvd_stage(config: ml_collections.ConfigDict, networks: Networks) -> Stage:
     x_t = process.q_sample(x_0, t, noise)
     condition = local_condition(given, positions, networks.num_frames)
     nothing = empty_fragment(x_0.shape)
-    prediction = networks.model.apply(train.ema_params, x_t, t, condition, nothing)
+    prediction = output(networks.model, train.ema_params, x_t, t, condition, nothing)
     one_step = split_frames(process.to_x0(x_t, t, prediction), networks.num_frames)
 
     start = jax.random.normal(key_start, x_0.shape)

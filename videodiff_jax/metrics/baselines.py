@@ -41,14 +41,16 @@ def mean_frame(video: np.ndarray) -> np.ndarray:
   return np.broadcast_to(mean, video.shape).copy()
 
 
-def nearest_keyframe(video: np.ndarray, keyframe_indices: Sequence[int]) -> np.ndarray:
+def nearest_keyframe(video: np.ndarray, keyframe_indices: Sequence[int] | np.ndarray) -> np.ndarray:
   """Copies to every frame the true keyframe nearest in time, the earlier of two equally near."""
   keys = _sorted_keys(video, keyframe_indices)
   distance = np.abs(np.arange(video.shape[-4])[:, None] - keys)
   return _frames(video, keys[distance.argmin(axis=1)])
 
 
-def crossfaded_keyframes(video: np.ndarray, keyframe_indices: Sequence[int]) -> np.ndarray:
+def crossfaded_keyframes(
+  video: np.ndarray, keyframe_indices: Sequence[int] | np.ndarray
+) -> np.ndarray:
   """Blends linearly in time between the true keyframes around every frame."""
   keys = _sorted_keys(video, keyframe_indices)
   index = np.arange(video.shape[-4])
@@ -95,7 +97,7 @@ def _frames(video: np.ndarray, indices: np.ndarray) -> np.ndarray:
   return np.take(video, indices, axis=-4)
 
 
-def _sorted_keys(video: np.ndarray, indices: Sequence[int]) -> np.ndarray:
+def _sorted_keys(video: np.ndarray, indices: Sequence[int] | np.ndarray) -> np.ndarray:
   keys = np.unique(indices)
   if not len(keys) or keys[0] < 0 or keys[-1] >= video.shape[-4]:
     raise ValueError(f"Keyframe indices must lie in 0..{video.shape[-4] - 1}, not {list(indices)}.")

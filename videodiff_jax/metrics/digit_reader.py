@@ -86,9 +86,9 @@ class DigitReader:
     seen = self.sees(clips).ravel()
     if seen.any():
       digits[seen] = self.classifier.predict(_describe(frames[seen]))
-    digits = digits.reshape(clips.shape[:2])
-    most = [np.bincount(row[row >= 0]).argmax() if (row >= 0).any() else -1 for row in digits]
-    return Readings(digits, np.array(most))
+    of_clips = digits.reshape(clips.shape[:2])
+    most = [np.bincount(row[row >= 0]).argmax() if (row >= 0).any() else -1 for row in of_clips]
+    return Readings(of_clips, np.array(most))
 
 
 def since_it_came_back(clips: np.ndarray) -> np.ndarray:

@@ -18,6 +18,7 @@ import numpy as np
 
 from videodiff_jax.metrics import clip_features, frechet
 from videodiff_jax.metrics.lpips import LPIPS
+from videodiff_jax.models.outputs import output
 from videodiff_jax.pretrained import lpips as pretrained
 
 WEIGHTS = pretrained.WEIGHTS["alex"]
@@ -29,7 +30,7 @@ def _apply(params: dict, clips: jax.Array) -> jax.Array:
   b, f = clips.shape[:2]
   pictures = clips.reshape(b * f, *clips.shape[2:])
   rgb = pictures.repeat(3 // pictures.shape[-1], axis=-1)
-  last = LPIPS("alex").apply({"params": params}, rgb, method="activations")[-1]
+  last = output(LPIPS("alex"), {"params": params}, rgb, method="activations")[-1]
   return last.mean(axis=(1, 2)).reshape(b, f, -1)
 
 
@@ -54,8 +55,9 @@ def features(
   Returns:
     (n, f, 256) float32, in the order given.
   """
-  options = {"batch_size": batch_size, "resize": resize, "progress": progress}
-  (found,) = clip_features.extract(videos, [DETECTOR], **options)
+  (found,) = clip_features.extract(
+    videos, [DETECTOR], batch_size=batch_size, resize=resize, progress=progress
+  )
   return found
 
 

@@ -1,7 +1,6 @@
 """The Frechet distance between two sets of features, from statistics that can be streamed."""
 
 import dataclasses
-from typing import Self
 
 import numpy as np
 
@@ -14,7 +13,7 @@ class Statistics:
   mean: np.ndarray | float = 0.0  # (d,)
   scatter: np.ndarray | float = 0.0  # (d, d), summed outer products of deviations from the mean
 
-  def add(self, features: np.ndarray) -> Self:
+  def add(self, features: np.ndarray) -> "Statistics":
     """Returns the statistics with `features` (n, d) added."""
     features = np.asarray(features, np.float64)
     if features.ndim != 2 or not np.isfinite(features).all():
@@ -25,7 +24,7 @@ class Statistics:
     centred = features - mean
     return self.merge(Statistics(len(features), mean, centred.T @ centred))
 
-  def merge(self, other: Self) -> Self:
+  def merge(self, other: "Statistics") -> "Statistics":
     """Merges two sets' statistics (Chan et al., 1979), stably even for distant means."""
     count = self.count + other.count
     if not count:
@@ -40,7 +39,7 @@ class Statistics:
     """(d, d) unbiased covariance: divided by count - 1 as in TF-GAN (StyleGAN-V: by count)."""
     if self.count < 2:
       raise ValueError(f"A covariance needs at least 2 samples, not {self.count}.")
-    return self.scatter / (self.count - 1)
+    return np.asarray(self.scatter) / (self.count - 1)
 
 
 def frechet_distance(a: Statistics, b: Statistics, covariance: str = "unbiased") -> float:
@@ -66,5 +65,5 @@ def fvd(
   real_features: np.ndarray, fake_features: np.ndarray, covariance: str = "unbiased"
 ) -> float:
   """Computes the Frechet video distance of two sets (n, 400) of `metrics.i3d.features`."""
-  statistics = (Statistics().add(features) for features in (real_features, fake_features))
-  return frechet_distance(*statistics, covariance)
+  real, fake = (Statistics().add(features) for features in (real_features, fake_features))
+  return frechet_distance(real, fake, covariance)

@@ -10,6 +10,7 @@ import numpy as np
 from flax import linen as nn
 
 from videodiff_jax.metrics import clip_features
+from videodiff_jax.models.outputs import output
 from videodiff_jax.pretrained import i3d as pretrained
 
 MIN_FRAMES = 9  # with fewer there is no temporal window at the end, and the mean is NaN
@@ -44,8 +45,9 @@ def conv3d(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
   (pad,) = jax.lax.padtype_to_pads((f,), (taps,), (stride,), "SAME")
   x = jnp.pad(x, ((0, 0), pad, (0, 0), (0, 0), (0, 0)))
   seen = [x[:, i : i + (frames - 1) * stride + 1 : stride] for i in range(taps)]
+  kernels = list(kernel)
   if x.shape[-1] <= 3:
-    seen, kernel = [jnp.concatenate(seen, axis=-1)], [jnp.concatenate(list(kernel), axis=-2)]
+    seen, kernels = [jnp.concatenate(seen, axis=-1)], [jnp.concatenate(kernels, axis=-2)]
 
   def conv2d(pictures: jax.Array, weights: jax.Array) -> jax.Array:
     return jax.lax.conv_general_dilated(
@@ -57,7 +59,7 @@ def conv3d(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
       precision="highest",
     )
 
-  y = sum(conv2d(pictures, weights) for pictures, weights in zip(seen, kernel))
+  y = jnp.asarray(sum(map(conv2d, seen, kernels)))
   return y.reshape(b, frames, *y.shape[1:])
 
 
@@ -125,7 +127,7 @@ class I3D(nn.Module):
 
 
 DETECTOR = clip_features.Detector(
-  "I3D", MIN_FRAMES, pretrained.load, lambda params, x: I3D().apply({"params": params}, x)
+  "I3D", MIN_FRAMES, pretrained.load, lambda params, x: output(I3D(), {"params": params}, x)
 )
 
 
@@ -147,8 +149,9 @@ def features(
   Returns:
     (n, 400) float32, in the order given.
   """
-  options = {"batch_size": batch_size, "resize": resize, "progress": progress}
-  (found,) = clip_features.extract(videos, [DETECTOR], **options)
+  (found,) = clip_features.extract(
+    videos, [DETECTOR], batch_size=batch_size, resize=resize, progress=progress
+  )
   return found
 
 

@@ -57,8 +57,10 @@ def gradient_energy(x: np.ndarray) -> np.ndarray:
   if x.dtype != np.uint8 or x.ndim < 3:
     raise ValueError(f"Edges are measured in uint8 (..., h, w, c), not {x.dtype} {x.shape}.")
   floats = x.astype(np.float32) / 255
-  energies = (np.square(np.diff(floats, axis=axis)).mean(axis=(-3, -2, -1)) for axis in (-3, -2))
-  return sum(energies).astype(np.float64)
+  down, across = (
+    np.square(np.diff(floats, axis=axis)).mean(axis=(-3, -2, -1)) for axis in (-3, -2)
+  )
+  return (down + across).astype(np.float64)
 
 
 def ssim(a: np.ndarray, b: np.ndarray, window: str = "gaussian") -> np.ndarray:

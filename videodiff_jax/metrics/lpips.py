@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from videodiff_jax.choices import check_choice
+from videodiff_jax.models.outputs import output
 from videodiff_jax.pretrained import lpips as pretrained
 
 # ImageNet's mean and standard deviation, converted from [0, 1] to [-1, 1].
@@ -23,12 +24,12 @@ class LPIPS(nn.Module):
   @nn.compact
   def __call__(self, a: jax.Array, b: jax.Array) -> jax.Array:
     """Computes distances (n,), float32, of pictures (n, h, w, 3) in [-1, 1]."""
-    distance = 0.0
+    distance: jax.Array | float = 0.0
     for level, features in enumerate(self.activations(jnp.concatenate([a, b]))):
       unit_a, unit_b = jnp.split(_normalise(features), 2)
       head = nn.Dense(1, use_bias=False, precision="highest", name=f"head_{level}")
       distance += head((unit_a - unit_b) ** 2).mean(axis=(1, 2, 3))
-    return distance
+    return jnp.asarray(distance)
 
   @nn.compact
   def activations(self, pictures: jax.Array) -> list[jax.Array]:
@@ -38,12 +39,12 @@ class LPIPS(nn.Module):
     return self._alex(x) if self.net == "alex" else self._vgg(x)
 
   def _conv(self, x: jax.Array, index: int, width: int, kernel: int = 3, **options) -> jax.Array:
-    options = {
+    settings: dict[str, Any] = {
       "padding": kernel // 2,
       "precision": "highest",
       "name": f"conv_{index}",
     } | options
-    return nn.relu(nn.Conv(width, (kernel, kernel), **options)(x))
+    return nn.relu(nn.Conv(width, (kernel, kernel), **settings)(x))
 
   def _alex(self, x: jax.Array) -> list[jax.Array]:
     levels = [self._conv(x, 0, 64, kernel=11, strides=4, padding=2)]
@@ -54,7 +55,8 @@ class LPIPS(nn.Module):
     return levels
 
   def _vgg(self, x: jax.Array) -> list[jax.Array]:
-    levels, index = [], 0
+    levels: list[jax.Array] = []
+    index = 0
     for width, depth in ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)):
       if levels:
         x = nn.max_pool(x, (2, 2), (2, 2))
@@ -99,4 +101,4 @@ def lpips(a: jax.Array, b: jax.Array, net: str, params: dict[str, Any]) -> jax.A
     raise ValueError(
       f"LPIPS by {net!r} needs pictures of {SMALLEST[net]} pixels per side, not {a.shape[1:3]}."
     )
-  return LPIPS(net).apply({"params": params}, a, b)
+  return output(LPIPS(net), {"params": params}, a, b)

@@ -60,7 +60,7 @@ class Registry:
     """
     found = {kind.__name__: one for (kind, of), one in self._protocols.items() if of == name}
     if len(found) != 1:
-      raise ValueError(f"Protocol {name!r} is in {' and '.join(found) or 'no kind'}.")
+      raise ValueError(f"Protocol {name!r} is in {' and '.join(sorted(found)) or 'no kind'}.")
     return next(iter(found.values()))
 
 

@@ -1,7 +1,7 @@
 """Attention: the attention function, the release's blocks over video, the UNet's transformer."""
 
 import functools
-from typing import Literal
+from typing import Any, Literal
 
 import chex
 import flax.linen as nn
@@ -110,7 +110,7 @@ class AttentionBlock(nn.Module):
     qkv = GroupNorm(self.groups, name="norm")(y)
     qkv = nn.Dense(3 * c, dtype=self.dtype, name="qkv")(qkv)
     q, k, v = jnp.moveaxis(qkv.reshape(n, m, self.num_heads, 3, c // self.num_heads), 3, 0)
-    init = {"kernel_init": ZEROS} if self.zero_init else {}
+    init: dict[str, Any] = {"kernel_init": ZEROS} if self.zero_init else {}
     update = nn.Dense(c, dtype=self.dtype, name="out", **init)(attend(q, k, v).reshape(y.shape))
     y += update
     if self.tokens == "temporal":

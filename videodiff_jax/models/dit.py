@@ -130,7 +130,7 @@ class DiT(nn.Module):
     h = patch(x).reshape(b, side**2, self.width)
     h += position_table(side, self.width).astype(h.dtype)[None]
     prefix = 0
-    if self.prompt_tokens:
+    if self.prompt_tokens and tokens is not None:
       shape = (self.prompt_tokens, self.context_dim)
       prompt = self.param("prompt", nn.initializers.normal(PROMPT_STD), shape, jnp.float32)
       tokens = tokens[:, None, None] * prompt[None]

@@ -1,5 +1,7 @@
 """The KL-VAE of single frames, in Stable Diffusion v1's layout."""
 
+from typing import Any
+
 import chex
 import flax.linen as nn
 import jax
@@ -122,10 +124,11 @@ class KLVAE(nn.Module):
   remat: Remat = "none"
 
   def setup(self) -> None:
-    shared = (self.mid_attention, self.attention_rates, self.norm_groups, self.dtype, self.remat)
-    sizes = (self.channels, self.multipliers, self.blocks)
-    self.encoder = _Encoder(*sizes, 2 * self.z_channels, *shared)
-    self.decoder = _Decoder(*sizes, self.in_channels, *shared)
+    names = ("channels", "multipliers", "blocks", "mid_attention", "attention_rates")
+    names += ("norm_groups", "dtype", "remat")
+    shared: dict[str, Any] = {name: getattr(self, name) for name in names}
+    self.encoder = _Encoder(out_channels=2 * self.z_channels, **shared)
+    self.decoder = _Decoder(out_channels=self.in_channels, **shared)
     self.to_moments = nn.Dense(2 * self.embed_dim, dtype=self.dtype)
     self.from_code = nn.Dense(self.z_channels, dtype=self.dtype)
 

@@ -7,7 +7,7 @@ Parameters, statistics of norms and time embeddings are float32; everything else
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import chex
 import flax.linen as nn
@@ -32,7 +32,10 @@ ZEROS = nn.initializers.zeros
 _KERNEL_INIT = nn.initializers.lecun_normal()
 
 
-def rematerialised(module: type[nn.Module], remat: Remat) -> type[nn.Module]:
+M = TypeVar("M", bound=nn.Module)
+
+
+def rematerialised(module: type[M], remat: Remat) -> type[M]:
   """Returns the module; with 'blocks' its backward pass keeps only its inputs and recomputes it."""
   return nn.remat(module) if remat == "blocks" else module
 
@@ -141,14 +144,14 @@ def conv_frames(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
     )
   b, f = x.shape[:2]
   x = x.reshape(b * f, *x.shape[2:])
-  total = 0.0
+  total: jax.Array | float = 0.0
   for i in range(k):
     y = conv3x3(x, kernel[i], stride)
     y = y.reshape(b, f, *y.shape[1:])
     before, after = max(k // 2 - i, 0), max(i - k // 2, 0)
     y = jnp.pad(y, ((0, 0), (before, after), (0, 0), (0, 0), (0, 0)))
     total += y[:, after : after + f]
-  return total
+  return jnp.asarray(total)
 
 
 def resample(x: jax.Array, levels: int) -> jax.Array:

@@ -233,6 +233,10 @@ class LGCUNet(_Network):
       (n, h, w, F c).
     """
     check_choice("decoder_attention", self.decoder_attention, DECODER_ATTENTION)
+    chex.assert_rank([x, condition], 4)
+    chex.assert_shape(t, x.shape[:1])
+    if context is not None:
+      chex.assert_shape(context, (len(x), None, None, self.widths[-1]))
     if x.shape[:3] != condition.shape[:3]:
       raise ValueError(
         f"The condition {condition.shape} must have the batch and sides of the maps {x.shape}."

@@ -98,9 +98,17 @@ class VideoEncoder(nn.Module):
         x = frames.reshape(b, k + 1, *frames.shape[1:])
         if 2**level in self.attention_rates:
           heads = count_heads(features, self.num_heads, self.num_head_channels)
-          for tokens in ("spatial", "temporal"):
-            settings = (heads, tokens, self.zero_init, self.norm_groups, self.dtype)
-            x = wrap(AttentionBlock)(*settings, name=f"{name}_{tokens}")(x)
+          kinds: tuple[Literal["spatial", "temporal"], ...] = ("spatial", "temporal")
+          for tokens in kinds:
+            block = wrap(AttentionBlock)(
+              heads,
+              tokens,
+              self.zero_init,
+              self.norm_groups,
+              self.dtype,
+              name=f"{name}_{tokens}",
+            )
+            x = block(x)
         index += 1
 
     # The output module.

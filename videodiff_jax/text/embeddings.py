@@ -21,6 +21,8 @@ from absl import logging
 from videodiff_jax import text_files, typed, whole_files
 from videodiff_jax.choices import check_choice
 from videodiff_jax.chunks import in_chunks
+from videodiff_jax.models.sentence_encoder import SentenceEncoder
+from videodiff_jax.models.text_encoder import CLIPText
 from videodiff_jax.pretrained import clip_text, minilm
 from videodiff_jax.text import tokenizer
 
@@ -76,6 +78,7 @@ def load_encoder(name: str, length: int, path: str = "", vocabulary: str = "") -
     ValueError: the name is unknown, a file has other contents, or the model is not that long.
   """
   check_choice("text encoder", name, ENCODERS)
+  model: CLIPText | SentenceEncoder
   if name == "minilm":
     model, params = minilm.load()
     sha256, tokenize = minilm.WEIGHTS.sha256, tokenizer.word_pieces(length)

@@ -105,15 +105,15 @@ def _merges(data: bytes, name: str) -> list[tuple[str, str]]:
   """Parses the pairs that CLIP merges, most important first; line 0 of the file is a heading."""
   try:
     text = (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode()
-    pairs = [tuple(line.split()) for line in text.split("\n")[1 : _MERGES + 1]]
-    if len(pairs) != _MERGES or any(len(pair) != 2 for pair in pairs):
+    lines = [line.split() for line in text.split("\n")[1 : _MERGES + 1]]
+    if len(lines) != _MERGES or any(len(line) != 2 for line in lines):
       raise ValueError(f"it has no {_MERGES} pairs")
   except (ValueError, OSError, EOFError) as error:
     raise ValueError(
       f"{name} is not CLIP's vocabulary ({error}): give bpe_simple_vocab_16e6.txt.gz or a CLIP "
       "model's merges.txt."
     ) from error
-  return pairs
+  return [(first, second) for first, second in lines]
 
 
 def _byte_symbols() -> list[str]:

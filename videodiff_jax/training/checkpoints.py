@@ -1,5 +1,7 @@
 """Checkpoints of a stage by orbax: asynchronous, restored to any mesh and number of hosts."""
 
+import dataclasses
+import functools
 import hashlib
 import itertools
 import json
@@ -103,7 +105,7 @@ class Checkpoints:
     restored = self._restore(
       step, {"ema": ocp.args.StandardRestore(ema), "rest": ocp.args.StandardRestore(rest)}
     )
-    return target.replace(**restored.ema, **restored.rest)
+    return dataclasses.replace(target, **restored.ema, **restored.rest)
 
   def restore_ema(self, step: int, target: TrainState) -> dict[str, Any]:
     """Restores only {'ema_params', 'statistics'} of a step; errors as `restore`."""
@@ -125,7 +127,7 @@ class Checkpoints:
       if damaged:
         raise self._error(*next(iter(damaged.items())))
     for newer, what in damaged.items():
-      aside = hosts.decide(lambda newer=newer: str(self._move(newer)))
+      aside = hosts.decide(functools.partial(self._set_aside, newer))
       logging.warning(
         "DAMAGED CHECKPOINT: %s/%d: %s. It is moved to %s, and training resumes from step %d.",
         self.folder, newer, what, aside, step,
@@ -176,12 +178,12 @@ class Checkpoints:
       )
     )
 
-  def _move(self, step: int) -> pathlib.Path:
+  def _set_aside(self, step: int) -> str:
     aside = self.folder.with_name("damaged")
     aside.mkdir(exist_ok=True)
     names = itertools.chain([str(step)], (f"{step}_{n}" for n in itertools.count(2)))
     target = next(aside / name for name in names if not (aside / name).exists())
-    return (self.folder / str(step)).rename(target)
+    return str((self.folder / str(step)).rename(target))
 
   def _restore(self, step: int, items: dict[str, Any]) -> Any:
     # Checked first, since orbax's readers would each print a traceback with the error.

@@ -49,13 +49,14 @@ class Programs:
 
   def take(self, stopped: Callable[[], bool] = lambda: False) -> Program | None:
     """Waits for the next program; None if `stopped` returns True before it is compiled."""
-    if self._next is None:
-      self._next = self._submit()
-    while not self._next.done():
+    waited = self._next = self._next or self._submit()
+    if waited is None:
+      raise RuntimeError("No program is left: the last one goes to the end of training.")
+    while not waited.done():
       if stopped():
         return None
-      futures.wait([self._next], timeout=self._POLL)
-    program, self._next = self._next.result(), None
+      futures.wait([waited], timeout=self._POLL)
+    program, self._next = waited.result(), None
     if self._ahead:
       self._next = self._submit()
     return program
@@ -86,12 +87,11 @@ def trace_step(function: TrainStep, state: Any, frozen: Any, batch: Any) -> Any:
   """Traces the sharded step: gathers parameters, splits the new state, donates the old one."""
 
   def step(state: TrainState, frozen: Any, batch: dict) -> tuple[TrainState, dict]:
-    whole = state.replace(params=partitioning.gather(state.params))
+    whole = dataclasses.replace(state, params=partitioning.gather(state.params))
     if state.adversary is not None:
-      adversary = state.adversary
-      whole = whole.replace(
-        adversary=adversary.replace(params=partitioning.gather(adversary.params))
-      )
+      discriminator = partitioning.gather(state.adversary_params)
+      adversary = dataclasses.replace(state.adversary, params=discriminator)
+      whole = dataclasses.replace(whole, adversary=adversary)
     return function(whole, partitioning.gather(frozen), batch)
 
   shardings = jax.tree.map(lambda x: x.sharding, state)

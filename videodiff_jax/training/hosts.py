@@ -144,9 +144,9 @@ def everywhere(do: Callable[[], T]) -> T:
   """
   if jax.process_count() == 1:
     return do()
-  value, error, message = None, None, ""
+  values, error, message = [], None, ""
   try:
-    value = do()
+    values.append(do())
   except Exception as caught:
     error, message = caught, f"Host {jax.process_index()}: {_sentence(caught)}"
   messages = [message for message in _gather(message) if message]
@@ -154,7 +154,7 @@ def everywhere(do: Callable[[], T]) -> T:
     raise error
   if messages:
     raise HostError(messages[0])
-  return value
+  return values[0]
 
 
 def _in_cluster() -> bool:

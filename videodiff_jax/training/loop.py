@@ -23,7 +23,7 @@ from jax.sharding import PartitionSpec as P
 from videodiff_jax.models.pixels import to_uint8
 from videodiff_jax.training import flops, hosts, means, partitioning, periodic
 from videodiff_jax.training.checkpoints import CheckpointError, Checkpoints, fingerprint
-from videodiff_jax.training.compiled_steps import Programs
+from videodiff_jax.training.compiled_steps import Program, Programs
 from videodiff_jax.training.stage import Stage
 from videodiff_jax.training.state import TrainState
 from videodiff_jax.training.validation import Losses, Validation
@@ -218,6 +218,7 @@ class _Session:
         tqdm.tqdm(total=run.steps, initial=step, desc=self._stage.name, disable=None) as bar,
       ):
         while not last:
+          assert program is not None  # only a stop leaves none, and ends the loop
           self._state, metrics = program.run(self._state, self._frozen, batch)
           step += 1
           self._pending.add(step, metrics, ids)
@@ -231,7 +232,7 @@ class _Session:
 
           # Hosts also agree on stopping where they change programs: all do so after one step.
           common = step % run.log_every == 0 or step == program.end
-          following = program
+          following: Program | None = program
           if step == program.end < run.steps:
             with clock.paused("compiling"):
               following = programs.take(lambda: stop.requested(False))
@@ -277,6 +278,7 @@ class _Session:
     self._checkpoints.save(step, self._state, meta)
 
   def _validate(self, step: int) -> None:
+    assert self._validation is not None and self._losses is not None  # else nothing is due
     with self._clock.paused("validation"):
       values = self._losses(self._state, self._frozen)
     self._writer.write_validation(step, values)
@@ -331,14 +333,16 @@ def _restore_or_init(
   )
   if stage.measure is None:
     return state
-  return state.replace(statistics=_measure(stage, run, state.key, frozen, batches))
+  statistics = _measure(stage, run, state.key, frozen, batches)
+  return dataclasses.replace(state, statistics=statistics)
 
 
 def _measure(
   stage: Stage, run: Run, key: jax.Array, frozen: Any, batches: Callable
 ) -> dict[str, dict[str, jax.Array]]:
   """Measures per-channel mean and std over the first examples of the data."""
-
+  measure = stage.measure
+  assert measure is not None  # who calls this has asked
   replicated = NamedSharding(run.mesh, P())
 
   @functools.partial(jax.jit, out_shardings=replicated)
@@ -347,11 +351,11 @@ def _measure(
       x = x.astype(jnp.float32).reshape(-1, x.shape[-1])
       return jnp.stack([x.mean(0), jnp.square(x).mean(0)])
 
-    return jax.tree.map(of, stage.measure(partitioning.gather(frozen), batch, key))
+    return jax.tree.map(of, measure(partitioning.gather(frozen), batch, key))
 
   stream = batches(0)
   count = -(-stage.measured_examples // run.batch_size)
-  total: dict[str, np.ndarray] = collections.defaultdict(float)
+  total: dict[str, Any] = collections.defaultdict(float)
   for i in tqdm.trange(count, desc=f"{stage.name}: statistics", disable=None):
     batch, _, _ = _next_batch(stream, run)
     # The number lies far above every training step, so that no random numbers repeat.

@@ -5,7 +5,8 @@ compiled step, `gather`, `scatter` and `split_batch` then state the shardings th
 guess (on its own it drifts into tensor parallelism). Without a mesh they return their argument.
 """
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -97,10 +98,14 @@ def place(tree: Any) -> Any:
 def local_rows(mesh: Mesh, batch_size: int) -> list[int]:
   """Returns the rows of a global batch on this host's devices, in the order of `put_batch`."""
   places = NamedSharding(mesh, BATCH).addressable_devices_indices_map((batch_size,)).values()
-  return sorted(row for (rows,) in places for row in range(*rows.indices(batch_size)))
+  rows = [index[0] for index in places if index is not None]
+  return sorted(row for of_device in rows for row in range(*of_device.indices(batch_size)))
 
 
-def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+K = TypeVar("K")
+
+
+def put_batch(batch: Mapping[K, np.ndarray], mesh: Mesh) -> dict[K, jax.Array]:
   """Turns this host's rows of a batch (see `local_rows`) into global arrays over the mesh."""
   sharding = NamedSharding(mesh, BATCH)
   return {

@@ -44,6 +44,12 @@ class TrainState:
   statistics: dict[str, Any]
   adversary: Adversary | None = None
 
+  @property
+  def adversary_params(self) -> Any:
+    """The discriminator's parameters, in a stage that has one."""
+    assert self.adversary is not None
+    return self.adversary.params
+
 
 @dataclasses.dataclass(frozen=True)
 class Ema:
@@ -64,7 +70,7 @@ class Ema:
 
   def update(self, average: Any, params: Any, step: jax.Array) -> Any:
     """Returns the average after `step` steps."""
-    weight = 1.0 - self.decay
+    weight: jax.Array | float = 1.0 - self.decay
     if self.warmup:
       weight = jnp.maximum(weight, 9.0 / (10.0 + step // self.interval))  # 1 - (1 + n) / (10 + n)
     weight = jnp.where(step <= self.copy_until, 1.0, weight)
@@ -96,13 +102,17 @@ def update_params(
 ) -> TrainState:
   """Makes one optimiser step on `params`, without counting the step or updating the average."""
   updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-  return state.replace(params=optax.apply_updates(state.params, updates), opt_state=opt_state)
+  return dataclasses.replace(
+    state, params=optax.apply_updates(state.params, updates), opt_state=opt_state
+  )
 
 
 def count_step(state: TrainState, ema: Ema) -> TrainState:
   """Counts an iteration whose optimiser steps are done, and updates the average."""
   step = state.step + 1
-  return state.replace(step=step, ema_params=ema.update(state.ema_params, state.params, step))
+  return dataclasses.replace(
+    state, step=step, ema_params=ema.update(state.ema_params, state.params, step)
+  )
 
 
 def apply_gradients(

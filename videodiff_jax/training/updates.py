@@ -60,7 +60,7 @@ class Updates:
         result["adversary"],
       )
     new = state.apply_gradients(train, result["params"], self.optimizer, self.ema)
-    return new.replace(adversary=adversary), metrics
+    return dataclasses.replace(new, adversary=adversary), metrics
 
 
 def when_due(step: jax.Array, every: int, update: Callable, keep: Callable, *operands: Any) -> Any:

@@ -58,11 +58,13 @@ class Losses:
   def __init__(self, stage: Stage, mesh: Mesh, validation: Validation):
     self._mesh, self._read = mesh, validation.read
     self._batches: list[dict[str, np.ndarray]] = []
+    validate = stage.validate
+    assert validate is not None  # who asks for losses has looked
 
     def losses(state: TrainState, frozen: Any, batch: dict, number: jax.Array) -> dict:
-      whole = state.replace(ema_params=partitioning.gather(state.ema_params))
+      whole = dataclasses.replace(state, ema_params=partitioning.gather(state.ema_params))
       key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), _DRAWS), number)
-      return stage.validate(whole, partitioning.gather(frozen), batch, key)
+      return validate(whole, partitioning.gather(frozen), batch, key)
 
     self._program = jax.jit(losses, out_shardings=NamedSharding(mesh, P()))
 

@@ -28,7 +28,7 @@ def with_run(config: ml_collections.ConfigDict, stage: Stage) -> Stage:
   def pretrained(state: TrainState) -> TrainState:
     begun = load_ema_as(typed.path(config.init.run, "config.init.run"), stage.name, state)
     params = jax.tree.map(jnp.copy, begun["ema_params"])
-    return state.replace(params=params, **begun)
+    return dataclasses.replace(state, params=params, **begun)
 
   return dataclasses.replace(stage, pretrained=pretrained, measure=None)
 

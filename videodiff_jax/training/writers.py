@@ -233,7 +233,9 @@ def save_figure(figure: Any, out: pathlib.Path) -> None:
   """Writes a matplotlib figure as a PNG atomically, and closes it."""
   data = io.BytesIO()
   figure.savefig(data, format="png", dpi=90)
-  load_pyplot().close(figure)
+  pyplot = load_pyplot()
+  assert pyplot is not None  # there is a figure
+  pyplot.close(figure)
   whole_files.write_bytes(out, data.getvalue())
 
 

@@ -9,8 +9,10 @@ neighbouring pixels over that of the true frames: 1 is as sharp as they are.
 import json
 import pathlib
 import sys
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from experiments.setup import frame_stores
@@ -31,7 +33,8 @@ def edges(frames: np.ndarray) -> float:
 
 
 def main(out: str, picture: str, runs: list[str]) -> None:
-  rows, scores = {}, {}
+  rows: dict[str, np.ndarray] = {}
+  scores: dict[str, Any] = {}
   for run in runs:
     folder, step = run.rsplit(":", 1)
     workdir = pathlib.Path(folder)
@@ -46,13 +49,14 @@ def main(out: str, picture: str, runs: list[str]) -> None:
     params = checkpoints.restore_ema(int(step), target)["ema_params"]
 
     @jax.jit
-    def drawn_of(x: jax.Array, params: dict = params, model: object = model) -> tuple:
+    def drawn_of(x: jax.Array, params: dict = params, model: Any = model) -> tuple:
       posterior = model.apply(params, to_float(x), method="encode")
       return to_uint8(model.apply(params, posterior.mean, method="decode")), posterior.std
 
     drawn, std = (np.asarray(x) for x in drawn_of(frames))
     alex = lpips.load_params("alex")
-    distance = lpips.lpips(to_float(drawn), to_float(frames), "alex", alex)
+    a, b = (jnp.asarray(to_float(x)) for x in (drawn, frames))
+    distance = lpips.lpips(a, b, "alex", alex)
     scores[f"{workdir.name} at {int(step)} steps"] = {
       "code": checkpoints.meta(int(step))["code"],
       "frames": len(frames),
@@ -71,4 +75,4 @@ def main(out: str, picture: str, runs: list[str]) -> None:
 
 
 if __name__ == "__main__":
-  main(*sys.argv[1:3], sys.argv[3:])
+  main(sys.argv[1], sys.argv[2], sys.argv[3:])

@@ -23,7 +23,7 @@ from videodiff_jax.choices import summarise
 
 _BFLOAT16 = np.dtype(jnp.bfloat16)  # NumPy itself has no such type
 # The types in a safetensors header.
-_DTYPES = {
+_DTYPES: dict[str, np.dtype] = {
   "F64": np.dtype(np.float64),
   "F32": np.dtype(np.float32),
   "F16": np.dtype(np.float16),
@@ -190,7 +190,7 @@ def _read_torch(path: pathlib.Path) -> Tensors:
   for name, value in content.items():
     if not isinstance(name, str) or not isinstance(value, torch.Tensor):
       raise ValueError(f"{path} holds no dict of tensors: {name!r} is a {type(value).__name__}.")
-  dtypes = {getattr(torch, str(dtype)): dtype for dtype in _CODES}
+  dtypes: dict[Any, np.dtype] = {getattr(torch, str(dtype)): dtype for dtype in _CODES}
   for name, value in content.items():
     if value.dtype not in dtypes:
       raise ValueError(f"{path} holds {name} as {value.dtype}, which is not read here.")

@@ -63,7 +63,8 @@ def dit_params(state: State, shapes: Mapping[str, Any]) -> dict[str, Any]:
 
 def stack_blocks(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
   """Stacks the tensors of an unrolled DiT for `scan_blocks=True`."""
-  rest, layers = {}, {}
+  rest: dict[str, Tensor] = {}
+  layers: dict[str, dict[int, Tensor]] = {}
   for path, tensor in tensors.items():
     if match := re.fullmatch(r"block_(\d+)\.(.+)", path):
       layers.setdefault(match[2], {})[int(match[1])] = tensor
