@@ -94,9 +94,9 @@ def test_refused(keys: dict[str, Any], message: str) -> None:
   ("given", "message"),
   [
     ({"system": "glober"}, "get_config gives a dict; it must return a ConfigDict"),
-    (ConfigDict(), "--config lacks keys that this code reads: system. Begin with"),
+    (ConfigDict(), "--config lacks keys: system. Start from"),
     (ConfigDict({"system": "gan"}), "config.system is 'gan'. Choose one of: glober, lgcvd"),
-    (ConfigDict({"system": "lgcvd"}), "--config lacks keys that this code reads: after, checksums"),
+    (ConfigDict({"system": "lgcvd"}), "--config lacks keys: after, checksums"),
   ],
 )
 def test_what_is_no_configuration_is_told(given: Any, message: str) -> None:
