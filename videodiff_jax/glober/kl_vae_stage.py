@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from videodiff_jax.diffusion.saturation import hidden_by_clipping
+from videodiff_jax.diffusion.saturation import without_overshoot
 from videodiff_jax.glober import patch_adversary
 from videodiff_jax.glober.networks import Networks
 from videodiff_jax.metrics import lpips
@@ -60,7 +60,7 @@ class FrameObjective:
     # Summed over pixels, as the KL is over the latent, so that their ratio has no side length.
     error = drawn - x
     if self.saturate:
-      error = jnp.where(hidden_by_clipping(drawn, x), 0.0, error)
+      error = without_overshoot(error, x)
     error = jnp.abs(error) if self.reconstruction == "l1" else jnp.square(error)
     metrics = {"reconstruction": error.sum((1, 2, 3)).mean()}
     total = metrics["reconstruction"]

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from videodiff_jax.diffusion.noise import numbered_noise
+from videodiff_jax.diffusion.saturation import saturated
 from videodiff_jax.lgcvd.conditioning import (
   EMPTY_FRAGMENT,
   local_condition,
@@ -17,7 +18,6 @@ from videodiff_jax.lgcvd.conditioning import (
   task_positions,
 )
 from videodiff_jax.lgcvd.networks import Networks
-from videodiff_jax.lgcvd.objective import saturated
 from videodiff_jax.models.outputs import output
 from videodiff_jax.models.pixels import to_float
 

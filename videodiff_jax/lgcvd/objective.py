@@ -16,7 +16,7 @@ import optax
 
 from videodiff_jax.choices import check_choice
 from videodiff_jax.diffusion.process import Process
-from videodiff_jax.diffusion.saturation import hidden_by_clipping
+from videodiff_jax.diffusion.saturation import saturated
 from videodiff_jax.lgcvd.conditioning import (
   TaskMix,
   empty_fragment,
@@ -280,16 +280,6 @@ class Objective:
 
 def _of_both(first: jax.Array, second: jax.Array) -> Metrics:
   return {"loss": 0.5 * (first + second), "loss_first": first, "loss_second": second}
-
-
-def saturated(
-  prediction: jax.Array, target: jax.Array, estimate: jax.Array, x_0: jax.Array
-) -> jax.Array:
-  """Replaces the prediction by the target where the estimate overshoots a saturated pixel of x_0.
-
-  All arrays have one shape. See `Objective.saturate`.
-  """
-  return jnp.where(hidden_by_clipping(estimate, x_0), target, prediction)
 
 
 def _largest_norms(*gradients: Any) -> Metrics:
