@@ -71,7 +71,7 @@ def discriminator_pairs(real: jax.Array, fake: jax.Array) -> tuple[jax.Array, ja
   return pairs, jnp.array([1.0, 0.0, 0.0, 0.0, 0.0, 0.0])[:, None]
 
 
-def hinge(logits: jax.Array, labels: jax.Array | float) -> jax.Array:
+def hinge(logits: jax.Array, labels: jax.Array) -> jax.Array:
   """Computes relu(1 - s logit) elementwise, s = +1 for label 1 and -1 for label 0 (as released)."""
   return jax.nn.relu(1.0 - (2.0 * labels - 1.0) * logits)
 

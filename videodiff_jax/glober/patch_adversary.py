@@ -11,7 +11,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from videodiff_jax.glober.adversarial import hinge
 from videodiff_jax.models.layers import Conv3x3
 from videodiff_jax.models.outputs import output
 
@@ -21,7 +20,8 @@ Judge = Callable[[jax.Array], jax.Array]  # frames (n, h, w, c) -> logits, large
 def discriminator_loss(judge: Judge, real: jax.Array, fake: jax.Array) -> jax.Array:
   """Computes the hinge loss of real and drawn frames (n, h, w, c); no gradient flows to `fake`."""
   fake = jax.lax.stop_gradient(fake)
-  return 0.5 * (hinge(judge(real), 1.0).mean() + hinge(judge(fake), 0.0).mean())
+  # Not by adversarial.hinge, whose labels compile to another order of sums.
+  return 0.5 * (jax.nn.relu(1.0 - judge(real)).mean() + jax.nn.relu(1.0 + judge(fake)).mean())
 
 
 def generator_loss(judge: Judge, fake: jax.Array) -> jax.Array:
