@@ -113,7 +113,7 @@ def test_counts_other_than_the_published_are_told_before_the_work(tmp_path, monk
   monkeypatch.setattr(builder.logging, "warning", lambda text, *v: warnings.append(text % v))
   with pytest.raises(ValueError, match="None of the 1 videos"):
     ensure("bair", tmp_path / "store", source=str(tmp_path))
-  assert warnings == ["bair: 1 videos are there, 43520 were published."]
+  assert warnings == ["bair: 1 videos found, 43520 were published."]
 
 
 def test_a_process_that_dies_is_an_error_that_says_what_to_do() -> None:

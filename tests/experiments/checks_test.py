@@ -93,7 +93,7 @@ def test_refused(keys: dict[str, Any], message: str) -> None:
 @pytest.mark.parametrize(
   ("given", "message"),
   [
-    ({"system": "glober"}, "get_config gives a dict; it must return a ConfigDict"),
+    ({"system": "glober"}, "get_config returns a dict; it must return a ConfigDict"),
     (ConfigDict(), "--config lacks keys: system. Start from"),
     (ConfigDict({"system": "gan"}), "config.system is 'gan'. Choose one of: glober, lgcvd"),
     (ConfigDict({"system": "lgcvd"}), "--config lacks keys: after, checksums"),
@@ -132,7 +132,7 @@ def test_odd_targets_need_no_pairs_without_cra() -> None:
     ({"data__name": "ucf101"}, "config.data.dir is empty"),
     (
       {"data__image_size": 4096, "train__kl_vae__batch_size": 65536},
-      "A batch of stage kl_vae takes 1100 GB, and 32 are the most",
+      "A batch of stage kl_vae takes 1100 GB; the limit is 32",
     ),
   ],
 )

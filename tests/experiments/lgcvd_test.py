@@ -332,7 +332,7 @@ def test_an_interpolation_alone(judge, workdir) -> None:
   ("changes", "message"),
   [
     ({"num_videos": 5}, "'tiny' is of 5 videos, but the test split has 4. Choose another"),
-    ({"lpips_required": True}, "'tiny' demands LPIPS, but its network needs 31 pixels a side"),
+    ({"lpips_required": True}, "'tiny' needs LPIPS, but its network needs 31 pixels a side"),
     ({"past": 3, "first_scored": 3}, "config.sample: 3 past and 0 future frames do not fit"),
     ({"num_frames": 30}, "No video of the test split has the 32 frames"),
   ],
@@ -386,7 +386,7 @@ def test_generated_videos_are_scored_against_the_test_split(monkeypatch, workdir
   )
   again = lgcvd_generation.evaluate(workdir, None, protocol, reuse=True)
   assert again == json.loads(json.dumps(record)) and len(seen) == 2
-  with pytest.raises(checks.UserError, match="'glober_reconstruction' is of GLOBER's clips"):
+  with pytest.raises(checks.UserError, match="'glober_reconstruction' is for GLOBER's clips"):
     lgcvd_generation.evaluate(workdir, None, "glober_reconstruction")
 
 
@@ -470,7 +470,7 @@ def test_modes_of_another_system_are_told(workdir) -> None:
       main.mode_function(system, mode)
   other = tiny.config()
   other.system = "glober"
-  with pytest.raises(checks.UserError, match="a run of system 'lgcvd', but --config is of 'glob"):
+  with pytest.raises(checks.UserError, match="a run of system 'lgcvd', but --config is for 'glob"):
     main.saved_config(workdir, other)
 
 

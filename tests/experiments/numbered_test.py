@@ -110,7 +110,7 @@ def test_what_a_kill_left_goes_and_what_was_drawn_gets_its_name(tmp_path, caplog
   kept = ["001_redraw_seed7", running.name, elsewhere.name, "004_sample_seed0", "mine.unfinished"]
   assert names(samples) == kept
   assert names(samples / "001_redraw_seed7") == [numbered.SAMPLES]
-  assert "001_redraw_seed7 holds what was drawn" in caplog.text
+  assert "001_redraw_seed7 holds all samples" in caplog.text
 
 
 def test_an_error_while_drawing_leaves_nothing_and_one_after_it_what_was_drawn(
@@ -122,7 +122,7 @@ def test_an_error_while_drawing_leaves_nothing_and_one_after_it_what_was_drawn(
   with pytest.raises(OSError), numbered.SampleFolder(tmp_path, "sample", 0, 1) as place:
     (place.unfinished / numbered.SAMPLES).touch()
     raise OSError
-  assert "000_sample_seed0 holds what was drawn" in caplog.text
+  assert "000_sample_seed0 holds all samples" in caplog.text
   assert names(tmp_path / "samples") == ["000_sample_seed0"]
 
 

@@ -231,7 +231,7 @@ def test_smoke_takes_few_clips_of_smoke_runs(evaluated, tmp_path) -> None:
       r"Unknown table 'glober_9'\. .*Choose one of: glober_1a, .*moving_mnist, glober_2",
     ),
     ("glober_2", "time and memory: give it to --mode=benchmark"),
-    ("glober_3:quick", "No variant 'quick' of a table; there is 'smoke' alone"),
+    ("glober_3:quick", "No variant 'quick' of a table; the only one is 'smoke'"),
   ],
 )
 def test_no_such_table(name: str, said: str) -> None:
@@ -241,7 +241,8 @@ def test_no_such_table(name: str, said: str) -> None:
 
 def test_two_runs_of_one_row_are_refused(tmp_path) -> None:
   runs = [make_run(tmp_path / name, "glober_sky") for name in ("one", "two")]
-  with pytest.raises(checks.UserError, match=r"one and .*two are both of glober_sky: give one"):
+  expected = r"one and .*two were both trained with glober_sky: give one"
+  with pytest.raises(checks.UserError, match=expected):
     score_table.run("glober_1a", runs)
 
 
