@@ -98,10 +98,7 @@ class UNet(nn.Module):
     """
     outline = blocks(self.channels, self.multipliers, self.blocks)
     counts = per_level(self.blocks, len(self.multipliers))
-    control = control or {}
-    chex.assert_rank(x, 4)
-    chex.assert_shape(t, x.shape[:1])
-    self._check(x, context, control, outline)
+    self._check(x, t, context, control := control or {}, outline)
     names = (block.name for block in outline)
     wrap = functools.partial(rematerialised, remat=self.remat)
     embedding = PositionEmbedding(self.channels, 4 * self.channels, name="time_embed")(t)
@@ -138,8 +135,7 @@ class UNet(nn.Module):
 
     # The middle.
     name = next(names)
-    h = residual(h, h.shape[-1], f"{name}_res_0")
-    h = transformer(h, f"{name}_attention")
+    h = transformer(residual(h, h.shape[-1], f"{name}_res_0"), f"{name}_attention")
     h = controlled(residual(h, h.shape[-1], f"{name}_res_1"), name)
 
     # The way up, which reads them.
@@ -160,10 +156,13 @@ class UNet(nn.Module):
   def _check(
     self,
     x: jax.Array,
+    t: jax.Array,
     context: jax.Array,
     control: Mapping[str, jax.Array],
     outline: tuple[Block, ...],
   ) -> None:
+    chex.assert_rank(x, 4)
+    chex.assert_shape(t, x.shape[:1])
     n, h, w, c = x.shape
     coarsest = 2 ** (len(self.multipliers) - 1)
     if c != self.in_channels or h % coarsest or w % coarsest:
