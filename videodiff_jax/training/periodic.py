@@ -16,7 +16,7 @@ _TENSORFLOWS = "clu.metric_writers.summary_writer"  # which imports TensorFlow t
 def _import_actions() -> types.ModuleType:
   """clu.periodic_actions, with a stand-in for the one module below it that needs TensorFlow."""
   stand_in = types.ModuleType(_TENSORFLOWS)
-  stand_in.SummaryWriter = None  # training/writers.py writes TensorBoard's files
+  vars(stand_in)["SummaryWriter"] = None  # training/writers.py writes TensorBoard's files
   added = sys.modules.setdefault(_TENSORFLOWS, stand_in) is stand_in
   try:
     return importlib.import_module("clu.periodic_actions")
