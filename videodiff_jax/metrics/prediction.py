@@ -52,10 +52,10 @@ def frame_scores(
   # Video by video: float64 copies of a whole set would not fit in memory.
   for trajectories, truth in zip(drawn[:, :, first:], true[:, first:]):
     repeated = np.broadcast_to(truth, trajectories.shape)
-    grey = [_grey(frames, protocol) for frames in (trajectories, repeated)]
+    grey, grey_true = (_grey(frames, protocol) for frames in (trajectories, repeated))
     row = {
       "psnr": np.minimum(images.psnr(trajectories, repeated), _MOST),
-      "ssim": images.ssim(*grey, protocol.ssim_window),
+      "ssim": images.ssim(grey, grey_true, protocol.ssim_window),
       "brightness": trajectories.mean(axis=(-3, -2, -1)),
       "edges": images.gradient_energy(trajectories),
     }
