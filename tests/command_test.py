@@ -199,6 +199,24 @@ def put_back(monkeypatch) -> None:
     monkeypatch.setattr(sys, name, getattr(sys, name))
 
 
+def test_noise_that_cannot_be_raised_is_left_out(monkeypatch, capsys) -> None:
+  """Tensorstore's threads report through this hook."""
+
+  class Noisy:
+    def __init__(self, words: str) -> None:
+      self.words = words
+
+    def __del__(self) -> None:
+      raise RuntimeError(self.words)
+
+  put_back(monkeypatch)
+  with command.door():
+    Noisy("Event loop is closed")
+    assert not capsys.readouterr().err
+    Noisy("another")
+    assert "RuntimeError: another" in capsys.readouterr().err
+
+
 def test_a_ctrl_c_in_a_destructor_is_not_lost(monkeypatch, capsys) -> None:
   """As it comes inside the callback that JAX gives to the garbage collector."""
 

@@ -104,10 +104,10 @@ def _outside_python(
 
 
 def _in_a_callback(unraisable: "sys.UnraisableHookArgs") -> None:
-  """Repeats a Ctrl-C that came in a callback of the garbage collector, which cannot raise it."""
+  """Repeats a Ctrl-C that came in a callback, which cannot raise it; leaves tensorstore's noise."""
   if issubclass(unraisable.exc_type, KeyboardInterrupt):
     _thread.start_new_thread(_interrupt_later, ())  # does not wait for it, as threading does
-  else:
+  elif str(unraisable.exc_value) != "Event loop is closed" or logging.level_debug():
     sys.__unraisablehook__(unraisable)
 
 
