@@ -435,7 +435,7 @@ class _Pending:
 class _Clock:
   """Measures seconds of training, without the parts that `progress` counts by name."""
 
-  def __init__(self, step: int, progress: periodic.actions.ReportProgress):
+  def __init__(self, step: int, progress: Any):  # clu's ReportProgress, imported as a value
     self._progress = progress
     self.restart(step)
 
