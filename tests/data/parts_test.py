@@ -119,7 +119,7 @@ def test_counts_other_than_the_published_are_told_before_the_work(tmp_path, monk
 def test_a_process_that_dies_is_an_error_that_says_what_to_do() -> None:
   engine = parts.processes(2)
   tasks = [(number, {}) for number in range(2 * parts.PARTS_PER_PROCESS)]
-  with pytest.raises(parts.WorkerLost, match="same command goes on"):
+  with pytest.raises(parts.WorkerLost, match="same command again with fewer"):
     list(engine(_die, tasks))
 
 

@@ -197,7 +197,7 @@ def test_a_stage_goes_on_with_the_cache_it_began_with(config, workdir, made, sto
   assert find(auto, workdir, store, "global_features").kind == "latents"
   assert find(asking(config, "none"), workdir, store, "global_features") is None
   begun({latent_caches.READ: "latents-gone.npy"})
-  with pytest.raises(checks.UserError, match=r"began with latents-gone.*--cache=latents .*=none"):
+  with pytest.raises(checks.UserError, match=r"started with latents-gone.*--cache=latents .*=none"):
     find(auto, workdir, store, "global_features")
   begun(None)
   assert find(auto, workdir, store, "global_features").kind == "global_features"

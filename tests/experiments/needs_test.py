@@ -160,7 +160,7 @@ def test_what_the_scores_miss_is_told_before_training(
 def test_a_stage_needs_those_before_it(tmp_path, monkeypatch) -> None:
   monkeypatch.chdir(tmp_path)
   config = glober_digits.get_config("smoke")
-  with pytest.raises(checks.UserError, match=r"=generator takes .* kl_vae.*: train it first"):
+  with pytest.raises(checks.UserError, match=r"=generator needs .* kl_vae.*: train it first"):
     train.train(config, tmp_path / "run", "generator")
   for stages in (("generator",), ("autoencoder", "generator"), ("kl_vae", "generator")):
     config.stages = stages

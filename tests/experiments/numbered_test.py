@@ -136,7 +136,7 @@ def test_the_last_sample_is_the_newest_whole_one(tmp_path, caplog) -> None:
   assert glober_samples.newest_samples(tmp_path).parent.name == "001_sample_seed2"
   (tmp_path / "samples" / "001_sample_seed2" / numbered.SAMPLES).write_bytes(b"PK torn")
   assert glober_samples.newest_samples(tmp_path).parent.name == "007_sample_seed3"
-  assert "001_sample_seed2/samples.npz is torn" in caplog.text
+  assert "001_sample_seed2/samples.npz is damaged" in caplog.text
 
 
 def test_files_share_the_number_above_all_of_theirs(tmp_path) -> None:
@@ -154,7 +154,7 @@ def test_files_share_the_number_above_all_of_theirs(tmp_path) -> None:
 
 
 def test_what_cannot_be_written_is_told_before_drawing(tmp_path, monkeypatch) -> None:
-  with pytest.raises(checks.UserError, match=r"needs about 1e\+12 MB, but its disk has .* MB free"):
+  with pytest.raises(checks.UserError, match=r"need about 1e\+12 MB, but its disk has .* MB free"):
     with numbered.SampleFolder(tmp_path, "sample", 0, 10**18):
       raise AssertionError("drawn")
   assert not names(tmp_path)
