@@ -172,5 +172,6 @@ def _write_beside(file: pathlib.Path, mode: str, drawn: Samples, fps: float | np
     with numbered.files(file.parent, *names) as paths:
       for path, video in zip(paths, drawn.videos):
         video_io.write_mp4(path, video, float(fps))
+    logging.info("Written beside %s: %s", file, ", ".join(path.name for path in paths))
   except OSError as error:  # the samples are safe
     logging.warning("No mp4 is written beside %s: %s", file, error)

@@ -143,11 +143,13 @@ def check_store(config: ml_collections.ConfigDict, store: FrameStore) -> None:
   """Raises UserError if the prepared store does not match the configuration."""
   data = config.data
   where = f"The store {data.dir or data.name}"
-  for name in ("image_size", "channels"):
-    if getattr(store, name) != data[name]:
+  for name, flag in (("image_size", "--size"), ("channels", "")):
+    stored, asked = getattr(store, name), data[name]
+    if stored != asked:
+      another = f"Prepare another store ({flag}={asked}), or give" if flag else "Give"
       raise UserError(
-        f"{where} has {name} {getattr(store, name)}, but config.data.{name} is {data[name]}. "
-        "Prepare another store (python -m data.prepare --help) or change the key."
+        f"{where} has {name} {stored}, but config.data.{name} is {asked}. "
+        f"{another} --config.data.{name}={stored}."
       )
   if config.get("condition") == "class" and len(store.classes) != data.num_classes:
     raise UserError(

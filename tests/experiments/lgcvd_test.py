@@ -106,8 +106,9 @@ def test_predict_the_test_split(workdir) -> None:
   assert (settings["mode"], settings["sample"]["num_frames"]) == ("predict", 7)
 
 
-def test_predict_and_interpolate_a_video_file(workdir, tmp_path) -> None:
+def test_predict_and_interpolate_a_video_file(workdir, tmp_path, caplog) -> None:
   """Any file: here colour, not square, of another size."""
+  caplog.set_level("INFO", "absl")
   file = tmp_path / "clip.mp4"
   frames = np.random.default_rng(0).integers(0, 256, (12, 30, 40, 3), np.uint8)
   video_io.write_mp4(file, frames, fps=12.5, upscale=1)
@@ -127,6 +128,7 @@ def test_predict_and_interpolate_a_video_file(workdir, tmp_path) -> None:
   lgcvd_samples.predict(workdir, None, options(input=str(file), num_frames=5, seed=1))
   assert first.read_bytes() == before  # an earlier one stays
   assert (tmp_path / "clip_predict_2.mp4").is_file()
+  assert f"beside {file}: clip_predict_2.mp4" in caplog.text
 
   lgcvd_samples.interpolate(workdir, None, options(input=str(file), past=1, gap=3, trajectories=2))
   assert videos(workdir).shape == (1, 2, 5, SIDE, SIDE, 1)
