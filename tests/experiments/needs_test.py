@@ -165,7 +165,7 @@ def test_a_stage_needs_those_before_it(tmp_path, monkeypatch) -> None:
   for stages in (("generator",), ("autoencoder", "generator"), ("kl_vae", "generator")):
     config.stages = stages
     missing = "autoencoder" if stages[0] == "kl_vae" else "kl_vae"
-    with pytest.raises(checks.UserError, match=f"train {missing} first"):
+    with pytest.raises(checks.UserError, match=f"add {missing} to config.stages"):
       checks.check_training(config)
   assert not any(tmp_path.iterdir())
 
