@@ -150,11 +150,11 @@ def find(
     raise UserError(
       f"config.data.cache is 'required', but there is none for stage {stage!r}. Make it: "
       f"--mode=cache --cache={kinds[0]} --workdir={workdir}."
-      + (f" Refused, as other weights or settings made them:{there}" if others else "")
+      + (f" Caches of other weights or settings are refused:{there}" if others else "")
     )
   if others:
     logging.info(
-      "Stage %s reads frames. Refused, as other weights or settings made them:%s", stage, there
+      "Stage %s reads frames. Caches of other weights or settings are refused:%s", stage, there
     )
   return None
 
