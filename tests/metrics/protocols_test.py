@@ -50,8 +50,8 @@ def test_cityscapes_is_scored_as_bair_but_for_the_choice_of_videos(family: str) 
 @pytest.mark.parametrize(
   ("changes", "message"),
   [
-    ({"choice": "best"}, "unknown choice 'best'. Choose one of: random, spaced"),
-    ({"psnr": "clip"}, "unknown psnr 'clip'. Choose one of: frames, video"),
+    ({"choice": "best"}, "'mine': 'best'. Choose one of: random, spaced"),
+    ({"psnr": "clip"}, "'mine': 'clip'. Choose one of: frames, video"),
     ({"best": "all"}, "'mine': 'all'. Choose one of: video, released_groups"),
     ({"fvd_given": "no"}, "'mine': 'no'. Choose one of: true, drawn"),
     ({"fvd_trajectories": "last"}, "Choose one of: first, all, each"),
