@@ -290,7 +290,7 @@ def test_autoregression_is_timed_too(monkeypatch) -> None:
 
 
 def test_other_tables_are_not_timed() -> None:
-  with pytest.raises(checks.UserError, match="has --table=glober_2; others"):
+  with pytest.raises(checks.UserError, match="has only --table=glober_2; give others"):
     speed_table.show("glober_3", None)
 
 

@@ -198,20 +198,24 @@ def test_positions_that_training_never_drew_are_told(linear_networks, monkeypatc
 
   assert not warned(plain.predict, given(), num_frames=28)
   assert not warned(plain.interpolate, one, other, gap=6)
-  assert "at [0, 3] of" in warned(plain.interpolate, one, other, gap=20)  # stride 3, then 1 between
+  assert "at positions [0, 3] of" in warned(
+    plain.interpolate, one, other, gap=20
+  )  # stride 3, then 1 between
   assert not warned(plain.generate, num_frames=20)
   text = warned(plain.predict, one, num_frames=5)
   assert "never trained with frames given at positions [0] of a fragment (0 to 7)" in text
   assert "prediction 0.75, generation 0.05, interpolation 0.2 (config.tasks.shares)" in text
-  assert "at [0, 2] of" in warned(plain.interpolate, one, other, gap=1)
-  assert "at [0, 4], [0, 3], [0, 2] of" in warned(plain.interpolate, one, other, gap=9)
-  assert "at [7, 0] of" in warned(plain.infill, given(), (7, 0))
-  assert "at [0] of" in warned(lambda given: next(plain.stream(given, num_frames=3)), one)
+  assert "at positions [0, 2] of" in warned(plain.interpolate, one, other, gap=1)
+  assert "at positions [0, 4], [0, 3], [0, 2] of" in warned(plain.interpolate, one, other, gap=9)
+  assert "at positions [7, 0] of" in warned(plain.infill, given(), (7, 0))
+  assert "at positions [0] of" in warned(lambda given: next(plain.stream(given, num_frames=3)), one)
   config.tasks.shares.update(prediction=0.0, generation=0.8)
   config.objective.second_stage = "release"
   plain = Pipeline(config, tiny.weights(), mesh)
   assert not warned(plain.generate, num_frames=8)
-  assert "at [0, 1] of" in warned(plain.generate, num_frames=9)  # it goes on from its own frames
+  assert "at positions [0, 1] of" in warned(
+    plain.generate, num_frames=9
+  )  # it goes on from its own frames
 
 
 def test_folder_without_a_run_is_told(tmp_path) -> None:
