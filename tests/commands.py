@@ -12,6 +12,8 @@ _PROGRAM = """
 import contextlib, importlib, io, json, pathlib, sys, traceback
 from absl import flags
 from absl.testing import flagsaver
+import grain  # it and what it imports define flags, which must outlive each command line
+from array_record.python import array_record_data_source
 from videodiff_jax import config_flag
 
 module, root = importlib.import_module(sys.argv[1]), pathlib.Path(sys.argv[2])

@@ -144,7 +144,7 @@ def test_complete_store_is_left_alone(reference, tmp_path, monkeypatch) -> None:
   monkeypatch.setattr("absl.logging.warning", lambda text, *v: warnings.append(text % v))
   assert ensure("video_folder", store, **options) == store
   assert {path: path.stat().st_mtime_ns for path in store.iterdir()} == before
-  assert warnings[0].startswith("1 videos, as v2, came after")
+  assert warnings[0].startswith("1 videos, such as v2, were added after")
   with pytest.raises(ValueError, match=r"size 8 \(now: 16\).*choose another --out"):
     ensure("video_folder", store, **options | {"size": 16})
   write_frames(tmp_path / "elsewhere" / "other", VIDEOS["v0"])

@@ -333,7 +333,7 @@ def test_an_interpolation_alone(judge, workdir) -> None:
 @pytest.mark.parametrize(
   ("changes", "message"),
   [
-    ({"num_videos": 5}, "'tiny' is of 5 videos, but the test split has 4. Choose another"),
+    ({"num_videos": 5}, "'tiny' needs 5 videos, but the test split has 4. Choose another"),
     ({"lpips_required": True}, "'tiny' needs LPIPS, but its network needs 31 pixels a side"),
     ({"past": 3, "first_scored": 3}, "config.sample: 3 past and 0 future frames do not fit"),
     ({"num_frames": 30}, "No video of the test split has the 32 frames"),

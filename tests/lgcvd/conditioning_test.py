@@ -123,7 +123,7 @@ def test_a_batch_s_task_is_common_to_its_samples():
 @pytest.mark.parametrize(
   "settings, message",
   [
-    ({"shares": {"pacing": 1.0}}, r"\['pacing'\].*prediction, live_photo"),
+    ({"shares": {"pacing": 1.0}}, "Unknown task 'pacing'.*prediction, live_photo"),
     ({"shares": {"prediction": 0.5}}, "sum to 1"),
     ({"shares": RELEASE, "per": "epoch"}, r"'epoch'.*sample, batch"),
     ({"shares": RELEASE, "slots": 8}, "8 slots do not leave frames of 8"),

@@ -51,7 +51,7 @@ def test_windows_overlap_by_the_slots():
   first, second = objective().windows(jnp.asarray(frames()))
   np.testing.assert_array_equal(first, frames()[:, 0:8])
   np.testing.assert_array_equal(second, frames()[:, 6:14])
-  with pytest.raises(ValueError, match="take 14 frames; the data gives 13"):
+  with pytest.raises(ValueError, match="need 14 frames; the data gives 13"):
     objective().windows(jnp.asarray(frames()[:, :13]))
 
 

@@ -171,7 +171,7 @@ def test_best_as_released(lower: bool) -> None:
       group = []
   found = prediction.best(values, protocol(best="released_groups"), lower)
   np.testing.assert_array_equal(found, expected)
-  with pytest.raises(ValueError, match="a multiple of 10 trajectories a video, not 3"):
+  with pytest.raises(ValueError, match="a multiple of 10 trajectories per video, not 3"):
     prediction.best(values[:, :3], protocol(best="released_groups"), lower)
 
 

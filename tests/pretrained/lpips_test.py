@@ -17,5 +17,5 @@ def test_weights_have_the_networks_names_and_shapes(net: str):
 
 
 def test_unknown_network_lists_the_choices():
-  with pytest.raises(ValueError, match=r"'squeeze'.*\['alex', 'vgg'\]"):
+  with pytest.raises(ValueError, match=r"'squeeze'.*alex, vgg"):
     lpips.load("squeeze")

@@ -107,7 +107,7 @@ def test_a_torn_configuration_is_told(old) -> None:
   saved = json.loads(file.read_text())
   del saved["diffusion"]["schedule"], saved["seed"]
   file.write_text(json.dumps(saved))
-  expected = r"lacks keys .*diffusion\.schedule\.kind.*, seed\. Restore the original file"
+  expected = r"lacks keys: .*diffusion\.schedule\.kind.*, seed\. Restore the original file"
   with pytest.raises(checks.UserError, match=expected):
     main.saved_config(workdir, None)
   with pytest.raises(checks.UserError, match="lacks keys"):

@@ -52,12 +52,12 @@ class Memory(NamedTuple):
   Attributes:
     fragment: (b, h, w, F c) the last fragment; U before the first.
     context: (b, h', w', C) the global context that conditioned it; None without an encoder.
-    drawn: number of fragments drawn so far.
+    count: number of fragments drawn so far.
   """
 
   fragment: jax.Array
   context: jax.Array | None
-  drawn: jax.Array
+  count: jax.Array  # type: ignore[assignment]  # hides the method of tuples, which nobody calls
 
 
 class Window(NamedTuple):
@@ -152,7 +152,7 @@ class Rollout:
     params = partitioning.gather(params)
     context = output(self.model, params, memory.fragment, method="encode")
     if self.average_features and context is not None:
-      before = jnp.where(memory.drawn > 0, 0.5, 0.0)
+      before = jnp.where(memory.count > 0, 0.5, 0.0)
       context += before * (memory.context - context)
     condition = local_condition(frames, positions, self.num_frames)
 
@@ -163,7 +163,7 @@ class Rollout:
     fragment = split_frames(x_0, self.num_frames)
     if self.given_frames == "kept":
       fragment = put_frames(fragment, frames, positions)
-    return fragment, Memory(stack_frames(fragment), context, memory.drawn + 1)
+    return fragment, Memory(stack_frames(fragment), context, memory.count + 1)
 
   @functools.cached_property
   def step(self) -> Any:
@@ -175,7 +175,7 @@ class Rollout:
     def step(
       params: Any, memory: Memory, frames: jax.Array, positions: jax.Array, keys: jax.Array
     ) -> tuple[jax.Array, Memory]:
-      keys = jax.vmap(jax.random.fold_in, (0, None))(keys, memory.drawn)
+      keys = jax.vmap(jax.random.fold_in, (0, None))(keys, memory.count)
       pairs = jax.vmap(jax.random.split)(keys)
       shape = memory.fragment.shape[1:]
       x_T = jax.vmap(lambda key: jax.random.normal(key, shape))(pairs[:, 0])

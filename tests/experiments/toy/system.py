@@ -32,7 +32,17 @@ class Networks:
 def base() -> ConfigDict:
   """What every system's configuration has, and nothing else."""
   whole = common.base().to_dict()
-  names = ("expected", "checksums", "seed", "precision", "mesh", "init", "sample", "data")
+  names = (
+    "expected",
+    "checksums",
+    "seed",
+    "precision",
+    "mesh",
+    "init",
+    "sample",
+    "data",
+    "profile",
+  )
   config = ConfigDict({name: whole[name] for name in names})
   config.update(system="toy", stages=("mean",), after=("sample",))
   config.init = ConfigDict({"run": ""})
