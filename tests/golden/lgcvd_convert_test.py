@@ -69,6 +69,6 @@ def test_from_the_published_layout_to_videos(path: pathlib.Path, tmp_path) -> No
   side, channels = golden.config["unet"]["img_size"], golden.config["unet"]["channels"]
   shape = (1, pipeline.networks.slots, side, side, channels)
   past = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-  drawn = pipeline.predict(past, num_frames=20).videos
+  drawn = pipeline.predict(past, num_frames=20).by_video
   assert drawn.shape == (1, 1, 20 + shape[1], side, side, channels)
   assert drawn.std() > 1

@@ -12,6 +12,7 @@ from tests.helpers import needs
 from videodiff_jax.models.kl_vae import KLVAE
 from videodiff_jax.models.unet import UNet
 from videodiff_jax.pretrained.files.state_dict import convert
+from videodiff_jax.pretrained.names import diffusers as names
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +82,7 @@ def test_autoencoder_kl(torch, case) -> None:
   x = rng.uniform(-1, 1, (1, side, side, 3)).astype(np.float32)
   z = rng.standard_normal((1, side // ours.factor, side // ours.factor, latent), np.float32)
   state = randomise(torch, theirs)
-  params = params_of(ours, state, diffusers.kl_vae, x, jax.random.key(0))
+  params = params_of(ours, state, names.kl_vae, x, jax.random.key(0))
   with jax.default_matmul_precision("highest"):
     posterior = jax.jit(lambda p, x: ours.apply(p, x, method="encode"))(params, x)
     decoded = jax.jit(lambda p, z: ours.apply(p, z, method="decode"))(params, z)
@@ -131,7 +132,7 @@ def test_unet_2d_condition_model(torch, case) -> None:
   x = rng.standard_normal((2, 2 * side, 2 * side, 4), np.float32)
   t, context = np.array([3, 751]), rng.standard_normal((2, 5, context_dim), np.float32)
   inputs = x, t.astype(np.float32), context
-  params = params_of(ours, randomise(torch, theirs), diffusers.unet, *inputs)
+  params = params_of(ours, randomise(torch, theirs), names.unet, *inputs)
   with jax.default_matmul_precision("highest"):
     drawn = jax.jit(ours.apply)(params, *inputs)
   with torch.no_grad():
