@@ -8,7 +8,6 @@ import pathlib
 import random
 import signal
 import time
-import types
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -32,7 +31,7 @@ class Command:
   module: str
   argv: tuple[str, ...]
   folder: pathlib.Path
-  environment: Mapping[str, str] = types.MappingProxyType({})
+  environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
   @property
   def log(self) -> pathlib.Path:
