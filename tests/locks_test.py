@@ -91,7 +91,7 @@ def test_a_killed_holder_is_followed_with_a_word(tmp_path, caplog) -> None:
   child.send_signal(signal.SIGKILL)
   child.wait()
   child.stdout.close()
-  caplog.set_level("INFO")
+  caplog.set_level("INFO", logger="absl")
   with locks.hold(file, "writes"):
     assert f"pid {child.pid} on" in caplog.text and "taken over" in caplog.text
 
@@ -103,7 +103,7 @@ def test_on_another_host_who_beats_is_alive_and_who_stands_still_is_not(tmp_path
     with pytest.raises(locks.LockedError, match="pid 1 on elsewhere"), locks.hold(file, "writes"):
       raise AssertionError
   signed(file, "elsewhere", 1)
-  caplog.set_level("INFO")
+  caplog.set_level("INFO", logger="absl")
   with locks.hold(file, "writes"):
     assert "pid 1 on elsewhere, since 2026-01-02 03:04:05, which ended" in caplog.text
 

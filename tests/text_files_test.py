@@ -1,7 +1,6 @@
 """Text and JSON files in every state that people and killed processes leave them in."""
 
 import json
-import logging
 
 import pytest
 
@@ -79,7 +78,7 @@ def test_bad_lines_of_our_own_logs_are_passed_over(file, caplog, bad, place) -> 
   written = [json.dumps(row).encode() for row in rows]
   written.insert(place, bad)
   file.write_bytes(b"\n".join(written))
-  with caplog.at_level(logging.WARNING):
+  with caplog.at_level("WARNING", logger="absl"):
     assert text_files.read_log(file) == rows
   (warning,) = caplog.records
   assert f"{file}, line {place + 1}" in warning.getMessage()

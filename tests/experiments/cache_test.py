@@ -180,7 +180,7 @@ def begun(monkeypatch) -> Callable[[Any], None]:
 def test_a_stage_that_began_with_frames_goes_on_with_them(
   config, workdir, made, store, begun, caplog, meta
 ) -> None:
-  caplog.set_level("INFO", "absl")
+  caplog.set_level("INFO", logger="absl")
   begun(meta)
   for kind, file in made.items():
     caplog.clear()

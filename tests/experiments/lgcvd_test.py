@@ -108,7 +108,7 @@ def test_predict_the_test_split(workdir) -> None:
 
 def test_predict_and_interpolate_a_video_file(workdir, tmp_path, caplog) -> None:
   """Any file: here colour, not square, of another size."""
-  caplog.set_level("INFO", "absl")
+  caplog.set_level("INFO", logger="absl")
   file = tmp_path / "clip.mp4"
   frames = np.random.default_rng(0).integers(0, 256, (12, 30, 40, 3), np.uint8)
   video_io.write_mp4(file, frames, fps=12.5, upscale=1)

@@ -110,7 +110,7 @@ def test_our_folder_and_the_file_itself_give_the_same(files, tmp_path) -> None:
 
 def test_what_does_not_fit_is_drawn_anew(files, caplog) -> None:
   """A UNet of other latents, and a DiT of other classes, channels and without text."""
-  caplog.set_level("INFO")
+  caplog.set_level("INFO", logger="absl")
   for name, stage, file, anew in (
     ("unet", "autoencoder", "three", {"unet.down_0_conv.kernel", "unet.conv_out.kernel",
                                       "unet.conv_out.bias"}),
@@ -173,7 +173,7 @@ def test_latents_of_stable_diffusion_are_scaled_by_its_constant(files) -> None:
 
 def test_latents_of_a_given_kl_vae_are_measured_unless_told(files, caplog) -> None:
   """What the published commands do with --config.init.kl_vae alone; and it is said."""
-  caplog.set_level("INFO")
+  caplog.set_level("INFO", logger="absl")
   settings = config(kl_vae=files["vae"])
   settings.model.latent_scale = glober_sky.get_config().model.latent_scale
   assert stages.make_stage(settings, "autoencoder").measure is not None

@@ -152,7 +152,7 @@ def test_an_early_file_without_checksums_is_read(tmp_path, caplog) -> None:
   with pytest.raises(latent_cache.MomentsError, match="crc32 is missing"):
     latent_cache.check(file, ABOUT)
   file.with_suffix(".json").write_text(json.dumps(ABOUT))
-  caplog.set_level("INFO")
+  caplog.set_level("INFO", logger="absl")
   latent_cache.check(file, ABOUT)
   assert "without checksums" in caplog.text
   cached = latent_cache.Moments("latents", file, np.array([0, 3]))

@@ -1,7 +1,6 @@
 """A run beside the curve of another: interpolated, one warning where it gets worse."""
 
 import json
-import logging
 import pathlib
 from typing import Any
 
@@ -27,7 +26,7 @@ def test_expected_losses_are_interpolated_and_the_last_holds_on(tmp_path) -> Non
 
 def test_one_warning_each_time_a_run_gets_worse_than_the_margin(tmp_path, caplog) -> None:
   expected = curves.read(write(tmp_path, CURVE))["toy"]
-  caplog.set_level(logging.INFO)
+  caplog.set_level("INFO", logger="absl")
   run = [(50, 9.0), (100, 2.19), (120, 1.9), (150, 1.8), (160, 1.7), (175, 1.2), (200, 2.0)]
   for step, loss in run:
     expected.compare(step, loss)

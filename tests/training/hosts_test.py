@@ -1,7 +1,5 @@
 """How hosts find each other. What they agree on is tested by two processes: process.py."""
 
-import logging
-
 import jax
 import pytest
 
@@ -76,7 +74,7 @@ def test_a_launcher_s_variables_by_halves_name_nobody(
   """As in a batch script that does not use srun: one process, which tells so, and never waits."""
   for name, value in variables.items():
     monkeypatch.setenv(name, value)
-  with caplog.at_level(logging.WARNING):
+  with caplog.at_level("WARNING", logger="absl"):
     hosts.join()
   assert not joined and not hosts.several() and not hosts.index()
   assert said in caplog.text and bool(said) == bool(caplog.records)

@@ -73,7 +73,7 @@ def test_it_comes_before_the_checkpoint_that_a_killed_run_goes_on_from(
 
 
 def test_a_worse_run_is_warned_of_and_the_best_step_told(tmp_path, caplog) -> None:
-  caplog.set_level("INFO")
+  caplog.set_level("INFO", logger="absl")
   run = toy.run(tmp_path, STEPS)
   expected = Expected(tmp_path / "curves.json", "toy", [2, 9], [1e3, 1e-3], 0.15)
   validation = Validation(2, lambda: toy.held_out(run.mesh), expected)
