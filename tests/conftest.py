@@ -5,6 +5,8 @@ import os
 import pathlib
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Arrays of unlike rank are broadcast explicitly, also in the commands that tests start.
+os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
 os.environ["XLA_FLAGS"] = (
   os.environ.get("XLA_FLAGS", "")
   + " --xla_force_host_platform_device_count=8"
