@@ -7,7 +7,7 @@ in its ladder. LGC-VD predicts from held-out clips and is scored against these, 
 import dataclasses
 import pathlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import ml_collections
 import numpy as np
@@ -18,15 +18,18 @@ from experiments.scoring import lgcvd_prediction, score_files
 from experiments.setup import checks, frame_stores
 from videodiff_jax import glober, lgcvd
 from videodiff_jax.inputs import clips
+from videodiff_jax.inputs.frame_store import FrameStore
 from videodiff_jax.metrics import prediction
 from videodiff_jax.training.checkpoints import fingerprint
+
+P = TypeVar("P", glober.Pipeline, lgcvd.Pipeline)
 
 _SEED = 0
 _PARTS = 3  # parts of a set; each is timed
 
 
 @dataclasses.dataclass(frozen=True)
-class Bench:
+class Bench(Generic[P]):
   """One system's sets.
 
   Attributes:
@@ -40,15 +43,15 @@ class Bench:
     labels: (n,) digits of the drawn clips if digits are read (config.evaluate.digits), else None.
   """
 
-  pipeline: Any
+  pipeline: P
   settings: dict[str, Any]
   reference: Callable[[], np.ndarray]
   stages: tuple[str, ...]
   starts: range
-  draw: Callable[[Any, int], np.ndarray]
+  draw: Callable[[P, int], np.ndarray]
   labels: np.ndarray | None
 
-  def drawing(self, kind: str, grid: str, steps: int) -> Any:
+  def drawing(self, kind: str, grid: str, steps: int) -> P:
     """Returns the pipeline with this sampler.
 
     Raises:
@@ -152,7 +155,11 @@ def _sample(config: ml_collections.ConfigDict | None) -> dict[str, Any]:
 
 
 def _settings(
-  workdir: pathlib.Path, pipeline: Any, store: Any, about: str, part: int
+  workdir: pathlib.Path,
+  pipeline: glober.Pipeline | lgcvd.Pipeline,
+  store: FrameStore,
+  about: str,
+  part: int,
 ) -> dict[str, Any]:
   settings = score_files.settings(workdir, pipeline.config, store)
   del settings["code"]  # each point has its own

@@ -67,7 +67,7 @@ def show(name: str, config: ml_collections.ConfigDict | None) -> str:
   )
 
 
-def untrained(config: ml_collections.ConfigDict) -> Any:
+def untrained(config: ml_collections.ConfigDict) -> glober.Pipeline | lgcvd.Pipeline:
   """Makes the configuration's pipeline on one device, with meaningless weights."""
   return systems.of(config).hook("speed_table").untrained(config)
 
@@ -137,7 +137,7 @@ def _filled(abstract: Any) -> Any:
   return jax.tree.map(lambda leaf: jnp.full(leaf.shape, _WEIGHT, leaf.dtype), abstract)
 
 
-def measure(pipeline: Any, frames: int) -> tuple[float, float]:
+def measure(pipeline: glober.Pipeline | lgcvd.Pipeline, frames: int) -> tuple[float, float]:
   """Returns the median seconds of a clip of `frames` frames, and peak memory so far in GB."""
   system = systems.of(pipeline.config)
   draw, seconds = system.hook("speed_table").drawing(pipeline, frames), []

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -369,11 +369,11 @@ class Pipeline:
     return make_drawing(self.config, self.networks)
 
   @functools.cached_property
-  def _encode(self) -> Any:
+  def _encode(self) -> Callable[..., jax.Array]:
     return jax.jit(self._drawing.encode)
 
   @functools.cached_property
-  def _round_trip(self) -> Any:
+  def _round_trip(self) -> Callable[..., jax.Array]:
     @jax.jit
     def round_trip(params: Any, frames: jax.Array) -> jax.Array:
       model, weights = self.networks.kl_vae, params["kl_vae"]
@@ -383,7 +383,7 @@ class Pipeline:
     return round_trip
 
   @functools.cached_property
-  def _draw_features(self) -> Any:
+  def _draw_features(self) -> Callable[..., jax.Array]:
     @jax.jit
     def draw(params: Any, condition: jax.Array, clips: jax.Array, seed: jax.Array) -> jax.Array:
       keys = _clip_keys(seed, clips)
@@ -392,9 +392,16 @@ class Pipeline:
     return draw
 
   @functools.cached_property
-  def _draw_frames(self) -> Any:
+  def _draw_frames(self) -> Callable[..., jax.Array]:
     @jax.jit
-    def draw(params: Any, v: Any, times: Any, condition: Any, clips: Any, seed: Any) -> jax.Array:
+    def draw(
+      params: Any,
+      v: jax.Array,
+      times: jax.Array,
+      condition: jax.Array,
+      clips: jax.Array,
+      seed: jax.Array,
+    ) -> jax.Array:
       keys = _clip_keys(seed, clips)
       return to_uint8(self._drawing.draw_frames(params, v, times, condition, keys))
 

@@ -1,5 +1,6 @@
 """Rounds, once for sampling, the weights that layers would otherwise round at each use."""
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -26,7 +27,7 @@ def rounded(stage: Stage, params: Any, dtype: str) -> Any:
   """
   paths = set()
 
-  def note(call: Any, args: tuple, kwargs: dict, context: nn.module.InterceptorContext) -> Any:
+  def note(call: Callable, args: tuple, kwargs: dict, context: nn.module.InterceptorContext) -> Any:
     layer = context.module
     if isinstance(layer, _LAYERS) and layer.dtype == jnp.dtype(dtype):
       paths.add(layer.path)

@@ -5,13 +5,18 @@ import fractions
 import pathlib
 import re
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from videodiff_jax.inputs import containers, pictures
 from videodiff_jax.inputs.video_error import VideoError
+
+if TYPE_CHECKING:  # av is an extra
+  from av import VideoFrame
+  from av.container import InputContainer
+  from av.video.stream import VideoStream
 
 SUFFIXES = frozenset(
   ".3g2 .3gp .asf .avi .divx .dv .f4v .flv .gif .m1v .m2t .m2ts .m2v .m4v .mkv .mod .mov .mp4 .mpe "
@@ -92,7 +97,7 @@ def open_file(path: pathlib.Path) -> Stream:
     return Stream(float(moving[0].average_rate or 0), frames, unsure)
 
 
-def _claim(container: Any, stream: Any) -> _Claim | None:
+def _claim(container: "InputContainer", stream: "VideoStream") -> _Claim | None:
   """Returns the length that a container's header claims; lengths guessed from the data are none."""
   of_file = _Claim((container.duration or 0) / 1e6, of_file=True)
   of_stream = (stream.duration or 0) * (stream.time_base or 0)
@@ -124,8 +129,8 @@ def _ends_as_gif(path: pathlib.Path) -> bool:
 
 
 def _decode(
-  container: Any,
-  stream: Any,
+  container: "InputContainer",
+  stream: "VideoStream",
   claim: _Claim | None,
   path: pathlib.Path,
   stack: contextlib.ExitStack,
@@ -140,7 +145,7 @@ def _decode(
         if time is not None:
           end = max(end, float((time + (packet.duration or 0)) * packet.time_base))
         if packet.stream.index == stream.index:
-          for frame in packet.decode():
+          for frame in stream.decode(packet):
             decoded += 1
             yield _shown(frame, stream)
     except (av.FFmpegError, ValueError) as error:
@@ -154,7 +159,7 @@ def _decode(
         raise VideoError(path, f"truncated, {there:.1f} of {claim.seconds:.1f} seconds are there")
 
 
-def _shown(frame: Any, stream: Any) -> np.ndarray:
+def _shown(frame: "VideoFrame", stream: "VideoStream") -> np.ndarray:
   """Returns a frame as players show it, uint8 (h, w, 3): with square pixels, upright, on white."""
   clear = frame.format.has_palette or any(part.is_alpha for part in frame.format.components)
   # In an uncompressed file, 32 bits per pixel are three colours and one unused byte.

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -439,7 +439,7 @@ class Pipeline:
       yield to_uint8(piece[:count])
 
   @functools.cached_property
-  def _prepare(self) -> Any:
+  def _prepare(self) -> Callable[..., tuple[jax.Array, jax.Array]]:
     """The jitted function (frames uint8, rows, seed) -> (frames in [-1, 1], one key per row)."""
 
     @jax.jit

@@ -10,7 +10,7 @@ import hashlib
 import json
 import pathlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -53,7 +53,7 @@ class TextEncoder:
     return in_chunks(self._encode, (self._tokenize(prompts),), _CHUNK)
 
   @functools.cached_property
-  def _encode(self) -> Any:
+  def _encode(self) -> Callable[[np.ndarray], np.ndarray]:
     @jax.jit
     def encode(params: Any, ids: jax.Array) -> jax.Array:
       with jax.default_matmul_precision("highest"):
