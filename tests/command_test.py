@@ -226,10 +226,15 @@ def test_a_ctrl_c_in_a_destructor_is_not_lost(monkeypatch, capsys) -> None:
       raise KeyboardInterrupt
 
   put_back(monkeypatch)
-  with pytest.raises(SystemExit) as ended, command.door():
-    Interrupted()
-    for _ in range(6000):  # short waits: a signal just before a wait begins does not end it
-      time.sleep(0.01)
+  # A shell's background jobs ignore Ctrl-C, and so would these tests as one of them.
+  before = signal.signal(signal.SIGINT, signal.default_int_handler)
+  try:
+    with pytest.raises(SystemExit) as ended, command.door():
+      Interrupted()
+      for _ in range(6000):  # short waits: a signal just before a wait begins does not end it
+        time.sleep(0.01)
+  finally:
+    signal.signal(signal.SIGINT, before)
   assert ended.value.code == command.INTERRUPTED
   assert capsys.readouterr().err == "Interrupted.\n"
 
