@@ -5,6 +5,8 @@
 Any key of the configuration can be set as --config.data.dir=DIR. See --help for the modes.
 """
 
+import functools
+import json
 import logging as python_logging
 import os
 import pathlib
@@ -16,6 +18,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict
 
 from experiments.commands import help_text, modes
+from experiments.commands.mode_table import TOGETHER
 from videodiff_jax import command, config_flag, typed
 from videodiff_jax.choices import check_choice
 
@@ -58,6 +61,12 @@ def run(files: Sequence[str] = ()) -> None:
 
     print(score_files.compare([str(typed.path(file)) for file in files]))
     return
+  if mode not in TOGETHER:
+    if hosts.index():
+      logging.info("--mode=%s runs in one process: this one, %d, is done.", mode, hosts.index())
+      return
+    if hosts.on_tpu_pod():  # one host cannot start its share of the TPU
+      _use_cpu()
   if mode == "plan" and config is not None and flags.FLAGS.workdir is not None:
     raise checks.UserError("--mode=plan takes --config or --workdir, not both: give one of them.")
   if mode == "benchmark" and flags.FLAGS.workdir is not None:
@@ -89,11 +98,8 @@ def run(files: Sequence[str] = ()) -> None:
     print(unets.show(config))
     return
   enable_compilation_cache()
-  if mode == "train" or hosts.on_tpu_pod():
-    hosts.join()
-  elif hosts.index():
-    logging.info("--mode=%s runs in one process: this one, %d, is done.", mode, hosts.index())
-    return
+  if mode in TOGETHER:
+    hosts.join(flags.FLAGS.host_timeout)
   if flags.FLAGS.workdir is None:
     raise checks.UserError(f"--mode={mode} needs --workdir.")
   workdir = pathlib.Path(flags.FLAGS.workdir).absolute()
@@ -111,12 +117,15 @@ def run(files: Sequence[str] = ()) -> None:
     modes.check_overrides(mode, given.override_values, config, saved)
   split_cpu((config or saved).mesh.cpu_devices)
   after = (mode,)
+  if mode in TOGETHER:
+    hosts.agree(_seen(config or saved))
   if mode == "train":
     checks.check_training(config)
     if flags.FLAGS.stage:
       with checks.as_user_error():
         check_choice("--stage", flags.FLAGS.stage, config.stages)
     following = () if flags.FLAGS.stage else config.after
+    checks.check_following(following)
     finished = train.train(config, workdir, flags.FLAGS.stage, following)
     after = following if finished else ()
   _follow(system, workdir, config, after)
@@ -128,24 +137,47 @@ def _follow(
   system: str, workdir: pathlib.Path, config: ConfigDict | None, after: Sequence[str]
 ) -> None:
   """Runs a mode, or the modes after training, then records the command in the workdir."""
-  import jax
-
   from experiments.report import report
   from experiments.workdirs import provenance
+  from videodiff_jax.training import hosts
 
   mode = flags.FLAGS.mode
-  if jax.process_count() > 1:
-    if jax.process_index() == 0 and mode == "train":
-      provenance.record(workdir)
-    if jax.process_index() == 0 and after:
-      logging.info("Run --mode=%s on one host.", " and --mode=".join(after))
-    return
   for step in after:
-    mode_function(system, step)(workdir, config, flags.FLAGS)
-  if mode not in ("ablation", "export", "report"):
-    provenance.record(workdir)
-  if "evaluate" in after:
-    report.write(workdir)
+    function = functools.partial(mode_function(system, step), workdir, config, flags.FLAGS)
+    if step in TOGETHER or step == mode:
+      function()
+    else:
+      hosts.decide(function)
+
+  def tell() -> None:
+    if mode not in ("ablation", "export", "report"):
+      provenance.record(workdir)
+    if "evaluate" in after:
+      report.write(workdir)
+
+  hosts.decide(tell)
+
+
+def _seen(config: ConfigDict) -> dict[str, str]:
+  """Returns what has to be the same on all hosts: code, configuration and other flags."""
+  import jax
+
+  from experiments.setup import ranges
+  from experiments.workdirs import provenance
+
+  given = {name: flags.FLAGS[name] for name in modes.READ_BY if name != "config"}
+  return {
+    "code": f"{provenance.code_version()} ({provenance.hash_of_sources()})",
+    "jax": jax.__version__,
+    **{f"config.{key}": json.dumps(value) for key, value in ranges.flat(config).items()},
+    **{f"--{name}": str(flag.value) for name, flag in given.items() if flag.present},
+  }
+
+
+def _use_cpu() -> None:
+  import jax
+
+  jax.config.update("jax_platforms", "cpu")
 
 
 def _table(config: ConfigDict | None) -> str:

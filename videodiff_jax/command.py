@@ -136,8 +136,11 @@ def user_message(error: BaseException) -> str | None:
     return _of_system(error.errno, error.strerror or str(error), " -> ".join(files))
   text = str(error)
   if _LOST.search(text) and _among_several():
+    from videodiff_jax.training import watch
+
+    missing = watch.name_the_missing() or "Another of the run's processes"
     return (
-      f"Another of the run's processes is gone, so this one ends, too ({text.splitlines()[0]}). "
+      f"{missing[0].upper()}{missing[1:]} is gone, so this one ends, too ({text.splitlines()[0]}). "
       "The first that ended says why. Start all of them again: they go on from the newest "
       "checkpoint."
     )

@@ -3,7 +3,7 @@
 from absl import flags
 from ml_collections import config_flags
 
-from experiments.commands.mode_table import MODES
+from experiments.commands.mode_table import MODES, TOGETHER
 from videodiff_jax import typed
 from videodiff_jax.choices import check_choice
 
@@ -11,6 +11,7 @@ from videodiff_jax.choices import check_choice
 READ_BY = {
   "config": {*MODES} - {"compare", "doctor", "report"},
   "workdir": {*MODES} - {"compare", "doctor"},
+  "host_timeout": {*TOGETHER},
 }
 
 
@@ -34,4 +35,11 @@ typed.define_path(
   "workdir",
   None,
   "Folder of the run: made, resumed or read. With --table, several: DIR,DIR.",
+)
+typed.define_integer(
+  "host_timeout",
+  300,
+  "Several hosts: seconds after which one that did not come, or is gone, ends the others.",
+  10,
+  86_400,
 )

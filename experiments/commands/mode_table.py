@@ -15,6 +15,10 @@ class Mode(NamedTuple):
   example: str
 
 
+# Modes whose networks run on the devices of all hosts. The others need one process.
+TOGETHER = (
+  "cache", "evaluate", "interpolate", "predict", "reconstruct", "redraw", "sample", "train"
+)  # fmt: skip
 _DIGITS, _SHIPPED = "--workdir=runs/glober_digits", "--workdir=experiments/pretrained/lgcvd_digits"
 MODES: dict[str, Mode] = {
   "train": Mode(

@@ -1,13 +1,11 @@
 """Do clips show and do what their prompts say? For GLOBER trained on `captioned_digits`."""
 
-import pathlib
 from typing import Any
 
 import numpy as np
 
 from data.sets.captioned_digits import DIRECTIONS, caption, direction
 from videodiff_jax.glober.pipeline import Pipeline
-from videodiff_jax.inputs import video_io
 from videodiff_jax.metrics import motion
 from videodiff_jax.metrics.digit_reader import DigitReader
 
@@ -25,12 +23,13 @@ def prompts() -> list[str]:
 
 
 def score(
-  pipeline: Pipeline, strip: pathlib.Path, seed: int, reader: DigitReader | None = None
-) -> dict[str, Any]:
+  pipeline: Pipeline, seed: int, reader: DigitReader | None = None
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
   """Scores clips of these prompts, with and without guidance of the generator, from the same noise.
 
   Returns:
-    For the sets 'guided' and 'unguided': the scale; 'as_told', the number of clips whose centre of
+    The scores, and the first clips of each set by what to call them on a strip. The scores are, for
+    the sets 'guided' and 'unguided': the scale; 'as_told', the number of clips whose centre of
     mass moves in the prompted direction (nearer to it than to the other seven; by chance one in
     eight); 'same_side', the number within 90 degrees of it (by chance one in two). With a reader
     also 'digit_read', the number that read as the prompted digit, and 'both', the number that do
@@ -47,8 +46,7 @@ def score(
     scores[name] = {"scale": scale, **count(drawn.videos, _TOLD_DIRECTIONS, readings)}
     for i, video in enumerate(drawn.videos[: len(DIRECTIONS)]):
       rows[f"{drawn.prompts[i]} ({name})"] = video
-  video_io.write_strip(strip, dict(sorted(rows.items())))
-  return scores
+  return scores, dict(sorted(rows.items()))
 
 
 def count(

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from experiments.measures import nearest, set_scores
+from videodiff_jax import shares
 from videodiff_jax.glober.pipeline import Pipeline
 from videodiff_jax.inputs import clips
 from videodiff_jax.inputs.clips import Places
@@ -84,6 +85,12 @@ class Ladder:
   shown: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
   searched: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
+  def extend(self, part: "Ladder") -> None:
+    """Adds the scores of further clips."""
+    for field in ("frames", "motion", "paths", "edges", "readings"):
+      for name, rows in getattr(part, field).items():
+        getattr(self, field).setdefault(name, []).extend(rows)
+
 
 def measure(
   pipeline: Pipeline,
@@ -110,10 +117,19 @@ def measure(
     """Yields the sets of one part; afterwards nothing holds them, so the next part fits."""
     sets, at_half = _draw(pipeline, held_out, rows, seed, shuffling, with_motion)
     sets = {name: videos[:count] for name, videos in sets.items()}
-    _keep(found, sets, at_half, pipeline.config.data)
-    if reading is not None:
-      _read(found, sets, reading, rows[:count])
+
+    def score(mine: slice) -> Ladder:
+      """Scores this host's share of the clips."""
+      part, of_share = Ladder(), {name: videos[mine] for name, videos in sets.items()}
+      _score(part, of_share, None if at_half is None else at_half[mine], pipeline.config.data)
+      if reading is not None:
+        _read(part, of_share, reading, rows[mine])
+      return part
+
+    for part in shares.split(score, count):
+      found.extend(part)
     for name, videos in sets.items():
+      _show(found, name, videos)
       owners.extend([name] * count)
       yield videos
 
@@ -177,15 +193,19 @@ def _draw(
   return sets, redraw((times[:-1] + times[1:]) / 2) if with_motion else None
 
 
-def _keep(
+def _show(found: Ladder, name: str, videos: np.ndarray) -> None:
+  """Keeps the first clips of a set."""
+  _add_first(found.shown, name, videos, SHOWN)
+  if name in _SEARCHED:
+    _add_first(found.searched, name, videos, nearest.searched(videos[0].nbytes, SHOWN))
+
+
+def _score(
   found: Ladder, sets: dict[str, np.ndarray], at_half: np.ndarray | None, data: Any
 ) -> None:
   """Adds the figures of a part, clip by clip."""
   keys = clips.keyframe_indices(data.num_frames, data.num_keyframes)
   for name, videos in sets.items():
-    _add_first(found.shown, name, videos, SHOWN)
-    if name in _SEARCHED:
-      _add_first(found.searched, name, videos, nearest.searched(videos[0].nbytes, SHOWN))
     found.edges.setdefault(name, []).extend(images.gradient_energy(videos).mean(axis=-1))
   for i, true in enumerate(sets["real"]):
     predictions = {name: sets[name][i] for name in _DECODERS} | {

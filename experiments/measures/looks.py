@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from videodiff_jax import shares
 from videodiff_jax.metrics import images
 from videodiff_jax.metrics.digit_reader import DigitReader
 
@@ -11,7 +12,7 @@ class Looks:
 
   Attributes:
     edges: `images.gradient_energy` of each clip, averaged over its frames.
-    readings: `digit_reader.Readings.figures` of each chunk; empty without a reader.
+    readings: `digit_reader.Readings.figures` of each part; empty without a reader.
   """
 
   def __init__(self, reader: DigitReader | None, most: int):
@@ -23,10 +24,20 @@ class Looks:
 
   def add(self, videos: np.ndarray, labels: np.ndarray | None) -> None:
     """Adds a chunk, uint8 (n, f, h, w, c), with the classes (n,) it should show, or None."""
-    self.edges.extend(images.gradient_energy(videos).mean(axis=-1))
-    if self._reader is not None:
-      self.readings.append(self._reader.read(videos).figures(labels))
+    for edges, readings in shares.split(lambda rows: self._look(videos, labels, rows), len(videos)):
+      self.edges.extend(edges)
+      self.readings.extend(readings)
     self._first.append(videos[: self._most - sum(map(len, self._first))].copy())
+
+  def _look(
+    self, videos: np.ndarray, labels: np.ndarray | None, rows: slice
+  ) -> tuple[np.ndarray, list[dict[str, np.ndarray]]]:
+    """Returns the edges and the readings of this host's share of a chunk."""
+    edges = images.gradient_energy(videos[rows]).mean(axis=-1)
+    if self._reader is None:
+      return edges, []
+    expected = None if labels is None else labels[rows]
+    return edges, [self._reader.read(videos[rows]).figures(expected)]
 
   @property
   def first(self) -> np.ndarray:

@@ -8,6 +8,7 @@ goes on where it stopped.
 import dataclasses
 import functools
 import hashlib
+import itertools
 import json
 import pathlib
 import shutil
@@ -18,11 +19,12 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from videodiff_jax import whole_files
+from videodiff_jax import shares, whole_files
 from videodiff_jax.lgcvd.pipeline import Chunks
 from videodiff_jax.metrics import prediction
 from videodiff_jax.metrics.digit_reader import DigitReader, since_it_came_back
 from videodiff_jax.metrics.protocols import PredictionProtocol
+from videodiff_jax.training import hosts
 
 SHOWN = 4  # videos whose first trajectory is kept whole, for the pictures
 
@@ -153,7 +155,7 @@ class Kept:
       np.savez(half, **arrays)
 
   def remove(self) -> None:
-    """Removes the chunks, once the evaluation is complete."""
+    """Removes the chunks, once the evaluation is complete; called on the first host."""
     shutil.rmtree(self.folder, ignore_errors=True)
 
   def _file(self, begin: int) -> pathlib.Path:
@@ -190,21 +192,37 @@ def measure(draw: Callable[[int], Chunks], judge: Judge, kept: Kept | None = Non
     judge: measures the chunks.
     kept: store of measured chunks, including those of an earlier, unfinished run; None keeps none.
   """
-  chunks, last = [], None
-  for chunk in kept.read() if kept else ():
+  chunks, last, begin = [], None, 0
+  # The first host says what is kept, so that all draw the same chunks.
+  until = hosts.decide(lambda: sum(1 for _ in kept.read())) if kept else 0
+  for chunk in itertools.islice(kept.read(), until) if kept else ():
     last = chunk.pop("last")  # kept for all chunks, they would fill the memory
     chunks.append(chunk)
-  begin = sum(len(chunk["which"]) for chunk in chunks)
+    begin += len(chunk["which"])
   if kept is not None and begin:
     logging.info("Resuming after %d measured trajectories (%s).", begin, kept.folder)
+  share = dataclasses.replace(judge, size=-(-judge.size // shares.parts()))
   for which, videos in draw(begin):
-    chunk = judge(which, videos, last)
+    chunk = _judged(share, which, videos, last)
     if kept:
-      kept.write(begin, chunk)
+      hosts.decide(functools.partial(kept.write, begin, chunk))
     last = chunk.pop("last")
     chunks.append(chunk)
     begin += len(which)
   return _whole(chunks, len(judge.real))
+
+
+def _judged(judge: Judge, which: np.ndarray, videos: np.ndarray, last: np.ndarray | None) -> Arrays:
+  """Measures a chunk, of which each host measures its share; the judge is for shares."""
+
+  def measured(rows: slice) -> Arrays:
+    before = videos[rows.start - 1 : rows.start] if rows.start else last
+    return judge(which[rows], videos[rows], before)
+
+  parts = shares.split(measured, len(which))
+  names = dict.fromkeys(name for part in parts for name in part)
+  found = {name: np.concatenate([part[name] for part in parts if name in part]) for name in names}
+  return found | {"last": parts[-1]["last"]}
 
 
 def one_of_each(

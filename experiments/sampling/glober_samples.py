@@ -25,6 +25,7 @@ from videodiff_jax.glober.pipeline import Pipeline
 from videodiff_jax.inputs import clips, video_io
 from videodiff_jax.inputs.frame_store import FrameStore
 from videodiff_jax.metrics import images
+from videodiff_jax.training import hosts
 
 _MAX_ROWS = 8  # clips on a strip
 _TEXT_SUFFIXES = (".txt", ".text", ".md", ".csv", ".tsv", ".json", ".jsonl")  # of --prompts
@@ -53,7 +54,7 @@ def redraw(
   workdir: pathlib.Path, config: ml_collections.ConfigDict | None, options: flags.FlagValues
 ) -> None:
   """Decodes the global features of a saved sample at other frame times or another rate."""
-  file = pathlib.Path(options.input) if options.input else newest_samples(workdir)
+  file = pathlib.Path(options.input or hosts.decide(lambda: str(newest_samples(workdir))))
   saved = saved_samples.read(file)
   pipeline = load(workdir, config, options)
   times, count = frame_times(pipeline, options), len(saved.global_features)
@@ -266,6 +267,8 @@ def save(
 ) -> pathlib.Path:
   """Writes a numbered folder: samples.npz, settings.json, strip.png, all.gif and an mp4 per clip.
 
+  Of several hosts, the first writes it.
+
   Args:
     place: folder of the samples, already entered.
     config: configuration whose `sample` the clips were drawn with.
@@ -274,6 +277,17 @@ def save(
     real: (n, f, h, w, c) clips shown above the drawn ones on the strip.
     fps: frames per second of all clips or of each; all.gif has the rate of the first.
   """
+  return pathlib.Path(hosts.decide(lambda: str(_write(place, config, drawn, real, fps))))
+
+
+def _write(
+  place: numbered.SampleFolder,
+  config: ml_collections.ConfigDict,
+  drawn: Mapping[str, Any],
+  real: np.ndarray | None,
+  fps: float | Sequence[float] | np.ndarray,
+) -> pathlib.Path:
+  """Writes what `save` writes, and finishes the folder."""
   folder, videos = place.unfinished, drawn["videos"]
   videos = videos.reshape(-1, *videos.shape[-4:])
   with whole_files.written(folder / numbered.SAMPLES) as half:

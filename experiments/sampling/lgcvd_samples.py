@@ -15,6 +15,7 @@ from experiments.setup.lgcvd import given_around_gap
 from experiments.workdirs import numbered
 from videodiff_jax.inputs import clips, video_io
 from videodiff_jax.lgcvd.pipeline import Pipeline, Samples
+from videodiff_jax.training import hosts
 
 
 def predict(
@@ -43,7 +44,7 @@ def predict(
       )
     _save(place, pipeline, drawn, real, fps)
   if options.input:
-    _write_beside(file, "predict", drawn, fps)
+    hosts.decide(lambda: _write_beside(file, "predict", drawn, fps))
 
 
 def interpolate(
@@ -79,7 +80,7 @@ def interpolate(
       )
     _save(place, pipeline, drawn, real, fps)
   if options.input:
-    _write_beside(file, "interpolate", drawn, fps)
+    hosts.decide(lambda: _write_beside(file, "interpolate", drawn, fps))
 
 
 def sample(

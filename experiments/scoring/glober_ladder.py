@@ -19,6 +19,7 @@ from videodiff_jax.metrics.clip_protocols import CLIP_PROTOCOLS, ClipProtocol
 from videodiff_jax.metrics.configured_protocols import LADDER
 from videodiff_jax.pretrained import i3d as i3d_weights
 from videodiff_jax.pretrained.files import restricted_pickle
+from videodiff_jax.training import hosts
 from videodiff_jax.training.workdir import steps_done
 from videodiff_jax.training.writers import format_table
 
@@ -118,21 +119,38 @@ def evaluate(workdir: pathlib.Path, config: ml_collections.ConfigDict | None) ->
     },
     **score_files.provenance(pipeline.config),
   }
+  directed: dict[str, np.ndarray] = {}
+  if counts.directions:
+    read_by = None if reading is None else reading.reader
+    scores["directions"], directed = directions.score(pipeline, _SEED, read_by)
+  file = hosts.decide(
+    lambda: str(_write(workdir, record, found.shown, near["generated"], directed))
+  )
+  tables = report(scores, len(reference), len(real))
+  drawn_by = score_files.drawn_by(record["settings"]["sample"])
+  logging.info("%s\n\n%s\nWritten to %s.", tables, drawn_by, file)
+  return record
+
+
+def _write(
+  workdir: pathlib.Path,
+  record: dict[str, Any],
+  shown: dict[str, np.ndarray],
+  near: np.ndarray,
+  directed: dict[str, np.ndarray],
+) -> pathlib.Path:
+  """Writes the score file and its pictures; `directed` are the strip's rows of prompts, if any."""
   out = outputs.folder(workdir) / "evaluations"
   names = ("sets.png", "sets.gif", "nearest_training_clips.png", "directions.png")
   with numbered.files(out, f"{LADDER.name}.json", *names) as files:
     scores_file, sets_file, clips_file, nearest_file, directions_file = files
-    if counts.directions:
-      read_by = None if reading is None else reading.reader
-      scores["directions"] = directions.score(pipeline, directions_file, _SEED, read_by)
-    write_neighbours(nearest_file, found.shown["generated"], near["generated"])
-    video_io.write_strip(sets_file, {name: videos[0] for name, videos in found.shown.items()})
-    video_io.write_gif(clips_file, video_io.mosaic(found.shown.values()))
+    if directed:
+      video_io.write_strip(directions_file, directed)
+    write_neighbours(nearest_file, shown["generated"], near)
+    video_io.write_strip(sets_file, {name: videos[0] for name, videos in shown.items()})
+    video_io.write_gif(clips_file, video_io.mosaic(shown.values()))
     score_files.save(scores_file, record)
-  tables = report(scores, len(reference), len(real))
-  drawn_by = score_files.drawn_by(record["settings"]["sample"])
-  logging.info("%s\n\n%s\nWritten to %s.", tables, drawn_by, out / scores_file.name)
-  return record
+  return out / scores_file.name
 
 
 def report(scores: dict[str, Any], num_real: int, num_fake: int) -> str:

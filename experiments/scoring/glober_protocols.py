@@ -21,6 +21,7 @@ from experiments.sampling import glober_samples
 from experiments.scoring import score_files
 from experiments.setup import checks, errors, frame_stores
 from experiments.workdirs import outputs
+from videodiff_jax import shares
 from videodiff_jax.glober.pipeline import Pipeline
 from videodiff_jax.inputs import clips
 from videodiff_jax.inputs.frame_store import FrameStore
@@ -251,11 +252,20 @@ def _draw(
       of_chunk, videos = videos[:count], videos[count:]
       drawn = pipeline.reconstruct(true, seed=seed, **condition(of_chunk)).videos
       drawn = _coded(drawn, protocol)
-      psnr = np.minimum(images.psnr(drawn, true), 60.0)  # an exact copy would be infinite
-      of_frames = {"psnr": psnr, "ssim": images.ssim(drawn, true)}
-      yield drawn, of_frames, np.concatenate(classes)[of_chunk]
+      yield drawn, _compared(drawn, true), np.concatenate(classes)[of_chunk]
 
   return generated() if protocol.drawn == "generated" else reconstructed()
+
+
+def _compared(drawn: np.ndarray, true: np.ndarray) -> dict[str, np.ndarray]:
+  """Returns PSNR and SSIM of each frame, (n, f); each host compares its share of the clips."""
+
+  def compare(rows: slice) -> tuple[np.ndarray, np.ndarray]:
+    psnr = np.minimum(images.psnr(drawn[rows], true[rows]), 60.0)  # a copy would be infinite
+    return psnr, images.ssim(drawn[rows], true[rows])
+
+  psnr, ssim = map(np.concatenate, zip(*shares.split(compare, len(drawn))))
+  return {"psnr": psnr, "ssim": ssim}
 
 
 def chunks_of(protocol: ClipProtocol, total: int) -> Iterator[tuple[int, int]]:

@@ -28,6 +28,7 @@ from videodiff_jax.metrics.protocols import PROTOCOLS, PredictionProtocol
 from videodiff_jax.pretrained import i3d as i3d_weights
 from videodiff_jax.pretrained import lpips as lpips_weights
 from videodiff_jax.pretrained.files import restricted_pickle
+from videodiff_jax.training import hosts
 from videodiff_jax.training.checkpoints import fingerprint
 from videodiff_jax.training.writers import format_table, plot_lines
 
@@ -138,8 +139,7 @@ def evaluate(
   shown = {"real": real[:SHOWN, : drawn.shown.shape[1]], what: drawn.shown}
   plot = functools.partial(_plot, record, protocol.first_scored) if record["curves"] else None
   score_files.write(out, record, shown, plot)
-  for chunks in kept.values():
-    chunks.remove()
+  hosts.decide(lambda: [chunks.remove() for chunks in kept.values()])
   logging.info("%s", report(record))
   return record
 

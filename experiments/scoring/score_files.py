@@ -37,6 +37,7 @@ from videodiff_jax.metrics.clip_protocols import ClipProtocol
 from videodiff_jax.metrics.protocols import PredictionProtocol
 from videodiff_jax.metrics.registry import NamedProtocol
 from videodiff_jax.pretrained import i3d as i3d_weights
+from videodiff_jax.training import hosts
 from videodiff_jax.training.workdir import steps_done
 from videodiff_jax.training.writers import format_table
 
@@ -96,6 +97,8 @@ def write(
 ) -> pathlib.Path:
   """Writes NAME.png (a strip), NAME.gif and, last, NAME.json; NAME is the protocol's.
 
+  Of several hosts, the first writes them.
+
   Args:
     folder: folder of the files, made if missing; earlier files in it are kept.
     record: content of the JSON file.
@@ -106,6 +109,15 @@ def write(
   Returns:
     The path of the JSON file.
   """
+  return pathlib.Path(hosts.decide(lambda: str(_write(folder, record, sets, curves))))
+
+
+def _write(
+  folder: pathlib.Path,
+  record: dict[str, Any],
+  sets: Mapping[str, np.ndarray],
+  curves: Callable[[pathlib.Path], None] | None,
+) -> pathlib.Path:
   name = name_of(record["protocol"])
   count = min(map(len, sets.values()))
   rows = {f"{what} {i}": clips[i] for i in range(count) for what, clips in sets.items()}

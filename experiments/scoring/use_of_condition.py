@@ -144,7 +144,7 @@ def measure(
 
       def answer(given: Rows, size: int = size) -> condition_use.Answer:
         def call(*columns: np.ndarray) -> tuple[jax.Array, jax.Array]:
-          return program(params, partitioning.put_batch(dict(zip(given, columns)), mesh))
+          return program(params, partitioning.put_whole(dict(zip(given, columns)), mesh))
 
         return in_chunks(call, tuple(given.values()), size)
 

@@ -4,6 +4,7 @@ import fnmatch
 import json
 import math
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -121,15 +122,19 @@ def check_training(config: ml_collections.ConfigDict) -> None:
         f"A batch of stage {name} takes {size / 1e9:.0f} GB; the limit is {_MOST_BATCH / 1e9:.0f}: "
         f"lower config.train.{name}.batch_size, config.data.image_size or num_frames."
       )
-  if config.data.get("cache") == "make" and jax.process_count() > 1:
-    raise UserError(
-      "config.data.cache = 'make' works on one host only. On several hosts, run --mode=cache on "
-      "one of them after the stage below is trained, then give --config.data.cache=required."
-    )
   if not config.data.dir and config.data.name not in EMBEDDED:
     raise UserError(
       "config.data.dir is empty. Prepare a store (python -m data.prepare --help) and give its "
       "folder as --config.data.dir=DIR."
+    )
+
+
+def check_following(modes: Sequence[str]) -> None:
+  """Raises UserError if a mode after training measures one host, but there are several."""
+  if "sweep" in modes and jax.process_count() > 1:
+    raise UserError(
+      "config.after has 'sweep', which measures one host: remove it from config.after, and run "
+      "--mode=sweep on one host after training."
     )
 
 

@@ -30,7 +30,9 @@ def open_store(
     with checks.as_user_error():
       hosts.decide(lambda: str(prepare.ensure(data.name, folder, **options)))
   hosts.everywhere(lambda: checks.check_removed(data.name, folder))
-  return hosts.everywhere(lambda: FrameStore.open(folder, split, in_memory))
+  store = hosts.everywhere(lambda: FrameStore.open(folder, split, in_memory))
+  hosts.agree({f"data in {folder}, {split}": store.fingerprint})
+  return store
 
 
 def clip_sampler(

@@ -17,17 +17,19 @@ from absl import flags, logging
 from jax.sharding import Mesh
 
 from experiments.setup import checks, frame_stores, latent_caches
+from videodiff_jax import shares
 from videodiff_jax.glober import latents, stages
 from videodiff_jax.glober.networks import Networks, build
 from videodiff_jax.inputs import clips, latent_cache
 from videodiff_jax.inputs.frame_store import FrameStore
-from videodiff_jax.training import partitioning
+from videodiff_jax.training import hosts, partitioning
 from videodiff_jax.training.workdir import load_ema, read_config
 
 _ROWS = 32  # per call and device: frames for latents, clips for global features
 _FOR = {"latents": "autoencoder", "global_features": "generator"}
 
-Encode = Callable[[Any, dict[str, jax.Array], jax.Array], jax.Array]
+# (frozen networks, batch, key, the number of each host's first row) -> moments of the batch
+Encode = Callable[[Any, dict[str, jax.Array], jax.Array, np.ndarray], jax.Array]
 
 
 def make(
@@ -101,16 +103,26 @@ def write(
     def compute(chunk: np.ndarray) -> jax.Array:
       """Encodes the views of a chunk's rows, as stored and mirrored: (chunk, views, h, w, 2 c)."""
       out = []
+      mine = chunk[partitioning.local_rows(mesh, len(chunk))]
+      # Each host's rows have a key of their own, so that their noise is one host's.
+      firsts = chunk[:: len(chunk) // jax.process_count()].astype(np.uint32)
       for view in views:
-        read = list(pool.map(examples, chunk, [view] * len(chunk)))
+        read = list(pool.map(examples, mine, [view] * len(mine)))
         batch = {name: np.stack([example[name] for example in read]) for name in read[0]}
-        key = jax.random.fold_in(jax.random.key(int(view)), int(chunk[0]))
-        out.append(encode(frozen, partitioning.put_batch(batch, mesh), key))
-      return jnp.stack(out, axis=1).astype(dtype)
+        key = jax.random.key(int(view))
+        out.append(encode(frozen, partitioning.put_batch(batch, mesh), key, firsts))
+      stacked = jnp.stack(out, axis=1).astype(dtype)
+      return shares.whole(stacked) if mesh.is_multi_process else stacked
 
+    size = (rows, len(views), *shape[:2], 2 * shape[2])
+    chunk = _ROWS * mesh.devices.size
     with checks.as_user_error():
-      size = (rows, len(views), *shape[:2], 2 * shape[2])
-      latent_cache.write(file, about, size, dtype, _ROWS * mesh.devices.size, compute)
+      hosts.lead(
+        lambda call: latent_cache.write(
+          file, about, size, dtype, chunk, lambda numbers: call(numbers.tolist())
+        ),
+        lambda numbers: compute(np.array(numbers)),
+      )
   logging.info("%s of %d %s: %s", kind, rows, "frames" if kind == "latents" else "clips", file)
   return file
 
@@ -139,8 +151,10 @@ def _clips(
 
 def _encode_frames(networks: Networks) -> Encode:
   @jax.jit
-  def encode(frozen: Any, batch: dict[str, jax.Array], key: jax.Array) -> jax.Array:
-    del key
+  def encode(
+    frozen: Any, batch: dict[str, jax.Array], key: jax.Array, firsts: jax.Array
+  ) -> jax.Array:
+    del key, firsts
     return latents.frame_moments(networks, partitioning.gather(frozen), batch["frames"])
 
   return encode
@@ -150,8 +164,19 @@ def _encode_clips(networks: Networks) -> Encode:
   """Encodes each clip from latents sampled once; without the cache, every step resamples them."""
 
   @jax.jit
-  def encode(frozen: Any, batch: dict[str, jax.Array], key: jax.Array) -> jax.Array:
-    posterior = latents.global_feature(networks, partitioning.gather(frozen), batch, key)
-    return latents.to_moments(posterior)
+  def encode(
+    frozen: Any, batch: dict[str, jax.Array], key: jax.Array, firsts: jax.Array
+  ) -> jax.Array:
+    whole = partitioning.gather(frozen)
+
+    def moments(batch: dict[str, jax.Array], first: jax.Array) -> jax.Array:
+      of_rows = jax.random.fold_in(key, first)
+      return latents.to_moments(latents.global_feature(networks, whole, batch, of_rows))
+
+    if len(firsts) == 1:
+      return moments(batch, firsts[0])
+    by_host = jax.tree.map(lambda x: x.reshape(len(firsts), -1, *x.shape[1:]), batch)
+    found = jax.vmap(moments)(by_host, firsts)
+    return found.reshape(-1, *found.shape[2:])
 
   return encode

@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterator
 from absl import logging
 
 from experiments.workdirs import outputs
-from videodiff_jax import whole_files
+from videodiff_jax import shares, whole_files
+from videodiff_jax.training import hosts
 
 UNFINISHED = ".unfinished"
 SAMPLES = "samples.npz"
@@ -36,7 +37,8 @@ class SampleFolder:
   """Context in which samples/NUMBER_MODE_seedSEED is made.
 
   Unless `finish` is called, the folder is removed at the end of the block. It is kept if its
-  samples.npz exists, since that file is always whole.
+  samples.npz exists, since that file is always whole. Of several hosts, all enter and leave the
+  block, and the first makes the folder.
   """
 
   def __init__(self, workdir: pathlib.Path, mode: str, seed: int, needed: int):
@@ -46,12 +48,15 @@ class SampleFolder:
 
   def __enter__(self) -> "SampleFolder":
     """Claims the number; raises OSError or UserError if nothing can be written."""
-    outputs.check_room(self._samples, self._needed)
 
     def taken() -> list[int]:
       return [int(found[1]) for found in map(_FOLDER.fullmatch, _names(self._samples)) if found]
 
-    _, self.unfinished = _claim(self._samples, taken, lambda n: f"{n:03d}", 0, self._what)
+    def claim() -> str:
+      outputs.check_room(self._samples, self._needed)
+      return str(_claim(self._samples, taken, lambda n: f"{n:03d}", 0, self._what)[1])
+
+    self.unfinished = pathlib.Path(hosts.decide(claim))
     return self
 
   def finish(self) -> pathlib.Path:
@@ -62,7 +67,8 @@ class SampleFolder:
     return folder
 
   def __exit__(self, *_: object) -> None:
-    _settle(self.unfinished, self._what)
+    if shares.is_first():
+      _settle(self.unfinished, self._what)
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """Records what made a workdir: the code's version, and the commands as given, one a line."""
 
+import hashlib
 import json
 import pathlib
 import shlex
@@ -14,6 +15,7 @@ from experiments.workdirs import outputs
 from videodiff_jax import text_files, whole_files
 
 _FILE = "commands.jsonl"
+_SOURCES = ("configs", "data", "experiments", "videodiff_jax")
 
 
 def record(workdir: pathlib.Path) -> None:
@@ -47,6 +49,15 @@ def mode_of(entry: dict[str, Any]) -> str:
   """Returns the mode of a recorded command."""
   options = (word.lstrip("-").partition("=") for word in shlex.split(entry["command"]))
   return next((value for name, _, value in options if name == "mode"), "train")
+
+
+def hash_of_sources() -> str:
+  """Returns a short hash of the project's Python files, which also tells uncommitted changes."""
+  root, digest = pathlib.Path(__file__).parents[2], hashlib.sha256()
+  for file in sorted(root.glob("*/**/*.py")):
+    if file.relative_to(root).parts[0] in _SOURCES:
+      digest.update(file.read_bytes())
+  return digest.hexdigest()[:12]
 
 
 def code_version() -> str:

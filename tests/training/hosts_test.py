@@ -30,7 +30,7 @@ def joined(monkeypatch) -> list[tuple]:
   for name in ALL_VARIABLES:
     monkeypatch.delenv(name, raising=False)
   calls: list[tuple] = []
-  monkeypatch.setattr(jax.distributed, "initialize", lambda *settings: calls.append(settings))
+  monkeypatch.setattr(jax.distributed, "initialize", lambda *settings, **_: calls.append(settings))
   return calls
 
 
@@ -81,7 +81,7 @@ def test_a_launcher_s_variables_by_halves_name_nobody(
 
 
 def test_who_does_not_come_is_told(joined, monkeypatch) -> None:
-  def late(*_: object) -> None:
+  def late(*_: object, **__: object) -> None:
     raise RuntimeError("DEADLINE_EXCEEDED: Barrier timed out\nmany lines")
 
   monkeypatch.setattr(jax.distributed, "initialize", late)

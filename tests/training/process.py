@@ -5,15 +5,20 @@ import sys
 from collections.abc import Iterator
 
 import jax
+import numpy as np
 import pytest
 
 from tests.training import toy
+from videodiff_jax import shares
+from videodiff_jax.chunks import in_chunks
 from videodiff_jax.training import hosts, loop, partitioning, validation
 
 
 def main(folder: str, steps: str) -> None:
   hosts.join()
   check_agreement()
+  check_leading()
+  check_shares()
   mesh = partitioning.make_mesh(4, 2)
   rows = partitioning.local_rows(mesh, 8)
   assert len(rows) == 4
@@ -41,6 +46,53 @@ def check_agreement() -> None:
   told = "^torn$" if index == 1 else "^Host 1: torn$"
   with pytest.raises(ValueError if index == 1 else hosts.HostError, match=told):
     hosts.everywhere(fail if index == 1 else lambda: None)
+
+  hosts.agree({"seed": "1"})
+  with pytest.raises(
+    hosts.HostError, match=r"^Host 1 \(.*\) has seed 1, but host 0 \(.*\) has 0\."
+  ):
+    hosts.agree({"seed": str(index)})
+
+
+def check_leading() -> None:
+  """The first host alone runs the program, and all make its calls."""
+  calls: list[list[int]] = []
+  led = hosts.lead(lambda call: [call([n]) for n in (3, 4)], calls.append)
+  assert calls == [[3], [4]] and led == (None if jax.process_index() else [None, None])
+
+  def fail(call) -> None:
+    call(5)
+    raise ValueError("full")
+
+  with pytest.raises(hosts.HostError if jax.process_index() else ValueError, match=r"^full$"):
+    hosts.lead(fail, calls.append)
+  assert calls[2:] == [5]
+
+
+def check_shares() -> None:
+  """Each host has its rows, and all get all results in order."""
+  index = jax.process_index()
+  for total in (1, 2, 5):
+    parts = shares.split(lambda rows: 2 * np.arange(rows.start, rows.stop), total)
+    assert len(parts) == min(total, 2)
+    np.testing.assert_array_equal(np.concatenate(parts), 2 * np.arange(total))
+  assert (
+    shares.split(lambda rows: (shares.parts(), shares.split(str, 3)), 2)
+    == [(1, ["slice(0, 3, None)"])] * 2
+  )
+
+  def torn(rows: slice) -> None:
+    if rows.start:
+      raise ValueError("torn")
+
+  with pytest.raises(ValueError if index else shares.HostError, match=r"torn$"):
+    shares.split(torn, 2)
+  assert shares.parts() == 2
+
+  mesh, rows = partitioning.make_mesh(), np.arange(11, dtype=np.float32)
+  doubled = jax.jit(lambda x: 2 * x)
+  found = in_chunks(lambda x: doubled(partitioning.put_whole({"x": x}, mesh)["x"]), (rows,), 8)
+  np.testing.assert_array_equal(found, 2 * rows)
 
 
 if __name__ == "__main__":

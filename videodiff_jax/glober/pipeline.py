@@ -358,7 +358,7 @@ class Pipeline:
     size = min(size, -(-total // devices)) * devices
 
     def call(*chunk: np.ndarray) -> jax.Array:
-      placed = partitioning.put_batch(dict(enumerate(chunk)), self.mesh)
+      placed = partitioning.put_whole(dict(enumerate(chunk)), self.mesh)
       return function(self.params, *placed.values())
 
     with jax.set_mesh(self.mesh):

@@ -428,8 +428,8 @@ class Pipeline:
     whole = count + -count % self.mesh.devices.size
     batch = {name: padded(values, whole) for name, values in batch.items()}
     with jax.set_mesh(self.mesh):
-      placed = partitioning.put_batch(batch, self.mesh)
-      given, keys = self._prepare(placed["frames"], placed["rows"], jnp.uint32(seed))
+      placed = partitioning.put_whole(batch, self.mesh)
+      given, keys = self._prepare(placed["frames"], placed["rows"], np.uint32(seed))
       stream = self.rollout.run(self.params, given, placed["positions"], total, keys)
     while True:
       with jax.set_mesh(self.mesh):  # closed again before the caller's code runs

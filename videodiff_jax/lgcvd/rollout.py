@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from videodiff_jax import shares
 from videodiff_jax.choices import check_choice
 from videodiff_jax.diffusion.process import Process
 from videodiff_jax.diffusion.samplers import Sampler, sample
@@ -218,4 +219,4 @@ class Rollout:
 
 
 def _cut(fragment: jax.Array, window: Window) -> np.ndarray:
-  return np.asarray(fragment)[:, window.first - window.start : window.end - window.start]
+  return shares.whole(fragment)[:, window.first - window.start : window.end - window.start]

@@ -15,6 +15,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from tqdm import tqdm
 
+from videodiff_jax import shares
 from videodiff_jax.choices import check_choice
 from videodiff_jax.chunks import in_chunks
 
@@ -86,8 +87,9 @@ def extract(
 ) -> list[np.ndarray]:
   """Computes each network's features of each clip, in one pass over the clips.
 
-  Frames are resized and cropped to 224 (see `preprocess`). A batch is split over this process's
-  devices. The last batch is padded, so there is one compilation per clip shape.
+  Frames are resized and cropped to 224 (see `preprocess`). A batch is split over the hosts
+  and over the devices of each. The last batch is padded, so there is one compilation per clip
+  shape.
 
   Args:
     videos: uint8 (n, f, h, w, c), c 1 (grey, as if repeated three times) or 3; or an iterable of
@@ -109,13 +111,14 @@ def extract(
   names = " and ".join(detector.name for detector in detectors)
   total = len(videos) if isinstance(videos, np.ndarray) else None
   clips = _checked([videos] if isinstance(videos, np.ndarray) else videos, detectors)
-  devices = jax.local_devices()
-  batch = list(itertools.islice(clips, batch_size * len(devices)))
+  devices, hosts = jax.local_devices(), shares.parts()
+  batch = list(itertools.islice(clips, batch_size * len(devices) * hosts))
   if not batch:
     raise ValueError(f"There are no clips for features by {names}.")
   # A few clips use no more devices, and no more padding, than they need.
-  per_device = min(batch_size, len(batch))
-  devices = devices[: math.ceil(len(batch) / per_device)]
+  share = math.ceil(len(batch) / hosts)
+  per_device = min(batch_size, share)
+  devices = devices[: math.ceil(share / per_device)]
   size = per_device * len(devices)
   mesh = Mesh(np.array(devices), ("data",))
   params = [detector.load(batch[0].shape[-1]) for detector in detectors]
@@ -131,10 +134,12 @@ def extract(
     total=total, unit="clip", desc=names, delay=5, disable=None if progress else True
   ) as bar:
     while batch:
-      for found, features in zip(results, in_chunks(compute, (np.stack(batch),), size)):
-        found.append(features)
+      stacked = np.stack(batch)
+      for part in shares.split(lambda r, x=stacked: in_chunks(compute, (x[r],), size), len(batch)):
+        for found, features in zip(results, part):
+          found.append(features)
       bar.update(len(batch))
-      batch = list(itertools.islice(clips, size))
+      batch = list(itertools.islice(clips, size * hosts))
   return [np.concatenate(found) for found in results]
 
 

@@ -5,16 +5,22 @@ same order. A host that looked at its own disk to decide whether to enter one co
 waiting forever. So one host looks, and all get its answer or its error.
 """
 
+import functools
 import json
 import os
-from collections.abc import Callable, Sequence
+import socket
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 import jax
-import numpy as np
 from absl import logging
-from jax.experimental import multihost_utils
 
+from videodiff_jax import shares
+from videodiff_jax.shares import HostError
+from videodiff_jax.training import watch
+
+A = TypeVar("A")
+R = TypeVar("R")
 T = TypeVar("T")
 
 _VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
@@ -24,11 +30,6 @@ _LAUNCHED = {
   "OMPI_COMM_WORLD_SIZE": ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_RANK"),
 }
 _TERMINAL = "SLURM_PTY_PORT"  # set by `srun --pty`: an interactive shell, in the first task only
-_MIN_WIDTH = 1024  # bytes; messages are padded to this length, so that few lengths are compiled
-
-
-class HostError(RuntimeError):
-  """An error on another host, with its message."""
 
 
 def several() -> bool:
@@ -49,11 +50,15 @@ def on_tpu_pod() -> bool:
   return len(set(workers) - {"", "localhost"}) > 1
 
 
-def join() -> None:
+def join(timeout: int = 300) -> None:
   """Waits for the hosts that the environment names, before the first device is used.
 
-  If only some of a launcher's variables are set, as in a batch script that does not use srun, they
-  are ignored with a warning.
+  From then on this process watches the others, and ends with a message once one is gone. If only
+  some of a launcher's variables are set, as in a batch script that does not use srun, they are
+  ignored with a warning.
+
+  Args:
+    timeout: seconds that the hosts wait for one that does not come, or gives no sign of life.
 
   Raises:
     ValueError: only some of JAX's variables are set, a number is wrong, or other hosts did not
@@ -97,7 +102,11 @@ def join() -> None:
   # JAX itself reads only the address of the three.
   try:
     jax.distributed.initialize(
-      address or None, int(count) if count else None, int(number) if number else None
+      address or None,
+      int(count) if count else None,
+      int(number) if number else None,
+      initialization_timeout=timeout,
+      heartbeat_timeout_seconds=2 * timeout,  # `watch` comes first, and says who is missing
     )
   except (RuntimeError, ValueError) as error:
     raise ValueError(
@@ -105,6 +114,7 @@ def join() -> None:
       f"({str(error).splitlines()[0]}). Start all of them at once, or unset the variables "
       f"({', '.join((*_VARIABLES, *_LAUNCHED))}) to train on one host."
     ) from error
+  watch.start(timeout)
 
 
 def decide(ask: Callable[[], T]) -> T:
@@ -117,13 +127,13 @@ def decide(ask: Callable[[], T]) -> T:
     HostError: on the other hosts, with the message of the error that `ask` raised on the first.
   """
   error, message = None, ""
-  if jax.process_index() == 0:
+  if shares.is_first():
     try:
       message = json.dumps({"found": ask()})
     except Exception as caught:  # any error must reach the other hosts, which wait
-      error, message = caught, json.dumps({"error": _sentence(caught)})
+      error, message = caught, json.dumps({"error": shares.told(caught)})
   if jax.process_count() > 1:
-    message = "".join(_gather(message))
+    message = "".join(gather(message))
   if error is not None:
     raise error
   answer = json.loads(message)
@@ -148,13 +158,70 @@ def everywhere(do: Callable[[], T]) -> T:
   try:
     values.append(do())
   except Exception as caught:
-    error, message = caught, f"Host {jax.process_index()}: {_sentence(caught)}"
-  messages = [message for message in _gather(message) if message]
+    error, message = caught, f"Host {jax.process_index()}: {shares.told(caught)}"
+  messages = [message for message in gather(message) if message]
   if error is not None:
     raise error
   if messages:
     raise HostError(messages[0])
   return values[0]
+
+
+def agree(seen: Mapping[str, str]) -> None:
+  """Checks that all hosts see the same; all call it at the same place.
+
+  Args:
+    seen: names of what a host sees -> a short text for each.
+
+  Raises:
+    HostError: a host sees something else than the first one, on all hosts; it is named.
+  """
+  if jax.process_count() == 1:
+    return
+  found = [json.loads(one) for one in gather(json.dumps([socket.gethostname(), dict(seen)]))]
+  (first, expected), *others = found
+  for number, (name, other) in enumerate(others, start=1):
+    for key in sorted(expected.keys() | other.keys()):
+      theirs, ours = (values.get(key, "absent") for values in (other, expected))
+      if theirs != ours:
+        raise HostError(
+          f"Host {number} ({name}) has {key} {theirs}, but host 0 ({first}) has {ours}. Start the "
+          "same command with the same code and data on all hosts."
+        )
+
+
+def lead(do: Callable[[Callable[[A], R]], T], step: Callable[[A], R]) -> T | None:
+  """Runs a function on the first host alone, and the collective that it calls on all hosts.
+
+  Args:
+    do: called on the first host with a function that runs `step` on all hosts.
+    step: called on all hosts with the same argument, a JSON value.
+
+  Returns:
+    The result of `do` on the first host; None on the others.
+
+  Raises:
+    HostError: on the other hosts, with the message of the error that `do` raised on the first.
+  """
+
+  def call(argument: A) -> R:
+    decide(lambda: [argument])
+    return step(argument)
+
+  if not shares.is_first():
+    while told := decide(list):
+      step(told[0])
+    return None
+  try:
+    found = do(call)
+  except Exception as error:
+    decide(functools.partial(_throw, error))
+  decide(list)  # the end, for the others
+  return found
+
+
+def _throw(error: Exception) -> None:
+  raise error
 
 
 def _in_cluster() -> bool:
@@ -176,17 +243,6 @@ def _lacking(names: Sequence[str]) -> str:
   return f"{', '.join(missing)} not set" if missing else ""
 
 
-def _gather(message: str) -> list[str]:
+def gather(message: str) -> list[str]:
   """Gathers every host's message, in the same order on all hosts."""
-  text = message.encode()
-  lengths = multihost_utils.process_allgather(np.int32(len(text)))
-  width = max(_MIN_WIDTH, 1 << int(lengths.max() - 1).bit_length())
-  padded = np.zeros(width, np.uint8)
-  padded[: len(text)] = np.frombuffer(text, np.uint8)
-  rows = multihost_utils.process_allgather(padded)
-  return [row[:length].tobytes().decode() for row, length in zip(rows, lengths)]
-
-
-def _sentence(error: Exception) -> str:
-  # Messages of other errors are not written for users, so their class is shown too.
-  return str(error) if isinstance(error, (ValueError, OSError)) else repr(error)
+  return [found.decode() for found in shares.gather(message.encode())]

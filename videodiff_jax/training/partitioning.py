@@ -90,9 +90,16 @@ def place(tree: Any) -> Any:
   mesh = jax.sharding.get_mesh()
   if mesh.empty:
     return tree
-  return jax.tree.map(
-    lambda x: jax.device_put(x, NamedSharding(mesh, BATCH if x.ndim else P())), tree
-  )
+  placed = jax.tree.map(lambda x: NamedSharding(mesh, BATCH if x.ndim else P()), tree)
+  if not mesh.is_multi_process:
+    return jax.device_put(tree, placed)
+  # device_put does not take the devices of other hosts.
+  held = jax.tree.map(lambda x: np.asarray(x) if x.is_fully_addressable else x, tree)
+  return jax.jit(_identity, out_shardings=placed)(held)
+
+
+def _identity(tree: Any) -> Any:
+  return tree
 
 
 def local_rows(mesh: Mesh, batch_size: int) -> list[int]:
@@ -111,3 +118,11 @@ def put_batch(batch: Mapping[K, np.ndarray], mesh: Mesh) -> dict[K, jax.Array]:
   return {
     name: jax.make_array_from_process_local_data(sharding, value) for name, value in batch.items()
   }
+
+
+def put_whole(batch: Mapping[K, np.ndarray], mesh: Mesh) -> dict[K, jax.Array]:
+  """Turns a batch that every host holds whole into global arrays over the mesh."""
+  if mesh.is_multi_process:
+    rows = local_rows(mesh, len(next(iter(batch.values()))))
+    batch = {name: value[rows] for name, value in batch.items()}
+  return put_batch(batch, mesh)

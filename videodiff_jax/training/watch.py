@@ -1,0 +1,101 @@
+"""Tells when another host of the run is gone, instead of waiting for it for ever.
+
+A host that waits in a collective for one that has died learns of it late or never: the network may
+say nothing. So every host writes a count into the coordinator's store every few seconds and reads
+those of the others. One whose count stands still for `patience` seconds is gone, and so is the
+coordinator, the first host, once it cannot be reached for as long.
+"""
+
+import os
+import socket
+import sys
+import threading
+import time
+from typing import Any
+
+from jax._src import distributed  # JAX has no public way to the coordinator's store
+
+_BEAT = 2.0  # seconds between two counts
+_MISSED = 3  # beats after which a host may be gone
+_KEY = "videodiff_jax/alive"
+
+
+class Watch:
+  """Watches the other hosts from a thread, and ends this process when one is gone.
+
+  Attributes:
+    patience: seconds without a sign of life after which a host is gone.
+  """
+
+  def __init__(self, client: Any, index: int, count: int, patience: float):
+    self.patience = patience
+    self._client, self._index = client, index
+    now = time.monotonic()
+    # Host -> (what it wrote last, when that was first seen here).
+    self._seen = {host: ("", now) for host in range(count) if host != index}
+    self._lock = threading.Lock()
+
+  def start(self) -> None:
+    for number, task in enumerate((self._write_and_read, self._judge)):
+      threading.Thread(target=task, name=f"watches hosts {number}", daemon=True).start()
+
+  def silent(self, seconds: float) -> list[str]:
+    """Names the hosts without a sign of life for that long."""
+    now = time.monotonic()
+    with self._lock:
+      return [
+        f"host {host} ({text.partition(' ')[2] or 'which never answered'})"
+        for host, (text, since) in self._seen.items()
+        if now - since > seconds
+      ]
+
+  def name_the_missing(self) -> str:
+    """Names the hosts that have just gone, within a few beats; '' if all are alive."""
+    end = time.monotonic() + (_MISSED + 1) * _BEAT
+    while not (gone := self.silent(_MISSED * _BEAT)) and time.monotonic() < end:
+      time.sleep(_BEAT / 4)
+    return ", ".join(gone)
+
+  def _write_and_read(self) -> None:
+    about, count = f"pid {os.getpid()} on {socket.gethostname()}", 0
+    while True:
+      count += 1
+      try:
+        self._client.key_value_set(f"{_KEY}/{self._index}", f"{count} {about}", True)
+        found = self._client.key_value_dir_get(_KEY)
+      except Exception:  # the coordinator cannot be reached: nobody is heard
+        found = []
+      now = time.monotonic()
+      with self._lock:
+        for key, text in found:
+          host = int(key.rpartition("/")[2])
+          if host in self._seen and self._seen[host][0] != text:
+            self._seen[host] = (text, now)
+      time.sleep(_BEAT)
+
+  def _judge(self) -> None:
+    while not (gone := self.silent(self.patience)):
+      time.sleep(_BEAT)
+    print(
+      f"Error: {', '.join(gone)} gave no sign of life for {self.patience:.0f} s, so this process "
+      "ends, too. Start all hosts again, or fewer: they go on from the newest checkpoint.",
+      file=sys.stderr, flush=True,
+    )  # fmt: skip
+    os._exit(1)
+
+
+_watch: Watch | None = None
+
+
+def start(patience: float) -> None:
+  """Begins to watch the other hosts, once all have joined."""
+  global _watch
+  joined = distributed.global_state  # jax.process_count() would start the devices
+  if _watch is None and joined.client is not None and joined.num_processes > 1:
+    _watch = Watch(joined.client, joined.process_id, joined.num_processes, patience)
+    _watch.start()
+
+
+def name_the_missing() -> str:
+  """Names the hosts that have just gone; '' if none, or where nobody watches."""
+  return "" if _watch is None else _watch.name_the_missing()
