@@ -67,11 +67,12 @@ class Checkpoints:
 
   def steps(self) -> list[int]:
     """Returns the steps of all complete checkpoints, in order."""
-    return sorted(self._manager.all_steps())
+    return sorted(map(int, self._manager.all_steps()))  # on several hosts, a broadcast array's
 
   def latest_step(self) -> int | None:
     """Returns the newest complete checkpoint's step, or None where there is none."""
-    return self._manager.latest_step()
+    step = self._manager.latest_step()
+    return None if step is None else int(step)
 
   def save(self, step: int, state: TrainState, meta: dict[str, Any]) -> None:
     """Starts writing a checkpoint; returns once the state is copied from the devices."""
