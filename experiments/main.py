@@ -77,9 +77,7 @@ def run(files: Sequence[str] = ()) -> None:
     there_are = ", ".join(config_flag.config_files(_ROOT))
     raise checks.UserError(f"--mode={mode} needs --config. There are: {there_are}.")
   if mode == "plan":
-    from experiments.train import plan
-
-    print(plan.show(config))
+    _plan(config)
     return
   if flags.FLAGS.table is not None:
     enable_compilation_cache()
@@ -178,6 +176,22 @@ def _use_cpu() -> None:
   import jax
 
   jax.config.update("jax_platforms", "cpu")
+
+
+def _plan(config: ConfigDict) -> None:
+  """Prints what a configuration takes: counted here, or as compiled for other machines."""
+  from experiments.compiled import show
+  from experiments.setup import checks
+  from experiments.train import plan
+
+  asked = flags.FLAGS
+  if asked.compile:
+    show.mode(config, asked.compile, asked.programs, asked.fit)
+    return
+  if asked.programs or asked.fit:
+    name = "programs" if asked.programs else "fit"
+    raise checks.UserError(f"--{name} needs --compile: give it, or remove --{name}.")
+  print(plan.show(config))
 
 
 def _table(config: ConfigDict | None) -> str:

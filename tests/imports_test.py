@@ -42,15 +42,16 @@ EXPERIMENTS: dict[str, set[str]] = {
   "workdirs": {"setup"},
   "measures": {"setup"},
   "train": {"setup", "workdirs", "measures"},
+  "compiled": {"setup", "train"},
   "sampling": {"setup", "workdirs"},
   "scoring": {"setup", "workdirs", "measures", "sampling"},
   "tables": {"setup", "scoring"},
   "claims": {"setup", "workdirs", "measures", "train", "sampling", "scoring", "tables"},
   "report": {"setup", "workdirs", "scoring"},
   "export": {"setup", "workdirs", "train", "sampling", "scoring"},
-  "benchmarks": {"setup", "train"},
+  "benchmarks": {"setup", "train", "compiled"},
   # What every room says of its own flags, together.
-  "commands": {"setup", "train", "sampling", "scoring", "export", "benchmarks"},
+  "commands": {"setup", "train", "compiled", "sampling", "scoring", "export", "benchmarks"},
   "tools": {"setup", "workdirs"},
 }
 MAY_IMPORT |= {

@@ -73,8 +73,9 @@ MODES: dict[str, Mode] = {
   "report": Mode("Writes report.html, which shows the run on one page.", _DIGITS),
   "compare": Mode("Prints score files, given as arguments, side by side.", "A.json B.json"),
   "plan": Mode(
-    "Prints parameters, FLOPs and bytes of every stage, before anything is allocated.",
-    "--config=configs/glober_sky.py",
+    "Prints parameters, FLOPs and bytes of every stage, before anything is allocated. With "
+    "--compile, whether every program fits slices of TPUs or GPUs that are not at hand.",
+    "--config=configs/glober_sky.py --compile=v5p:2x2x2",
   ),
   "benchmark": Mode(
     "Measures speed: networks against PyTorch's, how fast clips are read (--inputs), or a paper's "

@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 from experiments.benchmarks import flags as of_benchmarks
 from experiments.commands import flags as of_all
 from experiments.commands.mode_table import MODES
+from experiments.compiled import flags as of_compiled
 from experiments.export import flags as of_export
 from experiments.sampling import flags as of_sampling
 from experiments.scoring import flags as of_scoring
@@ -17,7 +18,8 @@ from experiments.train import flags as of_train
 
 # Flag -> the modes that read it, from every room's flags.py; flags of all modes come first.
 ROOMS = tuple(
-  room.READ_BY for room in (of_all, of_train, of_sampling, of_scoring, of_export, of_benchmarks)
+  room.READ_BY
+  for room in (of_all, of_train, of_compiled, of_sampling, of_scoring, of_export, of_benchmarks)
 )
 READ_BY: dict[str, tuple[str, ...]] = {
   name: tuple(mode for mode in MODES if mode in of_room[name])

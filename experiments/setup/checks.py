@@ -4,7 +4,7 @@ import fnmatch
 import json
 import math
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
@@ -105,23 +105,7 @@ def check_training(config: ml_collections.ConfigDict) -> None:
       f"config.stages is {tuple(config.stages)}, but these stages need the networks of "
       f"{missing[0]}: add {missing[0]} to config.stages. Finished stages are skipped."
     )
-  devices = mesh.devices.size
-  for name in config.stages:
-    batch, accumulate = config.train[name].batch_size, config.train[name].get("accumulate")
-    unit = devices * (accumulate or 1)
-    if batch % unit:
-      times = f" times config.train.{name}.accumulate ({accumulate})" if accumulate else ""
-      raise UserError(
-        f"config.train.{name}.batch_size ({batch}) must be a multiple of the {devices} "
-        f"device(s){times}: for example {-(-batch // unit) * unit}."
-      )
-    shapes = jax.tree.leaves(systems.of(config).abstract_batch(config, name))
-    size = sum(math.prod(one.shape) * one.dtype.itemsize for one in shapes)
-    if size > _MOST_BATCH:
-      raise UserError(
-        f"A batch of stage {name} takes {size / 1e9:.0f} GB; the limit is {_MOST_BATCH / 1e9:.0f}: "
-        f"lower config.train.{name}.batch_size, config.data.image_size or num_frames."
-      )
+  check_batches(config, config.stages, mesh.devices.size)
   if not config.data.dir and config.data.name not in EMBEDDED:
     raise UserError(
       "config.data.dir is empty. Prepare a store (python -m data.prepare --help) and give its "
@@ -136,6 +120,31 @@ def check_following(modes: Sequence[str]) -> None:
       "config.after has 'sweep', which measures one host: remove it from config.after, and run "
       "--mode=sweep on one host after training."
     )
+
+
+def check_batches(
+  config: ml_collections.ConfigDict, names: Iterable[str], devices: int, where: str = ""
+) -> None:
+  """Raises UserError if a named stage's batch is too large, or does not divide over the devices.
+
+  `where` ends the words 'the 8 device(s)' of the message.
+  """
+  for name in names:
+    batch, accumulate = config.train[name].batch_size, config.train[name].get("accumulate")
+    unit = devices * (accumulate or 1)
+    if batch % unit:
+      times = f" times config.train.{name}.accumulate ({accumulate})" if accumulate else ""
+      raise UserError(
+        f"config.train.{name}.batch_size ({batch}) must be a multiple of the {devices} "
+        f"device(s){where}{times}: for example {-(-batch // unit) * unit}."
+      )
+    shapes = jax.tree.leaves(systems.of(config).abstract_batch(config, name))
+    size = sum(math.prod(one.shape) * one.dtype.itemsize for one in shapes)
+    if size > _MOST_BATCH:
+      raise UserError(
+        f"A batch of stage {name} takes {size / 1e9:.0f} GB; the limit is {_MOST_BATCH / 1e9:.0f}: "
+        f"lower config.train.{name}.batch_size, config.data.image_size or num_frames."
+      )
 
 
 def check_removed(dataset: str, folder: str) -> None:

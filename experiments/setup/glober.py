@@ -14,7 +14,7 @@ from experiments.setup.errors import UserError
 from experiments.setup.needs import Need, check_installed
 from experiments.setup.systems import System
 from videodiff_jax.diffusion import samplers
-from videodiff_jax.glober import conditions, drawing, pretrained_init, stages
+from videodiff_jax.glober import conditions, drawing, precision, pretrained_init, stages
 from videodiff_jax.glober.networks import Networks, build
 from videodiff_jax.inputs.clips import Content
 from videodiff_jax.metrics import frame_frechet, i3d
@@ -208,6 +208,20 @@ def given(config: ml_collections.ConfigDict) -> dict[str, Any]:
   return {"text": {"null": jax.ShapeDtypeStruct(shape, jnp.float32)}}
 
 
+def abstract_weights(config: ml_collections.ConfigDict) -> dict[str, Any]:
+  """Returns the shapes of a `Pipeline`'s weights, as sampling rounds them."""
+  ema = {}
+  for name in stages.NAMES:
+    stage = stages.make_stage(config, name)
+    state = jax.eval_shape(stage.init, jax.random.key(0))
+    params = precision.rounded(stage, state.ema_params, config.precision)
+    ema[name] = {"ema_params": params, "statistics": state.statistics}
+  weights = stages.sampling_params(ema | given(config))
+  if "null_text" in weights:
+    weights["default_text"] = weights["null_text"]
+  return weights
+
+
 def network_figures(networks: Networks) -> list[tuple[str, int, int, str]]:
   auto, kl_vae, dit = networks.autoencoder, networks.kl_vae, networks.generator
   judge, latent, feature = networks.discriminator, networks.latent_shape, networks.feature_shape
@@ -254,6 +268,7 @@ SYSTEM = System(
   hooks={
     "clip_protocols": "experiments.scoring.glober_protocols:evaluate",
     "drift": "experiments.scoring.drift:generate_glober",
+    "samplers": "experiments.compiled.samplers_glober",
     "sweep": "experiments.claims.sweep_sets:glober_bench",
     "table_identity": "experiments.tables.score_table:glober_identity",
     "speed_table": "experiments.tables.speed_table:GLOBER",

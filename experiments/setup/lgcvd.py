@@ -168,6 +168,12 @@ def updates(config: ml_collections.ConfigDict) -> int:
   return steps * networks.make_objective(config, build(config)).num_updates
 
 
+def abstract_weights(config: ml_collections.ConfigDict) -> Any:
+  """Returns the shapes of a `Pipeline`'s weights."""
+  stage = stages.make_stage(config, *stages.NAMES)
+  return jax.eval_shape(stage.init, jax.random.key(0)).params
+
+
 def network_figures(networks: Networks) -> list[tuple[str, int, int, str]]:
   model, abstract_input = networks.model, flops.abstract_input
   of = f"fragment of {networks.num_frames} frames"
@@ -205,6 +211,7 @@ SYSTEM = System(
   hooks={
     "clip_protocols": "experiments.scoring.lgcvd_generation:evaluate",
     "drift": "experiments.scoring.drift:generate_lgcvd",
+    "samplers": "experiments.compiled.samplers_lgcvd",
     "sweep": "experiments.claims.sweep_sets:lgcvd_bench",
     "speed_table": "experiments.tables.speed_table:LGCVD",
     "unet_benchmark": "experiments.benchmarks.lgcvd_unet",

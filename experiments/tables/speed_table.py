@@ -19,11 +19,11 @@ import jax.numpy as jnp
 import ml_collections
 
 from experiments.setup import checks, systems
+from experiments.setup import glober as glober_setup
+from experiments.setup import lgcvd as lgcvd_setup
 from experiments.tables import score_table
 from experiments.tables.papers import SPEED, SPEED_CONFIG, SPEED_METHODS, SPEED_ROWS
 from videodiff_jax import glober, lgcvd
-from videodiff_jax.glober import conditions, precision, stages
-from videodiff_jax.lgcvd import stages as lgcvd_stages
 from videodiff_jax.training import partitioning
 from videodiff_jax.training.writers import format_table
 
@@ -73,16 +73,8 @@ def untrained(config: ml_collections.ConfigDict) -> glober.Pipeline | lgcvd.Pipe
 
 
 def _untrained_glober(config: ml_collections.ConfigDict) -> glober.Pipeline:
-  ema = {}
-  for name in stages.NAMES:
-    stage = stages.make_stage(config, name)
-    state = jax.eval_shape(stage.init, jax.random.key(0))
-    params = precision.rounded(stage, state.ema_params, config.precision)
-    ema[name] = {"ema_params": params, "statistics": state.statistics}
-  weights: dict[str, Any] = stages.sampling_params(ema | systems.of(config).given(config))
-  if isinstance(conditions.of_config(config), conditions.Text):
-    weights["default_text"] = weights["null_text"]
-  return glober.Pipeline(config, _filled(weights), _one_device())
+  weights = _filled(glober_setup.abstract_weights(config))
+  return glober.Pipeline(config, weights, _one_device())
 
 
 def _glober_steps(config: ml_collections.ConfigDict) -> str:
@@ -96,8 +88,7 @@ def _draw_glober(pipeline: glober.Pipeline, frames: int) -> Callable[[int], Any]
 
 
 def _untrained_lgcvd(config: ml_collections.ConfigDict) -> lgcvd.Pipeline:
-  stage = lgcvd_stages.make_stage(config, *lgcvd_stages.NAMES)
-  params = _filled(jax.eval_shape(stage.init, jax.random.key(0)).params)
+  params = _filled(lgcvd_setup.abstract_weights(config))
   return lgcvd.Pipeline(config, {"raw": params, "ema": params}, _one_device())
 
 

@@ -69,7 +69,7 @@ def stage_figures(config: ml_collections.ConfigDict, name: str) -> StageFigures:
 
 def _stage_figures(config: ml_collections.ConfigDict, name: str) -> StageFigures:
   key = config.to_json()
-  train, frozen = _arguments(key, name)
+  train, frozen = arguments(key, name)
   mesh = abstract_mesh(config)
   return StageFigures(
     parameters=count_parameters(train.ema_params),
@@ -93,6 +93,11 @@ def flops_between(config: ml_collections.ConfigDict, name: str, begin: int, end:
     if steps > 0:
       total += steps * _flops_per_step(config.to_json(), name, i - len(firsts))
   return total
+
+
+def flops_of_last_step(config: ml_collections.ConfigDict, name: str) -> int:
+  """Counts the FLOPs of a stage's last training step, which computes all of its losses."""
+  return _flops_per_step(_countable(config).to_json(), name, -1)
 
 
 def steps_of(config: ml_collections.ConfigDict, name: str) -> int:
@@ -171,7 +176,7 @@ def _state(config_json: str, name: str) -> TrainState:
   return jax.eval_shape(_stages(config).make_stage(config, name).init, _KEY)
 
 
-def _arguments(config_json: str, name: str) -> tuple[TrainState, Any]:
+def arguments(config_json: str, name: str) -> tuple[TrainState, Any]:
   """Returns a stage's abstract state and frozen networks."""
   config = ml_collections.ConfigDict(json.loads(config_json))
   stages = _stages(config)
@@ -192,7 +197,7 @@ def _flops_per_step(config_json: str, name: str, index: int) -> int:
   if not steps:
     return 0
   batch = systems.of(config).abstract_batch(config, name)
-  traced = jax.jit(steps[index][1]).trace(*_arguments(config_json, name), batch)
+  traced = jax.jit(steps[index][1]).trace(*arguments(config_json, name), batch)
   return flops.count(traced.jaxpr)
 
 

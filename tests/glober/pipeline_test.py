@@ -43,7 +43,7 @@ def test_no_collective_inside_the_sampling_loop(features, monkeypatch) -> None:
   rows += (np.zeros(8, np.int32), np.zeros(8, np.int32))
   with jax.set_mesh(mesh):
     placed = partitioning.put_batch(dict(enumerate(rows)), mesh)
-    program = eight._draw_frames.lower(params, *placed.values(), seed=0).compile().as_text()
+    program = eight.frames_program.lower(params, *placed.values(), seed=0).compile().as_text()
   assert "all-gather" in program
   loops = [
     body

@@ -6,6 +6,7 @@ import pytest
 
 from tests.helpers import fill, traced_for
 from videodiff_jax.models import attention, target
+from videodiff_jax.training import partitioning
 
 
 def normal(*shape: int, seed: int = 0) -> np.ndarray:
@@ -84,6 +85,35 @@ def test_many_logits_take_flash_attention_where_it_runs(
   jaxpr = str(jax.make_jaxpr(attention.attend)(q, q, q))
   assert not asked  # the CPU's own form
   assert (" scan" in jaxpr) == (tokens == 4096)
+
+
+def test_a_tpu_takes_heads_in_groups_with_the_same_result_and_gradients(monkeypatch):
+  """With and without a mesh, over which every device's rows are a loop of their own."""
+  monkeypatch.setattr(target, "device_kind", lambda: "TPU v5 lite")
+  q, k, v = normal(8, 6, 3, 8), normal(8, 7, 3, 8, seed=1), normal(8, 7, 3, 8, seed=2)
+
+  def run(q, k, v):
+    def loss(q, k, v):
+      y = attention.attend(q, k, v)
+      return (y * np.arange(6.0)[None, :, None, None]).sum(), y
+
+    return jax.grad(loss, argnums=(0, 1, 2), has_aux=True)(q, k, v)
+
+  whole = jax.jit(run)(q, k, v)
+  assert " scan" not in str(jax.make_jaxpr(run)(q, k, v))
+  monkeypatch.setattr(attention, "_TPU_LOGITS", 2 * 6 * 7)  # two heads of a row
+  assert " scan" in str(jax.make_jaxpr(run)(q, k, v))
+  jax.clear_caches()
+  chex.assert_trees_all_close(jax.jit(run)(q, k, v), whole, atol=1e-4)
+  mesh = partitioning.make_mesh(2, 2, jax.devices()[:4])
+  split = jax.sharding.NamedSharding(mesh, partitioning.BATCH)
+  placed = jax.device_put((q, k, v), split)
+  with jax.set_mesh(mesh):
+    program = jax.jit(run).lower(*placed).compile()
+    assert "all-gather" not in program.as_text()
+    chex.assert_trees_all_close(program(*placed), whole, atol=1e-4)
+    # Rows that do not divide over the devices are left to the compiler.
+    assert " scan" not in str(jax.make_jaxpr(attention.attend)(q[:6], k[:6], v[:6]))
 
 
 @pytest.mark.gpu

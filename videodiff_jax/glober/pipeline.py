@@ -218,7 +218,7 @@ class Pipeline:
     labels = self._labels(labels, num_videos, classes)
     times = self._times(num_frames, frame_times)
     condition, _ = self._condition(labels, prompts, num_videos)
-    draw = functools.partial(self._draw_features, seed=seed)
+    draw = functools.partial(self.features_program, seed=seed)
     numbers = np.arange(first, first + num_videos)
     features = self._in_chunks("global features", draw, (condition, numbers), 1)
     return self.redraw(
@@ -267,7 +267,7 @@ class Pipeline:
       _PerFrame(condition, f),
       np.repeat(np.arange(first, first + n), f),
     )
-    draw = functools.partial(self._draw_frames, seed=seed)
+    draw = functools.partial(self.frames_program, seed=seed)
     frames = self._in_chunks("frames", draw, rows, 1)
     videos = frames.reshape(n, f, *frames.shape[1:])
     return Samples(videos, features, times, labels, texts, seed)
@@ -383,7 +383,9 @@ class Pipeline:
     return round_trip
 
   @functools.cached_property
-  def _draw_features(self) -> Callable[..., jax.Array]:
+  def features_program(self) -> jax.stages.Wrapped:
+    """The jitted (params, condition, clips, seed) -> global features, a row for each clip."""
+
     @jax.jit
     def draw(params: Any, condition: jax.Array, clips: jax.Array, seed: jax.Array) -> jax.Array:
       keys = _clip_keys(seed, clips)
@@ -392,7 +394,9 @@ class Pipeline:
     return draw
 
   @functools.cached_property
-  def _draw_frames(self) -> Callable[..., jax.Array]:
+  def frames_program(self) -> jax.stages.Wrapped:
+    """The jitted (params, v, times, condition, clips, seed) -> frames uint8, a row for each."""
+
     @jax.jit
     def draw(
       params: Any,

@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.sharding import PartitionSpec
 
 from videodiff_jax.models import target
 from videodiff_jax.models.layers import ZEROS, Dtype, GroupNorm
@@ -22,6 +23,11 @@ TEXT_ATTENTIONS = ("cross", "joint")
 _FLASH_LOGITS = 2**18
 # More logits per head than this are never all in memory at once, on any device.
 _MOST_LOGITS = 2**20
+# Logits over rows and heads that the vector memory of these TPUs holds beside all else, 32 MB. More
+# would be written to main memory and read again, which by the compiler's estimate takes longer than
+# their arithmetic. A v5p's compiler does not keep them there in either case.
+_TPU_LOGITS = 2**23
+_WITH_VECTOR_MEMORY = ("TPU v5 lite", "TPU v6 lite")
 
 
 def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
@@ -29,7 +35,7 @@ def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
 
   The softmax is float32. Where n x m is large, the matrix of logits is never in memory at once:
   cuDNN's flash attention computes it in tiles. Elsewhere queries come in chunks, which the
-  backward pass recomputes.
+  backward pass recomputes. On some TPUs heads come in groups whose logits stay in vector memory.
 
   Returns:
     (b, n, heads, d).
@@ -42,13 +48,44 @@ def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
   if n * m >= _FLASH_LOGITS and _flash(q):
     return jax.nn.dot_product_attention(q, k, v, implementation="cudnn")
   if n * m <= _MOST_LOGITS:
-    return _attend(q, k, v)
+    return _in_vector_memory(q, k, v)
   chunks = -(-n * m // _MOST_LOGITS)
   size = -(-n // chunks)
   padded = jnp.pad(q, ((0, 0), (0, chunks * size - n), (0, 0), (0, 0)))
   split = jnp.moveaxis(padded.reshape(len(q), chunks, size, *q.shape[2:]), 1, 0)
   parts = lax.map(jax.checkpoint(lambda part: _attend(part, k, v)), split)
   return jnp.moveaxis(parts, 0, 1).reshape(padded.shape)[:, :n]
+
+
+def _in_vector_memory(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+  """Computes attention, on TPUs that gain by it for a few heads after another.
+
+  Every device takes its own rows, as a loop over rows of all devices would gather them.
+  """
+  mesh = jax.sharding.get_abstract_mesh()
+  devices = 1 if mesh.empty else mesh.size
+  b, n, heads, _ = q.shape
+  few = b * heads * n * k.shape[1] <= _TPU_LOGITS * devices
+  if few or b % devices or not target.device_kind().startswith(_WITH_VECTOR_MEMORY):
+    return _attend(q, k, v)
+  if mesh.empty:
+    return _by_groups(q, k, v)
+  rows = PartitionSpec(mesh.axis_names)
+  return jax.shard_map(_by_groups, in_specs=rows, out_specs=rows, check_vma=False)(q, k, v)
+
+
+def _by_groups(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+  """Computes attention for groups of heads, as many as `_TPU_LOGITS` allows, one after another."""
+  b, n, heads, d = q.shape
+  most = max(_TPU_LOGITS // (n * k.shape[1]), 1)
+  size = max(size for size in range(1, b * heads + 1) if b * heads % size == 0 and size <= most)
+
+  def groups(x: jax.Array) -> jax.Array:
+    return x.swapaxes(1, 2).reshape(-1, size, x.shape[1], 1, d)
+
+  one = jax.checkpoint(lambda group: _attend(*group))
+  parts = lax.map(one, (groups(q), groups(k), groups(v)))
+  return parts.reshape(b, heads, n, d).swapaxes(1, 2)
 
 
 def _attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
