@@ -191,6 +191,10 @@ def abstract_batch(config: ml_collections.ConfigDict, name: str) -> dict[str, ja
   if name == "kl_vae":
     return {"frames": frames(1)}
   batch = {"key_frames": frames(data.num_keyframes), "label": label}
+  if name == "generator" and data.cache in ("make", "required"):
+    h, w, c = build(config).feature_shape
+    dtype = jnp.float32 if config.precision == "float32" else jnp.float16  # as the cache is stored
+    batch = {"global_features": jax.ShapeDtypeStruct((b, h, w, 2 * c), dtype), "label": label}
   if isinstance(conditions.of_config(config), conditions.Text):
     shape = (b, config.text.length, config.model.unet.context_dim)
     batch["text"] = jax.ShapeDtypeStruct(shape, jnp.float32)

@@ -94,6 +94,18 @@ def test_a_clip_encoded_for_four_draws_saves_the_frozen_encoders_three_of_four_t
   assert glober_sky.get_config().train.generator.draws_per_clip == 4
 
 
+def test_a_cache_of_global_features_leaves_the_generator_alone() -> None:
+  """With --config.data.cache=required a clip costs what one more draw of a clip costs without."""
+  config = digits(batch_size=8)
+  config.data.cache = "required"
+  cached = plan.stage_figures(config, "generator").flops_per_step
+  one, two = (
+    plan.stage_figures(digits(batch_size=8, draws_per_clip=n), "generator").flops_per_step
+    for n in (1, 2)
+  )
+  assert cached == two - one
+
+
 def test_model_flops_do_not_depend_on_how_they_are_computed(generator) -> None:
   config = digits(accumulate=2)
   config.remat = "blocks"

@@ -6,7 +6,7 @@ import pytest
 
 from tests.helpers import fill, traced_for
 from videodiff_jax.models import attention, target
-from videodiff_jax.training import partitioning
+from videodiff_jax.training import flops, partitioning
 
 
 def normal(*shape: int, seed: int = 0) -> np.ndarray:
@@ -90,30 +90,36 @@ def test_many_logits_take_flash_attention_where_it_runs(
 def test_a_tpu_takes_heads_in_groups_with_the_same_result_and_gradients(monkeypatch):
   """With and without a mesh, over which every device's rows are a loop of their own."""
   monkeypatch.setattr(target, "device_kind", lambda: "TPU v5 lite")
-  q, k, v = normal(8, 6, 3, 8), normal(8, 7, 3, 8, seed=1), normal(8, 7, 3, 8, seed=2)
+  given = normal(8, 6, 3, 8), normal(8, 7, 3, 8, seed=1), normal(8, 7, 3, 8, seed=2)
 
-  def run(q, k, v):
+  def traced(*given):
     def loss(q, k, v):
       y = attention.attend(q, k, v)
       return (y * np.arange(6.0)[None, :, None, None]).sum(), y
 
-    return jax.grad(loss, argnums=(0, 1, 2), has_aux=True)(q, k, v)
+    # A new function each time, as JAX would not trace one again.
+    return jax.jit(jax.grad(loss, argnums=(0, 1, 2), has_aux=True)).trace(*given)
 
-  whole = jax.jit(run)(q, k, v)
-  assert " scan" not in str(jax.make_jaxpr(run)(q, k, v))
+  def loops(traced) -> bool:
+    return " scan" in str(traced.jaxpr)
+
+  whole = traced(*given)
+  assert not loops(whole)
   monkeypatch.setattr(attention, "_TPU_LOGITS", 2 * 6 * 7)  # two heads of a row
-  assert " scan" in str(jax.make_jaxpr(run)(q, k, v))
-  jax.clear_caches()
-  chex.assert_trees_all_close(jax.jit(run)(q, k, v), whole, atol=1e-4)
+  grouped = traced(*given)
+  assert loops(grouped)
+  expected = whole.lower().compile()(*given)
+  chex.assert_trees_all_close(grouped.lower().compile()(*given), expected, atol=1e-4)
   mesh = partitioning.make_mesh(2, 2, jax.devices()[:4])
-  split = jax.sharding.NamedSharding(mesh, partitioning.BATCH)
-  placed = jax.device_put((q, k, v), split)
+  placed = jax.device_put(given, jax.sharding.NamedSharding(mesh, partitioning.BATCH))
   with jax.set_mesh(mesh):
-    program = jax.jit(run).lower(*placed).compile()
-    assert "all-gather" not in program.as_text()
-    chex.assert_trees_all_close(program(*placed), whole, atol=1e-4)
+    split = traced(*placed)
+    program = split.lower().compile()
+    assert loops(split) and "all-gather" not in program.as_text()
+    chex.assert_trees_all_close(program(*placed), expected, atol=1e-4)
+    assert flops.count(split.jaxpr) == flops.count(grouped.jaxpr)
     # Rows that do not divide over the devices are left to the compiler.
-    assert " scan" not in str(jax.make_jaxpr(attention.attend)(q[:6], k[:6], v[:6]))
+    assert not loops(traced(*(x[:6] for x in given)))
 
 
 @pytest.mark.gpu

@@ -38,8 +38,9 @@ def peak_flops(device: jax.Device) -> float | None:
 def count(jaxpr: core.ClosedJaxpr | core.Jaxpr) -> int:
   """Counts operations (2 per multiply-add) of matrix products and convolutions.
 
-  A scan counts its body times its length (XLA's own analysis counts it once). Taps on padding
-  count too, as in the published figures.
+  A scan counts its body times its length (XLA's own analysis counts it once), and what every device
+  computes by itself (`shard_map`) counts for all devices. Taps on padding count too, as in the
+  published figures.
   """
   jaxpr = jaxpr.jaxpr if isinstance(jaxpr, core.ClosedJaxpr) else jaxpr
   return sum(_count_equation(equation) for equation in jaxpr.eqns)
@@ -77,6 +78,8 @@ def _count_equation(equation: Any) -> int:
     return 2 * outputs * taps // math.prod(params["lhs_dilation"])
   if name == "scan":
     return params["length"] * count(params["jaxpr"])
+  if name == "shard_map":  # its body has the shapes of one device
+    return params["mesh"].size * count(params["jaxpr"])
   if name == "cond":
     return max(count(branch) for branch in params["branches"])
   return sum(count(inner) for inner in _inner(params))
