@@ -6,7 +6,7 @@ encoded as its global context. Only one fragment is in memory, whatever the vide
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -167,7 +167,7 @@ class Rollout:
     return fragment, Memory(stack_frames(fragment), context, memory.count + 1)
 
   @functools.cached_property
-  def step(self) -> Callable[..., tuple[jax.Array, Memory]]:
+  def step(self) -> jax.stages.Wrapped:
     """The jitted `draw_fragment`: (params, memory, frames, positions, keys) -> (fragment, memory).
 
     Its noise comes from the trajectories' keys (b,) and the fragment's number.

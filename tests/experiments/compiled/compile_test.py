@@ -1,11 +1,13 @@
 """A whole program compiled for a TPU without one; skipped where its compiler is not installed."""
 
+import dataclasses
 import importlib.util
 
 import jax
 import jax.numpy as jnp
 import pytest
 
+from experiments.benchmarks import compiled
 from experiments.compiled import figures, programs, show, targets
 from experiments.compiled.targets import Target
 from experiments.setup import systems
@@ -118,3 +120,34 @@ def test_a_batch_that_does_not_divide_is_told_before_anything_is_compiled() -> N
 def test_an_unknown_program_is_told() -> None:
   with pytest.raises(UserError, match=r"Unknown --programs 'men'.*'mean'"):
     programs.make(get_config(), here(4), ["men"])
+
+
+def test_the_table_goes_on_where_it_was_stopped(monkeypatch, tmp_path) -> None:
+  row = compiled.Row("toy:small", "", "v5e:2x2", "mean")
+  monkeypatch.setattr(compiled, "FOLDER", tmp_path / "programs")
+  monkeypatch.setattr(compiled, "ROWS", (row,))
+  monkeypatch.setattr(compiled.Row, "load", lambda row: get_config())
+  monkeypatch.setattr(targets, "find", lambda name: here(4))
+  made = []
+  of = figures.of
+  monkeypatch.setattr(figures, "of", lambda *given: made.append(given) or of(*given))
+  compiled.fill(row)
+  compiled.fill(row)
+  assert len(made) == 1
+  assert row.file.name == "toy_small.v5e_2x2.mean.json"
+  assert compiled.table().splitlines()[-1].split()[:5] == [
+    "toy:small",
+    "mean",
+    "v5e:2x2",
+    "8",
+    "fits",
+  ]
+  monkeypatch.setattr(targets, "find", lambda name: dataclasses.replace(here(4), compiler="newer"))
+  compiled.fill(row)
+  assert len(made) == 2
+
+
+def test_every_row_is_a_program_of_its_configuration() -> None:
+  for row in compiled.ROWS:
+    config = row.load()
+    assert row.program in programs.names(config) and row.target in targets.names(), row
