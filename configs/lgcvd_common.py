@@ -48,6 +48,7 @@ def base() -> ConfigDict:
   config.data = data = ConfigDict()
   data.name = ""  # data set of data/sets, see python -m data.prepare --help
   data.dir = ""  # the prepared store; embedded sets prepare theirs in data/stores
+  data.local_dir = ""  # for copies of stores in object storage; "": the user's cache folder. Ours
   data.image_size = 64  # pixels, square
   data.channels = 3  # colour channels
   data.num_frames = 14  # L, frames per training sample: two windows (Sec. 4.2)

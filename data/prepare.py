@@ -81,9 +81,13 @@ def _whole(low: int, high: int) -> Callable[[str, None, str], Any]:
   return lambda name, default, text: typed.define_integer(name, default, text, low, high)
 
 
+def _on_disk(name: str, default: None, text: str) -> Any:
+  return typed.define_path(name, default, text, on_disk=True)
+
+
 # Without a flag, the data set's own default applies.
 OPTION_FLAGS: dict[str, tuple[Callable[..., Any], str]] = {
-  "source": (typed.define_path, "Folder of the data set, if it is read from disk."),
+  "source": (_on_disk, "Folder of the data set, if it is read from disk."),
   "size": (_whole(1, _MOST_PIXELS), "Side of the square frames in pixels."),
   "num_frames": (_whole(1, _MOST), "Minimum length of videos read; length of videos made."),
   "codec": (flags.DEFINE_string, "Codec of frames; auto: raw up to 64 pixels, else jpeg."),
@@ -320,7 +324,7 @@ def _verify(out: pathlib.Path) -> None:
 def define_flags() -> None:
   """Defines the command's flags; `ensure` checks which options a data set takes."""
   flags.DEFINE_string("dataset", None, f"One of {', '.join(sorted(DATASETS))}.")
-  typed.define_path("out", None, "Folder of the store.", required=True)
+  typed.define_path("out", None, "Folder of the store.", required=True, on_disk=True)
   flags.DEFINE_bool("verify", False, "Reads the store again and checks every record.")
   text = "Processes that make the parts; one per core by default."
   typed.define_integer("workers", None, text, 1, _MOST_WORKERS)

@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 
 from experiments.commands import help_text, modes
 from experiments.commands.mode_table import TOGETHER
-from videodiff_jax import command, config_flag, typed
+from videodiff_jax import command, config_flag, storage, typed
 from videodiff_jax.choices import check_choice
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -72,7 +72,7 @@ def run(files: Sequence[str] = ()) -> None:
   if mode == "benchmark" and flags.FLAGS.workdir is not None:
     raise checks.UserError("--workdir is not supported by --mode=benchmark; remove it.")
   if config is None and mode == "plan" and flags.FLAGS.workdir is not None:
-    config = saved_config(pathlib.Path(flags.FLAGS.workdir), None)
+    config = saved_config(typed.path(flags.FLAGS.workdir, "--workdir"), None)
   if config is None and mode in ("train", "ablation", "plan"):
     there_are = ", ".join(config_flag.config_files(_ROOT))
     raise checks.UserError(f"--mode={mode} needs --config. There are: {there_are}.")
@@ -100,7 +100,10 @@ def run(files: Sequence[str] = ()) -> None:
     hosts.join(flags.FLAGS.host_timeout)
   if flags.FLAGS.workdir is None:
     raise checks.UserError(f"--mode={mode} needs --workdir.")
-  workdir = pathlib.Path(flags.FLAGS.workdir).absolute()
+  workdir = typed.path(flags.FLAGS.workdir, "--workdir").absolute()
+  for name in ("workdir", "out", "input"):
+    if value := flags.FLAGS[name].value:
+      storage.check(typed.path(value, f"--{name}"), f"--{name}")
   from experiments.train import train
   from experiments.workdirs import outputs
 

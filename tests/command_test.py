@@ -94,10 +94,10 @@ WRONG = {
       ([DIGITS, "--config.stages[x]=kl_vae"], "config.stages[x] does not exist", 2),
       ([DIGITS, "--config.seed[0]=1"], "config.seed is not a tuple", 2),
       *(
-        (["--mode=train", DIGITS, f"--config.{key}=gs://b/x"], f"config.{key}: 'gs://b/x' is an", 1)
+        (["--mode=train", DIGITS, f"--config.{key}=ftp://b/x"], f"config.{key}: 'ftp://b/x' is", 1)
         for key in (
-          "data.dir", "expected", "text.vocabulary", "init.run", "init.kl_vae", "init.unet",
-          "init.generator", "init.text_encoder",
+          "data.dir", "data.local_dir", "expected", "text.vocabulary", "init.run", "init.kl_vae",
+          "init.unet", "init.generator", "init.text_encoder",
         )
       ),
       (["--mode=plan", DIGITS], "--mode=plan takes --config or --workdir", 1),
@@ -131,7 +131,7 @@ def test_what_people_type_is_told_in_one_sentence(tmp_path, name) -> None:
     (["--nope=1"], "'nope'", 2),
     *(
       ([f"--{flag}={scheme}://bucket/x"], f"'{scheme}://bucket/x' is an address", 2)
-      for flag in paths if flag != "prompts" for scheme in ("gs", "s3", "file", "https")
+      for flag in paths if flag != "prompts" for scheme in ("file", "https")
     ),
     *(([f"--{flag}=~nobody_at_all/x"], "no home folder is known", 2) for flag in paths
       if flag != "prompts"),

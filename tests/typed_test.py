@@ -16,9 +16,9 @@ def test_home_is_expanded(monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("given", ["gs://b/x", "s3://b", "file:///x", "https://host/x.mp4"])
-def test_addresses_are_refused(given) -> None:
+def test_addresses_are_refused_where_only_a_disk_will_do(given) -> None:
   with pytest.raises(ValueError, match=f"--out: '{given}' is an address; only files of this"):
-    typed.path(given, "--out")
+    typed.path(given, "--out", on_disk=True)
 
 
 def test_nothing_is_no_path() -> None:

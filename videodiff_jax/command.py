@@ -124,12 +124,17 @@ def fail(message: str, status: int) -> NoReturn:
   sys.exit(status)
 
 
+# Packages that reach object storage; tensorstore's words for the same, which orbax passes on.
+_STORES = {"aiobotocore", "aiohttp", "botocore", "gcsfs", "google"}
+_UNREACHED = re.compile(r"UNAVAILABLE|PERMISSION_DENIED|UNAUTHENTICATED|DEADLINE_EXCEEDED|ABORTED")
+
+
 def user_message(error: BaseException) -> str | None:
   """Returns the sentence that a user sees for an expected error; None for a bug.
 
-  Expected errors are the operating system's, in whatever class a library wraps them, running out
-  of memory, the loss of another process of the run, and errors raised by this project's own files,
-  whose messages are written for users.
+  Expected errors are the operating system's, in whatever class a library wraps them, object
+  storage's, running out of memory, the loss of another process of the run, and errors raised by
+  this project's own files, whose messages are written for users.
   """
   if isinstance(error, OSError) and error.errno is not None:
     files = [os.fsdecode(name) for name in (error.filename, error.filename2) if name is not None]
@@ -143,6 +148,15 @@ def user_message(error: BaseException) -> str | None:
       f"{missing[0].upper()}{missing[1:]} is gone, so this one ends, too ({text.splitlines()[0]}). "
       "The first that ended says why. Start all of them again: they go on from the newest "
       "checkpoint."
+    )
+  place = _place() or ""
+  of_store = type(error).__module__.split(".")[0] in _STORES
+  of_store = of_store or (isinstance(error, OSError) and text.startswith("http"))  # gcsfs
+  if of_store or ("://" in place and _UNREACHED.search(text)):
+    return (
+      f"Object storage failed ({type(error).__name__}: {text.splitlines()[0] if text else ''}). "
+      "Check the credentials and the network, and run the same command again: it continues from "
+      "what is written."
     )
   # A full disk is RESOURCE_EXHAUSTED to tensorstore as well.
   fault = next((number for number in _FAULTS if os.strerror(number) in text), None)

@@ -61,7 +61,7 @@ def check_arguments(argv: Sequence[str], root: pathlib.Path) -> list[str]:
     if not equals:  # the value follows: `--config FILE`
       i, value = i + 1, argv[i + 1] if i + 1 < len(argv) else ""
     if value:
-      given = str(typed.path(value, "--config"))
+      given = str(typed.path(value, "--config", on_disk=True))
       argv[i] = f"--{name}={given}" if equals else given
   if not given and keys:
     raise ValueError(f"--{keys[0]} needs --config=FILE. {there_are}")

@@ -2,7 +2,8 @@
 
 Where the disk supports locks, the system frees the lock of a process that ends, however it ends.
 Some disks have no locks, and some have them within one host only. So the holder also rewrites the
-file every few seconds, and a holder whose file stays unchanged counts as dead.
+file every few seconds, and a holder whose file stays unchanged counts as dead. In object storage
+(object_locks.py) this is all there is.
 """
 
 import contextlib
@@ -16,11 +17,11 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from typing import TextIO
+from typing import Protocol, TextIO
 
 from absl import logging
 
-from videodiff_jax import whole_files
+from videodiff_jax import storage, whole_files
 
 BEAT = 5.0  # seconds between two heartbeats
 WATCH = 60.0  # seconds without a heartbeat after which a holder counts as dead
@@ -45,14 +46,22 @@ def hold(file: pathlib.Path, doing: str, wait: bool = False) -> Iterator[None]:
   Raises:
     LockedError: another process, which is alive, holds the lock.
   """
-  opened, ended = _take(file, f"Another process {doing}", wait), threading.Event()
+  other = f"Another process {doing}"
+  lock: Lock
+  if storage.is_remote(file):
+    from videodiff_jax import object_locks  # late: it imports this module
+
+    lock = object_locks.take(file, other, wait)
+  else:
+    lock = _FileLock(file, _take(file, other, wait))
+  ended = threading.Event()
 
   def beat() -> None:
     count = 0
     while not ended.wait(BEAT):
       count += 1
       with contextlib.suppress(OSError):  # a full disk is reported where it does harm
-        _sign(opened, count)
+        lock.sign(count)
 
   thread = threading.Thread(target=beat, name=f"holds {file}", daemon=True)
   thread.start()
@@ -61,8 +70,29 @@ def hold(file: pathlib.Path, doing: str, wait: bool = False) -> Iterator[None]:
   finally:
     ended.set()
     thread.join()
-    file.unlink(missing_ok=True)
-    opened.close()
+    lock.release()
+
+
+class Lock(Protocol):
+  """A lock that this process holds."""
+
+  def sign(self, beat: int) -> None:
+    """Shows that the holder is alive; `beat` counts up."""
+
+  def release(self) -> None:
+    """Frees the lock."""
+
+
+class _FileLock:
+  def __init__(self, file: pathlib.Path, opened: TextIO):
+    self._file, self._opened = file, opened
+
+  def sign(self, beat: int) -> None:
+    _sign(self._opened, beat)
+
+  def release(self) -> None:
+    self._file.unlink(missing_ok=True)
+    self._opened.close()
 
 
 def _take(file: pathlib.Path, other: str, wait: bool) -> TextIO:
@@ -74,13 +104,13 @@ def _take(file: pathlib.Path, other: str, wait: bool) -> TextIO:
     except FileNotFoundError:  # the last holder has just removed the folder
       continue
     locked = _flock(opened, file, block=False)
-    holder = _read(file)
-    alive = locked is False or (holder and _alive(file, holder, bool(locked)))
+    holder = read(file)
+    alive = locked is False or (holder and is_alive(file, holder, bool(locked)))
     if alive and not wait:
       opened.close()
-      raise LockedError(f"{other} ({_who(holder)}). Wait for it, or end it first.")
+      raise LockedError(f"{other} ({who(holder)}). Wait for it, or end it first.")
     if alive and not logged:
-      logging.info("%s (%s); waiting for it.", other, _who(holder))
+      logging.info("%s (%s); waiting for it.", other, who(holder))
       logged = True
     if locked is False:
       _flock(opened, file, block=True)
@@ -88,7 +118,7 @@ def _take(file: pathlib.Path, other: str, wait: bool) -> TextIO:
       opened.close()
       continue
     if holder:
-      logging.info("%s: taken over from %s, which ended without releasing it.", file, _who(holder))
+      logging.info("%s: taken over from %s, which ended without releasing it.", file, who(holder))
     _sign(opened, 0)
     return opened
 
@@ -110,18 +140,18 @@ def _flock(opened: TextIO, file: pathlib.Path, block: bool) -> bool | None:
   return True
 
 
-def _alive(file: pathlib.Path, holder: dict[str, str], locked: bool) -> bool:
+def is_alive(file: pathlib.Path, holder: dict[str, str], locked: bool) -> bool:
   """Tells whether the holder of a file still runs.
 
   On the holder's own host, having got the lock proves that the holder has ended.
   """
   if whole_files.is_gone(holder["owner"]) or (locked and _host(holder) == socket.gethostname()):
     return False
-  logging.info("%s: is %s alive? Watching it for %d s at most.", file, _who(holder), WATCH)
+  logging.info("%s: is %s alive? Watching it for %d s at most.", file, who(holder), WATCH)
   end = time.monotonic() + WATCH
   while time.monotonic() < end:
     time.sleep(BEAT)
-    if _read(file) != holder:
+    if read(file) != holder:
       return file.exists()
   return False
 
@@ -134,7 +164,7 @@ def _is_same(opened: TextIO, file: pathlib.Path) -> bool:
     return False
 
 
-def _read(file: pathlib.Path) -> dict[str, str] | None:
+def read(file: pathlib.Path) -> dict[str, str] | None:
   """Reads what the holder wrote; None where the file is empty or incomplete."""
   try:
     found = json.loads(file.read_text())
@@ -143,14 +173,22 @@ def _read(file: pathlib.Path) -> dict[str, str] | None:
     return None
 
 
-def _sign(opened: TextIO, beat: int) -> None:
+def signature(beat: int, token: str = "") -> bytes:
+  """Returns what this process writes into a lock that it holds."""
   mine = {"owner": whole_files.owner(), "start": _STARTED, "beat": beat}
-  text = (json.dumps(mine) + "\n").encode()
+  if token:
+    mine["token"] = token
+  return (json.dumps(mine) + "\n").encode()
+
+
+def _sign(opened: TextIO, beat: int) -> None:
+  text = signature(beat)
   os.pwrite(opened.fileno(), text, 0)
   os.ftruncate(opened.fileno(), len(text))
 
 
-def _who(holder: dict[str, str] | None) -> str:
+def who(holder: dict[str, str] | None) -> str:
+  """Describes a holder: process, host and start."""
   if holder is None:
     return "which one is not known"
   return f"pid {holder['owner'].split('.')[0]} on {_host(holder)}, since {holder['start']}"

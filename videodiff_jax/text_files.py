@@ -6,11 +6,12 @@ characters that str.splitlines breaks at, such as U+2028 and U+0085, are ordinar
 
 import json
 import os
-import pathlib
 from collections.abc import Callable
 from typing import Any
 
 from absl import logging
+
+from videodiff_jax import storage
 
 _BOM = b"\xef\xbb\xbf"
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
@@ -30,7 +31,7 @@ def read(file: Path) -> str:
     OSError: the file cannot be read.
     TextError: it is not UTF-8; the message names the first wrong line.
   """
-  data = pathlib.Path(file).read_bytes()
+  data = storage.path(file).read_bytes()
   return _decoded(file, 1, data.removeprefix(_BOM), data.startswith(_UTF16))
 
 
@@ -74,7 +75,8 @@ def read_log(
     OSError: the file cannot be read.
   """
   found, wrong = [], []
-  for number, line in enumerate(pathlib.Path(file).read_bytes().removeprefix(_BOM).split(b"\n"), 1):
+  data = storage.path(file).read_bytes().removeprefix(_BOM)
+  for number, line in enumerate(data.split(b"\n"), 1):
     if line.strip():
       try:
         entry = _parsed(file, number, _decoded(file, number, line), dict)

@@ -7,31 +7,38 @@ from typing import Any
 
 from absl import flags
 
+from videodiff_jax import storage
+
 flags.disclaim_key_flags()  # so that --help lists the flags with the command that defines them
 
-_SCHEME = "://"
 MAX_SEED = 2**32 - 1
 
 
-def path(given: str | os.PathLike[str], name: str = "") -> pathlib.Path:
-  """Returns a path with ~ replaced by the home folder.
+def path(given: str | os.PathLike[str], name: str = "", on_disk: bool = False) -> pathlib.Path:
+  """Returns a path with ~ replaced by the home folder, or an address in object storage.
 
   Args:
     given: the path as it was typed.
     name: the name of the flag or key, for errors.
+    on_disk: whether only a path of this machine will do.
 
   Raises:
-    ValueError: the path is empty, an address such as gs://bucket/run, or begins with ~ where no
-      home folder is known.
+    ValueError: the path is empty, an address of another kind than s3:// and gs://, any address
+      where `on_disk` is True, or begins with ~ where no home folder is known.
   """
   text, prefix = os.fspath(given), f"{name}: " if name else ""
   if not text:
     raise ValueError(f"{prefix}the path is empty.")
-  if _SCHEME in text:
-    raise ValueError(
-      f"{prefix}{text!r} is an address; only files of this machine are read and written. Copy it "
-      "to a disk, or mount the bucket as a folder."
-    )
+  if storage.is_address(text):
+    if on_disk:
+      raise ValueError(
+        f"{prefix}{text!r} is an address; only files of this machine are read and written here. "
+        "Copy it to a disk, or mount the bucket as a folder."
+      )
+    try:
+      return storage.path(given)
+    except ValueError as error:
+      raise ValueError(f"{prefix}{error}") from error
   try:
     return pathlib.Path(text).expanduser()
   except RuntimeError as error:
@@ -43,8 +50,13 @@ def path(given: str | os.PathLike[str], name: str = "") -> pathlib.Path:
 class _Path(flags.ArgumentParser):
   syntactic_help = "a path"
 
+  def __init__(self, on_disk: bool = False):
+    self._on_disk = on_disk
+
   def parse(self, argument: str) -> str:
-    return str(path(argument))
+    found = path(argument, on_disk=self._on_disk)
+    # An address stays as it is: several, comma-joined, are no single path.
+    return argument if storage.is_address(argument) else str(found)
 
 
 class _Finite(flags.FloatParser):
@@ -74,10 +86,10 @@ class _Numbers(flags.ArgumentParser):
 
 
 def define_path(
-  name: str, default: str | None, text: str, required: bool = False
+  name: str, default: str | None, text: str, required: bool = False, on_disk: bool = False
 ) -> flags.FlagHolder:
   """Defines a flag that holds a path, checked and expanded by `path`."""
-  return _define(_Path(), name, default, text, required)
+  return _define(_Path(on_disk), name, default, text, required)
 
 
 def define_float(name: str, default: float | None, text: str, low: float, high: float) -> None:

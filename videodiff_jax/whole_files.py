@@ -1,4 +1,8 @@
-"""Atomic writes: a file exists whole or not at all, even after a crash or with a full disk."""
+"""Atomic writes: a file exists whole or not at all, even after a crash or with a full disk.
+
+An object in object storage is written by one request, so it needs no second name; it is made in a
+temporary folder of a disk first where a library writes it piece by piece.
+"""
 
 import contextlib
 import errno
@@ -7,6 +11,8 @@ import os
 import pathlib
 import socket
 from collections.abc import Iterator
+
+from videodiff_jax import copies, storage
 
 Path = str | os.PathLike[str]
 
@@ -21,7 +27,11 @@ def written(path: Path) -> Iterator[pathlib.Path]:
   Raises:
     OSError: the block or the disk failed; the error names `path` even where a library did not.
   """
-  path = pathlib.Path(path)
+  path = storage.path(path)
+  if storage.is_remote(path):
+    with copies.staged(path) as half:
+      yield half
+    return
   # The name has a fixed length: with `path.name` in it, it could be longer than a disk allows.
   end = f".{hashlib.sha256(path.name.encode(errors='replace')).hexdigest()[:8]}{path.suffix}"
   half = path.with_name(f".unfinished.{owner()}{end}")
@@ -42,6 +52,10 @@ def written(path: Path) -> Iterator[pathlib.Path]:
 
 def write_bytes(path: Path, data: bytes) -> None:
   """Writes a file atomically, see `written`."""
+  path = storage.path(path)
+  if storage.is_remote(path):
+    path.write_bytes(data)
+    return
   with written(path) as half:
     half.write_bytes(data)
 
@@ -54,10 +68,17 @@ def write_text(path: Path, text: str) -> None:
 def append_line(path: Path, line: str) -> None:
   """Appends a line to a file, which is created if needed; first ends a partial line before it.
 
+  An object is read and written again as a whole, so that two who append at once may lose a line.
+
   Raises:
     OSError: as `written`; the file may then end with part of the line.
   """
-  with named(pathlib.Path(path)), open(path, "a+b") as file:
+  path = storage.path(path)
+  if storage.is_remote(path):
+    before = path.read_bytes() if path.is_file() else b""
+    path.write_bytes(before + f"{line}\n".encode())
+    return
+  with named(path), path.open("a+b") as file:
     if file.tell():
       file.seek(-1, os.SEEK_END)
       if file.read(1) != b"\n":
@@ -91,6 +112,11 @@ def is_gone(identity: str) -> bool:
   if host != socket.gethostname() or not pid.isdecimal():
     return False
   return _start(int(pid)) != start  # process numbers are reused, most of all in containers
+
+
+def is_here(identity: str) -> bool:
+  """Tells whether the process of an `owner()` certainly runs, on this host."""
+  return identity.endswith(f".{socket.gethostname()}") and not is_gone(identity)
 
 
 def _start(pid: int) -> str:

@@ -15,7 +15,7 @@ from experiments.scoring import score_files
 from experiments.setup import systems
 from experiments.setup.errors import UserError
 from experiments.workdirs import numbered, provenance
-from videodiff_jax import shipped, typed
+from videodiff_jax import copies, shipped, storage, typed
 from videodiff_jax.training import exported, partitioning
 from videodiff_jax.training.flops import count_parameters
 from videodiff_jax.training.workdir import (
@@ -57,13 +57,14 @@ def export(
       "'ema'."
     )
   # Written under another name and renamed at the end, so that an existing folder is complete.
-  half = out.with_name(f".{out.name}.unfinished")
+  remote = storage.is_remote(out)
+  half = copies.scratch() / out.name if remote else out.with_name(f".{out.name}.unfinished")
   shutil.rmtree(half, ignore_errors=True)
   half.mkdir(parents=True)
   saved = portable(saved)
   write_config(half, saved)
   if (workdir / "text.npz").is_file():
-    shutil.copy(workdir / "text.npz", half)
+    shutil.copy(copies.local(workdir / "text.npz"), half)
   manifest, facts = {}, {}
   for name in systems.of(saved).stages.NAMES:
     manifest[name], facts[name] = _stage(saved, workdir, half, name)
@@ -79,9 +80,12 @@ def export(
   text = card.write(out.name, saved, facts, known, records, pictures, notes)
   (half / "README.md").write_text(text)
   exported.write_manifest(half, manifest, provenance.code_version())
-  half.rename(out)
+  rest = sum(f.stat().st_size for f in half.rglob("*") if f.suffix != ".safetensors") / 1e6
+  if remote:
+    copies.send(half, out, last=exported.MANIFEST)
+  else:
+    half.rename(out)
   sizes = ", ".join(f"{name} {entry['bytes'] / 1e6:.2f} MB" for name, entry in manifest.items())
-  rest = sum(f.stat().st_size for f in out.rglob("*") if f.suffix != ".safetensors") / 1e6
   logging.info("Exported to %s: weights %s; other files %.2f MB.", out, sizes, rest)
   for line in text.splitlines():
     if line.startswith(card.OPEN):
@@ -178,7 +182,7 @@ def _samples(workdir: pathlib.Path, half: pathlib.Path) -> list[str]:
     place.mkdir(parents=True)
     for name in _KEPT:
       if (folder / name).is_file():
-        shutil.copy(folder / name, place)
+        shutil.copy(copies.local(folder / name), place)
     if (place / "all.gif").is_file():
       pictures.append(f"samples/{folder.name}/all.gif")
   return pictures

@@ -20,4 +20,5 @@ typed.define_path(
   None,
   "A Markdown file with your own text for the card, under headings such as "
   "'## What it cannot do' and '## Licence'.",
+  on_disk=True,
 )

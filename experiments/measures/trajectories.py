@@ -5,13 +5,13 @@ The measurements of a chunk are on disk before the next one is drawn, so that a 
 goes on where it stopped.
 """
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
 import itertools
 import json
 import pathlib
-import shutil
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from videodiff_jax import shares, whole_files
+from videodiff_jax import shares, storage, whole_files
 from videodiff_jax.lgcvd.pipeline import Chunks
 from videodiff_jax.metrics import prediction
 from videodiff_jax.metrics.digit_reader import DigitReader, since_it_came_back
@@ -139,7 +139,7 @@ class Kept:
     begin = 0
     while (file := self._file(begin)).is_file():
       try:
-        with np.load(file) as saved:
+        with file.open("rb") as opened, np.load(opened) as saved:
           chunk = dict(saved)
       except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return
@@ -156,7 +156,8 @@ class Kept:
 
   def remove(self) -> None:
     """Removes the chunks, once the evaluation is complete; called on the first host."""
-    shutil.rmtree(self.folder, ignore_errors=True)
+    with contextlib.suppress(OSError):
+      storage.rmtree(self.folder)
 
   def _file(self, begin: int) -> pathlib.Path:
     return self.folder / f"{begin:08d}.npz"

@@ -264,7 +264,7 @@ def _captions(file: pathlib.Path, config: ml_collections.ConfigDict) -> Callable
   """Returns a function from n to the n-th video's caption: its number, and its prompt or class."""
   if not file.is_file():
     return str
-  with np.load(file) as saved:
+  with file.open("rb") as opened, np.load(opened) as saved:
     labels, prompts = (saved[name] if name in saved else () for name in ("labels", "prompts"))
 
   def caption(number: int) -> str:

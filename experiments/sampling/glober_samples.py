@@ -19,7 +19,7 @@ from data.prepare import DATASETS
 from experiments.sampling import saved_samples
 from experiments.setup import checks, frame_stores, texts
 from experiments.workdirs import numbered, outputs, provenance
-from videodiff_jax import text_files, typed, whole_files
+from videodiff_jax import copies, storage, text_files, typed, whole_files
 from videodiff_jax.config_flag import is_file
 from videodiff_jax.glober.pipeline import Pipeline
 from videodiff_jax.inputs import clips, video_io
@@ -54,7 +54,8 @@ def redraw(
   workdir: pathlib.Path, config: ml_collections.ConfigDict | None, options: flags.FlagValues
 ) -> None:
   """Decodes the global features of a saved sample at other frame times or another rate."""
-  file = pathlib.Path(options.input or hosts.decide(lambda: str(newest_samples(workdir))))
+  given = options.input or hosts.decide(lambda: str(newest_samples(workdir)))
+  file = typed.path(given, "--input")
   saved = saved_samples.read(file)
   pipeline = load(workdir, config, options)
   times, count = frame_times(pipeline, options), len(saved.global_features)
@@ -77,7 +78,7 @@ def reconstruct(
   pipeline = load(workdir, config, options)
   count = options.num_videos or pipeline.config.sample.num_videos
   if options.input:
-    fps, real = clips_of_file(pipeline, pathlib.Path(options.input))
+    fps, real = clips_of_file(pipeline, typed.path(options.input, "--input"))
     real, labels, prompts = real[:count], None, None
   else:
     store = frame_stores.open_store(pipeline.config, "test")
@@ -235,7 +236,7 @@ def frames_of_file(
   """
   data = config.data
   crop = DATASETS.get(data.name, VideoBuilder).CROP
-  stream = video_io.stream_video(file)
+  stream = video_io.stream_video(copies.local(file))
 
   def frames() -> Iterator[np.ndarray]:
     for frame in itertools.islice(stream.frames, 0, None, data.stride):
@@ -277,7 +278,7 @@ def save(
     real: (n, f, h, w, c) clips shown above the drawn ones on the strip.
     fps: frames per second of all clips or of each; all.gif has the rate of the first.
   """
-  return pathlib.Path(hosts.decide(lambda: str(_write(place, config, drawn, real, fps))))
+  return storage.path(hosts.decide(lambda: str(_write(place, config, drawn, real, fps))))
 
 
 def _write(
@@ -337,7 +338,9 @@ def newest_samples(workdir: pathlib.Path) -> pathlib.Path:
   folders = numbered.sample_folders(outputs.folder(workdir) / "samples")
   for folder in reversed([folder for folder in folders if "_sample_" in folder.name]):
     file = folder / numbered.SAMPLES
-    if zipfile.is_zipfile(file):
+    with file.open("rb") as opened:
+      whole = zipfile.is_zipfile(opened)
+    if whole:
       return file
     logging.warning("%s is damaged and is skipped.", file)
   raise checks.UserError(f"{workdir} has no samples yet: run --mode=sample first.")

@@ -13,6 +13,7 @@ from experiments.sampling.glober_samples import FPS, bytes_of, frames_of_file, r
 from experiments.setup import checks, frame_stores
 from experiments.setup.lgcvd import given_around_gap
 from experiments.workdirs import numbered
+from videodiff_jax import typed
 from videodiff_jax.inputs import clips, video_io
 from videodiff_jax.lgcvd.pipeline import Pipeline, Samples
 from videodiff_jax.training import hosts
@@ -26,7 +27,7 @@ def predict(
   settings = pipeline.config.sample
   real = None
   if options.input:
-    file = pathlib.Path(options.input)
+    file = typed.path(options.input, "--input")
     fps, past = _last_frames(pipeline, file, settings.past)
     past = past[None]
   else:
@@ -56,7 +57,7 @@ def interpolate(
   p, q = given_around_gap(settings, pipeline.networks.slots)
   total = p + settings.gap + q
   if options.input:
-    file = pathlib.Path(options.input)
+    file = typed.path(options.input, "--input")
     fps, stream = frames_of_file(pipeline.config, file)
     frames = list(itertools.islice(stream, total))
     if len(frames) < total:

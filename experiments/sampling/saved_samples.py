@@ -34,7 +34,7 @@ def read(file: pathlib.Path) -> Saved:
   if not file.is_file():
     raise UserError(f"No file {file}. Give --input=FOLDER/samples.npz of an earlier sample.")
   try:
-    with np.load(file) as saved:
+    with file.open("rb") as opened, np.load(opened) as saved:
       names = ("global_features", "labels", "prompts", "seed")
       features, labels, prompts, seed = (np.asarray(saved[name]) for name in names)
   except Exception as error:  # NumPy raises many kinds

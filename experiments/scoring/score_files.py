@@ -29,7 +29,7 @@ from experiments.measures import set_scores
 from experiments.setup import checks
 from experiments.workdirs import numbered
 from experiments.workdirs.provenance import code_version
-from videodiff_jax import text_files, whole_files
+from videodiff_jax import storage, text_files, whole_files
 from videodiff_jax.choices import summarise
 from videodiff_jax.inputs import video_io
 from videodiff_jax.inputs.frame_store import FrameStore
@@ -109,7 +109,7 @@ def write(
   Returns:
     The path of the JSON file.
   """
-  return pathlib.Path(hosts.decide(lambda: str(_write(folder, record, sets, curves))))
+  return storage.path(hosts.decide(lambda: str(_write(folder, record, sets, curves))))
 
 
 def _write(
@@ -169,7 +169,7 @@ def compare(files: Sequence[str]) -> str:
   """
   if len(files) < 2:
     raise checks.UserError("--mode=compare needs two score files or more: A.json B.json ...")
-  records = [read(pathlib.Path(file)) for file in files]
+  records = [read(storage.path(file)) for file in files]
   first = measured(records[0])
   for file, record in zip(files[1:], records[1:]):
     _refuse_unlike(first, measured(record), files[0], file)

@@ -13,7 +13,7 @@ import ml_collections
 from data.prepare import EMBEDDED, REMOVED
 from experiments.setup import range_table, ranges, systems
 from experiments.setup.errors import UserError, as_user_error, choice
-from videodiff_jax import typed
+from videodiff_jax import storage, typed
 from videodiff_jax.choices import did_you_mean, summarise
 from videodiff_jax.inputs.frame_store import FrameStore
 from videodiff_jax.training import partitioning
@@ -26,27 +26,29 @@ _MAY_CHANGE = (
   "sample", "stages", "sweep"
 )  # fmt: skip
 _MOST_BATCH = 32e9  # bytes; several are read ahead
-_MAY_CHANGE_DATA = ("cache", "dir", "threads")
+_MAY_CHANGE_DATA = ("cache", "dir", "local_dir", "threads")
 _MAY_CHANGE_TRAIN = (
   "accumulate", "checkpoint_every", "keep", "log_every", "preview_every", "steps", "validate_every"
 )  # fmt: skip
 
 
-# Keys of either system that hold paths; '' means no path.
+# Keys of either system that hold paths; '' means no path. The first are of this machine alone.
+_ON_DISK = ("data.local_dir",)
 _PATHS = (
-  "data.dir", "expected", "text.vocabulary", "init.run", "init.kl_vae", "init.unet",
+  *_ON_DISK, "data.dir", "expected", "text.vocabulary", "init.run", "init.kl_vae", "init.unet",
   "init.generator", "init.text_encoder",
 )  # fmt: skip
 
 
 def check_paths(config: ml_collections.ConfigDict) -> None:
-  """Raises UserError, with the key's name, for a value that cannot be a path on this machine."""
+  """Raises UserError, with the key's name, for a value that is no path, or a bucket not there."""
   for key in _PATHS:
     group, _, name = key.rpartition(".")
     value = (config.get(group, {}) if group else config).get(name, "")
     if value:
       with as_user_error():
-        typed.path(value, f"config.{key}")
+        place = typed.path(value, f"config.{key}", on_disk=key in _ON_DISK)
+        storage.check(place, f"config.{key}")
 
 
 def check_given(config: Any) -> None:

@@ -6,7 +6,8 @@ import ml_collections
 
 from data import prepare
 from experiments.setup import checks, systems
-from videodiff_jax.inputs import clips
+from videodiff_jax import typed
+from videodiff_jax.inputs import clips, store_copy
 from videodiff_jax.inputs.frame_store import FrameStore
 from videodiff_jax.training import hosts
 
@@ -21,7 +22,7 @@ def open_store(
 ) -> FrameStore:
   """Opens a split of the store in config.data.dir; if that is '', prepares the embedded set first.
 
-  `in_memory` as in `FrameStore.open`.
+  A store in object storage is copied to config.data.local_dir. `in_memory` as in `FrameStore.open`.
   """
   data = config.data
   options = store_options(config)
@@ -30,7 +31,12 @@ def open_store(
     with checks.as_user_error():
       hosts.decide(lambda: str(prepare.ensure(data.name, folder, **options)))
   hosts.everywhere(lambda: checks.check_removed(data.name, folder))
-  store = hosts.everywhere(lambda: FrameStore.open(folder, split, in_memory))
+
+  def opened() -> FrameStore:
+    place = store_copy.on_disk(typed.path(folder, "config.data.dir"), data.local_dir)
+    return FrameStore.open(place, split, in_memory)
+
+  store = hosts.everywhere(opened)
   hosts.agree({f"data in {folder}, {split}": store.fingerprint})
   return store
 

@@ -10,6 +10,7 @@ import numpy as np
 from absl import logging
 
 from experiments.setup.errors import UserError, as_user_error
+from videodiff_jax import storage
 from videodiff_jax.inputs import clips, latent_cache
 from videodiff_jax.inputs.frame_store import FrameStore
 from videodiff_jax.training import hosts
@@ -56,6 +57,8 @@ def folders(store: FrameStore, workdir: pathlib.Path) -> list[pathlib.Path]:
   New caches go to the first one, which is beside the store if that can be written to.
   """
   beside = store.directory.absolute().with_name(f"{store.directory.name}.cache")
+  if storage.is_remote(workdir):  # a cache is mapped into memory, as only files can be
+    return [beside]
   places = [beside, workdir / "cache"]
   return places if os.access(beside.parent, os.W_OK) else places[::-1]
 

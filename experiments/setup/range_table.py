@@ -50,6 +50,7 @@ COMMON: Mapping[str, Rule] = {
   "mesh.cpu_devices": whole("[1, 256]", "devices made of a host's cores"),
   "data.name": _TEXT,
   "data.dir": _TEXT,
+  "data.local_dir": _TEXT,
   "data.image_size": whole("[1, 4096]", "pixels a side"),
   "data.channels": Choice((1, 3)),
   "data.num_frames": whole("[2, 10000]", "frames; a clip has at least 2"),

@@ -12,6 +12,7 @@ from absl import logging
 from jax.sharding import Mesh
 
 from experiments.setup.errors import UserError, as_user_error
+from videodiff_jax import storage
 from videodiff_jax.glober import conditions
 from videodiff_jax.inputs.frame_store import FrameStore
 from videodiff_jax.text import embeddings
@@ -174,6 +175,7 @@ def _embed(
   by_split = {}
   for store in stores:
     beside = store.directory.absolute().with_name(f"{store.directory.name}.text")
-    folder = beside if os.access(beside.parent, os.W_OK) else workdir / "text"
+    lasting = os.access(beside.parent, os.W_OK) or storage.is_remote(workdir)
+    folder = beside if lasting else workdir / "text"
     by_split[store.split] = embeddings.embed(encoder, captions(config, store), folder)
   return by_split

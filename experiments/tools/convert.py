@@ -293,8 +293,8 @@ def main(argv: Sequence[str]) -> None:
 def define_flags() -> None:
   """Defines the command's flags."""
   flags.DEFINE_enum("kind", None, KINDS, "Kind of the published weights.")
-  typed.define_path("source", None, "The published file or folder.", required=True)
-  typed.define_path("out", None, "The folder to write.", required=True)
+  typed.define_path("source", None, "The published file or folder.", required=True, on_disk=True)
+  typed.define_path("out", None, "The folder to write.", required=True, on_disk=True)
   flags.DEFINE_bool(
     "export", False, "Turns --source, a converted folder, back into the published file."
   )

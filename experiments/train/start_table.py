@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 
 from experiments.setup import checks
 from experiments.train import plan
+from videodiff_jax import storage
 from videodiff_jax.inputs.frame_store import FrameStore
 from videodiff_jax.training import flops, hosts
 from videodiff_jax.training.workdir import steps_done
@@ -51,16 +52,18 @@ def show(
        f"{max(minutes, 0.1) if steps else 0:.1f}", f"{size / 1e9:.2f}")
     )  # fmt: skip
   heading = ("stage", "parameters", "steps", "done", "minutes (estimate)", "disk, GB")
-  free = hosts.decide(lambda: shutil.disk_usage(_existing_parent(workdir)).free)
+  on_disk = not storage.is_remote(workdir)
+  free = hosts.decide(lambda: shutil.disk_usage(_existing_parent(workdir)).free) if on_disk else 0
+  room = f"{free / 1e9:.1f} GB free" if on_disk else "in object storage"
   data = config.data.dir or config.data.name
   logging.info(
-    "%s\ndevices: %s, mesh %s\ndata: %s, %d training videos\nworkdir: %s, %.1f GB free\n%s\n"
+    "%s\ndevices: %s, mesh %s\ndata: %s, %d training videos\nworkdir: %s, %s\n%s\n"
     "The minutes are an estimate, from %.3g GFLOP/s in all; compiling, previews and validation are "
     "not counted.",
     "videodiff_jax", checks.local_devices(), dict(mesh.shape), data, store.num_videos,
-    workdir, free / 1e9, format_table(rows, heading), speed / 1e9,
+    workdir, room, format_table(rows, heading), speed / 1e9,
   )  # fmt: skip
-  if free < needed:
+  if on_disk and free < needed:
     raise checks.UserError(
       f"The checkpoints need about {needed / 1e9:.1f} GB, but the disk of {workdir} has "
       f"{free / 1e9:.1f} GB free. Free some space, use another --workdir or a smaller "

@@ -3,6 +3,9 @@
 A claim is the folder NUMBER.unfinished beside the others; making a folder is atomic, so that no two
 processes can claim one number. Files are written into it and moved to their place at the end. The
 next claim removes what a killed process left; its samples are kept if they were written whole.
+
+In object storage a claim is an object of that name, since creating one is as atomic. Files are
+written into a temporary folder of a disk, and sent at the end.
 """
 
 import contextlib
@@ -10,12 +13,13 @@ import os
 import pathlib
 import re
 import shutil
+import uuid
 from collections.abc import Callable, Iterator
 
 from absl import logging
 
 from experiments.workdirs import outputs
-from videodiff_jax import shares, whole_files
+from videodiff_jax import copies, shares, storage, whole_files
 from videodiff_jax.training import hosts
 
 UNFINISHED = ".unfinished"
@@ -56,18 +60,27 @@ class SampleFolder:
       outputs.check_room(self._samples, self._needed)
       return str(_claim(self._samples, taken, lambda n: f"{n:03d}", 0, self._what)[1])
 
-    self.unfinished = pathlib.Path(hosts.decide(claim))
+    self._claim = storage.path(hosts.decide(claim))
+    self.unfinished = copies.scratch() if storage.is_remote(self._claim) else self._claim
     return self
 
   def finish(self) -> pathlib.Path:
     """Gives the folder its final name."""
-    folder = self.unfinished.with_name(f"{self.unfinished.stem}_{self._what}")
+    folder = self._claim.with_name(f"{self._claim.stem}_{self._what}")
+    if storage.is_remote(folder):
+      copies.send(self.unfinished, folder, last=SAMPLES)
+      self._claim.unlink()
+      return folder
     (self.unfinished / _OWNER).unlink(missing_ok=True)
     self.unfinished.rename(folder)
     return folder
 
   def __exit__(self, *_: object) -> None:
-    if shares.is_first():
+    if storage.is_remote(self._claim):
+      if shares.is_first():
+        self._claim.unlink(missing_ok=True)
+      shutil.rmtree(self.unfinished, ignore_errors=True)
+    elif shares.is_first():
       _settle(self.unfinished, self._what)
 
 
@@ -94,14 +107,20 @@ def files(folder: pathlib.Path, *names: str) -> Iterator[list[pathlib.Path]]:
     return pathlib.Path(name).stem + ("" if number == 1 else f"_{number}")
 
   number, claim = _claim(folder, taken, lambda n: numbered(names[0], n), 1)
+  remote = storage.is_remote(claim)
+  unfinished = copies.scratch() if remote else claim
   try:
-    made = [claim / (numbered(name, number) + pathlib.Path(name).suffix) for name in names]
+    made = [unfinished / (numbered(name, number) + pathlib.Path(name).suffix) for name in names]
     yield made
     for file in reversed(made):
-      if file.is_file():
+      if file.is_file() and remote:
+        copies.put(file, folder / file.name)
+      elif file.is_file():
         os.replace(file, folder / file.name)
   finally:
-    shutil.rmtree(claim, ignore_errors=True)
+    if remote:
+      claim.unlink(missing_ok=True)
+    shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _claim(
@@ -111,7 +130,7 @@ def _claim(
   first: int,
   what: str = "",
 ) -> tuple[int, pathlib.Path]:
-  """Claims the number after the highest one; returns it and the folder of the claim.
+  """Claims the number after the highest one; returns it and the claim: a folder, or an object.
 
   `what` is the end of the name that the folder will get.
   """
@@ -121,14 +140,19 @@ def _claim(
   while True:
     claim = folder / f"{name(number)}{UNFINISHED}"
     try:
-      claim.mkdir()
+      if isinstance(claim, storage.Remote):
+        claim.create(f"{whole_files.owner()} {what} {uuid.uuid4()}".encode())
+      else:
+        claim.mkdir()
     except FileExistsError:  # another process draws
       number += 1
       continue
     if number <= max(taken(), default=first - 1):  # another one has finished since
-      claim.rmdir()
+      claim.unlink() if storage.is_remote(claim) else claim.rmdir()
       number += 1
       continue
+    if storage.is_remote(claim):
+      return number, claim
     try:
       whole_files.write_text(claim / _OWNER, f"{whole_files.owner()} {what}")
     except OSError:
@@ -141,6 +165,10 @@ def _clean(folder: pathlib.Path) -> None:
   """Removes or completes the claims of processes that were killed."""
   for claim in folder.glob(f"*{UNFINISHED}"):
     with contextlib.suppress(OSError):  # not our claim, or another process completes it
+      if storage.is_remote(claim):
+        if whole_files.is_gone(claim.read_text(errors="replace").partition(" ")[0]):
+          claim.unlink(missing_ok=True)
+        continue
       owner, _, what = (claim / _OWNER).read_text(errors="replace").partition(" ")
       if whole_files.is_gone(owner):
         _settle(claim, what)

@@ -7,6 +7,7 @@ import shutil
 from absl import flags, logging
 
 from experiments.setup.errors import UserError
+from videodiff_jax import storage
 from videodiff_jax.training import exported
 
 # Bytes of a page, a line, a picture; for samples, `check_room` is called again.
@@ -17,10 +18,14 @@ def check(workdir: pathlib.Path, mode: str) -> None:
   """Checks that a mode can write, and logs the folder if it is not the workdir.
 
   Raises:
-    UserError: the mode changes its workdir, but that is an exported folder; or errors of `folder`
-      and `check_room`.
+    UserError: the mode changes its workdir, but that is an exported folder, or needs a disk; or
+      errors of `folder` and `check_room`.
   """
   trains = mode in ("ablation", "train")
+  if mode == "ablation" and storage.is_remote(workdir):
+    raise UserError(
+      "--mode=ablation copies stages from run to run, which takes a disk: give another --workdir."
+    )
   if exported.is_exported(workdir):
     if trains or mode == "cache":
       raise UserError(
@@ -47,7 +52,7 @@ def folder(workdir: pathlib.Path) -> pathlib.Path:
         "workdir: remove --out."
       )
     return workdir
-  out = pathlib.Path(given or f"runs/pretrained/{workdir.name}").absolute()
+  out = storage.path(given or f"runs/pretrained/{workdir.name}").absolute()
   if (out / "config.json").exists():
     raise UserError(f"{out} holds a run of its own: give another --out.")
   return out
@@ -59,6 +64,8 @@ def check_room(place: pathlib.Path, needed: int) -> None:
   Raises:
     UserError: the folder cannot be written to, or its disk has fewer than `needed` bytes free.
   """
+  if storage.is_remote(place):  # which has no limit of its own; its first file shows the rights
+    return
   there = next(path for path in (place, *place.parents) if path.exists())
   if not os.access(there, os.W_OK):
     raise UserError(

@@ -196,11 +196,20 @@ def test_prompts_and_files_of_them(tmp_path, monkeypatch, given, prompts) -> Non
 
 @pytest.mark.parametrize(
   "given",
-  ["missing.txt", "my prompts.TXT", "no/such", "./no", "~/no such", "/no", "gs://b/p.txt", ".txt"],
+  [
+    "missing.txt",
+    "my prompts.TXT",
+    "no/such",
+    "./no",
+    "~/no such",
+    "/no",
+    "http://b/p.txt",
+    ".txt",
+  ],
 )
 def test_a_prompts_file_that_is_missing_is_no_prompt(tmp_path, monkeypatch, given) -> None:
   monkeypatch.chdir(tmp_path)
-  with pytest.raises(ValueError, match=r"--prompts: (no file|'gs://b/p.txt' is an address)"):
+  with pytest.raises(ValueError, match=r"--prompts: (no file|'http://b/p.txt' is an address)"):
     glober_samples.prompts_of(PROMPTED, options(prompts=given))
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from absl import logging
 from flax import traverse_util
 
-from videodiff_jax import typed
+from videodiff_jax import copies, typed
 from videodiff_jax.choices import summarise
 from videodiff_jax.glober.networks import Networks
 from videodiff_jax.pretrained import architectures, sources
@@ -113,7 +113,7 @@ def given_kl_vae_stage(config: ml_collections.ConfigDict, networks: Networks) ->
 def _fit(config: ml_collections.ConfigDict, networks: Networks, name: str) -> sources.Fit:
   allow = [pattern for pattern in config.init.allow.split(",") if pattern]
   wanted = architectures.shapes(modules(networks)[name])
-  path = typed.path(path_of(config, name), f"config.init.{name}")
+  path = copies.local(typed.path(path_of(config, name), f"config.init.{name}"))
   fit = sources.fit(sources.find(name, path), wanted, allow, adapt=True)
   if name == "kl_vae" and (missing := sorted(wanted.keys() - fit.placed.keys())):
     raise ValueError(f"{path} lacks {summarise(missing)}, which nothing trains.")

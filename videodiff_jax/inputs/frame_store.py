@@ -145,7 +145,7 @@ class FrameStore:
     Raises:
       StoreError: the folder is no usable store; the message names the command that prepares one.
     """
-    return cls(typed.path(directory, "config.data.dir"), split, in_memory)
+    return cls(typed.path(directory, "config.data.dir", on_disk=True), split, in_memory)
 
   def __reduce__(self) -> tuple[Any, ...]:
     return FrameStore, self._arguments

@@ -7,7 +7,7 @@ from typing import Any, get_args
 import numpy as np
 from flax import traverse_util
 
-from videodiff_jax import text_files, typed
+from videodiff_jax import copies, text_files, typed
 from videodiff_jax.models.text_encoder import Activation, CLIPText
 from videodiff_jax.pretrained import architectures, sources
 from videodiff_jax.pretrained.names import clip
@@ -30,7 +30,7 @@ def load_text(path: str | pathlib.Path) -> tuple[CLIPText, dict[str, Any], str]:
     ImportError: as `tensor_files.read`.
     ValueError: the file is damaged, or holds no CLIP text tower.
   """
-  path = typed.path(path, "config.init.text_encoder")
+  path = copies.local(typed.path(path, "config.init.text_encoder"))
   found = sources.find("text_encoder", path)
   model = clip.architecture(found.shapes, activation(path))
   fit = sources.fit(found, architectures.shapes(model))

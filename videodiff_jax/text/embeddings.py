@@ -18,7 +18,7 @@ import numpy as np
 import tqdm
 from absl import logging
 
-from videodiff_jax import text_files, typed, whole_files
+from videodiff_jax import copies, text_files, typed, whole_files
 from videodiff_jax.choices import check_choice
 from videodiff_jax.chunks import in_chunks
 from videodiff_jax.models.sentence_encoder import SentenceEncoder
@@ -89,7 +89,7 @@ def load_encoder(name: str, length: int, path: str = "", vocabulary: str = "") -
         "or folder of a CLIP text model."
       )
     model, params, sha256 = clip_text.load_text(path)
-    beside = typed.path(path) / "merges.txt"
+    beside = copies.local(typed.path(path)) / "merges.txt"
     tokenize = tokenizer.clip(vocabulary or (beside if beside.is_file() else ""), length)
   if length > model.length:
     raise ValueError(
@@ -179,7 +179,7 @@ def read(workdir: pathlib.Path) -> dict[str, Any] | None:
   if not file.is_file():
     return None
   try:
-    with np.load(file) as saved:
+    with file.open("rb") as opened, np.load(opened) as saved:
       return {
         "null": saved["null"], "default": saved["default"], "fingerprint": str(saved["fingerprint"])
       }  # fmt: skip

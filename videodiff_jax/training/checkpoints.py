@@ -5,8 +5,8 @@ import functools
 import hashlib
 import itertools
 import json
+import os
 import pathlib
-import shutil
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from absl import logging
 
-from videodiff_jax.training import checksums, hosts
+from videodiff_jax import storage
+from videodiff_jax.training import checksums, hosts, remote_checkpoints
 from videodiff_jax.training.state import TrainState
 
 _ITEMS = ("ema", "meta", "rest")
@@ -36,6 +37,9 @@ class Checkpoints:
   `rest` (the other fields of the TrainState) and `meta` (a JSON dict). It also holds the SHA-256 of
   their files, which is checked whenever an item is read. Orbax commits a checkpoint by renaming it,
   so an incomplete one is never listed. All hosts must open, save, restore and close together.
+
+  In object storage, orbax commits by a last object, and there are no checksums of ours: the store
+  compares its own whenever it takes or gives an object.
   """
 
   def __init__(self, folder: pathlib.Path | str, keep: int | None = None, sums: bool = True):
@@ -47,8 +51,8 @@ class Checkpoints:
         left, are deleted. Only one process may write at a time (`locks.py`).
       sums: whether new checkpoints get checksums.
     """
-    self.folder = pathlib.Path(folder).absolute()
-    self._keep, self._sums = keep, sums
+    self.folder = storage.path(folder).absolute()
+    self._keep, self._sums = keep, sums and not storage.is_remote(self.folder)
     self._saving = 0
     if keep is not None:
       hosts.decide(self._delete_unfinished)
@@ -59,8 +63,9 @@ class Checkpoints:
       single_host_load_and_broadcast=True,
       # Called on the first host, once all hosts have written and before the checkpoint is renamed.
       async_options=ocp.AsyncOptions(post_finalization_callback=self._write_sums),
+      temporary_path_class=remote_checkpoints.temporary_path_class(self.folder),
     )
-    self._manager = ocp.CheckpointManager(self.folder, options=options)
+    self._manager = ocp.CheckpointManager(os.fspath(self.folder), options=options)
     if keep is not None:
       for step in self.steps()[:-keep]:
         self._manager.delete(step)
@@ -144,9 +149,10 @@ class Checkpoints:
     self._manager.close()
 
   def _delete_unfinished(self) -> None:
-    for unfinished in self.folder.glob(f"*{_UNFINISHED}*"):
+    left = self.folder.glob(f"*{_UNFINISHED}*")
+    for unfinished in remote_checkpoints.unfinished(self.folder) or left:
       logging.info("%s was being written by a run that was killed: it is deleted.", unfinished)
-      shutil.rmtree(unfinished)
+      storage.rmtree(unfinished)
 
   def _write_sums(self) -> None:
     if self._sums:

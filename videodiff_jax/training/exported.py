@@ -17,19 +17,19 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from videodiff_jax import text_files
+from videodiff_jax import copies, storage, text_files
 from videodiff_jax.pretrained.files import tensor_files
 from videodiff_jax.training import checksums, hosts
 from videodiff_jax.training.checkpoints import CheckpointError
 
-_MANIFEST = "export.json"
+MANIFEST = "export.json"
 _WEIGHTS = "weights.safetensors"
 _ROUNDED = "ema_params"  # this part is rounded to bfloat16
 
 
 def is_exported(folder: pathlib.Path | str) -> bool:
   """Tells whether a folder is a complete export; an unfinished one has no manifest."""
-  return (pathlib.Path(folder) / _MANIFEST).is_file()
+  return (storage.path(folder) / MANIFEST).is_file()
 
 
 def manifest(folder: pathlib.Path | str) -> dict[str, Any]:
@@ -38,7 +38,7 @@ def manifest(folder: pathlib.Path | str) -> dict[str, Any]:
   Raises:
     CheckpointError: the file is damaged.
   """
-  file = pathlib.Path(folder) / _MANIFEST
+  file = storage.path(folder) / MANIFEST
   try:
     found = text_files.read_json(file)
     for entry in found["stages"].values():
@@ -51,7 +51,7 @@ def manifest(folder: pathlib.Path | str) -> dict[str, Any]:
 def write_manifest(folder: pathlib.Path, stages: dict[str, dict[str, Any]], code: str) -> None:
   """Writes the manifest, the last file, which marks the folder as a complete export."""
   text = json.dumps({"code": code, "stages": stages}, indent=1)
-  (folder / _MANIFEST).write_text(text + "\n")
+  (folder / MANIFEST).write_text(text + "\n")
 
 
 def write(folder: pathlib.Path, name: str, step: int, ema: dict[str, Any]) -> dict[str, Any]:
@@ -88,7 +88,7 @@ def read(folder: pathlib.Path, name: str, target: dict[str, Any]) -> dict[str, A
   Raises:
     CheckpointError: there is no such stage, it is damaged, or its networks are not the target's.
   """
-  return hosts.everywhere(lambda: _read(pathlib.Path(folder), name, target))
+  return hosts.everywhere(lambda: _read(storage.path(folder), name, target))
 
 
 def _read(folder: pathlib.Path, name: str, target: dict[str, Any]) -> dict[str, Any]:
@@ -96,6 +96,8 @@ def _read(folder: pathlib.Path, name: str, target: dict[str, Any]) -> dict[str, 
   if name not in stages:
     raise CheckpointError(f"{folder} holds no stage {name!r}; it has {', '.join(stages)}.")
   file = folder / name / _WEIGHTS
+  if storage.is_remote(file) and file.is_file():
+    file = copies.local(file)
   if not file.is_file() or checksums.sha256(file) != stages[name]["sha256"]:
     raise CheckpointError(
       f"{file} is missing, or not as it was exported (its SHA-256 differs from export.json's). "

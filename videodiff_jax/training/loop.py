@@ -274,6 +274,7 @@ class _Session:
         self._previews.show(step, self._state)
 
   def _save(self, step: int) -> None:
+    self._writer.send()  # the lines up to a checkpoint are there before it is
     meta = self._meta | {"examples": step * self._run.batch_size}
     self._checkpoints.save(step, self._state, meta)
 

@@ -15,6 +15,7 @@ _SWEEP = {
   "sweep.steps": (2, 5, 10, 20, 50, 100),
 }
 _PROFILE = ("Nothing was traced.", {"profile.first_step": 10, "profile.num_steps": 0})
+_STORES = ("Stores were read where they lie.", {"data.local_dir": ""})
 _CHECKSUMS = ("Checkpoints had no checksums.", {"checksums": False})
 # System -> (why the values change nothing, {key: value}), in the order of their addition.
 ADDED: dict[str, tuple[tuple[str, dict[str, Any]], ...]] = {
@@ -78,6 +79,7 @@ ADDED: dict[str, tuple[tuple[str, dict[str, Any]], ...]] = {
     ("No run began with another's weights.", {"init.run": ""}),
     _CHECKSUMS,
     _PROFILE,
+    _STORES,
   ),
   "lgcvd": (
     ("Clips had a single stride.", {"data.stride_multiples": (1,)}),
@@ -104,6 +106,7 @@ ADDED: dict[str, tuple[tuple[str, dict[str, Any]], ...]] = {
     ("No run began with another's weights.", {"init.run": ""}),
     _CHECKSUMS,
     _PROFILE,
+    _STORES,
   ),
 }
 

@@ -10,6 +10,8 @@ import types
 import jax
 from absl import logging
 
+from videodiff_jax import copies, storage
+
 _TENSORFLOWS = "clu.metric_writers.summary_writer"  # which imports TensorFlow to write its files
 
 
@@ -50,7 +52,9 @@ class Profiler:
 
   def __init__(self, trace: Trace, folder: pathlib.Path, step: int):
     """`step`: steps done when the call begins."""
-    self._trace, self._folder = trace, folder
+    # A trace is many files, which only a disk takes one by one.
+    self._trace, self._target = trace, folder if storage.is_remote(folder) else None
+    self._folder = folder = copies.scratch() / "trace" if self._target else folder
     self._begin = step + trace.first_step
     self._end = self._begin + trace.num_steps
     self._action = None
@@ -78,6 +82,9 @@ class Profiler:
     with contextlib.suppress(RuntimeError):  # none is under way
       jax.profiler.stop_trace()
     if self._folder.is_dir():
-      logging.info("XLA trace of %d steps: %s", self._trace.num_steps, self._folder)
+      if self._target is not None:
+        copies.send(self._folder, self._target)
+      place = self._target or self._folder
+      logging.info("XLA trace of %d steps: %s", self._trace.num_steps, place)
     else:
       logging.warning("No XLA trace: the call ended before step %d.", self._begin)

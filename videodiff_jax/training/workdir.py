@@ -14,7 +14,7 @@ import ml_collections
 from absl import logging
 from jax.sharding import Mesh
 
-from videodiff_jax import text_files, typed
+from videodiff_jax import storage, text_files, typed
 from videodiff_jax.choices import check_choice
 from videodiff_jax.training import checksums, exported, hosts, migrations
 from videodiff_jax.training.checkpoints import CheckpointError, Checkpoints
@@ -117,6 +117,9 @@ def _kept_config(workdir: pathlib.Path) -> tuple[pathlib.Path, dict[str, Any]] |
 def write_config(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
   """Creates `workdir` if needed and writes its config.json atomically."""
   workdir.mkdir(parents=True, exist_ok=True)
+  if storage.is_remote(workdir):
+    (workdir / "config.json").write_text(config.to_json(indent=2) + "\n")
+    return
   unfinished = workdir / UNFINISHED_CONFIG
   with unfinished.open("w") as file:
     file.write(config.to_json(indent=2) + "\n")

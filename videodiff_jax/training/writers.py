@@ -12,7 +12,7 @@ from typing import Any
 import tqdm
 from absl import logging
 
-from videodiff_jax import text_files, whole_files
+from videodiff_jax import copies, text_files, whole_files
 
 Points = Sequence[tuple[float, float]]
 
@@ -25,15 +25,17 @@ class MetricWriter:
   """Writes the metrics of one stage; it is enabled on the first host only.
 
   Metrics map names to numbers. `metrics.jsonl` holds one JSON object per line; a resumed run
-  appends to the same file.
+  appends to the same file. In object storage the files are written again as a whole, once a minute
+  and by `send`.
   """
 
   def __init__(self, folder: pathlib.Path, enabled: bool = True):
     self._enabled = enabled
     if not enabled:
       return
-    folder.mkdir(parents=True, exist_ok=True)
-    self._file = folder / "metrics.jsonl"
+    self._spool = copies.Spool(folder, ("metrics.jsonl",))
+    self._file = self._spool.folder / "metrics.jsonl"
+    self._sent = time.monotonic()
     self._board: _Board | None = None  # opened at the first record; a finished stage has none
     self._header: tuple[str, ...] = ()
 
@@ -63,10 +65,20 @@ class MetricWriter:
     whole_files.append_line(self._file, json.dumps({"step": step, **metrics}))
     self._board = self._board or _Board(self._file.parent)
     self._board.write(step, metrics)
+    if time.monotonic() - self._sent > _FLUSH_EVERY:
+      self.send()
+
+  def send(self) -> None:
+    """Brings object storage up to date, as before a checkpoint; does nothing on a disk."""
+    if self._enabled:
+      self._spool.send()
+      self._sent = time.monotonic()
 
   def close(self) -> None:
-    if self._enabled and self._board:
-      self._board.close()
+    if self._enabled:
+      if self._board:
+        self._board.close()
+      self._spool.close()
 
 
 class _Board:
