@@ -46,7 +46,7 @@ def run(files: Sequence[str] = ()) -> None:
 
   # Imported late: --help and a mistyped flag answer at once.
   from experiments.setup import checks
-  from experiments.tools import doctor
+  from experiments.tools import doctor_hosts
   from videodiff_jax.training import hosts
 
   mode, config = flags.FLAGS.mode, flags.FLAGS.config
@@ -54,7 +54,11 @@ def run(files: Sequence[str] = ()) -> None:
     checks.check_given(config)
   modes.check_flags(mode, config.after if mode == "train" and config is not None else ())
   if mode == "doctor":
-    print(doctor.report())
+    if config is not None:
+      split_cpu(config.mesh.cpu_devices)
+    hosts.join()
+    given = flags.FLAGS.workdir
+    doctor_hosts.show(config, None if given is None else pathlib.Path(given))
     return
   if mode == "compare":
     from experiments.scoring import score_files

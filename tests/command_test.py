@@ -74,7 +74,7 @@ WRONG = {
       (["--table=glober_1a"], "It is for --mode=evaluate, --mode=benchmark", 1),
       (["--mode=report", "--seed=1"], "--seed is not supported by --mode=report", 1),
       (["--mode=report", DIGITS], "--config is not supported by --mode=report", 1),
-      (["--mode=doctor"], "--workdir is not supported by --mode=doctor", 1),
+      (["--mode=doctor", "--seed=1"], "--seed is not supported by --mode=doctor", 1),
       (["--mode=redraw", "--seed=1"], "--seed is not supported by --mode=redraw", 1),
       ([DIGITS, "--config.model.dit.depth=9"], "--config.model.dit.depth=9 is not supported", 1),
       ([DIGITS, "--config.data.dir=x"], "--config.data.dir=x is not supported", 1),

@@ -68,6 +68,8 @@ def module_of(words: list[str]) -> tuple[str, list[str]]:
   if words[0] == "gcloud":
     (inner,) = [word.partition("=")[2] for word in words if word.startswith("--command=")]
     return module_of(shlex.split(inner.split("&& ")[-1]))
+  while re.match(r"[A-Z]+=", words[0]) and len(words) > 1:  # a variable of the command
+    words = words[1:]
   for i, word in enumerate(words):
     if word == "videodiff":
       return MAIN, words[i + 1 :]
@@ -104,7 +106,16 @@ def check(module: str, arguments: list[str], systems: dict[str, str]) -> None:
   elif module in ("pip", "pytest"):
     check_tool(module, arguments)
   else:
-    assert module in ("export", "pre-commit", "mkdocs", "bash", "docs.make", "docs.make.pictures")
+    check_script(module, arguments)
+
+
+def check_script(name: str, arguments: list[str]) -> None:
+  known = ("export", "pre-commit", "mkdocs", "bash", "docs.make", "docs.make.pictures")
+  if name in ("sbatch", "kubectl") or name.startswith("launch/"):
+    files = [word for word in (name, *arguments) if word.startswith("launch/")]
+    assert files and all((ROOT / file).is_file() for file in files), files
+  else:
+    assert name in known
 
 
 def check_main(arguments: list[str], given: dict[str, str], systems: dict[str, str]) -> None:

@@ -49,7 +49,7 @@ EXPERIMENTS: dict[str, set[str]] = {
   "claims": {"setup", "workdirs", "measures", "train", "sampling", "scoring", "tables"},
   "report": {"setup", "workdirs", "scoring"},
   "export": {"setup", "workdirs", "train", "sampling", "scoring"},
-  "benchmarks": {"setup", "train", "compiled"},
+  "benchmarks": {"setup", "workdirs", "train", "compiled"},
   # What every room says of its own flags, together.
   "commands": {"setup", "train", "compiled", "sampling", "scoring", "export", "benchmarks"},
   "tools": {"setup", "workdirs"},

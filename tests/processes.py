@@ -13,6 +13,13 @@ from collections.abc import Sequence
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
+def free_port() -> int:
+  """A port of this machine that nobody listens at."""
+  with socket.socket() as free:
+    free.bind(("127.0.0.1", 0))
+    return free.getsockname()[1]
+
+
 def run(
   module: str, arguments: Sequence[str], count: int, devices: int = 1, timeout: float = 300
 ) -> list[tuple[int | None, str]]:
@@ -22,9 +29,6 @@ def run(
     (exit status, what it wrote) of each; status None where it had to be killed after `timeout`
     seconds.
   """
-  with socket.socket() as free:
-    free.bind(("127.0.0.1", 0))
-    port = free.getsockname()[1]
   flags = re.sub(r"--xla_force_host_platform_device_count=\d+", "", os.environ["XLA_FLAGS"])
   environment = os.environ | {
     "XLA_FLAGS": flags,
@@ -33,7 +37,7 @@ def run(
   }
   if count > 1:
     environment |= {
-      "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
+      "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free_port()}",
       "JAX_NUM_PROCESSES": str(count),
     }
   # Files: a process whose pipe nobody empties would wait, and the others with it.

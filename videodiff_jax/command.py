@@ -24,6 +24,7 @@ from absl import flags, logging
 
 BAD_ARGUMENTS = 2
 INTERRUPTED, TERMINATED = 130, 143  # as in a shell: 128 plus the signal's number
+COMPILING = "compiling"  # begins the names of the threads that compile
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 _BUGS = (AssertionError, NotImplementedError)
@@ -119,8 +120,20 @@ def _interrupt_later() -> None:
 
 
 def fail(message: str, status: int) -> NoReturn:
-  """Ends the process with a line on stderr."""
+  """Ends the process with a line on stderr.
+
+  A compiler, which nothing can interrupt, is not waited for: it may take many minutes.
+  """
   print(message, file=sys.stderr)
+  if any(thread.name.startswith(COMPILING) for thread in threading.enumerate()):
+    try:
+      if _among_several():
+        sys.modules["jax"].distributed.shutdown()  # as it does by itself where Python ends
+      logging.flush()
+      sys.stdout.flush()
+      sys.stderr.flush()
+    finally:
+      os._exit(status)
   sys.exit(status)
 
 

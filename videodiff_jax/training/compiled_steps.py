@@ -3,15 +3,42 @@
 import dataclasses
 from collections.abc import Callable, Iterator
 from concurrent import futures
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from videodiff_jax import command
 from videodiff_jax.training import flops, partitioning
 from videodiff_jax.training.stage import Stage, TrainStep
 from videodiff_jax.training.state import TrainState
+
+T = TypeVar("T")
+
+
+def beside(make: Callable[[], T]) -> "futures.Future[T]":
+  """Compiles in another thread and under this one's mesh, so that this one can answer to signals.
+
+  A compiler cannot be interrupted: what runs when the process ends is left behind
+  (`command.fail`).
+  """
+  pool, mesh = futures.ThreadPoolExecutor(1, command.COMPILING), jax.sharding.get_mesh()
+
+  def compile() -> T:
+    if mesh.empty:
+      return make()
+    with jax.set_mesh(mesh):  # each thread has its own
+      return make()
+
+  compiling = pool.submit(compile)
+  pool.shutdown(wait=False)
+  return compiling
+
+
+def compile_for(jitted: Any, arguments: tuple) -> Callable:
+  """Compiles a jitted function for these arguments."""
+  return jitted.lower(*arguments).compile()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,29 +63,26 @@ class Programs:
   the same time would distort the timings.
   """
 
-  _POLL = 0.2  # seconds between checks for a stop request during compilation
-
   def __init__(self, stage: Stage, arguments: tuple[Any, Any, Any], step: int, steps: int):
     """Starts compiling; `arguments` is (state, frozen, batch), for training `step` to `steps`."""
     self._shapes = jax.tree.map(_shape, arguments)
     self._mesh = jax.tree.leaves(self._shapes[0])[0].sharding.mesh
     self._ahead = self._mesh.devices.flat[0].platform != "gpu"
-    self._pool = futures.ThreadPoolExecutor(1, "compile")
+    self._pool = futures.ThreadPoolExecutor(1, command.COMPILING)
     self._rest = self._spans(stage, step, steps)
     self._next = self._submit()
 
-  def take(self, stopped: Callable[[], bool] = lambda: False) -> Program | None:
-    """Waits for the next program; None if `stopped` returns True before it is compiled."""
-    waited = self._next = self._next or self._submit()
-    if waited is None:
+  def take(
+    self, wait: Callable[[futures.Future], Program | None] = futures.Future.result
+  ) -> Program | None:
+    """Waits for the next program; None if `wait` gives up before it is compiled."""
+    compiling = self._next = self._next or self._submit()
+    if compiling is None:
       raise RuntimeError("No program is left: the last one goes to the end of training.")
-    while not waited.done():
-      if stopped():
-        return None
-      futures.wait([waited], timeout=self._POLL)
-    program, self._next = waited.result(), None
-    if self._ahead:
-      self._next = self._submit()
+    program = wait(compiling)
+    if program is None:
+      return None
+    self._next = self._submit() if self._ahead else None
     return program
 
   def close(self) -> None:

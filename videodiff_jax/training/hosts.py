@@ -8,6 +8,7 @@ waiting forever. So one host looks, and all get its answer or its error.
 import functools
 import json
 import os
+import signal
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
@@ -115,6 +116,12 @@ def join(timeout: int = 300) -> None:
       f"({', '.join((*_VARIABLES, *_LAUNCHED))}) to train on one host."
     ) from error
   watch.start(timeout)
+  # JAX's preemption service takes SIGTERM for itself, and before training nobody asks it.
+  signal.signal(signal.SIGTERM, signal.SIG_DFL)
+  if _alone_on_its_host() and not os.environ.get("JAX_LOCAL_DEVICE_IDS"):
+    # JAX gives each process of SLURM and Open MPI one GPU, also where no other takes the rest.
+    for name in ("jax_cuda_visible_devices", "jax_rocm_visible_devices"):
+      jax.config.update(name, "all")
 
 
 def decide(ask: Callable[[], T]) -> T:
@@ -233,6 +240,13 @@ def _launched(name: str) -> int:
   """Returns the number of processes in a launcher's variable, 1 if it did not start this one."""
   count = os.environ.get(name, "")
   return int(count) if count.isdecimal() and not _lacking(_LAUNCHED[name]) else 1
+
+
+def _alone_on_its_host() -> bool:
+  """Tells whether the launcher started one process on each host."""
+  tasks, nodes = (os.environ.get(name) for name in ("SLURM_NTASKS", "SLURM_STEP_NUM_NODES"))
+  of_slurm = _launched("SLURM_NTASKS") > 1 and tasks == nodes
+  return of_slurm or os.environ.get("OMPI_COMM_WORLD_LOCAL_SIZE") == "1"
 
 
 def _lacking(names: Sequence[str]) -> str:

@@ -5,7 +5,6 @@ import contextlib
 import dataclasses
 import functools
 import pathlib
-import signal
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -16,26 +15,30 @@ import numpy as np
 import tqdm
 from absl import logging
 from clu import parameter_overview
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from videodiff_jax.models.pixels import to_uint8
 from videodiff_jax.training import flops, hosts, means, partitioning, periodic
 from videodiff_jax.training.checkpoints import CheckpointError, Checkpoints, fingerprint
-from videodiff_jax.training.compiled_steps import Program, Programs
+from videodiff_jax.training.compiled_steps import Program, Programs, beside, compile_for
+from videodiff_jax.training.previews import Previews
 from videodiff_jax.training.stage import Stage
 from videodiff_jax.training.state import TrainState
+from videodiff_jax.training.stopping import Stop, on_sigterm
 from videodiff_jax.training.validation import Losses, Validation
-from videodiff_jax.training.writers import MetricWriter, best_validation, plot_curves, read_metrics
+from videodiff_jax.training.writers import (
+  VALIDATION,
+  MetricWriter,
+  best_validation,
+  plot_curves,
+  points,
+  read_metrics,
+)
 
 HostBatch = dict[str, np.ndarray]
 
 # Number of steps the host may be ahead of the devices: enough to keep them busy.
 _RUN_AHEAD = 4
-# Folded into the run's key for previews. It is large because the first numbers are those of the
-# key's splits, from which a stage draws its parameters.
-_PREVIEWS = 2**31
 
 
 class NonFiniteLossError(FloatingPointError):
@@ -74,6 +77,10 @@ class Run:
   checksums: bool = True
   trace: periodic.Trace = dataclasses.field(default_factory=periodic.Trace)
 
+  def draws(self, step: int) -> bool:
+    """Tells whether a preview is due after a step."""
+    return step % self.preview_every == 0 or step == self.steps
+
 
 def train(
   stage: Stage,
@@ -103,8 +110,8 @@ def train(
       step that training resumes from.
 
   Returns:
-    True if the stage is finished. False if SIGTERM stopped it, after saving: SIGTERM ends it after
-    the current step or, during compilation, at once.
+    True if the stage is finished. False if SIGTERM came, after saving: it ends training after the
+    current step or, while a program compiles, at once.
 
   Raises:
     NonFiniteLossError: the loss is not finite; the message names the step, its examples and the
@@ -115,10 +122,13 @@ def train(
   checkpoints = Checkpoints(run.folder / "checkpoints", run.keep, run.checksums)
   writer = hosts.everywhere(lambda: MetricWriter(run.folder, first_host))
   meta = run.meta | {"frozen": fingerprint(frozen)}
-  with jax.set_mesh(run.mesh), _stop_on_sigterm() as stop, contextlib.ExitStack() as stack:
+  with jax.set_mesh(run.mesh), on_sigterm() as stop, contextlib.ExitStack() as stack:
     stack.callback(checkpoints.close)
     stack.callback(writer.close)
-    state = _restore_or_init(stage, run, checkpoints, meta, frozen, batches)
+    state = _restore_or_init(stage, run, checkpoints, meta, frozen, batches, stop)
+    if state is None:
+      logging.info("Stopped by SIGTERM before the first step of %s.", stage.name)
+      return False
     step = int(state.step)
     if not stage.train_steps and checkpoints.latest_step() is None:
       checkpoints.save(step, state, meta | {"examples": 0})
@@ -126,10 +136,14 @@ def train(
     if not stage.train_steps:
       return True
 
-    previews = _Previews(stage, run, frozen, preview_batch, write_preview)
-    # Converted weights begin at a step that has no preview.
-    if step and previews.due(step) and "source" not in checkpoints.meta(step):
-      if not hosts.decide(lambda: has_preview(step)):
+    previews = Previews(stage, run.mesh, run.seed, frozen, preview_batch, write_preview, stop)
+    losses = None if validation is None else Losses(stage, run.mesh, validation)
+    # Converted weights begin at a step that has neither.
+    if step and "source" not in checkpoints.meta(step):
+      if losses is not None and losses.validation.due(step, run.steps):
+        if not hosts.decide(lambda: _is_validated(run.folder, step)):
+          _validate(step, losses, state, frozen, writer, stop)
+      if run.draws(step) and not hosts.decide(lambda: has_preview(step)):
         previews.show(step, state)
     if step >= run.steps:
       hosts.decide(functools.partial(_make_up_curves, run.folder))
@@ -138,45 +152,15 @@ def train(
     stream = batches(step * run.batch_size)
     if hasattr(stream, "close"):
       stack.callback(stream.close)
-    session = _Session(stage, run, frozen, meta, checkpoints, writer, previews, validation, state)
+    session = _Session(stage, run, frozen, meta, checkpoints, writer, previews, losses, state)
     del state  # each step consumes the state before it
     step = session.train_on(step, stream, stop)
     checkpoints.wait()
+    finished = step == run.steps and not stop.requested(True)
   hosts.decide(functools.partial(_tell_curves, stage.name, run.folder))
   if step < run.steps:
     logging.info("Stopped by SIGTERM at step %d of %s; saved.", step, stage.name)
-  return step == run.steps
-
-
-class _Previews:
-  """Draws previews of a stage on fixed examples; the first host writes them."""
-
-  def __init__(
-    self,
-    stage: Stage,
-    run: Run,
-    frozen: Any,
-    batch: HostBatch,
-    write: Callable[[int, dict[str, np.ndarray]], None],
-  ):
-    self._run, self._given, self._write = run, (frozen, batch), write
-    self._draw = jax.jit(
-      lambda *arguments: jax.tree.map(to_uint8, stage.preview(*arguments)),
-      out_shardings=NamedSharding(run.mesh, P()),
-    )
-    self._key = jax.random.fold_in(jax.random.key(run.seed), _PREVIEWS)
-
-  def due(self, step: int) -> bool:
-    return step % self._run.preview_every == 0 or step == self._run.steps
-
-  def show(self, step: int, state: TrainState) -> None:
-    drawn = self._draw(state, *self._given, self._key)
-
-    def write() -> None:
-      videos = {name: np.asarray(video.addressable_data(0)) for name, video in drawn.items()}
-      self._write(step, videos)
-
-    hosts.decide(write)
+  return finished
 
 
 class _Session:
@@ -190,28 +174,27 @@ class _Session:
     meta: dict[str, Any],
     checkpoints: Checkpoints,
     writer: MetricWriter,
-    previews: _Previews,
-    validation: Validation | None,
+    previews: Previews,
+    losses: Losses | None,
     state: TrainState,
   ):
     self._stage, self._run, self._frozen, self._meta = stage, run, frozen, meta
     self._checkpoints, self._writer, self._previews = checkpoints, writer, previews
-    self._validation, self._state = validation, state
-    self._losses = None if validation is None else Losses(stage, run.mesh, validation)
+    self._losses, self._state = losses, state
     self._pending = _Pending(run, checkpoints)
 
-  def train_on(self, step: int, stream: Iterator[HostBatch], stop: "_Stop") -> int:
+  def train_on(self, step: int, stream: Iterator[HostBatch], stop: Stop) -> int:
     """Trains from a step to the last one, or until SIGTERM; returns the step reached."""
     run = self._run
     batch, ids, waited = _next_batch(stream, run)
     programs = Programs(self._stage, (self._state, self._frozen, batch), step, run.steps)
     with contextlib.closing(programs):
-      program = programs.take(lambda: stop.requested(False))
+      program = programs.take(stop.unless)
       last = stop.requested(True)
-      if last and self._checkpoints.latest_step() is None:
-        self._save(step)
       progress = periodic.actions.ReportProgress(num_train_steps=run.steps)
       self._clock = clock = _Clock(step, progress)
+      if last and self._checkpoints.latest_step() is None:
+        self._save(step)
       profiler = periodic.Profiler(run.trace, run.folder / "trace", step)
       with (
         contextlib.closing(profiler),
@@ -235,12 +218,12 @@ class _Session:
           following: Program | None = program
           if step == program.end < run.steps:
             with clock.paused("compiling"):
-              following = programs.take(lambda: stop.requested(False))
+              following = programs.take(stop.unless)
           last = step == run.steps or stop.requested(common)
           if step % run.log_every == 0 or last:
             self._log(step, batch, program.flops, waited, last)
             waited = 0.0
-          self._keep(step, last)
+          last = self._keep(step, last, stop)
           program = following
     return step
 
@@ -252,39 +235,59 @@ class _Session:
     self._writer.write(step, values, (self._run.steps - step) / speed)
     self._clock.restart(step)
 
-  def _keep(self, step: int, last: bool) -> None:
-    """Validates, saves and draws a preview after a step, each where it is due."""
+  def _keep(self, step: int, last: bool, stop: Stop) -> bool:
+    """Validates, saves and draws a preview after a step, each where it is due.
+
+    If SIGTERM has come, it only saves, and the next start makes up for the others.
+
+    Returns:
+      Whether the step is the last one: `last`, or SIGTERM came while one of them compiled.
+    """
     run, clock = self._run, self._clock
     saves = step % run.checkpoint_every == 0 or last
     if saves:
       with clock.paused("checkpoints"):
         self._pending.read(keep=0)  # a state after a non-finite loss is never saved
-    # Validate before saving: a killed run resumes after its checkpoint and would skip it.
-    due = self._validation is not None and self._validation.due(step, run.steps)
-    stopped = last and step < run.steps  # SIGTERM leaves little time, so save first
-    if due and not stopped:
-      self._validate(step)
-    if saves:
-      with clock.paused("checkpoints"):
-        self._save(step)
-    if due and stopped:
-      self._validate(step)
-    if self._previews.due(step):
+    stopped = last and step < run.steps
+    # Validate before saving: a killed run resumes after its checkpoint.
+    losses = self._losses
+    if losses is not None and losses.validation.due(step, run.steps) and not stopped:
+      with clock.paused("validation"):
+        stopped = not _validate(step, losses, self._state, self._frozen, self._writer, stop)
+    if saves or stopped:
+      self._save(step)
+    if run.draws(step) and not stopped:
       with clock.paused("previews"):
-        self._previews.show(step, self._state)
+        stopped = not self._previews.show(step, self._state)
+      if stopped and not saves:
+        self._save(step)
+    return last or stopped
 
   def _save(self, step: int) -> None:
     self._writer.send()  # the lines up to a checkpoint are there before it is
     meta = self._meta | {"examples": step * self._run.batch_size}
-    self._checkpoints.save(step, self._state, meta)
+    with self._clock.paused("checkpoints"):
+      self._pending.read(keep=0)  # a state after a non-finite loss is never saved
+      self._checkpoints.save(step, self._state, meta)
 
-  def _validate(self, step: int) -> None:
-    assert self._validation is not None and self._losses is not None  # else nothing is due
-    with self._clock.paused("validation"):
-      values = self._losses(self._state, self._frozen)
-    self._writer.write_validation(step, values)
-    if jax.process_index() == 0 and self._validation.expected:
-      self._validation.expected.compare(step, values["validation_loss"])
+
+def _validate(
+  step: int, losses: Losses, state: TrainState, frozen: Any, writer: MetricWriter, stop: Stop
+) -> bool:
+  """Writes a step's validation losses; False if SIGTERM comes while their program compiles."""
+  values = losses(state, frozen, stop.unless)
+  if values is None:
+    return False
+  writer.write_validation(step, values)
+  expected = losses.validation.expected
+  if jax.process_index() == 0 and expected:
+    expected.compare(step, values["validation_loss"])
+  return True
+
+
+def _is_validated(folder: pathlib.Path, step: int) -> bool:
+  rows = points(read_metrics(folder / "metrics.jsonl"), VALIDATION + "loss")
+  return any(validated == step for validated, _ in rows)
 
 
 def abstract_state(stage: Stage, seed: int, mesh: Mesh) -> TrainState:
@@ -308,8 +311,15 @@ def _make_up_curves(folder: pathlib.Path) -> None:
 
 
 def _restore_or_init(
-  stage: Stage, run: Run, checkpoints: Checkpoints, meta: dict, frozen: Any, batches: Callable
-) -> TrainState:
+  stage: Stage,
+  run: Run,
+  checkpoints: Checkpoints,
+  meta: dict,
+  frozen: Any,
+  batches: Callable,
+  stop: Stop,
+) -> TrainState | None:
+  """Returns the state to train from; None if SIGTERM comes before there is one."""
   target = abstract_state(stage, run.seed, run.mesh)
   latest = checkpoints.latest_step()
   if latest is not None:
@@ -323,7 +333,13 @@ def _restore_or_init(
     logging.info("Stage %s resumes from step %d.", stage.name, latest)
     return checkpoints.restore(latest, target)
   shardings = jax.tree.map(lambda x: x.sharding, target)
-  state = jax.jit(stage.init, out_shardings=shardings)(jax.random.key(run.seed))
+  key = jax.random.key(run.seed)
+  init = stop.unless(
+    beside(lambda: compile_for(jax.jit(stage.init, out_shardings=shardings), (key,)))
+  )
+  if init is None:
+    return None
+  state = init(key)
   if stage.pretrained is not None:
     state = hosts.everywhere(functools.partial(stage.pretrained, state))
   parameter_overview.log_parameter_overview(
@@ -334,14 +350,14 @@ def _restore_or_init(
   )
   if stage.measure is None:
     return state
-  statistics = _measure(stage, run, state.key, frozen, batches)
-  return dataclasses.replace(state, statistics=statistics)
+  statistics = _measure(stage, run, state.key, frozen, batches, stop)
+  return None if statistics is None else dataclasses.replace(state, statistics=statistics)
 
 
 def _measure(
-  stage: Stage, run: Run, key: jax.Array, frozen: Any, batches: Callable
-) -> dict[str, dict[str, jax.Array]]:
-  """Measures per-channel mean and std over the first examples of the data."""
+  stage: Stage, run: Run, key: jax.Array, frozen: Any, batches: Callable, stop: Stop
+) -> dict[str, dict[str, jax.Array]] | None:
+  """Measures per-channel mean and std over the first examples of the data; None after SIGTERM."""
   measure = stage.measure
   assert measure is not None  # who calls this has asked
   replicated = NamedSharding(run.mesh, P())
@@ -357,10 +373,16 @@ def _measure(
   stream = batches(0)
   count = -(-stage.measured_examples // run.batch_size)
   total: dict[str, Any] = collections.defaultdict(float)
+  program: Callable | None = None
   for i in tqdm.trange(count, desc=f"{stage.name}: statistics", disable=None):
     batch, _, _ = _next_batch(stream, run)
     # The number lies far above every training step, so that no random numbers repeat.
-    for name, value in sums(frozen, batch, jax.random.fold_in(key, 2**31 + i)).items():
+    arguments = frozen, batch, jax.random.fold_in(key, 2**31 + i)
+    if program is None:
+      program = stop.unless(beside(functools.partial(compile_for, sums, arguments)))
+    if program is None or stop.requested(True):
+      return None
+    for name, value in program(*arguments).items():
       total[name] = total[name] + np.asarray(value, np.float64) / count
   return {
     name: {
@@ -455,30 +477,3 @@ class _Clock:
 
   def steps_per_second(self, step: int) -> float:
     return (step - self._step) / max(self.seconds(), 1e-9)
-
-
-class _Stop:
-  """Remembers a SIGTERM. Hosts agree on it at common steps, so that all save the same step."""
-
-  def __init__(self) -> None:
-    self.received = False
-
-  def requested(self, common_step: bool) -> bool:
-    if jax.process_count() == 1:
-      return self.received
-    return common_step and bool(multihost_utils.process_allgather(self.received).any())
-
-
-@contextlib.contextmanager
-def _stop_on_sigterm() -> Iterator[_Stop]:
-  stop = _Stop()
-
-  def note(signum: int, frame: Any) -> None:
-    del signum, frame
-    stop.received = True
-
-  before = signal.signal(signal.SIGTERM, note)
-  try:
-    yield stop
-  finally:
-    signal.signal(signal.SIGTERM, before)

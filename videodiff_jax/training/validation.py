@@ -7,6 +7,7 @@ differ only by the weights, and two runs of one configuration can be compared.
 import dataclasses
 import math
 from collections.abc import Callable
+from concurrent import futures
 from typing import Any
 
 import jax
@@ -15,6 +16,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from videodiff_jax.training import hosts, means, partitioning
+from videodiff_jax.training.compiled_steps import beside
 from videodiff_jax.training.curves import Expected
 from videodiff_jax.training.stage import Stage
 from videodiff_jax.training.state import TrainState
@@ -56,7 +58,7 @@ class Losses:
   """Computes a stage's validation losses; the first call compiles and reads the clips."""
 
   def __init__(self, stage: Stage, mesh: Mesh, validation: Validation):
-    self._mesh, self._read = mesh, validation.read
+    self.validation, self._mesh = validation, mesh
     self._batches: list[dict[str, np.ndarray]] = []
     validate = stage.validate
     assert validate is not None  # who asks for losses has looked
@@ -66,15 +68,32 @@ class Losses:
       key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), _DRAWS), number)
       return validate(whole, partitioning.gather(frozen), batch, key)
 
-    self._program = jax.jit(losses, out_shardings=NamedSharding(mesh, P()))
+    self._losses = jax.jit(losses, out_shardings=NamedSharding(mesh, P()))
+    self._program: Callable | None = None
 
-  def __call__(self, state: TrainState, frozen: Any) -> dict[str, float]:
-    """Returns {'validation_loss': mean over all clips, ...} of a state, which is not changed."""
-    self._batches = self._batches or hosts.everywhere(self._read)
+  def __call__(
+    self,
+    state: TrainState,
+    frozen: Any,
+    wait: Callable[[futures.Future], Callable | None] = futures.Future.result,
+  ) -> dict[str, float] | None:
+    """Returns {'validation_loss': mean over all clips, ...} of a state, which is not changed.
+
+    None if `wait` gives up before the program is compiled.
+    """
+    self._batches = self._batches or hosts.everywhere(self.validation.read)
+
+    def arguments(number: int, batch: dict[str, np.ndarray]) -> tuple:
+      return state, frozen, partitioning.put_batch(batch, self._mesh), np.int32(number)
+
+    if self._program is None:
+      first = arguments(0, self._batches[0])
+      self._program = wait(beside(lambda: self._losses.lower(*first).compile()))
+    if self._program is None:
+      return None
     # All batches are started before the first result is awaited.
     found = jax.device_get([
-      self._program(state, frozen, partitioning.put_batch(batch, self._mesh), np.int32(number))
-      for number, batch in enumerate(self._batches)
+      self._program(*arguments(number, batch)) for number, batch in enumerate(self._batches)
     ])  # fmt: skip
     rows = [{name: np.float64(value) for name, value in row.items()} for row in found]
     return {VALIDATION + name: float(mean) for name, mean in means.over(rows).items()}
