@@ -106,6 +106,8 @@ def test_a_tpu_takes_heads_in_groups_with_the_same_result_and_gradients(monkeypa
   whole = traced(*given)
   assert not loops(whole)
   monkeypatch.setattr(attention, "_TPU_LOGITS", 2 * 6 * 7)  # two heads of a row
+  assert not loops(traced(*given))  # too few for a head to gain
+  monkeypatch.setattr(attention, "_TPU_FEWEST", {"TPU v5 lite": 6 * 7})
   grouped = traced(*given)
   assert loops(grouped)
   expected = whole.lower().compile()(*given)

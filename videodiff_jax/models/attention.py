@@ -1,6 +1,7 @@
 """Attention: the attention function, the release's blocks over video, the UNet's transformer."""
 
 import functools
+import math
 from typing import Any, Literal
 
 import chex
@@ -23,11 +24,13 @@ TEXT_ATTENTIONS = ("cross", "joint")
 _FLASH_LOGITS = 2**18
 # More logits per head than this are never all in memory at once, on any device.
 _MOST_LOGITS = 2**20
-# Logits over rows and heads that the vector memory of these TPUs holds beside all else, 32 MB. More
-# would be written to main memory and read again, which by the compiler's estimate takes longer than
-# their arithmetic. A v5p's compiler does not keep them there in either case.
+# Logits over rows and heads that a TPU's vector memory holds beside all else, 32 MB. More would be
+# written to main memory and read again, which by the compiler's estimate takes longer than their
+# arithmetic.
 _TPU_LOGITS = 2**23
-_WITH_VECTOR_MEMORY = ("TPU v5 lite", "TPU v6 lite")
+# TPUs that gain by it, each with the logits per head from which a gradient does. A v5p's compiler
+# keeps no logits in vector memory.
+_TPU_FEWEST = {"TPU v5 lite": 256**2, "TPU v6 lite": 300**2}
 
 
 def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
@@ -64,9 +67,9 @@ def _in_vector_memory(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
   """
   mesh = jax.sharding.get_abstract_mesh()
   devices = 1 if mesh.empty else mesh.size
-  b, n, heads, _ = q.shape
-  few = b * heads * n * k.shape[1] <= _TPU_LOGITS * devices
-  if few or b % devices or not target.device_kind().startswith(_WITH_VECTOR_MEMORY):
+  b, heads, logits = q.shape[0], q.shape[2], q.shape[1] * k.shape[1]
+  few = b * heads * logits <= _TPU_LOGITS * devices
+  if few or b % devices or logits < _TPU_FEWEST.get(target.device_kind(), math.inf):
     return _attend(q, k, v)
   if mesh.empty:
     return _by_groups(q, k, v)
