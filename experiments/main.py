@@ -58,7 +58,7 @@ def run(files: Sequence[str] = ()) -> None:
       split_cpu(config.mesh.cpu_devices)
     hosts.join()
     given = flags.FLAGS.workdir
-    doctor_hosts.show(config, None if given is None else pathlib.Path(given))
+    doctor_hosts.show(config, None if given is None else typed.path(given, "--workdir"))
     return
   if mode == "compare":
     from experiments.scoring import score_files
