@@ -21,9 +21,16 @@ def free_port() -> int:
 
 
 def run(
-  module: str, arguments: Sequence[str], count: int, devices: int = 1, timeout: float = 300
+  module: str,
+  arguments: Sequence[str],
+  count: int,
+  devices: int = 1,
+  timeout: float = 300,
+  of_last: Sequence[str] = (),
 ) -> list[tuple[int | None, str]]:
   """Runs a module in `count` processes of `devices` CPU devices each; 1 process sets no variable.
+
+  The last process also gets the arguments `of_last`.
 
   Returns:
     (exit status, what it wrote) of each; status None where it had to be killed after `timeout`
@@ -44,7 +51,8 @@ def run(
   written = [tempfile.TemporaryFile("w+") for _ in range(count)]
   children = [
     subprocess.Popen(
-      [sys.executable, "-m", module, *arguments], cwd=ROOT, stdout=file, stderr=file,
+      [sys.executable, "-m", module, *arguments, *(of_last if i == count - 1 else ())],
+      cwd=ROOT, stdout=file, stderr=file,
       env=environment | ({"JAX_PROCESS_ID": str(i)} if count > 1 else {}),
     )
     for i, file in enumerate(written)

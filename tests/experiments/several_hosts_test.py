@@ -5,15 +5,21 @@ losses of one; and fresh starts that must not wait for each other for ever. With
 figures.
 """
 
+import os
 import pathlib
+import re
 import shutil
+import socket
 import time
 
 import numpy as np
 import pytest
+from absl.testing import flagsaver
 
 from data import prepare
+from experiments import main
 from tests import processes
+from videodiff_jax import locks
 from videodiff_jax.training.writers import points, read_metrics
 
 STAGES = {"glober": ("kl_vae", "autoencoder", "generator"), "lgcvd": ("lgcvd",)}
@@ -91,6 +97,43 @@ def test_an_error_of_the_first_host_is_told_by_all(store, tmp_path) -> None:
     assert status == 1
     assert said.splitlines()[-1].startswith(f"Error: {tmp_path} is not empty and not a workdir")
   assert [file.name for file in tmp_path.iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.slow
+def test_a_host_of_another_configuration_is_named(store, tmp_path) -> None:
+  options = command("lgcvd", tmp_path / "run", store, 2)
+  for status, said in processes.run("experiments.main", options, 2, of_last=["--config.seed=5"]):
+    assert status == 1
+    assert re.search(
+      r"^Error: Host 1 \(.*\) has config.seed 5, but host 0 \(.*\) has 0\.", said, re.M
+    )
+  assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_a_second_run_in_a_workdir_is_refused_on_all_hosts(store, tmp_path) -> None:
+  with locks.hold(tmp_path / "lock", "trains here"):
+    ended = processes.run("experiments.main", command("lgcvd", tmp_path, store, 2), 2)
+  for status, said in ended:
+    assert status == 1
+    assert f"(pid {os.getpid()} on {socket.gethostname()}, since " in said.splitlines()[-1]
+
+
+@pytest.mark.parametrize("mode", ["report", "plan"])
+def test_a_mode_of_one_process_ends_at_once_on_other_hosts(monkeypatch, caplog, mode) -> None:
+  """Without waiting for any: the coordinator does not exist."""
+  caplog.set_level("INFO", logger="absl")
+  for name, value in (
+    ("COORDINATOR_ADDRESS", "none:1"),
+    ("NUM_PROCESSES", "2"),
+    ("PROCESS_ID", "1"),
+  ):
+    monkeypatch.setenv(f"JAX_{name}", value)
+  argv = ["main", f"--mode={mode}", "--workdir=/nowhere"]
+  with flagsaver.flagsaver():
+    main.parse_flags(argv)
+    main.run()
+  assert f"--mode={mode} runs in one process: this one, 1, is done." in caplog.text
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from jax._src import distributed  # JAX has no public way to the coordinator's store
@@ -29,15 +30,16 @@ class Watch:
 
   def __init__(self, client: Any, index: int, count: int, patience: float):
     self.patience = patience
-    self._client, self._index = client, index
+    self._client, self._index, self._count = client, index, 0
     now = time.monotonic()
     # Host -> (what it wrote last, when that was first seen here).
     self._seen = {host: ("", now) for host in range(count) if host != index}
     self._lock = threading.Lock()
 
   def start(self) -> None:
-    for number, task in enumerate((self._write_and_read, self._judge)):
-      threading.Thread(target=task, name=f"watches hosts {number}", daemon=True).start()
+    for task in (self.beat, self.judge):
+      loop = threading.Thread(target=_every_beat, args=(task,), name="watches hosts", daemon=True)
+      loop.start()
 
   def silent(self, seconds: float) -> list[str]:
     """Names the hosts without a sign of life for that long."""
@@ -56,32 +58,37 @@ class Watch:
       time.sleep(_BEAT / 4)
     return ", ".join(gone)
 
-  def _write_and_read(self) -> None:
-    about, count = f"pid {os.getpid()} on {socket.gethostname()}", 0
-    while True:
-      count += 1
-      try:
-        self._client.key_value_set(f"{_KEY}/{self._index}", f"{count} {about}", True)
-        found = self._client.key_value_dir_get(_KEY)
-      except Exception:  # the coordinator cannot be reached: nobody is heard
-        found = []
-      now = time.monotonic()
-      with self._lock:
-        for key, text in found:
-          host = int(key.rpartition("/")[2])
-          if host in self._seen and self._seen[host][0] != text:
-            self._seen[host] = (text, now)
-      time.sleep(_BEAT)
+  def beat(self) -> None:
+    """Gives a sign of life and looks for those of the others."""
+    self._count += 1
+    mine = f"{self._count} pid {os.getpid()} on {socket.gethostname()}"
+    try:
+      self._client.key_value_set(f"{_KEY}/{self._index}", mine, True)
+      found = self._client.key_value_dir_get(_KEY)
+    except Exception:  # jaxlib's: the coordinator cannot be reached, so nobody is heard
+      return
+    now = time.monotonic()
+    with self._lock:
+      for key, text in found:
+        host = int(key.rpartition("/")[2])
+        if host in self._seen and self._seen[host][0] != text:
+          self._seen[host] = (text, now)
 
-  def _judge(self) -> None:
-    while not (gone := self.silent(self.patience)):
-      time.sleep(_BEAT)
-    print(
-      f"Error: {', '.join(gone)} gave no sign of life for {self.patience:.0f} s, so this process "
-      "ends, too. Start all hosts again, or fewer: they go on from the newest checkpoint.",
-      file=sys.stderr, flush=True,
-    )  # fmt: skip
-    os._exit(1)
+  def judge(self) -> None:
+    """Ends this process, which may wait in a collective, if a host is gone."""
+    if gone := self.silent(self.patience):
+      print(
+        f"Error: {', '.join(gone)} gave no sign of life for {self.patience:.0f} s, so this process "
+        "ends, too. Start all hosts again, or fewer: they go on from the newest checkpoint.",
+        file=sys.stderr, flush=True,
+      )  # fmt: skip
+      os._exit(1)
+
+
+def _every_beat(task: Callable[[], None]) -> None:
+  while True:
+    task()
+    time.sleep(_BEAT)
 
 
 _watch: Watch | None = None

@@ -1,0 +1,77 @@
+"""Who is gone, by a store and a clock of the test's own."""
+
+import os
+
+import pytest
+
+from videodiff_jax.training import watch
+
+
+class Store:
+  """The coordinator's store; `down` when it cannot be reached."""
+
+  def __init__(self) -> None:
+    self.values: dict[str, str] = {}
+    self.down = False
+
+  def key_value_set(self, key: str, value: str, allow_overwrite: bool) -> None:
+    if self.down:
+      raise RuntimeError("UNAVAILABLE")
+    assert allow_overwrite
+    self.values[key] = value
+
+  def key_value_dir_get(self, folder: str) -> list[tuple[str, str]]:
+    assert all(key.startswith(f"{folder}/") for key in self.values)
+    return list(self.values.items())
+
+
+@pytest.fixture
+def clock(monkeypatch) -> list[float]:
+  now = [0.0]
+  monkeypatch.setattr(watch.time, "monotonic", lambda: now[0])
+  monkeypatch.setattr(watch.time, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
+  return now
+
+
+@pytest.fixture
+def ended(monkeypatch) -> list[int]:
+  found: list[int] = []
+  monkeypatch.setattr(os, "_exit", found.append)
+  return found
+
+
+def test_a_host_whose_count_stands_still_is_gone(clock, ended, capsys) -> None:
+  store = Store()
+  hosts = [watch.Watch(store, index, 3, patience=60.0) for index in range(3)]
+  for second in range(0, 80, 2):
+    clock[0] = second
+    for host in hosts if second < 10 else hosts[:2]:
+      host.beat()
+    hosts[0].judge()
+    assert bool(ended) == (second > 8 + 60)
+    if ended:
+      break
+  said = capsys.readouterr().err
+  assert said.startswith(f"Error: host 2 (pid {os.getpid()} on ") and said.count("\n") == 1
+  assert "gave no sign of life for 60 s" in said and ended == [1]
+
+
+def test_a_host_that_just_went_is_named_within_a_few_beats(clock) -> None:
+  store = Store()
+  hosts = [watch.Watch(store, index, 2, patience=300.0) for index in range(2)]
+  for host in hosts:
+    host.beat()
+  hosts[0].beat()
+  assert hosts[0].name_the_missing().startswith("host 1 (pid ")
+  assert clock[0] < 10
+
+
+def test_without_the_coordinator_it_is_gone(clock, ended, capsys) -> None:
+  store = Store()
+  first, second = (watch.Watch(store, index, 2, patience=60.0) for index in range(2))
+  first.beat()
+  second.beat()
+  store.down, clock[0] = True, 61.0
+  second.beat()
+  second.judge()
+  assert ended == [1] and "host 0 (pid" in capsys.readouterr().err
