@@ -20,6 +20,23 @@ def free_port() -> int:
     return free.getsockname()[1]
 
 
+def environments(count: int, devices: int = 1) -> list[dict[str, str]]:
+  """The environment of each process; of one alone without JAX's variables."""
+  flags = re.sub(r"--xla_force_host_platform_device_count=\d+", "", os.environ["XLA_FLAGS"])
+  shared = os.environ | {
+    "XLA_FLAGS": flags,
+    "JAX_NUM_CPU_DEVICES": str(devices),
+    "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".cache" / "jax"),
+  }
+  if count == 1:
+    return [shared]
+  shared |= {
+    "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free_port()}",
+    "JAX_NUM_PROCESSES": str(count),
+  }
+  return [shared | {"JAX_PROCESS_ID": str(i)} for i in range(count)]
+
+
 def run(
   module: str,
   arguments: Sequence[str],
@@ -36,26 +53,14 @@ def run(
     (exit status, what it wrote) of each; status None where it had to be killed after `timeout`
     seconds.
   """
-  flags = re.sub(r"--xla_force_host_platform_device_count=\d+", "", os.environ["XLA_FLAGS"])
-  environment = os.environ | {
-    "XLA_FLAGS": flags,
-    "JAX_NUM_CPU_DEVICES": str(devices),
-    "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".cache" / "jax"),
-  }
-  if count > 1:
-    environment |= {
-      "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free_port()}",
-      "JAX_NUM_PROCESSES": str(count),
-    }
   # Files: a process whose pipe nobody empties would wait, and the others with it.
   written = [tempfile.TemporaryFile("w+") for _ in range(count)]
   children = [
     subprocess.Popen(
       [sys.executable, "-m", module, *arguments, *(of_last if i == count - 1 else ())],
-      cwd=ROOT, stdout=file, stderr=file,
-      env=environment | ({"JAX_PROCESS_ID": str(i)} if count > 1 else {}),
+      cwd=ROOT, stdout=file, stderr=file, env=environment,
     )
-    for i, file in enumerate(written)
+    for i, (file, environment) in enumerate(zip(written, environments(count, devices)))
   ]  # fmt: skip
   end = time.monotonic() + timeout
   results = []

@@ -48,6 +48,7 @@ _FAULTS = {
   errno.EIO: "Check the disk or the mount, and run the same command again.",
   errno.ESTALE: "Check the disk or the mount, and run the same command again.",
 }
+_GRACE = 5.0  # seconds
 _MEMORY = "Out of memory: use smaller batches, fewer videos or smaller networks."
 # Words of JAX and its transports when another process of the run is gone.
 _LOST = re.compile(
@@ -75,6 +76,7 @@ def door(resumes: str = "") -> Iterator[None]:
   try:
     yield
   except KeyboardInterrupt:
+    _end_soon(INTERRUPTED)
     fail(f"Interrupted. {resumes}".strip(), INTERRUPTED)
   except Terminated:
     fail(f"Ended by SIGTERM. {resumes}".strip(), TERMINATED)
@@ -83,6 +85,10 @@ def door(resumes: str = "") -> Iterator[None]:
     sys.exit(1)
   except Exception as error:
     sentence = user_message(error)
+    if sentence is not None and _lost(str(error)):  # JAX's own end would wait for it, or abort
+      print(f"Error: {sentence}", file=sys.stderr, flush=True)
+      os._exit(1)
+    _end_soon(1)
     if sentence is None:
       sys.excepthook = sys.__excepthook__
       raise
@@ -119,6 +125,21 @@ def _interrupt_later() -> None:
   signal.pthread_kill(main, signal.SIGINT)
 
 
+def _end_soon(status: int) -> None:
+  """Bounds how long one of several processes takes to end after an error.
+
+  At its end, JAX waits for the others. They may wait for this one, and learn that it is gone only
+  when it is.
+  """
+  if _among_several():
+    from videodiff_jax.training import watch
+
+    watch.stop()
+    timer = threading.Timer(_GRACE, os._exit, (status,))
+    timer.daemon = True
+    timer.start()
+
+
 def fail(message: str, status: int) -> NoReturn:
   """Ends the process with a line on stderr.
 
@@ -153,7 +174,7 @@ def user_message(error: BaseException) -> str | None:
     files = [os.fsdecode(name) for name in (error.filename, error.filename2) if name is not None]
     return _of_system(error.errno, error.strerror or str(error), " -> ".join(files))
   text = str(error)
-  if _LOST.search(text) and _among_several():
+  if _lost(text):
     from videodiff_jax.training import watch
 
     missing = watch.name_the_missing() or "Another of the run's processes"
@@ -180,6 +201,11 @@ def user_message(error: BaseException) -> str | None:
   if fault is not None:
     return _of_system(fault, text.splitlines()[0], "")
   return None
+
+
+def _lost(text: str) -> bool:
+  """Tells whether an error says that another process of the run is gone."""
+  return bool(_LOST.search(text)) and _among_several()
 
 
 def _among_several() -> bool:

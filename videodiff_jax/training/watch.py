@@ -6,6 +6,7 @@ those of the others. One whose count stands still for `patience` seconds is gone
 coordinator, the first host, once it cannot be reached for as long.
 """
 
+import math
 import os
 import socket
 import sys
@@ -45,34 +46,37 @@ class Watch:
     """Names the hosts without a sign of life for that long."""
     now = time.monotonic()
     with self._lock:
-      return [
-        f"host {host} ({text.partition(' ')[2] or 'which never answered'})"
-        for host, (text, since) in self._seen.items()
-        if now - since > seconds
-      ]
+      gone = [host for host, (_, since) in self._seen.items() if now - since > seconds]
+    return [self._name(host) for host in gone]
 
   def name_the_missing(self) -> str:
     """Names the hosts that have just gone, within a few beats; '' if all are alive."""
+    if not self.beat() and self._index:  # soon JAX's runtime will end this process
+      return self._name(0)
     end = time.monotonic() + (_MISSED + 1) * _BEAT
     while not (gone := self.silent(_MISSED * _BEAT)) and time.monotonic() < end:
       time.sleep(_BEAT / 4)
     return ", ".join(gone)
 
-  def beat(self) -> None:
-    """Gives a sign of life and looks for those of the others."""
+  def beat(self) -> bool:
+    """Gives a sign of life and looks for those of the others; False without the coordinator."""
     self._count += 1
     mine = f"{self._count} pid {os.getpid()} on {socket.gethostname()}"
     try:
       self._client.key_value_set(f"{_KEY}/{self._index}", mine, True)
       found = self._client.key_value_dir_get(_KEY)
     except Exception:  # jaxlib's: the coordinator cannot be reached, so nobody is heard
-      return
+      return False
     now = time.monotonic()
     with self._lock:
       for key, text in found:
         host = int(key.rpartition("/")[2])
         if host in self._seen and self._seen[host][0] != text:
           self._seen[host] = (text, now)
+    return True
+
+  def _name(self, host: int) -> str:
+    return f"host {host} ({self._seen[host][0].partition(' ')[2] or 'which never answered'})"
 
   def judge(self) -> None:
     """Ends this process, which may wait in a collective, if a host is gone."""
@@ -85,7 +89,7 @@ class Watch:
       os._exit(1)
 
 
-def _every_beat(task: Callable[[], None]) -> None:
+def _every_beat(task: Callable[[], object]) -> None:
   while True:
     task()
     time.sleep(_BEAT)
@@ -101,6 +105,12 @@ def start(patience: float) -> None:
   if _watch is None and joined.client is not None and joined.num_processes > 1:
     _watch = Watch(joined.client, joined.process_id, joined.num_processes, patience)
     _watch.start()
+
+
+def stop() -> None:
+  """Stops judging the others, because this process ends."""
+  if _watch is not None:
+    _watch.patience = math.inf
 
 
 def name_the_missing() -> str:
