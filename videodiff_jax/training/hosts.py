@@ -10,6 +10,8 @@ import json
 import os
 import signal
 import socket
+import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
@@ -100,13 +102,17 @@ def join(timeout: int = 300) -> None:
     )
   total = count or next((os.environ[name] for name in _LAUNCHED if _launched(name) > 1), "")
   logging.info("Waiting for all %s processes%s.", total, f" at {address}" if address else "")
+  # JAX's runtime aborts the process, with a stack, where others do not come; this comes first.
+  late = threading.Timer(timeout, _end_alone, (total, number or str(index()), timeout))
+  late.daemon = True
+  late.start()
   # JAX itself reads only the address of the three.
   try:
     jax.distributed.initialize(
       address or None,
       int(count) if count else None,
       int(number) if number else None,
-      initialization_timeout=timeout,
+      initialization_timeout=timeout + 10,
       heartbeat_timeout_seconds=2 * timeout,  # `watch` comes first, and says who is missing
     )
   except (RuntimeError, ValueError) as error:
@@ -115,6 +121,8 @@ def join(timeout: int = 300) -> None:
       f"({str(error).splitlines()[0]}). Start all of them at once, or unset the variables "
       f"({', '.join((*_VARIABLES, *_LAUNCHED))}) to train on one host."
     ) from error
+  finally:
+    late.cancel()
   watch.start(timeout)
   # JAX's preemption service takes SIGTERM for itself, and before training nobody asks it.
   signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -122,6 +130,16 @@ def join(timeout: int = 300) -> None:
     # JAX gives each process of SLURM and Open MPI one GPU, also where no other takes the rest.
     for name in ("jax_cuda_visible_devices", "jax_rocm_visible_devices"):
       jax.config.update(name, "all")
+
+
+def _end_alone(total: str, number: str, timeout: int) -> None:
+  print(
+    f"Error: process {number} waited {timeout} s, but not all {total} processes that the "
+    "environment names came. Start all of them at once, or unset the variables "
+    f"({', '.join((*_VARIABLES, *_LAUNCHED))}) to run on one host.",
+    file=sys.stderr, flush=True,
+  )  # fmt: skip
+  os._exit(1)
 
 
 def decide(ask: Callable[[], T]) -> T:

@@ -6,7 +6,7 @@ those of the others. One whose count stands still for `patience` seconds is gone
 coordinator, the first host, once it cannot be reached for as long.
 """
 
-import math
+import atexit
 import os
 import socket
 import sys
@@ -35,12 +35,26 @@ class Watch:
     now = time.monotonic()
     # Host -> (what it wrote last, when that was first seen here).
     self._seen = {host: ("", now) for host in range(count) if host != index}
-    self._lock = threading.Lock()
+    self._lock, self._ended = threading.Lock(), threading.Event()
+    self._loops: list[threading.Thread] = []
 
   def start(self) -> None:
     for task in (self.beat, self.judge):
-      loop = threading.Thread(target=_every_beat, args=(task,), name="watches hosts", daemon=True)
+      loop = threading.Thread(target=self._repeat, args=(task,), name="watches hosts", daemon=True)
       loop.start()
+      self._loops.append(loop)
+    atexit.register(self.stop)  # before JAX closes the store, in which a thread must not be then
+
+  def stop(self) -> None:
+    """Ends the watch, because this process ends."""
+    self._ended.set()
+    for loop in self._loops:
+      loop.join(_MISSED * _BEAT)
+
+  def _repeat(self, task: Callable[[], object]) -> None:
+    while not self._ended.is_set():
+      task()
+      self._ended.wait(_BEAT)
 
   def silent(self, seconds: float) -> list[str]:
     """Names the hosts without a sign of life for that long."""
@@ -89,12 +103,6 @@ class Watch:
       os._exit(1)
 
 
-def _every_beat(task: Callable[[], object]) -> None:
-  while True:
-    task()
-    time.sleep(_BEAT)
-
-
 _watch: Watch | None = None
 
 
@@ -108,9 +116,9 @@ def start(patience: float) -> None:
 
 
 def stop() -> None:
-  """Stops judging the others, because this process ends."""
+  """Ends the watch, if there is one, because this process ends."""
   if _watch is not None:
-    _watch.patience = math.inf
+    _watch.stop()
 
 
 def name_the_missing() -> str:
