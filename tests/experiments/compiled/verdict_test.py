@@ -1,9 +1,14 @@
 """When a program fits, and which flags make one smaller."""
 
+import dataclasses
+from types import SimpleNamespace
+from typing import NamedTuple
+
 import pytest
+from ml_collections import ConfigDict
 
 from configs import glober_sky, lgcvd_bair
-from experiments.compiled import verdict
+from experiments.compiled import fit, verdict
 from experiments.compiled.fit import set_key
 from experiments.compiled.targets import Target
 
@@ -65,3 +70,30 @@ def test_a_sampler_takes_fewer_rows() -> None:
   assert verdict.remedies(lgcvd_bair.get_config(), "sample_fragment", 8) == [
     "--config.sample.videos_per_chunk=16"
   ]
+
+
+def test_a_search_ends_with_the_flags_that_fit(monkeypatch) -> None:
+  """A made-up program of 40 GB, divided by the parts of its batch and by the devices of fsdp."""
+  config = glober_sky.get_config()
+  config.train.autoencoder.accumulate = 1
+  target = dataclasses.replace(V5E, devices=(None,) * 128)
+  asked = []
+
+  def of(config: ConfigDict, target: Target) -> SimpleNamespace:
+    asked.append((config.train.autoencoder.accumulate, config.mesh.fsdp))
+    total = 40e9 / config.train.autoencoder.accumulate / config.mesh.fsdp
+    found = "fits" if total < 1e9 else "does not fit"
+    return SimpleNamespace(verdict=found, total=total, capacity=target.memory)
+
+  monkeypatch.setattr(fit.programs, "make", lambda config, *_: [Named("autoencoder", config)])
+  monkeypatch.setattr(fit.figures, "of", lambda program, target: of(program.config, target))
+  said = fit.search(config, target)
+  assert asked == [(1, 1), (2, 1), (2, 128)]
+  flags = "--config.train.autoencoder.accumulate=2 --config.mesh.fsdp=128"
+  assert said.splitlines()[-1] == f"Fits v5e:2x2: {flags}"
+  assert (config.train.autoencoder.accumulate, config.mesh.fsdp) == (1, 1)
+
+
+class Named(NamedTuple):
+  name: str
+  config: ConfigDict
