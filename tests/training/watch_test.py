@@ -1,9 +1,12 @@
 """Who is gone, by a store and a clock of the test's own."""
 
 import os
+import socket
+from collections.abc import Iterator
 
 import pytest
 
+from tests import processes
 from videodiff_jax.training import watch
 
 
@@ -26,6 +29,13 @@ class Store:
 
 
 @pytest.fixture
+def listening() -> Iterator[str]:
+  """The address of a coordinator that lives."""
+  with socket.create_server(("127.0.0.1", 0)) as server:
+    yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.fixture
 def clock(monkeypatch) -> list[float]:
   now = [0.0]
   monkeypatch.setattr(watch.time, "monotonic", lambda: now[0])
@@ -40,9 +50,9 @@ def ended(monkeypatch) -> list[int]:
   return found
 
 
-def test_a_host_whose_count_stands_still_is_gone(clock, ended, capsys) -> None:
+def test_a_host_whose_count_stands_still_is_gone(clock, ended, capsys, listening) -> None:
   store = Store()
-  hosts = [watch.Watch(store, index, 3, patience=60.0) for index in range(3)]
+  hosts = [watch.Watch(store, index, 3, patience=60.0, coordinator=listening) for index in range(3)]
   for second in range(0, 80, 2):
     clock[0] = second
     for host in hosts if second < 10 else hosts[:2]:
@@ -56,9 +66,11 @@ def test_a_host_whose_count_stands_still_is_gone(clock, ended, capsys) -> None:
   assert "gave no sign of life for 60 s" in said and ended == [1]
 
 
-def test_a_host_that_just_went_is_named_within_a_few_beats(clock) -> None:
+def test_a_host_that_just_went_is_named_within_a_few_beats(clock, listening) -> None:
   store = Store()
-  hosts = [watch.Watch(store, index, 2, patience=300.0) for index in range(2)]
+  hosts = [
+    watch.Watch(store, index, 2, patience=300.0, coordinator=listening) for index in range(2)
+  ]
   for host in hosts:
     host.beat()
   hosts[0].beat()
@@ -66,14 +78,17 @@ def test_a_host_that_just_went_is_named_within_a_few_beats(clock) -> None:
   assert clock[0] < 10
 
 
-def test_without_the_coordinator_it_is_gone(clock, ended, capsys) -> None:
+def test_without_the_coordinator_it_is_gone(clock, ended, capsys, listening) -> None:
   store = Store()
-  first, second = (watch.Watch(store, index, 2, patience=60.0) for index in range(2))
+  first, second = (
+    watch.Watch(store, index, 2, patience=60.0, coordinator=listening) for index in range(2)
+  )
   first.beat()
   second.beat()
   store.down, clock[0] = True, 50.0
+  second._coordinator = f"127.0.0.1:{processes.free_port()}"
   assert second.name_the_missing().startswith("host 0 (pid ") and clock[0] == 50.0
   clock[0] = 61.0
-  assert not second.beat()
+  second.beat()
   second.judge()
   assert ended == [1] and "host 0 (pid" in capsys.readouterr().err

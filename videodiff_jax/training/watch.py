@@ -29,8 +29,9 @@ class Watch:
     patience: seconds without a sign of life after which a host is gone.
   """
 
-  def __init__(self, client: Any, index: int, count: int, patience: float):
-    self.patience = patience
+  def __init__(self, client: Any, index: int, count: int, patience: float, coordinator: str):
+    """`coordinator`: HOST:PORT of the first host's store."""
+    self.patience, self._coordinator = patience, coordinator
     self._client, self._index, self._count = client, index, 0
     now = time.monotonic()
     # Host -> (what it wrote last, when that was first seen here).
@@ -65,29 +66,37 @@ class Watch:
 
   def name_the_missing(self) -> str:
     """Names the hosts that have just gone, within a few beats; '' if all are alive."""
-    if not self.beat() and self._index:  # soon JAX's runtime will end this process
+    if self._index and not self._reaches_coordinator():  # JAX's runtime soon aborts this process
       return self._name(0)
     end = time.monotonic() + (_MISSED + 1) * _BEAT
     while not (gone := self.silent(_MISSED * _BEAT)) and time.monotonic() < end:
       time.sleep(_BEAT / 4)
     return ", ".join(gone)
 
-  def beat(self) -> bool:
-    """Gives a sign of life and looks for those of the others; False without the coordinator."""
+  def _reaches_coordinator(self) -> bool:
+    """Tries a connection of its own, since a call to the store is repeated until it times out."""
+    host, _, port = self._coordinator.rpartition(":")
+    try:
+      socket.create_connection((host.strip("[]"), int(port)), timeout=_BEAT / 4).close()
+    except OSError:
+      return False
+    return True
+
+  def beat(self) -> None:
+    """Gives a sign of life and looks for those of the others."""
     self._count += 1
     mine = f"{self._count} pid {os.getpid()} on {socket.gethostname()}"
     try:
       self._client.key_value_set(f"{_KEY}/{self._index}", mine, True)
       found = self._client.key_value_dir_get(_KEY)
     except Exception:  # jaxlib's: the coordinator cannot be reached, so nobody is heard
-      return False
+      return
     now = time.monotonic()
     with self._lock:
       for key, text in found:
         host = int(key.rpartition("/")[2])
         if host in self._seen and self._seen[host][0] != text:
           self._seen[host] = (text, now)
-    return True
 
   def _name(self, host: int) -> str:
     return f"host {host} ({self._seen[host][0].partition(' ')[2] or 'which never answered'})"
@@ -111,7 +120,8 @@ def start(patience: float) -> None:
   global _watch
   joined = distributed.global_state  # jax.process_count() would start the devices
   if _watch is None and joined.client is not None and joined.num_processes > 1:
-    _watch = Watch(joined.client, joined.process_id, joined.num_processes, patience)
+    where = joined.client, joined.process_id, joined.num_processes
+    _watch = Watch(*where, patience, joined.coordinator_address)
     _watch.start()
 
 
