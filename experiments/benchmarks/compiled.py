@@ -21,6 +21,7 @@ from ml_collections import ConfigDict
 
 from experiments.compiled import figures, programs, targets
 from experiments.compiled.fit import set_key
+from videodiff_jax import whole_files
 from videodiff_jax.training.writers import format_table
 
 FOLDER = pathlib.Path(__file__).resolve().parents[1] / "results" / "compiled" / "programs"
@@ -111,7 +112,9 @@ def fill(row: Row, again: bool = False) -> None:
   (program,) = programs.make(config, target, [row.program])
   found = dataclasses.asdict(figures.of(program, target))
   row.file.parent.mkdir(parents=True, exist_ok=True)
-  row.file.write_text(json.dumps(row._asdict() | {"key": key} | found, indent=1) + "\n")
+  whole_files.write_text(
+    row.file, json.dumps(row._asdict() | {"key": key} | found, indent=1) + "\n"
+  )
 
 
 def table() -> str:

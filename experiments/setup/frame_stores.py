@@ -33,7 +33,7 @@ def open_store(
   hosts.everywhere(lambda: checks.check_removed(data.name, folder))
 
   def opened() -> FrameStore:
-    place = store_copy.on_disk(typed.path(folder, "config.data.dir"), data.local_dir)
+    place = store_copy.on_disk(typed.path(folder, "config.data.dir"), data.get("local_dir", ""))
     return FrameStore.open(place, split, in_memory)
 
   store = hosts.everywhere(opened)

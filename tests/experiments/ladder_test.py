@@ -166,8 +166,8 @@ def test_memory_does_not_grow_with_the_clips(monkeypatch) -> None:
     measured(held_out, monkeypatch, 4)
     peaks.append(tracemalloc.get_traced_memory()[1])
     tracemalloc.stop()
-  # What is kept of a clip is less than a copy of it, and there are seven sets.
-  assert peaks[2] - peaks[1] < (32 - 8) * CLIP
+  # What is kept of a clip is less than two copies of it, and there are seven sets.
+  assert peaks[2] - peaks[1] < 2 * (32 - 8) * CLIP
 
 
 @pytest.mark.parametrize(("side", "clips"), [(16, 26214), (128, 408), (2048, 2)])

@@ -130,12 +130,15 @@ def extract(
     return compiled(params, placed, detectors, resize)
 
   results: list[list[np.ndarray]] = [[] for _ in detectors]
+
+  def shared(clips: np.ndarray) -> list[tuple[np.ndarray, ...]]:  # which holds no clips afterwards
+    return shares.split(lambda rows: in_chunks(compute, (clips[rows],), size), len(clips))
+
   with tqdm(
     total=total, unit="clip", desc=names, delay=5, disable=None if progress else True
   ) as bar:
     while batch:
-      stacked = np.stack(batch)
-      for part in shares.split(lambda r, x=stacked: in_chunks(compute, (x[r],), size), len(batch)):
+      for part in shared(np.stack(batch)):
         for found, features in zip(results, part):
           found.append(features)
       bar.update(len(batch))
