@@ -27,6 +27,7 @@ from data import prepare
 from docs.make import __main__ as make
 from docs.make import commands as made
 from experiments import main
+from experiments.benchmarks.accelerator import __main__ as accelerator
 from experiments.commands import modes
 from tests.helpers import ROOT, setup_arguments
 
@@ -103,6 +104,8 @@ def check(module: str, arguments: list[str], systems: dict[str, str]) -> None:
     assert given.get("dataset", "bars") in {*prepare.DATASETS, "bars"}
     if given.get("kind") == "lgcvd":
       systems[given["out"]] = "lgcvd"
+  elif module == "experiments.benchmarks.accelerator":
+    accelerator.parse(arguments)
   elif module in ("pip", "pytest"):
     check_tool(module, arguments)
   else:
