@@ -57,8 +57,8 @@ def run(files: Sequence[str] = ()) -> None:
     if config is not None:
       split_cpu(config.mesh.cpu_devices)
     hosts.join()
-    given = flags.FLAGS.workdir
-    doctor_hosts.show(config, None if given is None else typed.path(given, "--workdir"))
+    place = flags.FLAGS.workdir
+    doctor_hosts.show(config, None if place is None else typed.path(place, "--workdir"))
     return
   if mode == "compare":
     from experiments.scoring import score_files

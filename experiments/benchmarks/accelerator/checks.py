@@ -4,6 +4,7 @@ Everything is small, in float32 with full products unless it says otherwise. A d
 largest one over all arrays, as a share of the largest number among them.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -29,7 +30,7 @@ def modules(name: str, variants: str) -> dict[str, Any]:
   built = systems.of(settings).build(settings)
   rows = {}
   for what, module, shapes, method in _modules(built):
-    rows[what] = _row(lambda mesh, m=module, s=shapes, f=method: _forward(m, s, f, mesh), _FORWARD)
+    rows[what] = _row(functools.partial(_forward, module, shapes, method), _FORWARD)
   return _all(rows)
 
 
@@ -40,7 +41,7 @@ def attentions() -> dict[str, Any]:
     for dtype, tolerance in (("float32", _STEP), ("bfloat16", _HALF)):
       shape = (1, tokens, heads, width)
       name = f"{tokens} tokens, {heads} heads of {width}, {dtype}"
-      rows[name] = _row(lambda mesh, s=shape, d=dtype: _attention(s, d, mesh), tolerance)
+      rows[name] = _row(functools.partial(_attention, shape, dtype), tolerance)
   return _all(rows)
 
 

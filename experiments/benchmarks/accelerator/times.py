@@ -1,5 +1,6 @@
 """How fast an accelerator samples and trains; times are medians of blocked runs after a warm-up."""
 
+import functools
 import statistics
 import time
 from collections.abc import Callable
@@ -35,7 +36,7 @@ def sampling(
   began = time.monotonic()
   draw(0)
   first = time.monotonic() - began
-  times = [_seconds(lambda seed=seed: draw(seed)) for seed in range(1, _ROUNDS + 1)]
+  times = [_seconds(functools.partial(draw, seed)) for seed in range(1, _ROUNDS + 1)]
   return {
     "clip_s": statistics.median(times),
     "all_s": times,
