@@ -123,6 +123,7 @@ def run(
   if results.get("machine", dict(about)) != dict(about):
     raise UserError(f"{file} is of another machine or version: give another --out.")
   results["machine"] = dict(about)
+  _write(file, results)
   done, begun, code = results["parts"], results["begun"], _code()
   left = [part for part in queue if "error" in done.get(part.name, {"error": ""})]
   for part in sorted(left, key=lambda part: part.name in begun):
