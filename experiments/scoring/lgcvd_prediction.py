@@ -139,7 +139,7 @@ def evaluate(
   shown = {"real": real[:SHOWN, : drawn.shown.shape[1]], what: drawn.shown}
   plot = functools.partial(_plot, record, protocol.first_scored) if record["curves"] else None
   score_files.write(out, record, shown, plot)
-  hosts.decide(lambda: [chunks.remove() for chunks in kept.values()])
+  hosts.decide(functools.partial(_remove, kept))
   logging.info("%s", report(record))
   return record
 
@@ -407,3 +407,9 @@ def _rounded(tree: Any) -> Any:
   if isinstance(tree, dict):
     return {key: _rounded(value) for key, value in tree.items()}
   return tree.round(5).tolist()
+
+
+def _remove(kept: dict[str, Kept]) -> None:
+  """Removes the chunks of every task."""
+  for chunks in kept.values():
+    chunks.remove()

@@ -100,7 +100,7 @@ def write(
       latents = latent_caches.look_up(config, workdir, "latents", store, sampler, frozen)
       examples, encode = _clips(store, sampler, latents), _encode_clips(networks)
 
-    def compute(chunk: np.ndarray) -> jax.Array:
+    def compute(chunk: np.ndarray) -> np.ndarray | jax.Array:
       """Encodes the views of a chunk's rows, as stored and mirrored: (chunk, views, h, w, 2 c)."""
       out = []
       mine = chunk[partitioning.local_rows(mesh, len(chunk))]

@@ -233,6 +233,7 @@ def lead(do: Callable[[Callable[[A], R]], T], step: Callable[[A], R]) -> T | Non
     decide(lambda: [argument])
     return step(argument)
 
+  told: list[A]
   if not shares.is_first():
     while told := decide(list):
       step(told[0])

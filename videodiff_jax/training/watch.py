@@ -119,9 +119,9 @@ def start(patience: float) -> None:
   """Begins to watch the other hosts, once all have joined."""
   global _watch
   joined = distributed.global_state  # jax.process_count() would start the devices
-  if _watch is None and joined.client is not None and joined.num_processes > 1:
-    where = joined.client, joined.process_id, joined.num_processes
-    _watch = Watch(*where, patience, joined.coordinator_address)
+  address = joined.coordinator_address
+  if _watch is None and address is not None and joined.num_processes > 1:
+    _watch = Watch(joined.client, joined.process_id, joined.num_processes, patience, address)
     _watch.start()
 
 
