@@ -1,6 +1,5 @@
 """What --mode=plan says: the published figures, and that bytes and FLOPs follow the config."""
 
-
 import jax
 import pytest
 from ml_collections import ConfigDict
