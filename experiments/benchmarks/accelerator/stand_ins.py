@@ -40,11 +40,16 @@ class _Absent(type):
     return cls  # some modules make objects where they are imported
 
 
+class _Base:
+  def __init_subclass__(cls, **kwargs: Any) -> None:
+    """Takes the keywords that classes of the missing package have."""
+
+
 class _Module(types.ModuleType):
   def __getattr__(self, name: str) -> Any:
     if name.startswith("__"):
       raise AttributeError(name)
-    return _Absent(name, (), {"__module__": self.__name__})
+    return _Absent(name, (_Base,), {"__module__": self.__name__})
 
 
 class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
