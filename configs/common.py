@@ -328,7 +328,16 @@ def no_cra(config: ConfigDict) -> None:
 def frames128(config: ConfigDict) -> None:
   """`:frames128`: clips of 128 frames (GLOBER Table 5)."""
   config.data.update(num_frames=128, num_keyframes=16)  # keyframes: ours, the paper names none
-  config.train.autoencoder.accumulate = 4  # fits 8 GPUs of 80 GB, see experiments/results/compiled
+  train = config.train.autoencoder
+  train.accumulate = max(train.accumulate, 4)  # fits 8 GPUs of 80 GB, experiments/results/compiled
+
+
+def pod(config: ConfigDict) -> None:
+  """`:pod`: fits v5e:4x8, v5p:2x2x4 and h100:8 with the paper's batches (docs/compiled.md); ours."""
+  config.mesh.fsdp = 8  # every eight devices share one copy of parameters and moments
+  config.remat = "blocks"
+  train = config.train.autoencoder
+  train.accumulate = train.batch_size // 64  # parts of 64 clips: 2, 4 or 8 a device
 
 
 def finish(config: ConfigDict, arg: str | None, variants: dict[str, Variant]) -> ConfigDict:

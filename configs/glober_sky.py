@@ -13,7 +13,8 @@ compare with the same split.
 
 Hardware of the paper: 8 A100. Time and score here: not run yet (the paper: FVD 78.1).
 Memory: every stage compiles to less than 55 GB for each of 8 GPUs (experiments/results/compiled).
-Variants, comma-joined: no_cra (Table 3), frames128 (Table 5), smoke.
+Variants, comma-joined: no_cra (Table 3), frames128 (Table 5), pod (for a v5e-32, a v5p-32 or 8
+H100s), smoke.
 """
 
 from ml_collections import ConfigDict
@@ -34,4 +35,5 @@ def get_config(arg: str | None = None) -> ConfigDict:
   train.generator.batch_size = 8 * 8  # x 4 draws: 32 a GPU (Sec. 4.1; release: 24)
   train.generator.steps = 100_000  # Sec. 4.1
   train.generator.optimizer.learning_rate = 5e-5  # May 2023 (release: 1e-5)
-  return common.finish(config, arg, {"no_cra": common.no_cra, "frames128": common.frames128})
+  variants = {"no_cra": common.no_cra, "frames128": common.frames128, "pod": common.pod}
+  return common.finish(config, arg, variants)

@@ -10,7 +10,7 @@ take fewer: Latte scores every sixth frame (--config.data.stride=6).
 Hardware of the paper: 8 A100. Time and score here: not run yet.
 Memory: every stage compiles to less than 55 GB for each of 8 GPUs (experiments/results/compiled).
 Variants, comma-joined: no_cra (Table 3), kl_f4 (for config.init.kl_vae=KL-f4, latents of 3
-channels), smoke.
+channels), pod (for a v5e-32, a v5p-32 or 8 H100s), smoke.
 """
 
 from ml_collections import ConfigDict
@@ -34,4 +34,5 @@ def get_config(arg: str | None = None) -> ConfigDict:
   train.generator.batch_size = 8 * 8  # x 4 draws: 32 a GPU (Sec. 4.1)
   train.generator.steps = 100_000  # Sec. 4.1
   train.generator.optimizer.learning_rate = 5e-5  # May 2023
-  return common.finish(config, arg, {"kl_f4": common.kl_f4, "no_cra": common.no_cra})
+  variants = {"kl_f4": common.kl_f4, "no_cra": common.no_cra, "pod": common.pod}
+  return common.finish(config, arg, variants)

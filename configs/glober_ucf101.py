@@ -16,7 +16,7 @@ Memory: every stage compiles to less than 55 GB for each of 8 GPUs (experiments/
 Variants, comma-joined: class_names (conditional as in the paper: CLIP reads the class name; needs
 --config.init.text_encoder), cond (a learned class table instead), 128px, kl_f4 (with 128px: for
 config.init.kl_vae=KL-f4, latents of 3 channels), v8x8x64 and v16x16x32 (Table 4), no_cra (Table 3),
-frames128 (Table 5), smoke.
+frames128 (Table 5), pod (for a v5e-32, a v5p-32 or 8 H100s), smoke.
 """
 
 from ml_collections import ConfigDict
@@ -51,6 +51,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     "v16x16x32": _v16x16x32,
     "no_cra": common.no_cra,
     "frames128": common.frames128,
+    "pod": common.pod,
   }
   return common.finish(config, arg, variants)
 

@@ -10,7 +10,8 @@ Hardware of the paper: 4 V100. Time and score here: not run yet.
 Memory: compiles to less than 6 GB for each of 8 GPUs (experiments/results/compiled).
 Variants, comma-joined: release (as the authors' code trains and samples), eps (the network
 predicts the noise), no_two_stage, no_encoder and baseline, which is both (Table 5), one_update (an
-optimiser step an iteration), full, which changes nothing, smoke. --mode=ablation compares them.
+optimiser step an iteration), full, which changes nothing, pod (for a v5e-32, a v5p-32 or 8
+H100s), smoke. --mode=ablation compares all but the last two.
 """
 
 from ml_collections import ConfigDict
@@ -24,4 +25,4 @@ def get_config(arg: str | None = None) -> ConfigDict:
   config.data.image_size = 128
   config.train.lgcvd.batch_size = 32  # Sec. 4.2
   config.evaluate.protocol = "mcvd_cityscapes"  # or "lgcvd_paper_cityscapes"
-  return lgcvd_common.finish(config, arg)
+  return lgcvd_common.finish(config, arg, {"pod": lgcvd_common.pod})

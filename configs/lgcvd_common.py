@@ -194,6 +194,11 @@ def release(config: ConfigDict) -> None:
   )
 
 
+def pod(config: ConfigDict) -> None:
+  """`:pod`: as it is: networks of this size fit whole on every chip (docs/compiled.md)."""
+  config.mesh.fsdp = 1
+
+
 def _ablation(name: str) -> common.Variant:
   return lambda config: config.update(_ABLATIONS[name])
 

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from experiments.setup import checks
 from experiments.tools import paper_map
 from tests.configs.names import load
 
@@ -37,3 +38,23 @@ def test_every_stage_has_a_figure_or_a_step_that_takes_no_less(name: str) -> Non
       other = FIGURES["no_more_than"][name][stage]
       assert (other, stage) in MEASURED
       assert part(name, stage) <= part(other, stage)
+
+
+# What `:pod` is for, by the number of devices.
+POD = {"v5e:4x8": 32, "v5p:2x2x4": 16, "h100:8": 8}
+
+
+def of_pod(name: str) -> str:
+  return f"{name},pod" if ":" in name else f"{name}:pod"
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_pod_keeps_the_paper_s_batches_and_divides_them_over_every_target(name: str) -> None:
+  config, paper = load(of_pod(name)), load(name)
+  for stage in config.stages:
+    assert config.train[stage].batch_size == paper.train[stage].batch_size
+  for devices in POD.values():
+    checks.check_batches(config, config.stages, devices)
+    assert devices % config.mesh.fsdp == 0
+  # The order of variants does not matter.
+  assert load(of_pod(name).replace(":", ":pod,", 1)) == config

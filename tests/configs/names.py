@@ -18,13 +18,14 @@ LGCVD_VARIANTS = (
 VARIANTS = {
   "glober_clips": ("kl_f8", "smoke"),
   "glober_digits": ("64", "cra", "frames64", "long", "smoke", "text"),
-  "glober_sky": ("frames128", "no_cra", "smoke"),
-  "glober_taichi": ("kl_f4", "no_cra", "smoke"),
+  "glober_sky": ("frames128", "no_cra", "pod", "smoke"),
+  "glober_taichi": ("kl_f4", "no_cra", "pod", "smoke"),
   "glober_ucf101": (
-    "128px", "class_names", "cond", "frames128", "kl_f4", "no_cra", "smoke", "v16x16x32", "v8x8x64"
+    "128px", "class_names", "cond", "frames128", "kl_f4", "no_cra", "pod", "smoke", "v16x16x32",
+    "v8x8x64",
   ),
-  "lgcvd_bair": LGCVD_VARIANTS,
-  "lgcvd_cityscapes": LGCVD_VARIANTS,
+  "lgcvd_bair": tuple(sorted((*LGCVD_VARIANTS, "pod"))),
+  "lgcvd_cityscapes": tuple(sorted((*LGCVD_VARIANTS, "pod"))),
   "lgcvd_digits": tuple(sorted((*LGCVD_VARIANTS, "gpu", "long", "mean", "occluded"))),
   "lgcvd_doom": tuple(sorted((*LGCVD_VARIANTS, "128px", "small"))),
   "lgcvd_moving_mnist": tuple(sorted((*LGCVD_VARIANTS, "p2", "p5", "small"))),

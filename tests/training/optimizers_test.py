@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.sharding import PartitionSpec as P
 
 from configs import common
-from videodiff_jax.training import optimizers, state
+from videodiff_jax.training import optimizers, partitioning, state
 
 
 def rates(optimizer: optax.GradientTransformation, steps: int) -> np.ndarray:
@@ -80,6 +81,23 @@ def test_accumulation_is_the_mean_over_all_examples() -> None:
   parts = optimizers.accumulate(function, batch, jax.random.key(0), 4)
   for name, value in whole.items():
     np.testing.assert_allclose(parts[name], value, rtol=1e-6)
+
+
+def test_accumulated_gradients_are_split_like_the_parameters() -> None:
+  """Whole sums of a large network's gradients would take as much memory as its parameters."""
+  x = jnp.linspace(-1.0, 1.0, 8 * 128).reshape(8, 128)
+
+  def function(part: dict, key: jax.Array) -> dict:
+    del key
+    return {"kernel": part["x"].T @ part["x"] / len(part["x"])}
+
+  def both(batch: dict) -> list[dict]:
+    return [optimizers.accumulate(function, batch, jax.random.key(0), n) for n in (1, 2)]
+
+  with jax.set_mesh(partitioning.make_mesh(2, 2, jax.devices()[:4])):
+    whole, parts = jax.jit(both)(partitioning.place({"x": x}))
+  assert parts["kernel"].sharding.spec == partitioning.spec((128, 128), 2) != P()
+  np.testing.assert_allclose(parts["kernel"], whole["kernel"], rtol=1e-5, atol=1e-6)
 
 
 def test_accumulated_parts_draw_differently() -> None:

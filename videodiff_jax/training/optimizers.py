@@ -85,9 +85,9 @@ def accumulate(
 ) -> Any:
   """Averages `function(batch, key)` over `parts` equal parts of the batch, one at a time.
 
-  Memory falls to that of one part. Every device works on each part, on any mesh. Where losses are
-  means over examples, the result equals that of the whole batch, except for random numbers, which
-  each part draws from its own key.
+  Memory falls to that of one part, and the sums are split over devices as the state is. Every
+  device works on each part, on any mesh. Where losses are means over examples, the result equals
+  that of the whole batch, except for random numbers, which each part draws from its own key.
 
   Args:
     function: returns a tree of float arrays (gradients and metrics), means over its batch.
@@ -103,7 +103,7 @@ def accumulate(
   zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
 
   def add(total: Any, part: tuple) -> tuple[Any, None]:
-    values = function(partitioning.split_batch(part[0]), part[1])
+    values = partitioning.scatter(function(partitioning.split_batch(part[0]), part[1]))
     return jax.tree.map(lambda t, v: t + v / parts, total, values), None
 
   return jax.lax.scan(add, zeros, (split, keys))[0]
