@@ -333,7 +333,7 @@ def frames128(config: ConfigDict) -> None:
 
 
 def pod(config: ConfigDict) -> None:
-  """`:pod`: fits v5e:4x8, v5p:2x2x4 and h100:8 with the paper's batches (docs/compiled.md); ours."""
+  """`:pod`: the paper's batches on v5e:4x8, v5p:2x2x4 or h100:8, see docs/compiled.md; ours."""
   config.mesh.fsdp = 8  # every eight devices share one copy of parameters and moments
   config.remat = "blocks"
   train = config.train.autoencoder

@@ -30,6 +30,7 @@ _BRANCHES = re.compile(
 # Parts of JAX's names of operations that are not of our code.
 _FUNCTION = re.compile(r"^jit\([^)]*\)/")
 _WRAPPERS = re.compile(r"\b(?:jit|pjit|jvp|transpose|vmap|rematted_computation|checkpoint)\(")
+_METHOD = re.compile(r"\.(?:<lambda>|_\w+)$")  # a module's method, beside the module's own name
 _LOOPS = {
   "", "body", "checkpoint", "closed_call", "cond", "eval_jaxpr", "rematted_computation", "while"
 }  # fmt: skip
@@ -222,8 +223,12 @@ def readable(op_name: str) -> str:
   backward = "transpose(" in op_name
   path = _WRAPPERS.sub("(", _FUNCTION.sub("", op_name))
   parts = [part.strip("()") for part in path.split("/")]
-  kept = [re.sub(r"(?<=_)\d+$", "*", part) for part in parts if part not in _LOOPS]
+  kept = [re.sub(r"(?<=_)\d+$", "*", part) for part in parts if not _passed_over(part)]
   return ("backward " if backward else "") + "/".join(kept) if kept else ""
+
+
+def _passed_over(part: str) -> bool:
+  return part in _LOOPS or _METHOD.search(part) is not None
 
 
 def size_of(shape: str) -> int:

@@ -35,6 +35,13 @@ def test_operations_have_the_names_of_our_code(loop: hlo.Module) -> None:
   assert loop.dearest(1) == names[:1]
 
 
+def test_a_module_s_methods_are_not_named_beside_it() -> None:
+  name = (
+    "jit(step)/transpose(jvp(DiT))/DiT._blocks/while/body/blocks.<lambda>/blocks/qkv/dot_general"
+  )
+  assert hlo.readable(name) == "backward DiT/blocks/qkv/dot_general"
+
+
 def test_a_kernel_without_an_estimate_is_counted(loop: hlo.Module) -> None:
   assert loop.unestimated() == 1
 
