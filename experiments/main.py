@@ -47,7 +47,7 @@ def run(files: Sequence[str] = ()) -> None:
   # Imported late: --help and a mistyped flag answer at once.
   from experiments.setup import checks
   from experiments.tools import doctor_hosts
-  from videodiff_jax.training import hosts
+  from videodiff_jax.training import hosts, launchers
 
   mode, config = flags.FLAGS.mode, flags.FLAGS.config
   if config is not None:
@@ -56,7 +56,7 @@ def run(files: Sequence[str] = ()) -> None:
   if mode == "doctor":
     if config is not None:
       split_cpu(config.mesh.cpu_devices)
-    hosts.join()
+    hosts.join(flags.FLAGS.host_timeout)
     place = flags.FLAGS.workdir
     doctor_hosts.show(config, None if place is None else typed.path(place, "--workdir"))
     return
@@ -66,10 +66,10 @@ def run(files: Sequence[str] = ()) -> None:
     print(score_files.compare([str(typed.path(file)) for file in files]))
     return
   if mode not in TOGETHER:
-    if hosts.index():
-      logging.info("--mode=%s runs in one process: this one, %d, is done.", mode, hosts.index())
+    if launchers.index():
+      logging.info("--mode=%s runs in one process: this one, %d, is done.", mode, launchers.index())
       return
-    if hosts.on_tpu_pod():  # one host cannot start its share of the TPU
+    if launchers.on_tpu_pod():  # one host cannot start its share of the TPU
       _use_cpu()
   if mode == "plan" and config is not None and flags.FLAGS.workdir is not None:
     raise checks.UserError("--mode=plan takes --config or --workdir, not both: give one of them.")
@@ -207,11 +207,11 @@ def _table(config: ConfigDict | None) -> str:
   from experiments.setup import checks
   from experiments.tables import score_table, speed_table
   from experiments.workdirs import provenance
-  from videodiff_jax.training import hosts
+  from videodiff_jax.training import launchers
 
   if flags.FLAGS.mode == "benchmark":
     return speed_table.show(flags.FLAGS.table, config)
-  if hosts.several():
+  if launchers.several():
     raise checks.UserError("Run --table on one host.")
   for name in ("config", "protocol"):
     if flags.FLAGS[name].present:

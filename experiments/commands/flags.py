@@ -11,7 +11,7 @@ from videodiff_jax.choices import check_choice
 READ_BY = {
   "config": {*MODES} - {"compare", "report"},
   "workdir": {*MODES} - {"compare"},
-  "host_timeout": {*TOGETHER},
+  "host_timeout": {*TOGETHER, "doctor"},
 }
 
 

@@ -118,16 +118,16 @@ def measure(
     sets, at_half = _draw(pipeline, held_out, rows, seed, shuffling, with_motion)
     sets = {name: videos[:count] for name, videos in sets.items()}
 
-    def score(mine: slice) -> Ladder:
+    def score(mine: slice) -> Figures:
       """Scores this host's share of the clips."""
       part, of_share = Ladder(), {name: videos[mine] for name, videos in sets.items()}
       _score(part, of_share, None if at_half is None else at_half[mine], pipeline.config.data)
       if reading is not None:
         _read(part, of_share, reading, rows[mine])
-      return part
+      return vars(part)
 
     for part in shares.split(score, count):
-      found.extend(part)
+      found.extend(Ladder(**part))
     for name, videos in sets.items():
       _show(found, name, videos)
       owners.extend([name] * count)

@@ -1,5 +1,7 @@
 """Figures of a set of clips beside I3D's features: sharpness and digits read."""
 
+from typing import Any
+
 import numpy as np
 
 from videodiff_jax import shares
@@ -29,15 +31,13 @@ class Looks:
       self.readings.extend(readings)
     self._first.append(videos[: self._most - sum(map(len, self._first))].copy())
 
-  def _look(
-    self, videos: np.ndarray, labels: np.ndarray | None, rows: slice
-  ) -> tuple[np.ndarray, list[dict[str, np.ndarray]]]:
-    """Returns the edges and the readings of this host's share of a chunk."""
+  def _look(self, videos: np.ndarray, labels: np.ndarray | None, rows: slice) -> list[Any]:
+    """Returns the edges and the list of readings of this host's share of a chunk."""
     edges = images.gradient_energy(videos[rows]).mean(axis=-1)
     if self._reader is None:
-      return edges, []
+      return [edges, []]
     expected = None if labels is None else labels[rows]
-    return edges, [self._reader.read(videos[rows]).figures(expected)]
+    return [edges, [self._reader.read(videos[rows]).figures(expected)]]
 
   @property
   def first(self) -> np.ndarray:

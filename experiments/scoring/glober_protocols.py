@@ -260,9 +260,9 @@ def _draw(
 def _compared(drawn: np.ndarray, true: np.ndarray) -> dict[str, np.ndarray]:
   """Returns PSNR and SSIM of each frame, (n, f); each host compares its share of the clips."""
 
-  def compare(rows: slice) -> tuple[np.ndarray, np.ndarray]:
+  def compare(rows: slice) -> list[np.ndarray]:
     psnr = np.minimum(images.psnr(drawn[rows], true[rows]), 60.0)  # a copy would be infinite
-    return psnr, images.ssim(drawn[rows], true[rows])
+    return [psnr, images.ssim(drawn[rows], true[rows])]
 
   psnr, ssim = map(np.concatenate, zip(*shares.split(compare, len(drawn))))
   return {"psnr": psnr, "ssim": ssim}

@@ -66,11 +66,11 @@ def folder(tmp_path_factory) -> pathlib.Path:
 def arguments(system: str, mode: str, mesh: str, workdir: pathlib.Path) -> list[str]:
   found = [f"--config=configs/{system}_digits.py:smoke", f"--workdir={workdir}", f"--mode={mode}"]
   if mode in ("train", "cache"):  # caches lie beside the store
-    found += [f"--config.data.dir={workdir}_store"]
-  if mode == "train":
-    found += ["--config.after=()", *SIZES[system]]
-    found += [f"--config.train.{stage}.log_every=1" for stage in STAGES[system]]
+    found += [f"--config.data.dir={workdir}_store", *SIZES[system]]
     found += ["--config.mesh.fsdp=2"] if mesh == "fsdp" else []
+  if mode == "train":
+    found += ["--config.after=()"]
+    found += [f"--config.train.{stage}.log_every=1" for stage in STAGES[system]]
   return [*found, *MODES[system][mode]]
 
 

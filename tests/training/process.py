@@ -77,8 +77,8 @@ def check_shares() -> None:
     assert len(parts) == min(total, 2)
     np.testing.assert_array_equal(np.concatenate(parts), 2 * np.arange(total))
   assert (
-    shares.split(lambda rows: (shares.parts(), shares.split(str, 3)), 2)
-    == [(1, ["slice(0, 3, None)"])] * 2
+    shares.split(lambda rows: [shares.parts(), shares.split(str, 3)], 2)
+    == [[1, ["slice(0, 3, None)"]]] * 2
   )
 
   def torn(rows: slice) -> None:

@@ -92,3 +92,23 @@ def test_without_the_coordinator_it_is_gone(clock, ended, capsys, listening) -> 
   second.beat()
   second.judge()
   assert ended == [1] and "host 0 (pid" in capsys.readouterr().err
+
+
+def test_an_abort_by_jax_s_runtime_names_the_first_host(clock, ended, capsys, listening) -> None:
+  """Called as the handler of SIGABRT is; the handler itself is tested by a killed first host."""
+  store = Store()
+  first, second = (
+    watch.Watch(store, index, 2, patience=60.0, coordinator=listening) for index in range(2)
+  )
+  first.beat()
+  second.beat()
+  second.aborted(0)  # which is no signal
+  assert not ended and not capsys.readouterr().err  # it lives, so the reason is another one
+  second._coordinator = f"127.0.0.1:{processes.free_port()}"
+  second.aborted(0)
+  said = capsys.readouterr().err
+  assert said.startswith("Error: host 0 (pid ") and " is gone, so this process ends" in said
+  assert said.count("\n") == 1 and ended == [1]
+  second.name_the_missing()  # by the main thread, which says so itself
+  second.aborted(0)
+  assert ended == [1, 1] and not capsys.readouterr().err

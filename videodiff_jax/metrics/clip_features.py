@@ -131,8 +131,8 @@ def extract(
 
   results: list[list[np.ndarray]] = [[] for _ in detectors]
 
-  def shared(clips: np.ndarray) -> list[tuple[np.ndarray, ...]]:  # which holds no clips afterwards
-    return shares.split(lambda rows: in_chunks(compute, (clips[rows],), size), len(clips))
+  def shared(clips: np.ndarray) -> list[list[np.ndarray]]:  # which holds no clips afterwards
+    return shares.split(lambda rows: list(in_chunks(compute, (clips[rows],), size)), len(clips))
 
   with tqdm(
     total=total, unit="clip", desc=names, delay=5, disable=None if progress else True

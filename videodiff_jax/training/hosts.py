@@ -10,9 +10,7 @@ import json
 import os
 import signal
 import socket
-import sys
-import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import jax
@@ -20,126 +18,49 @@ from absl import logging
 
 from videodiff_jax import shares
 from videodiff_jax.shares import HostError
-from videodiff_jax.training import watch
+from videodiff_jax.training import launchers, roll_call, watch
 
 A = TypeVar("A")
 R = TypeVar("R")
 T = TypeVar("T")
 
-_VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
-# A launcher's variable for the number of processes -> the others it sets, the process index first.
-_LAUNCHED = {
-  "SLURM_NTASKS": ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_JOB_ID", "SLURM_STEP_NODELIST"),
-  "OMPI_COMM_WORLD_SIZE": ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_RANK"),
-}
-_TERMINAL = "SLURM_PTY_PORT"  # set by `srun --pty`: an interactive shell, in the first task only
-
-
-def several() -> bool:
-  """Tells whether the environment names several hosts, by a cluster's variables or JAX's own."""
-  return _in_cluster() or any(map(os.environ.get, _VARIABLES))
-
-
-def index() -> int:
-  """Returns this process's index, from the environment only; 0 where it does not say."""
-  names = ("JAX_PROCESS_ID", *(others[0] for others in _LAUNCHED.values()))
-  given = [value for name in names if (value := os.environ.get(name, "")).isdecimal()]
-  return int(given[0]) if given and several() else 0
-
-
-def on_tpu_pod() -> bool:
-  """Tells whether this TPU host is one of several, none of which can use its share alone."""
-  workers = os.environ.get("TPU_WORKER_HOSTNAMES", "").split(",")
-  return len(set(workers) - {"", "localhost"}) > 1
-
 
 def join(timeout: int = 300) -> None:
   """Waits for the hosts that the environment names, before the first device is used.
 
-  From then on this process watches the others, and ends with a message once one is gone. If only
-  some of a launcher's variables are set, as in a batch script that does not use srun, they are
-  ignored with a warning.
+  From then on this process watches the others, and ends with a message once one is gone.
 
   Args:
     timeout: seconds that the hosts wait for one that does not come, or gives no sign of life.
 
   Raises:
-    ValueError: only some of JAX's variables are set, a number is wrong, or other hosts did not
-      come.
+    ValueError: what the environment says is not complete or wrong, or other hosts did not come.
   """
-  # A launcher's variables: an incomplete set only warns.
-  for name, others in _LAUNCHED.items():
-    count = os.environ.get(name) or "1"
-    if not count.isdecimal():
-      raise ValueError(f"{name} must be a whole number, not {count!r}. Unset it for one host.")
-    if int(count) > 1 and (without := _lacking(others)):
-      logging.warning(
-        "%s is %s, but this process is alone: %s. For all %s, start them with the launcher itself "
-        "(srun, mpirun).", name, count, without, count,
-      )  # fmt: skip
-  if not several():
+  place = launchers.find(timeout)
+  if place is None:
     return
-  # JAX's own variables, which must be complete outside a cluster.
-  address, count, number = map(os.environ.get, _VARIABLES)
-  missing = [name for name in _VARIABLES if not os.environ.get(name)]
-  if missing and not _in_cluster():
-    raise ValueError(
-      f"{', '.join(missing)} not set. Several hosts need all of {', '.join(_VARIABLES)}: the first "
-      "host's HOST:PORT, the number of hosts, and this host's index from 0. A single host needs "
-      "none of them."
-    )
-  if address and not address.rpartition(":")[2].isdecimal():
-    raise ValueError(
-      f"JAX_COORDINATOR_ADDRESS must be the first host's HOST:PORT, not {address!r}."
-    )
-  for name, value in (("JAX_NUM_PROCESSES", count), ("JAX_PROCESS_ID", number)):
-    if value and not value.isdecimal():
-      raise ValueError(f"{name} must be a whole number, not {value!r}.")
-  if count and number and int(number) >= int(count):
-    raise ValueError(
-      f"JAX_PROCESS_ID is {number}, but the hosts of JAX_NUM_PROCESSES={count} are numbered from 0 "
-      f"to {int(count) - 1}."
-    )
-  total = count or next((os.environ[name] for name in _LAUNCHED if _launched(name) > 1), "")
-  logging.info("Waiting for all %s processes%s.", total, f" at {address}" if address else "")
-  # JAX's runtime aborts the process, with a stack, where others do not come; this comes first.
-  late = threading.Timer(timeout, _end_alone, (total, number or str(index()), timeout))
-  late.daemon = True
-  late.start()
-  # JAX itself reads only the address of the three.
+  logging.info("Waiting for all %d processes at %s.", place.count, place.address)
+  roll_call.wait(place, timeout)
   try:
     jax.distributed.initialize(
-      address or None,
-      int(count) if count else None,
-      int(number) if number else None,
-      initialization_timeout=timeout + 10,
+      place.address,
+      place.count,
+      place.index,
+      initialization_timeout=timeout,
       heartbeat_timeout_seconds=2 * timeout,  # `watch` comes first, and says who is missing
     )
   except (RuntimeError, ValueError) as error:
     raise ValueError(
-      f"The {total} processes that the environment names did not find each other "
-      f"({str(error).splitlines()[0]}). Start all of them at once, or unset the variables "
-      f"({', '.join((*_VARIABLES, *_LAUNCHED))}) to train on one host."
+      f"JAX did not join the {place.count} processes ({str(error).splitlines()[0]}). Start all of "
+      "them again."
     ) from error
-  finally:
-    late.cancel()
   watch.start(timeout)
   # JAX's preemption service takes SIGTERM for itself, and before training nobody asks it.
   signal.signal(signal.SIGTERM, signal.SIG_DFL)
-  if _alone_on_its_host() and not os.environ.get("JAX_LOCAL_DEVICE_IDS"):
+  if launchers.alone_on_its_host() and not os.environ.get("JAX_LOCAL_DEVICE_IDS"):
     # JAX gives each process of SLURM and Open MPI one GPU, also where no other takes the rest.
     for name in ("jax_cuda_visible_devices", "jax_rocm_visible_devices"):
       jax.config.update(name, "all")
-
-
-def _end_alone(total: str, number: str, timeout: int) -> None:
-  print(
-    f"Error: process {number} waited {timeout} s, but not all {total} processes that the "
-    "environment names came. Start all of them at once, or unset the variables "
-    f"({', '.join((*_VARIABLES, *_LAUNCHED))}) to run on one host.",
-    file=sys.stderr, flush=True,
-  )  # fmt: skip
-  os._exit(1)
 
 
 def decide(ask: Callable[[], T]) -> T:
@@ -248,32 +169,6 @@ def lead(do: Callable[[Callable[[A], R]], T], step: Callable[[A], R]) -> T | Non
 
 def _throw(error: Exception) -> None:
   raise error
-
-
-def _in_cluster() -> bool:
-  """Tells whether this is a TPU pod, SLURM or Open MPI, where JAX detects what is not set."""
-  return on_tpu_pod() or any(_launched(name) > 1 for name in _LAUNCHED)
-
-
-def _launched(name: str) -> int:
-  """Returns the number of processes in a launcher's variable, 1 if it did not start this one."""
-  count = os.environ.get(name, "")
-  return int(count) if count.isdecimal() and not _lacking(_LAUNCHED[name]) else 1
-
-
-def _alone_on_its_host() -> bool:
-  """Tells whether the launcher started one process on each host."""
-  tasks, nodes = (os.environ.get(name) for name in ("SLURM_NTASKS", "SLURM_STEP_NUM_NODES"))
-  of_slurm = _launched("SLURM_NTASKS") > 1 and tasks == nodes
-  return of_slurm or os.environ.get("OMPI_COMM_WORLD_LOCAL_SIZE") == "1"
-
-
-def _lacking(names: Sequence[str]) -> str:
-  """Says why the launcher that sets these variables did not start this process; '' if it did."""
-  if os.environ.get(_TERMINAL) and names[0].startswith("SLURM"):
-    return "it runs in a shell of srun --pty"
-  missing = [name for name in names if not os.environ.get(name)]
-  return f"{', '.join(missing)} not set" if missing else ""
 
 
 def gather(message: str) -> list[str]:

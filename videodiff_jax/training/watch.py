@@ -4,22 +4,28 @@ A host that waits in a collective for one that has died learns of it late or nev
 say nothing. So every host writes a count into the coordinator's store every few seconds and reads
 those of the others. One whose count stands still for `patience` seconds is gone, and so is the
 coordinator, the first host, once it cannot be reached for as long.
+
+Where the network says at once that the coordinator is gone, JAX's runtime prints a stack and aborts
+the process, from a thread of its own (in jax 0.9 it exits). The sentence that names it comes last.
 """
 
 import atexit
+import ctypes
 import os
+import signal
 import socket
 import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from jax._src import distributed  # JAX has no public way to the coordinator's store
 
 _BEAT = 2.0  # seconds between two counts
 _MISSED = 3  # beats after which a host may be gone
 _KEY = "videodiff_jax/alive"
+_libc = ctypes.CDLL(None)
 
 
 class Watch:
@@ -38,6 +44,7 @@ class Watch:
     self._seen = {host: ("", now) for host in range(count) if host != index}
     self._lock, self._ended = threading.Lock(), threading.Event()
     self._loops: list[threading.Thread] = []
+    self._told = False
 
   def start(self) -> None:
     for task in (self.beat, self.judge):
@@ -45,6 +52,10 @@ class Watch:
       loop.start()
       self._loops.append(loop)
     atexit.register(self.stop)  # before JAX closes the store, in which a thread must not be then
+    if self._index:
+      # Python's own handlers run in the main thread, which an abort does not return to.
+      self._handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(self.aborted)
+      _libc.signal(signal.SIGABRT, self._handler)
 
   def stop(self) -> None:
     """Ends the watch, because this process ends."""
@@ -67,6 +78,7 @@ class Watch:
   def name_the_missing(self) -> str:
     """Names the hosts that have just gone, within a few beats; '' if all are alive."""
     if self._index and not self._reaches_coordinator():  # JAX's runtime soon aborts this process
+      self._told = True
       return self._name(0)
     end = time.monotonic() + (_MISSED + 1) * _BEAT
     while not (gone := self.silent(_MISSED * _BEAT)) and time.monotonic() < end:
@@ -104,12 +116,27 @@ class Watch:
   def judge(self) -> None:
     """Ends this process, which may wait in a collective, if a host is gone."""
     if gone := self.silent(self.patience):
-      print(
-        f"Error: {', '.join(gone)} gave no sign of life for {self.patience:.0f} s, so this process "
-        "ends, too. Start all hosts again, or fewer: they go on from the newest checkpoint.",
-        file=sys.stderr, flush=True,
-      )  # fmt: skip
+      _end(f"{', '.join(gone)} gave no sign of life for {self.patience:.0f} s")
+
+  def aborted(self, number: int) -> None:
+    """Ends this process, which is being aborted: with a sentence if the first host is gone."""
+    if self._reaches_coordinator():  # another reason: it goes on as without this handler
+      _libc.signal(number, 0)  # SIG_DFL; Python's own function is for the main thread
+      return
+    if self._told or self._ended.is_set():  # the main thread tells it, or the process ends anyway
+      time.sleep(_BEAT)
       os._exit(1)
+    else:
+      _end(f"{self._name(0)} is gone")
+
+
+def _end(reason: str) -> NoReturn:
+  print(
+    f"Error: {reason}, so this process ends, too. Start all hosts again, or fewer: they go on from "
+    "the newest checkpoint.",
+    file=sys.stderr, flush=True,
+  )  # fmt: skip
+  os._exit(1)
 
 
 _watch: Watch | None = None
