@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from videodiff_jax import shares
 from videodiff_jax.inputs import clips
 from videodiff_jax.inputs.frame_store import FrameStore
 from videodiff_jax.metrics import baselines, resampling
@@ -46,10 +47,22 @@ def search(
   scores: dict[str, float] = {}
   spread: dict[str, list[float]] = {}
   for name, queries in sets.items():
-    each = (places.read([i])[0] for i in range(len(places)))
-    chosen, distances = baselines.nearest_neighbours(queries, each)
+    chosen, distances = _nearest(queries, places)
     near[name] = places.read(chosen)
     mean, ends = resampling.of_means({name: distances}, _SEED)
     scores |= mean
     spread |= ends
   return near, scores, spread
+
+
+def _nearest(queries: np.ndarray, places: clips.Places) -> tuple[np.ndarray, np.ndarray]:
+  """Returns each query's nearest clip, an index, and its distance; hosts share the clips."""
+
+  def search_share(rows: slice) -> list[np.ndarray]:
+    each = (places.read([i])[0] for i in range(rows.start, rows.stop))
+    chosen, distances = baselines.nearest_neighbours(queries, each)
+    return [rows.start + chosen, distances]
+
+  chosen, distances = map(np.stack, zip(*shares.split(search_share, len(places))))
+  best = np.argmin(distances, axis=0)[None]  # the first of equally near ones, as in a share
+  return np.take_along_axis(chosen, best, 0)[0], np.take_along_axis(distances, best, 0)[0]

@@ -23,7 +23,7 @@ from tests.glober import tiny
 from tests.helpers import assert_same_pixels, needs
 from tests.inputs.make import make_store, noise_video
 from tests.weights import require
-from videodiff_jax import glober
+from videodiff_jax import glober, shares
 from videodiff_jax.inputs.clips import ClipSampler, evaluation_places
 from videodiff_jax.inputs.frame_store import FrameStore
 from videodiff_jax.metrics import frame_frechet, frechet, i3d, images
@@ -419,7 +419,7 @@ def test_the_nearest_are_searched_among_videos_long_enough(tmp_path) -> None:
   assert bank.read().shape == (len(long_enough), 8, 8, 8, 3)
 
 
-def test_a_copied_training_clip_is_seen(tmp_path) -> None:
+def test_a_copied_training_clip_is_seen(tmp_path, monkeypatch) -> None:
   store = FrameStore.open(make_store(tmp_path, {f"{i}": noise_video(8, seed=i) for i in range(6)}))
   bank = nearest.one_of_each(store, ClipSampler(8, content="clip"))
   copy, unseen = bank.read([2]), np.stack([noise_video(8, seed=99)])
@@ -428,6 +428,11 @@ def test_a_copied_training_clip_is_seen(tmp_path) -> None:
   assert distances["generated"] == 0 and spread.keys() == distances.keys()
   rows = np.square(bank.read().astype(float) - unseen).mean(axis=(1, 2, 3, 4))
   assert distances["real"] == pytest.approx(np.sqrt(rows.min()))
+  monkeypatch.setattr(shares, "split", lambda do, n: [do(slice(0, 2)), do(slice(2, n))])
+  of_hosts, same, _ = nearest.search({"generated": copy, "real": unseen}, bank)
+  assert same == distances
+  for name, clips in near.items():
+    np.testing.assert_array_equal(of_hosts[name], clips)
 
 
 def test_clips_too_short_for_fvd_are_told(workdir, config) -> None:
