@@ -60,6 +60,13 @@ def test_the_first_host_does_not_come(address) -> None:
   assert f"looked for it at {address} (" in said
 
 
+def test_a_port_that_is_taken(address) -> None:
+  port = int(address.rpartition(":")[2])
+  with socket.create_server(("", port)):
+    (said,) = call(address, (2, 0), timeout=0.1)
+  assert said.startswith(f"The first host cannot listen at port {port} (Address already in use)")
+
+
 @pytest.mark.parametrize(
   ("others", "said"),
   [

@@ -5,6 +5,7 @@ the coordinator's address, at which JAX's service comes up afterwards, and each 
 who it is. All are answered once all have come, or once the time is over.
 """
 
+import errno
 import json
 import os
 import select
@@ -36,12 +37,9 @@ def wait(place: Place, timeout: float) -> None:
   if place.index:
     _answer(place, time.monotonic() + timeout + _GRACE, timeout)
     return
-  port = int(place.address.rpartition(":")[2])
-  dual = socket.has_dualstack_ipv6()
-  family = socket.AF_INET6 if dual else socket.AF_INET
   came: dict[int, tuple[socket.socket, str]] = {}
   try:
-    with socket.create_server(("", port), family=family, dualstack_ipv6=dual, backlog=1024) as door:
+    with _listen(int(place.address.rpartition(":")[2]), time.monotonic() + timeout) as door:
       problem = _call(door, place.count, timeout, came)
     # From here on nobody listens at the port, which JAX's service takes.
     for connection, _ in came.values():
@@ -54,6 +52,22 @@ def wait(place: Place, timeout: float) -> None:
       connection.close()
   if problem:
     raise ValueError(problem)
+
+
+def _listen(port: int, end: float) -> socket.socket:
+  """Opens the port as JAX's service does; a run that ends may still hold it for a moment."""
+  dual = socket.has_dualstack_ipv6()
+  family = socket.AF_INET6 if dual else socket.AF_INET
+  while True:
+    try:
+      return socket.create_server(("", port), family=family, dualstack_ipv6=dual, backlog=1024)
+    except OSError as error:
+      if error.errno != errno.EADDRINUSE or time.monotonic() > end:
+        raise ValueError(
+          f"The first host cannot listen at port {port} ({os.strerror(error.errno or 0)}). Set "
+          "another one in JAX_COORDINATOR_ADDRESS, on all hosts."
+        ) from error
+    time.sleep(_PAUSE)
 
 
 def _call(
