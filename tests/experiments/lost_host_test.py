@@ -75,3 +75,25 @@ def test_the_other_names_it_and_one_goes_on(name, index, tmp_path) -> None:
   ((status, said),) = processes.run("experiments.main", options(tmp_path, done + 2), 1)
   assert status == 0, said
   assert "Stage lgcvd resumes from step" in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("absent", [0, 2])
+def test_who_does_not_come_is_named_by_the_others(absent, tmp_path) -> None:
+  came = [environment for i, environment in enumerate(processes.environments(3)) if i != absent]
+  timeout = "--host_timeout=10"
+  began = time.monotonic()
+  started = [
+    subprocess.Popen(
+      [sys.executable, "-m", "experiments.main", *options(tmp_path, 2), timeout],
+      cwd=processes.ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+      env=environment,
+    )
+    for environment in came
+  ]  # fmt: skip
+  for process in started:
+    said = process.communicate(timeout=300)[0].splitlines()
+    print(f"without host {absent}: after {time.monotonic() - began:.0f} s, {said[-1]}")
+    assert process.returncode == 1
+    assert said[-1].startswith(f"Error: Host {absent} did not come within 10 s")
+  assert not (tmp_path / "run").exists()
