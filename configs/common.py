@@ -84,9 +84,10 @@ def base() -> ConfigDict:
   data.sampling = "video"  # an item is a video; "clip": every start is an item
   data.threads = 16  # threads that read and decode
   # "auto": a stage reads the cache if --mode=cache made one before the stage started; "make": the
-  # generator's is made first if missing, on one host; "required": stop without one; "none": never
-  # read. Ours.
-  data.cache = "auto"
+  # generator's is made first if missing; "make_if_worth": that of every stage that would otherwise
+  # encode each frame or clip twice or more, if it takes less than half of the free disk;
+  # "required": stop without one; "none": never read. Ours.
+  data.cache = "make_if_worth"
 
   config.model = model = ConfigDict()
   # 0: latents are standardised by measured statistics. Otherwise they are multiplied by this value;

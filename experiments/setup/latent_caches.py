@@ -114,9 +114,9 @@ def find(
 ) -> latent_cache.Moments | None:
   """Opens the cache that a stage reads, as config.data.cache asks; None if it reads frames.
 
-  With 'auto' and 'make' a stage starts with the best available cache and keeps it when it resumes.
-  Latents sampled from cached moments differ from those of frames, so that switching would change
-  the run half-way.
+  With 'auto', 'make' and 'make_if_worth' a stage starts with the best available cache and keeps it
+  when it resumes. Latents sampled from cached moments differ from those of frames, so that
+  switching would change the run half-way.
 
   Raises:
     UserError: as `look_up`; config.data.cache is 'required', but there is no cache; or the cache
@@ -125,7 +125,7 @@ def find(
   kinds = READ_BY.get(stage, ())
   if not kinds or config.data.cache == "none":
     return None
-  lasting = config.data.cache in ("auto", "make")
+  lasting = config.data.cache in ("auto", "make", "make_if_worth")
   begun = newest_meta(workdir, stage) if lasting else None
   others = [file for kind in kinds for file in _files(kind, store, workdir)]
   there = "".join(f"\n  {file}" for file in others)

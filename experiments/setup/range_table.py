@@ -124,7 +124,7 @@ GLOBER: Mapping[str, Rule] = {
   "data.num_keyframes": _FRAMES,
   "data.num_targets": _FRAMES,
   "data.frame_time": Choice(("index / F", "index / (F - 1)")),
-  "data.cache": Choice(("auto", "make", "required", "none")),
+  "data.cache": Choice(("auto", "make", "make_if_worth", "required", "none")),
   "model.latent_scale": Number("[0, 1e6]", "a factor; 0: measured"),
   "model.*.norm_groups": _WIDTH,
   "model.kl_vae.embed_dim": _WIDTH,

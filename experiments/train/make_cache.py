@@ -5,7 +5,9 @@ knows no networks.
 """
 
 import concurrent.futures
+import math
 import pathlib
+import shutil
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +19,7 @@ from absl import flags, logging
 from jax.sharding import Mesh
 
 from experiments.setup import checks, frame_stores, latent_caches
-from videodiff_jax import shares
+from videodiff_jax import shares, storage
 from videodiff_jax.glober import latents, stages
 from videodiff_jax.glober.networks import Networks, build
 from videodiff_jax.inputs import clips, latent_cache
@@ -58,21 +60,56 @@ def make(
   write(config, workdir, kind, store, sampler, frozen, mesh)
 
 
-def make_missing(
+def make_asked(
   config: ml_collections.ConfigDict,
   workdir: pathlib.Path,
+  stage: str,
   store: FrameStore,
   sampler: clips.ClipSampler,
   frozen: dict[str, Any],
   mesh: Mesh,
 ) -> None:
-  """Makes the global features that the generator's stage will read, unless they exist.
+  """Makes the cache that a stage will read, if config.data.cache asks for it and it is missing.
 
-  This is what config.data.cache = 'make' asks for. The arguments are those of `write`.
+  'make' asks for the generator's, 'make_if_worth' for that of any stage that `why_not` speaks not
+  against. The other arguments are those of `write`.
   """
-  kind = "global_features"
-  if latent_caches.look_up(config, workdir, kind, store, sampler, frozen) is None:
-    write(config, workdir, kind, store, sampler, frozen, mesh)
+  how, kinds = config.data.get("cache"), latent_caches.READ_BY.get(stage, ())
+  if not kinds or how not in ("make", "make_if_worth") or (how == "make" and stage != "generator"):
+    return
+  kind = kinds[0]
+  if latent_caches.look_up(config, workdir, kind, store, sampler, frozen) is not None:
+    return
+  if how == "make_if_worth":
+    reason = hosts.decide(lambda: why_not(config, workdir, stage, store, sampler))
+    if reason is not None:
+      logging.info("No cache is made for stage %s: %s.", stage, reason)
+      return
+  write(config, workdir, kind, store, sampler, frozen, mesh)
+
+
+def why_not(
+  config: ml_collections.ConfigDict,
+  workdir: pathlib.Path,
+  stage: str,
+  store: FrameStore,
+  sampler: clips.ClipSampler,
+) -> str | None:
+  """Tells why making the cache of a stage would not be worth its time or room; None if it would."""
+  kind, data, settings = latent_caches.READ_BY[stage][0], config.data, config.train[stage]
+  size = _size(config, kind, store, sampler)
+  encoded = size[0] * size[1]
+  each = data.num_keyframes + data.num_targets if kind == "latents" else 1
+  read = settings.steps * settings.batch_size * each
+  if read < 2 * encoded:
+    return f"{encoded} {kind} would be made for {read} to be read"
+  if jax.process_count() > 1 and storage.is_remote(workdir):
+    return "the hosts share no disk"
+  folder = latent_caches.folders(store, workdir)[0].parent
+  needed, free = math.prod(size) * _dtype(config).itemsize, shutil.disk_usage(folder).free
+  if needed > free / 2:
+    return f"it would take {needed / 1e9:.1f} of {free / 1e9:.1f} GB that are free in {folder}"
+  return None
 
 
 def write(
@@ -87,11 +124,7 @@ def write(
   """Computes a store's cache of a kind, writes it, and returns its file."""
   networks, about = build(config), latent_caches.about(config, kind, store, frozen)
   file = latent_cache.path_of(latent_caches.folders(store, workdir)[0], about)
-  _, rows = latent_caches.layout(kind, store, sampler)
-  # The stored precision loses nothing: float16 has three bits more than bfloat16, and its range
-  # suffices for these values.
-  dtype = np.dtype(np.float32 if config.precision == "float32" else np.float16)
-  shape = networks.latent_shape if kind == "latents" else networks.feature_shape
+  size, dtype = _size(config, kind, store, sampler), _dtype(config)
   views = (False, True) if config.data.flip else (False,)
   with concurrent.futures.ThreadPoolExecutor(config.data.threads) as pool, jax.set_mesh(mesh):
     if kind == "latents":
@@ -114,7 +147,6 @@ def write(
       stacked = jnp.stack(out, axis=1).astype(dtype)
       return shares.whole(stacked) if mesh.is_multi_process else stacked
 
-    size = (rows, len(views), *shape[:2], 2 * shape[2])
     chunk = _ROWS * mesh.devices.size
     with checks.as_user_error():
       hosts.lead(
@@ -123,8 +155,23 @@ def write(
         ),
         lambda numbers: compute(np.array(numbers)),
       )
-  logging.info("%s of %d %s: %s", kind, rows, "frames" if kind == "latents" else "clips", file)
+  logging.info("%s of %d %s: %s", kind, size[0], "frames" if kind == "latents" else "clips", file)
   return file
+
+
+def _size(
+  config: ml_collections.ConfigDict, kind: str, store: FrameStore, sampler: clips.ClipSampler
+) -> tuple[int, ...]:
+  """Returns the shape (rows, views, h, w, 2 c) of a store's cache."""
+  networks = build(config)
+  h, w, c = networks.latent_shape if kind == "latents" else networks.feature_shape
+  return latent_caches.layout(kind, store, sampler)[1], 1 + bool(config.data.flip), h, w, 2 * c
+
+
+def _dtype(config: ml_collections.ConfigDict) -> np.dtype:
+  # The stored precision loses nothing: float16 has three bits more than bfloat16, and its range
+  # suffices for these values.
+  return np.dtype(np.float32 if config.precision == "float32" else np.float16)
 
 
 def _frames(store: FrameStore) -> Callable[[int, bool], dict[str, np.ndarray]]:

@@ -187,8 +187,8 @@ def _train_stage(
   # A finished stage reads nothing, so the cache that it read may be gone.
   done = steps_done(workdir, name)
   finished = (done or 0) >= settings.steps
-  if config.data.get("cache") == "make" and name == "generator" and done is None:
-    make_cache.make_missing(config, workdir, store, sampler, frozen, mesh)
+  if done is None:
+    make_cache.make_asked(config, workdir, name, store, sampler, frozen, mesh)
   moments = None if finished else latent_caches.find(config, workdir, name, store, sampler, frozen)
   run = loop.Run(
     folder=workdir / name,

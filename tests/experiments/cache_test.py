@@ -206,15 +206,58 @@ def test_a_stage_goes_on_with_the_cache_it_began_with(config, workdir, made, sto
 def test_what_is_there_is_not_made_again(config, workdir, made, store, monkeypatch) -> None:
   """config.data.cache = 'make' writes the generator's where it is missing, and only then."""
   written = []
-  monkeypatch.setattr(make_cache, "write", lambda *arguments: written.append(arguments))
-  sampler, frozen = frame_stores.clip_sampler(config, "keys"), frozen_of("generator")
-  for weights, count in ((frozen, 0), (jax.tree.map(lambda x: x + 1, frozen), 1)):
-    make_cache.make_missing(config, workdir, store, sampler, weights, partitioning.make_mesh())
-    assert len(written) == count
+  monkeypatch.setattr(make_cache, "write", lambda *arguments: written.append(arguments[2]))
+  ask(asking(config, "make"), workdir, store, "global_features")
+  assert written == []
+  ask(asking(config, "make"), workdir, store, "latents", changed=True)
+  assert written == []
+  ask(asking(config, "make"), workdir, store, "global_features", changed=True)
+  assert written == ["global_features"]
   assert (
     find(asking(config, "make"), workdir, store, "global_features").file == made["global_features"]
   )
   assert find(asking(config, "make"), workdir, store, "latents").file == made["latents"]
+
+
+def ask(config, workdir, store, kind: str, changed: bool = False) -> None:
+  """Makes what is asked for of these weights or, if `changed`, of some whose cache is missing."""
+  sampler = frame_stores.clip_sampler(config, "pairs" if kind == "latents" else "keys")
+  frozen = jax.tree.map(lambda x: x + changed, frozen_of(KINDS[kind]))
+  make_cache.make_asked(
+    config, workdir, KINDS[kind], store, sampler, frozen, partitioning.make_mesh()
+  )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_they_are_made_where_that_is_worth_it(
+  config, workdir, store, kind, monkeypatch, caplog
+) -> None:
+  """Each view is read at least twice, and half of the disk suffices."""
+  caplog.set_level("INFO", logger="absl")
+  written = []
+  monkeypatch.setattr(make_cache, "write", lambda *arguments: written.append(arguments[2]))
+  config = asking(config, "make_if_worth")
+  sampler = frame_stores.clip_sampler(config, "pairs" if kind == "latents" else "keys")
+  rows = latent_caches.layout(kind, store, sampler)[1]
+  data, settings = config.data, config.train[KINDS[kind]]
+  frames = data.num_keyframes + data.num_targets if kind == "latents" else 1
+  settings.steps = enough = -(-4 * rows // (frames * settings.batch_size))
+  ask(config, workdir, store, kind, changed=True)
+  assert written == [kind]
+  settings.steps = enough - 1
+  ask(config, workdir, store, kind, changed=True)
+  assert f"{2 * rows} {kind} would be made for" in caplog.text
+  settings.steps = enough
+  shape = tiny.FEATURE if kind == "global_features" else (4, 4, 4)
+  size = rows * 2 * 2 * np.prod(shape) * 4
+  usage = types.SimpleNamespace(free=2 * size - 1)
+  monkeypatch.setattr(make_cache.shutil, "disk_usage", lambda _: usage)
+  ask(config, workdir, store, kind, changed=True)
+  assert "it would take 0.0 of 0.0 GB that are free" in caplog.text
+  assert written == [kind]
+  usage.free += 1
+  ask(config, workdir, store, kind, changed=True)
+  assert written == [kind, kind]
 
 
 def test_nothing_there(config, tmp_path, store) -> None:
@@ -227,7 +270,9 @@ def test_nothing_there(config, tmp_path, store) -> None:
 def test_wrong_requests_are_told(config, workdir) -> None:
   with pytest.raises(checks.UserError, match="needs --cache=latents or --cache=global_features"):
     make_cache.make(workdir, None, types.SimpleNamespace(cache=None))
-  with pytest.raises(checks.UserError, match="Choose one of: auto, make, required, none"):
+  with pytest.raises(
+    checks.UserError, match="Choose one of: auto, make, make_if_worth, required, none"
+  ):
     checks.check_config(asking(config, "always"))
   other = config.copy_and_resolve_references()
   other.model.unet.channels = 16
