@@ -105,12 +105,15 @@ def run(files: Sequence[str] = ()) -> None:
   if flags.FLAGS.workdir is None:
     raise checks.UserError(f"--mode={mode} needs --workdir.")
   workdir = typed.path(flags.FLAGS.workdir, "--workdir").absolute()
+  from experiments.train import train
+  from experiments.workdirs import outputs
+  from videodiff_jax.training import remote_checkpoints
+
+  outputs.check_place(workdir, mode)
   for name in ("workdir", "out", "input"):
     if value := flags.FLAGS[name].value:
       storage.check(typed.path(value, f"--{name}"), f"--{name}")
-  from experiments.train import train
-  from experiments.workdirs import outputs
-
+  remote_checkpoints.check(workdir)
   if mode != "export":
     outputs.check(workdir, mode)
   makes_workdir = mode in ("train", "ablation")

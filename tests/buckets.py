@@ -16,6 +16,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 SCHEMES = ("s3", "gs")
 BUCKET = "bucket"
@@ -129,6 +130,40 @@ class Proxy:
     self._server.server_close()
 
 
+class Direct:
+  """The bucket past the proxy, so that a test's own requests are neither disturbed nor counted."""
+
+  def __init__(self, scheme: str, port: int):
+    url = f"http://127.0.0.1:{port}"
+    fresh = {"use_listings_cache": False, "skip_instance_cache": True}
+    self._files: Any
+    if scheme == "s3":
+      import s3fs
+
+      endpoint = {"client_kwargs": {"endpoint_url": url}}
+      self._files = s3fs.S3FileSystem(key="testing", secret="testing", **endpoint, **fresh)
+    else:
+      from gcsfs import core  # not the package's own class, which asks for the kind of the bucket
+
+      self._files = core.GCSFileSystem(token="anon", endpoint_url=url, project="testing", **fresh)
+
+  def send(self, folder: pathlib.Path, name: str) -> None:
+    """Writes the files of a folder below a name of the bucket."""
+    for file in (file for file in folder.rglob("*") if file.is_file()):
+      there = f"{BUCKET}/{name}/{file.relative_to(folder).as_posix()}"
+      self._files.pipe_file(there, file.read_bytes())
+
+  def read(self, name: str) -> bytes:
+    return self._files.cat_file(f"{BUCKET}/{name}")
+
+  def exists(self, name: str) -> bool:
+    return self._files.exists(f"{BUCKET}/{name}")
+
+  def names(self, below: str) -> list[str]:
+    """The names of all objects below one."""
+    return [name.removeprefix(f"{BUCKET}/") for name in self._files.find(f"{BUCKET}/{below}")]
+
+
 def _body(request: http.server.BaseHTTPRequestHandler) -> bytes:
   if "chunked" not in request.headers.get("Transfer-Encoding", ""):
     return request.rfile.read(int(request.headers.get("Content-Length") or 0))
@@ -141,8 +176,10 @@ def _body(request: http.server.BaseHTTPRequestHandler) -> bytes:
 
 
 @contextlib.contextmanager
-def serve(scheme: str, folder: pathlib.Path, share: float = 0.0) -> Iterator[tuple[Proxy, dict]]:
-  """Serves one empty bucket; yields its proxy and the environment that leads clients to it."""
+def serve(
+  scheme: str, folder: pathlib.Path, share: float = 0.0
+) -> Iterator[tuple[Proxy, dict[str, str], "Direct"]]:
+  """Serves one empty bucket; yields its proxy, its clients' environment, and the bucket itself."""
   port = free_port()
   proxy = Proxy(port, 0.0)
   url = f"http://127.0.0.1:{proxy.port}"
@@ -172,7 +209,7 @@ def serve(scheme: str, folder: pathlib.Path, share: float = 0.0) -> Iterator[tup
   try:
     _until_answered(make)
     proxy.share = share
-    yield proxy, environment
+    yield proxy, environment, Direct(scheme, port)
   finally:
     server.kill()
     server.wait()

@@ -17,6 +17,16 @@ from videodiff_jax import command
 DIGITS = f"--config={ROOT}/configs/glober_digits.py:smoke"
 SHIPPED = f"--workdir={ROOT}/experiments/pretrained/glober_digits"
 LONG = "a" * 300
+
+
+def in_buckets(*names: str) -> list[tuple[list[str], str, int]]:
+  """Wrong arguments: addresses in object storage, for flags whose paths lie on disks alone."""
+  return [
+    ([f"--{name}={scheme}://bucket/x"], f"'{scheme}://bucket/x' is an address; only files", 2)
+    for name in names for scheme in ("s3", "gs")
+  ]  # fmt: skip
+
+
 # Command -> (right arguments, its flags of paths, (wrong arguments, what is said, exit status)).
 WRONG = {
   "data.prepare": (
@@ -35,6 +45,7 @@ WRONG = {
       ([f"--out={LONG}"], "File name too long", 1),
       (["--out=/proc/nothing/store"], "(/proc/nothing", 1),
       (["--source=captioned"], "captions.jsonl, line 1: byte 0xe9 is not UTF-8", 1),
+      *in_buckets("out", "source"),
     ],
   ),
   "experiments.tools.convert": (
@@ -47,6 +58,7 @@ WRONG = {
       (["--kind=", "--export", "--allow=x"], "--kind=", 2),
       ([f"--source={LONG}"], "File name too long", 1),
       ([f"--source={__file__}"], "is damaged, or neither a safetensors", 1),
+      *in_buckets("out", "source"),
     ],
   ),
   "experiments.main": (
@@ -94,11 +106,22 @@ WRONG = {
       ([DIGITS, "--config.stages[x]=kl_vae"], "config.stages[x] does not exist", 2),
       ([DIGITS, "--config.seed[0]=1"], "config.seed is not a tuple", 2),
       *(
-        (["--mode=train", DIGITS, f"--config.{key}=ftp://b/x"], f"config.{key}: 'ftp://b/x' is", 1)
+        (["--mode=train", DIGITS, f"--config.{key}={value}"], f"config.{key}: '{value}'{said}", 1)
         for key in (
           "data.dir", "data.local_dir", "expected", "text.vocabulary", "init.run", "init.kl_vae",
           "init.unet", "init.generator", "init.text_encoder",
         )
+        for value, said in (("ftp://b/x", " is"), ("~nobody_at_all/x", ": no home folder is known"))
+      ),
+      *in_buckets("config", "notes"),
+      *(
+        (["--mode=train", DIGITS, f"--config.data.local_dir={scheme}://bucket/x"],
+         f"config.data.local_dir: '{scheme}://bucket/x' is an address; only files", 1)
+        for scheme in ("s3", "gs")
+      ),
+      *(
+        (["--mode=ablation", DIGITS, f"--workdir={scheme}://bucket/x"], "which takes a disk", 1)
+        for scheme in ("s3", "gs")
       ),
       (["--mode=plan", DIGITS], "--mode=plan takes --config or --workdir", 1),
       (["--mode=benchmark"], "--workdir is not supported by --mode=benchmark", 1),

@@ -3,10 +3,12 @@
 import os
 import pathlib
 import pickle
+import sys
 import time
 
 import numpy as np
 import pytest
+from orbax.checkpoint._src.serialization import tensorstore_utils
 
 from experiments.workdirs import numbered, provenance
 from tests import memory_store
@@ -20,7 +22,7 @@ from videodiff_jax import (
   typed,
   whole_files,
 )
-from videodiff_jax.training import writers
+from videodiff_jax.training import remote_checkpoints, writers
 
 
 @pytest.fixture
@@ -219,8 +221,43 @@ def test_local_copies(run, tmp_path, monkeypatch) -> None:
     copies.fetch(run / "weights", tmp_path / "new")
 
 
+@pytest.mark.parametrize("seen", [True, False])
+def test_a_copy_shows_how_far_it_is(run, tmp_path, monkeypatch, caplog, capsys, seen) -> None:
+  """A bar where somebody sees it, else lines of the log."""
+  caplog.set_level("INFO", logger="absl")
+  monkeypatch.setattr(copies, "_TOLD_EVERY", 0.0)
+  monkeypatch.setattr(sys.stderr, "isatty", lambda: seen, raising=False)
+  for name in "ab":
+    (run / "store" / name).write_bytes(bytes(5 * 10**6))
+  copies.fetch(run / "store", tmp_path / "copy")
+  told = ["Copies store: 0.01 of 0.01 GB."] * 2
+  assert [record.getMessage() for record in caplog.records] == ([] if seen else told)
+  bar = capsys.readouterr().err
+  assert ("copies store: 100%" in bar and "10.0M/10.0M" in bar) if seen else not bar
+
+
 class _Full:
   free = 7  # one byte short
+
+
+def test_orbax_is_taught_or_refused(run, tmp_path, monkeypatch) -> None:
+  """The function that is wrapped is private to orbax."""
+  place = "s3://bucket/run/lgcvd/checkpoints/2"
+  monkeypatch.setattr(
+    tensorstore_utils, "build_kvstore_tspec", tensorstore_utils.build_kvstore_tspec
+  )
+  monkeypatch.setattr(remote_checkpoints, "_teach_s3", remote_checkpoints._teach_s3.__wrapped__)
+  remote_checkpoints.check(run)
+  base = tensorstore_utils.build_kvstore_tspec(place)["base"]
+  assert (base["driver"], base["bucket"]) == ("s3", "bucket")
+  assert base["path"].strip("/") == "run/lgcvd/checkpoints/2"
+  monkeypatch.setattr(remote_checkpoints, "_FUNCTION", "gone")
+  with pytest.raises(
+    ValueError, match=r"orbax-checkpoint 0\.\S+ does not let .* to s3:// \(.*gone"
+  ):
+    remote_checkpoints.check(run)
+  for other in (tmp_path, storage.path("gs://bucket/run")):
+    remote_checkpoints.check(other)
 
 
 def test_commands_are_recorded(run, monkeypatch) -> None:

@@ -111,8 +111,8 @@ OTHERS = {
   "videodiff_jax/training/workdir.py",
   "videodiff_jax/inputs/latent_cache.py", "experiments/tools/paper_map.py",
   "videodiff_jax/pretrained/files/tensor_files.py",
-  # What measures the speed of a disk deletes what it wrote.
-  "experiments/tools/doctor_hosts.py",
+  # What measures the speed of a storage deletes what it wrote.
+  "experiments/tools/doctor_buckets.py", "experiments/tools/doctor_hosts.py",
   # An object is written whole by each of these; copies to a disk get their name at the end.
   "videodiff_jax/copies.py", "videodiff_jax/object_locks.py", "videodiff_jax/storage.py",
 }  # fmt: skip

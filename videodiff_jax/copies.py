@@ -10,13 +10,16 @@ import functools
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 
 import tqdm
+from absl import logging
 
 from videodiff_jax import storage
 
 _PART = 16 * 2**20  # bytes read at once
+_TOLD_EVERY = 60.0  # seconds between two lines of the log about a copy, where no bar is shown
 
 
 class RoomError(ValueError):
@@ -51,7 +54,9 @@ def scratch() -> pathlib.Path:
 
 
 def fetch(source: pathlib.Path, target: pathlib.Path, names: Sequence[str] | None = None) -> None:
-  """Copies an object or a folder to a disk, with a bar; keeps files that have their size already.
+  """Copies an object or a folder to a disk; keeps files that have their size already.
+
+  A bar shows how far it is or, where nobody sees one, a line of the log now and then.
 
   Args:
     source: an address.
@@ -71,8 +76,7 @@ def fetch(source: pathlib.Path, target: pathlib.Path, names: Sequence[str] | Non
   }
   target.parent.mkdir(parents=True, exist_ok=True)
   check_room(target.parent, sum(wanted.values()), str(source))
-  shown = dict(unit="B", unit_scale=True, desc=f"copies {source.name}", disable=None)
-  with tqdm.tqdm(total=sum(wanted.values()), **shown) as bar:
+  with _progress(source.name, sum(wanted.values())) as advance:
     for name in wanted:
       file = target / name
       file.parent.mkdir(parents=True, exist_ok=True)
@@ -81,12 +85,31 @@ def fetch(source: pathlib.Path, target: pathlib.Path, names: Sequence[str] | Non
         with half.open("wb") as out:
           while data := read.read(_PART):
             out.write(data)
-            bar.update(len(data))
+            advance(len(data))
       if half.stat().st_size != there[name]:
         raise OSError(
           5, f"{there[name]} bytes were to come, not {half.stat().st_size}", str(source)
         )
       half.replace(file)
+
+
+@contextlib.contextmanager
+def _progress(name: str, total: int) -> Iterator[Callable[[int], None]]:
+  """Yields what is called with the bytes of each part that has come."""
+  done, told = 0, time.monotonic()
+  with tqdm.tqdm(
+    total=total, unit="B", unit_scale=True, desc=f"copies {name}", disable=None
+  ) as bar:
+
+    def advance(count: int) -> None:
+      nonlocal done, told
+      done += count
+      bar.update(count)
+      if bar.disable and time.monotonic() - told >= _TOLD_EVERY:
+        logging.info("Copies %s: %.2f of %.2f GB.", name, done / 1e9, total / 1e9)
+        told = time.monotonic()
+
+    yield advance
 
 
 def check_room(folder: pathlib.Path, needed: int, what: str) -> None:

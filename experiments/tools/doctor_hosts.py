@@ -17,7 +17,7 @@ import ml_collections
 import numpy as np
 
 from experiments.setup import checks
-from experiments.tools import doctor
+from experiments.tools import doctor, doctor_buckets
 from experiments.workdirs import provenance
 from videodiff_jax import storage, typed
 from videodiff_jax.inputs.frame_store import FrameStore
@@ -67,7 +67,7 @@ def block(config: ml_collections.ConfigDict | None, workdir: pathlib.Path | None
     lines.append(f"mesh: {', '.join(f'{name} {size}' for name, size in mesh.shape.items())}")
     lines += [_share(config, name, mesh) for name in config.stages]
     if config.data.dir:
-      lines.append(_store(typed.path(config.data.dir, "config.data.dir")))
+      lines.append(_store(typed.path(config.data.dir, "config.data.dir"), config.data.local_dir))
   lines.append(_storage(workdir or pathlib.Path()))
   return "\n".join(lines)
 
@@ -110,9 +110,9 @@ def _share(config: ml_collections.ConfigDict, name: str, mesh: jax.sharding.Mesh
   return f"{name}: rows {told} of a batch of {size}"
 
 
-def _store(folder: pathlib.Path) -> str:
-  if storage.is_address(folder):
-    return f"data: {folder}, which is copied to this host"
+def _store(folder: pathlib.Path, copied_to: str) -> str:
+  if storage.is_remote(folder):
+    return doctor_buckets.store(folder, copied_to, _BYTES)
   try:
     store = FrameStore.open(folder, "train")
   except (OSError, ValueError) as error:
@@ -129,8 +129,8 @@ def _store(folder: pathlib.Path) -> str:
 
 def _storage(folder: pathlib.Path) -> str:
   """Measures how fast a file is written beside the workdir, and read again past the page cache."""
-  if storage.is_address(folder):
-    return f"storage: {folder}, whose speed is not measured"
+  if storage.is_remote(folder):
+    return doctor_buckets.speed(folder, _BYTES)
   while not folder.exists():
     folder = folder.parent
   file = folder / f".doctor-{socket.gethostname()}-{os.getpid()}"

@@ -14,18 +14,22 @@ from videodiff_jax.training import exported
 _LEAST = 256 * 1024
 
 
-def check(workdir: pathlib.Path, mode: str) -> None:
-  """Checks that a mode can write, and logs the folder if it is not the workdir.
-
-  Raises:
-    UserError: the mode changes its workdir, but that is an exported folder, or needs a disk; or
-      errors of `folder` and `check_room`.
-  """
-  trains = mode in ("ablation", "train")
+def check_place(workdir: pathlib.Path, mode: str) -> None:
+  """Raises UserError if a mode needs a disk, but its workdir is an address."""
   if mode == "ablation" and storage.is_remote(workdir):
     raise UserError(
       "--mode=ablation copies stages from run to run, which takes a disk: give another --workdir."
     )
+
+
+def check(workdir: pathlib.Path, mode: str) -> None:
+  """Checks that a mode can write, and logs the folder if it is not the workdir.
+
+  Raises:
+    UserError: the mode changes its workdir, but that is an exported folder; or errors of `folder`
+      and `check_room`.
+  """
+  trains = mode in ("ablation", "train")
   if exported.is_exported(workdir):
     if trains or mode == "cache":
       raise UserError(

@@ -1,9 +1,12 @@
-"""Runs in emulated object storage by the real command: killed, resumed, with 5 % of faults.
+"""The whole program in emulated object storage, by the real command, with 5 % of faults.
+
+  python -m pytest -n 0 -s -m slow tests/experiments/buckets_test.py
 
 Slow, and only where the emulators are installed: pip install -e ".[cloud,buckets]". With -s it
-prints its figures.
+prints its figures, which docs/storage.md has.
 """
 
+import functools
 import json
 import os
 import pathlib
@@ -12,31 +15,66 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from data import prepare
-from tests import buckets
+from tests import buckets, processes
+from tests.configs.names import load
 from tests.faults import runs
+from tests.pretrained import sd_names
+from videodiff_jax.inputs import video_io
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+ROOT = processes.ROOT
 SHARE = 0.05
+LIMIT = 1500  # seconds of one command, on a machine with other work
+EVALUATE = {
+  "lgcvd": ["--config.evaluate.protocol=smoke"],
+  "glober": ["--config.evaluate.num_real=7", "--config.evaluate.num_fake=5"],
+}
+FROM_A_VIDEO = {"lgcvd": "predict", "glober": "reconstruct"}
+FEW = ["--config.after=()"]  # for runs that only have to begin
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(params=buckets.SCHEMES)
-def served(request, tmp_path):
-  """The address of a bucket, its proxy, and the environment of its clients."""
+class Bucket(NamedTuple):
+  """A bucket: its address, its proxy, its clients' environment, and itself past the proxy."""
+
+  address: str
+  proxy: buckets.Proxy
+  environment: dict[str, str]
+  files: buckets.Direct
+
+
+class Trained(NamedTuple):
+  """A run in a bucket that was killed and resumed, and the same run on a disk."""
+
+  system: str
+  bucket: Bucket
+  workdir: str
+  local: pathlib.Path
+
+
+@pytest.fixture(scope="module", params=buckets.SCHEMES)
+def bucket(request, tmp_path_factory) -> Iterator[Bucket]:
   if lacking := buckets.missing(request.param):
     pytest.skip(f"{lacking} not installed")
-  with buckets.serve(request.param, tmp_path, SHARE) as (proxy, environment):
-    environment |= {
-      "PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}",
-      "TMPDIR": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache"), "XLA_FLAGS": "",
-      "JAX_NUM_CPU_DEVICES": "1", "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".cache" / "jax"),
-    }  # fmt: skip
-    yield f"{request.param}://{buckets.BUCKET}", proxy, os.environ | environment
+  folder = tmp_path_factory.mktemp(request.param)
+  with buckets.serve(request.param, folder, SHARE) as (proxy, environment, files):
+    environment = os.environ | environment | variables(folder)
+    yield Bucket(f"{request.param}://{buckets.BUCKET}", proxy, environment, files)
+
+
+def variables(folder: pathlib.Path) -> dict[str, str]:
+  return {
+    "PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}",
+    "TMPDIR": str(folder), "XDG_CACHE_HOME": str(folder / "cache"), "XLA_FLAGS": "",
+    "JAX_NUM_CPU_DEVICES": "1", "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".cache" / "jax"),
+  }  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -46,26 +84,73 @@ def store(tmp_path_factory) -> pathlib.Path:
   return folder
 
 
-def start(arguments: Sequence[str], environment: dict) -> subprocess.Popen:
-  return subprocess.Popen(
-    [sys.executable, "-m", "experiments.main", *arguments], cwd=ROOT, env=environment,
-    stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-  )  # fmt: skip
+@pytest.fixture(scope="module")
+def on_disk(store, tmp_path_factory):
+  """Makes a system's run on a disk, once."""
+  folder = tmp_path_factory.mktemp("on_disk")
+
+  @functools.cache
+  def made(system: str) -> pathlib.Path:
+    workdir = folder / system
+    finish([*runs.options(system, store), f"--workdir={workdir}"], os.environ | variables(folder))
+    return workdir
+
+  return made
 
 
-def finish(process: subprocess.Popen, timeout: float = 400) -> str:
-  said, _ = process.communicate(timeout=timeout)
-  assert process.returncode == 0, said[-6000:]
-  return said
+@pytest.fixture(scope="module", params=runs.STAGES)
+def trained(request, bucket, store, on_disk) -> Trained:
+  system = request.param
+  bucket.files.send(store, "digits")
+  local = on_disk(system)
+  workdir = f"{bucket.address}/runs/{system}"
+  arguments = [*runs.options(system, f"{bucket.address}/digits"), f"--workdir={workdir}"]  # type: ignore[arg-type]
+  killed(bucket, arguments, f"runs/{system}/{runs.STAGES[system][len(runs.STAGES[system]) // 2]}")
+  said = finish(arguments, bucket.environment, f"{system}, resumed", bucket.proxy)
+  assert "resumes from step" in said, said[-3000:]
+  return Trained(system, bucket, workdir, local)
 
 
-def python(program: str, environment: dict) -> str:
-  """What a program prints that has `storage` and `copies`; the clients read the environment."""
-  given = f"from videodiff_jax import copies, storage\nimport json, pathlib\n{program}"
-  done = subprocess.run([sys.executable, "-c", given], cwd=ROOT, env=environment, text=True,
-                        capture_output=True, timeout=120)  # fmt: skip
-  assert done.returncode == 0, done.stderr
-  return done.stdout
+def killed(bucket: Bucket, arguments: Sequence[str], stage: str) -> None:
+  """Starts a run, kills it after a stage's first checkpoint, and has a second refused before."""
+  process, log = start(arguments, bucket.environment)
+  end = time.monotonic() + LIMIT
+  while not bucket.files.exists(f"{stage}/checkpoints/2/commit_success.txt"):
+    assert process.poll() is None and time.monotonic() < end, read(log)[-6000:]
+    time.sleep(0.2)
+  process.send_signal(signal.SIGSTOP)  # alive, but it gets no further
+  second, said = start(arguments, bucket.environment)
+  status = second.wait(LIMIT)
+  process.kill()
+  process.wait()
+  refused = rf"Another process trains in .*pid {process.pid} on \S+, since 20"
+  assert status == 1 and re.search(refused, read(said)), read(said)[-3000:]
+
+
+def start(arguments: Sequence[str], environment: dict) -> tuple[subprocess.Popen, pathlib.Path]:
+  """Starts the command; what it says goes to a file, since nobody empties a pipe meanwhile."""
+  log = pathlib.Path(environment["TMPDIR"], f"said_{time.monotonic_ns()}.txt")
+  with log.open("w") as out:
+    command = [sys.executable, "-m", "experiments.main", *arguments]
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=out, stderr=out), log
+
+
+def read(log: pathlib.Path) -> str:
+  return log.read_text(errors="replace")
+
+
+def finish(
+  arguments: Sequence[str], environment: dict, name: str = "", proxy: buckets.Proxy | None = None
+) -> str:
+  """Runs the command and prints its seconds and the fate of its requests, after a name."""
+  before, began = dict(proxy.counts) if proxy else {}, time.monotonic()
+  process, log = start(arguments, environment)
+  status = process.wait(LIMIT)
+  assert status == 0, read(log)[-6000:]
+  if proxy:
+    counts = {fate: count - before[fate] for fate, count in proxy.counts.items()}
+    print(f"{name}, {time.monotonic() - began:.0f} s: {counts}", flush=True)
+  return read(log)
 
 
 def losses(text: str) -> dict[int, float]:
@@ -73,53 +158,155 @@ def losses(text: str) -> dict[int, float]:
   return {row["step"]: row["loss"] for row in rows if "loss" in row}
 
 
-@pytest.mark.parametrize("system", runs.STAGES)
-def test_a_run_is_killed_resumed_and_like_one_on_a_disk(system, served, store, tmp_path) -> None:
-  address, proxy, environment = served
-  python(
-    f"copies.send(pathlib.Path({str(store)!r}), storage.path('{address}/digits'))", environment
-  )
-  there, local = f"{address}/runs/{system}", tmp_path / "local"
-  finish(start([*runs.options(system, store), f"--workdir={local}"], environment))
-  arguments = [*runs.options(system, f"{address}/digits"), f"--workdir={there}"]  # type: ignore[arg-type]
-
-  # Killed once its first stage has a checkpoint; meanwhile a second run is refused.
-  stage = runs.STAGES[system][-1]
-  first = start(arguments, environment)
-  look = f"print(storage.path('{there}/{stage}/checkpoints/2/commit_success.txt').is_file())"
-  while python(look, environment) == "False\n":
-    assert first.poll() is None, first.communicate()[0][-6000:]
-  refused = start(arguments, environment)
-  said, _ = refused.communicate(timeout=200)
-  if first.poll() is None:
-    assert refused.returncode == 1 and "Another process trains in" in said, said[-3000:]
-  first.send_signal(signal.SIGKILL)
-  first.wait()
-
-  began = time.monotonic()
-  said = finish(start(arguments, environment))
-  assert "resumes from step" in said or "Another" not in said
-  print(system, address, f"{time.monotonic() - began:.0f} s resumed;", proxy.counts)
-  assert min(proxy.counts.values()) > 0
+def test_a_run_that_was_killed_is_like_one_on_a_disk(trained) -> None:
+  system, bucket, _, local = trained
   for name in runs.STAGES[system]:
-    file = local / name / "metrics.jsonl"
-    remote = python(f"print(storage.path('{there}/{name}/metrics.jsonl').read_text())", environment)
-    if file.is_file():
-      assert losses(remote) == losses(file.read_text())
-  finish(start(["--mode=report", f"--workdir={there}"], environment))
-  names = python(
-    f"root = storage.path('{there}')\nprint(*root.files.find(str(root)), sep=chr(10))", environment
-  )
+    there = bucket.files.read(f"runs/{system}/{name}/metrics.jsonl").decode()
+    found = losses(there)
+    assert found == losses((local / name / "metrics.jsonl").read_text()) and len(found) == 8
+  names = bucket.files.names(f"runs/{system}")
   for wanted in ("config.json", "samples/000_", "report.html", "curves.png", "previews/", "events"):
-    assert wanted in names, names
-  assert "lock" not in re.findall(r"[^/\n]+$", names, re.M)
+    assert any(wanted in name for name in names), names
+  assert not any(name.endswith("/lock") or ".unfinished" in name for name in names)
+  assert min(bucket.proxy.counts.values()) > 0
 
 
-def test_exported_and_begun_from(served, store, tmp_path) -> None:
-  address, _, environment = served
-  options = runs.options("lgcvd", store)
-  finish(start([*options, f"--workdir={address}/a", "--config.after=()"], environment))
-  finish(start(["--mode=export", f"--workdir={address}/a", f"--out={address}/out"], environment))
-  begun = [*options, f"--workdir={address}/b", f"--config.init.run={address}/out"]
-  said = finish(start([*begun, "--config.after=()"], environment))
-  assert "Stage lgcvd" in said
+def test_its_scores_are_those_of_one_on_a_disk(trained) -> None:
+  system, bucket, workdir, local = trained
+  flags = ["--mode=evaluate", *EVALUATE[system]]
+  config = f"--config=configs/{system}_digits.py:smoke"
+  finish([*flags, config, f"--workdir={workdir}"], bucket.environment, system, bucket.proxy)
+  finish([*flags, config, f"--workdir={local}"], bucket.environment)
+  (there,) = [n for n in bucket.files.names(f"runs/{system}/evaluations") if n.endswith(".json")]
+  (here,) = (local / "evaluations").glob("*.json")
+  scores = [json.loads(text)["scores"] for text in (bucket.files.read(there), here.read_text())]
+  assert scores[0] == scores[1] and scores[0]
+
+
+def test_a_video_is_read_from_a_bucket(trained, tmp_path) -> None:
+  system, bucket, workdir, _ = trained
+  mode = FROM_A_VIDEO[system]
+  frames = np.random.default_rng(0).integers(0, 256, (16, 16, 16, 3)).astype(np.uint8)
+  video_io.write_mp4(tmp_path / "clip.mp4", frames, fps=8)
+  bucket.files.send(tmp_path, "clips")
+  given = f"--input={bucket.address}/clips/clip.mp4"
+  arguments = [f"--mode={mode}", f"--workdir={workdir}", given]
+  finish(arguments, bucket.environment, f"{system}, {mode}", bucket.proxy)
+  assert any(f"_{mode}_" in name for name in bucket.files.names(f"runs/{system}/samples"))
+
+
+def test_what_is_exported_is_sampled_and_begun_from(trained, store) -> None:
+  system, bucket, workdir, _ = trained
+  out, name = f"{bucket.address}/out/{system}", f"{system}, export"
+  finish(["--mode=export", f"--workdir={workdir}", f"--out={out}"], bucket.environment, name,
+         bucket.proxy)  # fmt: skip
+  drawn = f"{bucket.address}/drawn/{system}"
+  finish(["--mode=sample", f"--workdir={out}", f"--out={drawn}", "--num_videos=1"],
+         bucket.environment, f"{system}, sample of the export", bucket.proxy)  # fmt: skip
+  assert any(name.endswith("samples.npz") for name in bucket.files.names(f"drawn/{system}/samples"))
+  begun = [*runs.options(system, store), f"--config.init.run={out}", *FEW]
+  finish([*begun, f"--workdir={bucket.address}/begun/{system}"], bucket.environment,
+         f"{system}, begun from the export", bucket.proxy)  # fmt: skip
+
+
+def test_a_cache_lies_beside_the_copy_of_the_store(trained) -> None:
+  system, bucket, workdir, _ = trained
+  if system != "glober":
+    pytest.skip("no stage reads a cache")
+  arguments = ["--mode=cache", "--cache=latents", f"--workdir={workdir}"]
+  finish(arguments, bucket.environment, f"{system}, cache", bucket.proxy)
+  copies = pathlib.Path(bucket.environment["XDG_CACHE_HOME"], "videodiff_jax", "stores")
+  assert [*copies.glob("digits-*.cache/latents-*.npy")]
+
+
+def test_the_doctor_measures_a_bucket(bucket) -> None:
+  arguments = ["--mode=doctor", f"--workdir={bucket.address}/doctor"]
+  said = finish(arguments, bucket.environment, "doctor", bucket.proxy)
+  measured = re.search(r"storage: \S+, written at \d+ MB/s, read at \d+ MB/s", said)
+  assert measured and not bucket.files.names("doctor"), said[-3000:]
+  print(measured[0])
+
+
+def test_weights_are_read_from_a_bucket(bucket, store, tmp_path) -> None:
+  """The GLOBER run of a KL-VAE in Stable Diffusion's naming, whose file is an object."""
+  model = load("glober_digits:smoke").model.kl_vae
+  shapes = sd_names.kl_vae(
+    model.channels, model.multipliers, model.blocks, model.embed_dim, image=1
+  )
+  save_file(sd_names.filled(shapes), tmp_path / "vae.safetensors")
+  bucket.files.send(tmp_path, "weights")
+  arguments = [
+    *runs.options("glober", store),
+    f"--config.init.kl_vae={bucket.address}/weights/vae.safetensors",
+    "--config.model.kl_vae.mid_attention=True", f"--workdir={bucket.address}/given", *FEW,
+  ]  # fmt: skip
+  finish(arguments, bucket.environment, "glober, from a given KL-VAE", bucket.proxy)
+  assert not bucket.files.exists("given/kl_vae/metrics.jsonl")
+  assert bucket.files.exists("given/autoencoder/metrics.jsonl")
+
+
+def test_two_hosts_train_in_one_bucket_and_one_goes_on(bucket, store, on_disk, monkeypatch) -> None:
+  bucket.files.send(store, "digits")
+  for name in bucket.environment.keys() - {"XLA_FLAGS"}:
+    monkeypatch.setenv(name, bucket.environment[name])
+  arguments = [
+    *runs.options("lgcvd", f"{bucket.address}/digits"),  # type: ignore[arg-type]
+    f"--workdir={bucket.address}/hosts", *FEW,
+  ]  # fmt: skip
+  before, began = dict(bucket.proxy.counts), time.monotonic()
+  half = [*arguments, "--config.train.lgcvd.steps=4"]
+  for status, said in processes.run("experiments.main", half, 2, timeout=LIMIT):
+    assert status == 0, said[-6000:]
+  counts = {fate: count - before[fate] for fate, count in bucket.proxy.counts.items()}
+  print(f"lgcvd, two hosts, {time.monotonic() - began:.0f} s: {counts}", flush=True)
+  said = finish(arguments, bucket.environment, "lgcvd, resumed by one host", bucket.proxy)
+  assert "resumes from step 4" in said, said[-3000:]
+  found = losses(bucket.files.read("hosts/lgcvd/metrics.jsonl").decode())
+  alone = losses((on_disk("lgcvd") / "lgcvd" / "metrics.jsonl").read_text())
+  assert found == pytest.approx(alone, rel=1e-5, abs=1e-5) and len(found) == 8
+
+
+# Opens a store as training does, and reads clips from it.
+READ = """
+import hashlib, json, sys, time
+from configs import lgcvd_digits
+from experiments.setup import frame_stores
+from videodiff_jax.inputs import clips
+
+config = lgcvd_digits.get_config("smoke")
+config.data.update(dir=sys.argv[1], local_dir=sys.argv[2])
+began = time.monotonic()
+store = frame_stores.open_store(config, "train", in_memory=False)
+opened = time.monotonic() - began
+batches = clips.batches(
+  store, frame_stores.clip_sampler(config, "clip"), 0, 4, num_threads=2
+)
+batch, found = next(batches), hashlib.sha256()
+first = time.monotonic() - began
+for _ in range(500):
+  batch = next(batches)
+  for name in sorted(batch):
+    found.update(batch[name].tobytes())
+each = (time.monotonic() - began - first) / 500
+print(json.dumps({"opened": opened, "first": first, "each": each, "hash": found.hexdigest()}))
+"""
+
+
+def test_a_copied_store_gives_the_batches_of_one_on_a_disk(bucket, store, tmp_path) -> None:
+  """BUCKETS_STORE names another store, for figures; without faults first, then with them."""
+  store = pathlib.Path(os.environ.get("BUCKETS_STORE", store))
+  bucket.files.send(store, "measured")
+  size, found = sum(file.stat().st_size for file in store.iterdir()), []
+  for share in (None, 0.0, SHARE):
+    bucket.proxy.share = share or 0.0
+    before, copy = dict(bucket.proxy.counts), tmp_path / f"copy_{share}"
+    place = str(store) if share is None else f"{bucket.address}/measured"
+    done = subprocess.run(
+      [sys.executable, "-c", READ, place, str(copy)], cwd=ROOT, env=bucket.environment, text=True,
+      capture_output=True, timeout=LIMIT,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found.append(json.loads(done.stdout.splitlines()[-1]))
+    counts = {fate: count - before[fate] for fate, count in bucket.proxy.counts.items()}
+    print(f"{size / 1e6:.0f} MB, {place}, faults {share}:", found[-1], counts, flush=True)
+  assert len({one["hash"] for one in found}) == 1

@@ -5,8 +5,10 @@ import jax
 import pytest
 
 import videodiff_jax
-from experiments.tools import doctor
+from experiments.tools import doctor, doctor_buckets
+from tests import memory_store
 from tests.helpers import ROOT
+from videodiff_jax import storage
 
 SETUP = (ROOT / "setup.py").read_text()
 
@@ -59,3 +61,16 @@ def test_an_idle_gpu_is_told(monkeypatch) -> None:
   assert jax.default_backend() == "cpu"
   monkeypatch.setattr(doctor.shutil, "which", lambda name: f"/bin/{name}")
   assert '".[cuda13]"' in doctor.report()
+
+
+def test_a_bucket_is_measured(monkeypatch, tmp_path) -> None:
+  run = memory_store.use(monkeypatch)
+  (run / "x").write_bytes(bytes(1000))
+  said = doctor_buckets.speed(run, 1000)
+  assert re.fullmatch(r"storage: s3://bucket/run, written at \d+ MB/s, read at \d+ MB/s", said)
+  assert [one.name for one in run.iterdir()] == ["x"]
+  said = doctor_buckets.store(run, str(tmp_path / "copies"), 10)
+  told = rf"data: s3://bucket/run, 0\.00 GB, read at \d+ MB/s; .* copies it to {tmp_path}/copies, "
+  assert re.match(told, said)
+  said = doctor_buckets.speed(storage.path("s3://none/run"), 10)
+  assert said.endswith("cannot be measured: there is no bucket s3://none: make it first.")

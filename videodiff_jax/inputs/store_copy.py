@@ -41,8 +41,7 @@ def on_disk(directory: pathlib.Path, folder: str) -> pathlib.Path:
     ) from error
   except (ValueError, KeyError, TypeError) as error:
     raise StoreError(f"{directory}/{MANIFEST} is damaged ({error!r}): copy it again.") from error
-  place = typed.path(folder, "config.data.local_dir", on_disk=True) if folder else _cache()
-  target = place / f"{directory.name}-{hashlib.sha256(manifest).hexdigest()[:8]}"
+  target = place_of_copies(folder) / f"{directory.name}-{hashlib.sha256(manifest).hexdigest()[:8]}"
   with locks.hold(target.with_name(f"{target.name}.lock"), f"copies {directory}", wait=True):
     if not (target / MANIFEST).is_file():
       _copy(directory, target, listed)
@@ -69,7 +68,15 @@ def _copy(directory: pathlib.Path, target: pathlib.Path, listed: list[str]) -> N
   )  # fmt: skip
 
 
-def _cache() -> pathlib.Path:
+def place_of_copies(folder: str) -> pathlib.Path:
+  """Returns the folder of a disk where copies are kept: config.data.local_dir, or the user's cache.
+
+  Raises:
+    StoreError: neither is known.
+    ValueError: the key holds an address.
+  """
+  if folder:
+    return typed.path(folder, "config.data.local_dir", on_disk=True)
   try:
     home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
   except RuntimeError as error:

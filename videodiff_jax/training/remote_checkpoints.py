@@ -5,25 +5,38 @@ it to: one function of orbax, which describes the place of an array to tensorsto
 """
 
 import functools
+import importlib
+import importlib.metadata
 import os
 import pathlib
 from typing import Any
 
 import orbax.checkpoint as ocp
-from orbax.checkpoint._src.serialization import tensorstore_utils
 
 from videodiff_jax import storage
 
 _S3, _GS = "s3://", "gs://"
 _COMMITTED = "commit_success.txt"  # orbax's last object of a checkpoint
+# Orbax's function that describes a place to tensorstore: private, so another version may lack it.
+_MODULE = "orbax.checkpoint._src.serialization.tensorstore_utils"
+_FUNCTION = "build_kvstore_tspec"
+
+
+def check(folder: pathlib.Path) -> None:
+  """Checks that orbax can write checkpoints to a folder, before anything runs.
+
+  Raises:
+    ValueError: the folder is an address of s3://, which the installed orbax cannot be taught.
+  """
+  if str(folder).startswith(_S3):
+    _teach_s3()
 
 
 def temporary_path_class(folder: pathlib.Path) -> Any:
   """Returns how orbax commits a checkpoint: by a last object, or None for its choice on disks."""
   if not storage.is_remote(folder):
     return None
-  if str(folder).startswith(_S3):
-    _teach_s3()
+  check(folder)
   return ocp.path.atomicity.CommitFileTemporaryPath
 
 
@@ -37,7 +50,15 @@ def unfinished(folder: pathlib.Path) -> list[pathlib.Path]:
 @functools.cache
 def _teach_s3() -> None:
   """Makes orbax describe s3:// to tensorstore, as it describes gs://."""
-  describe = tensorstore_utils.build_kvstore_tspec
+  try:
+    module = importlib.import_module(_MODULE)
+    describe = getattr(module, _FUNCTION)
+  except (ImportError, AttributeError) as error:
+    version = importlib.metadata.version("orbax-checkpoint")
+    raise ValueError(
+      f"orbax-checkpoint {version} does not let checkpoints be written to s3:// ({error}): "
+      "install a version that setup.py names, or use gs:// or a disk."
+    ) from error
 
   @functools.wraps(describe)
   def described(directory: str, *args: Any, **kwargs: Any) -> Any:
@@ -45,7 +66,7 @@ def _teach_s3() -> None:
       return describe(directory, *args, **kwargs)
     return _as_s3(describe(_GS + directory.removeprefix(_S3), *args, **kwargs))
 
-  tensorstore_utils.build_kvstore_tspec = described
+  setattr(module, _FUNCTION, described)
 
 
 def _as_s3(spec: Any) -> Any:

@@ -190,10 +190,17 @@ def _write(file: pathlib.Path, results: Mapping[str, Any]) -> None:
 def parse(argv: Sequence[str]) -> argparse.Namespace:
   """Parses the arguments; wrong ones end the process with status 2."""
   parser = argparse.ArgumentParser("accelerator", description=__doc__)
-  parser.add_argument("--out", type=typed.path, required=True, help="folder of the results")
+  parser.add_argument("--out", type=_folder, required=True, help="folder of the results")
   parser.add_argument("--minutes", type=_minutes, default=25.0, help="minutes that it may take")
   parser.add_argument("--smoke", action="store_true", help="all parts in small, on any machine")
   return parser.parse_args(argv)
+
+
+def _folder(text: str) -> pathlib.Path:
+  try:
+    return typed.path(text, on_disk=True)
+  except ValueError as error:
+    raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _minutes(text: str) -> float:
