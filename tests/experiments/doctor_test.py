@@ -3,19 +3,19 @@ import re
 
 import jax
 import pytest
+from packaging.requirements import Requirement
 
 import videodiff_jax
 from experiments.tools import doctor, doctor_buckets
 from tests import memory_store
-from tests.helpers import ROOT
+from tests.helpers import ROOT, setup_arguments
 from videodiff_jax import storage
 
 SETUP = (ROOT / "setup.py").read_text()
 
 
 def test_looks_for_what_setup_installs() -> None:
-  requirements = re.search(r"install_requires=\[(.*?)\]", SETUP, re.DOTALL)[1]
-  installed = re.findall(r'"([\w-]+)', requirements)
+  installed = [Requirement(line).name for line in setup_arguments()["install_requires"]]
   # jaxlib comes with jax; its own version tells of a mismatch.
   assert {*doctor._REQUIRED} == {*installed, "jaxlib"}
   for name, _, _ in doctor._OPTIONAL:
