@@ -3,12 +3,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import chex
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from tests.helpers import fill
+from videodiff_jax.models import dit
 from videodiff_jax.models.dit import DiT, position_table
 
 SMALL = {"input_size": 4, "in_channels": 3, "width": 16, "depth": 3, "num_heads": 2}
@@ -125,6 +127,17 @@ def test_tokens_are_read_without_order():
   assert out.shape == X.shape
   assert np.abs(apply(params, X, T, None, 2 * TOKENS) - out).max() > 1e-3
   np.testing.assert_allclose(apply(params, X, T, None, TOKENS[:, ::-1]), out, atol=1e-5)
+
+
+def test_projections_of_a_tpu_are_those_of_one_dense_layer(monkeypatch):
+  x = jax.random.normal(jax.random.key(0), (2, 5, 8))
+  one = nn.Dense(24)
+  params = one.init(jax.random.key(1), x)
+  expected = jnp.moveaxis(one.apply(params, x).reshape(2, 5, 3, 2, 4), 2, 0)
+  qkv = dit.QKV(num_heads=2)
+  np.testing.assert_array_equal(qkv.apply(params, x), expected)
+  monkeypatch.setattr(dit.target, "platform", lambda: "tpu")
+  np.testing.assert_allclose(qkv.apply(params, x), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_bfloat16_computes_near_float32():
