@@ -38,6 +38,9 @@ def _line(found: dict[str, Any]) -> tuple[str, ...]:
   def number(key: str, scale: float, form: str, unit: str = "") -> str:
     return f"{found[key] * scale:{form}}{unit}" if found[key] else "-"
 
+  level = found["key"].get("optimization", "")
+  if level:  # these are not the cycles of a program that anybody would run
+    found |= {"seconds": None, "share": None, "dearest": []}
   moved = sum(size for _, _, size in found["collectives"])
   dearest = (f"{share:.0%} {name}" for name, share in found["dearest"][:_DEAREST])
   return (
@@ -53,7 +56,7 @@ def _line(found: dict[str, Any]) -> tuple[str, ...]:
     number("seconds", 1e3, ".1f", " ms"),
     number("share", 1, ".2f"),
     f"{moved / 1e9:.2f}" if moved else "-",
-    number("compile_seconds", 1, ".0f"),
+    number("compile_seconds", 1, ".0f") + f" at {level}" * bool(level),
     found["code"],
     "; ".join(dearest) or "-",
   )

@@ -1,6 +1,6 @@
 """--fit: searches the flags with which a configuration fits a target."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from ml_collections import ConfigDict
 
@@ -10,21 +10,23 @@ from experiments.compiled.targets import Target
 _MOST = 12  # compilations of one program
 
 
-def search(config: ConfigDict, target: Target, chosen: Sequence[str] = ()) -> str:
-  """Changes a copy of the configuration until every program fits, and returns the flags as text.
+def search(config: ConfigDict, target: Target, chosen: Sequence[str] = ()) -> Iterator[str]:
+  """Changes a copy of the configuration until every program fits.
 
   Recomputing activations comes first, as it changes no result, then smaller parts of a batch,
   parameters split over more devices, and last a smaller batch.
+
+  Yields:
+    A line a compilation, as soon as it is done, then one with the flags with which all fit.
   """
   config = config.copy_and_resolve_references()
   given: dict[str, str] = {}
-  lines = []
   for name in [program.name for program in programs.make(config, target, chosen)]:
     for _ in range(_MOST):
       (program,) = programs.make(config, target, [name])
       found = figures.of(program, target)
       changes = " ".join(f"--config.{key}={value}" for key, value in given.items())
-      lines.append(
+      yield (
         f"{name}: {found.verdict}, {found.total / 1e9:.2f} of {found.capacity / 1e9:.1f} GB"
         f"{' with ' + changes if changes else ''}"
       )
@@ -32,12 +34,16 @@ def search(config: ConfigDict, target: Target, chosen: Sequence[str] = ()) -> st
         break
       change = verdict.remedies(config, name, len(target.devices))
       if not change:
-        return "\n".join([*lines, f"{name} does not fit {target.name} with any of these flags."])
+        yield f"{name} does not fit {target.name} with any of these flags."
+        return
       key, value = change[0].removeprefix("--config.").split("=")
       given[key] = value
       set_key(config, key, value)
+    else:
+      yield f"{name} does not fit {target.name} after {_MOST} compilations; take more devices."
+      return
   fits = " ".join(f"--config.{key}={value}" for key, value in given.items())
-  return "\n".join([*lines, f"Fits {target.name}: {fits or 'as it is'}"])
+  yield f"Fits {target.name}: {fits or 'as it is'}"
 
 
 def set_key(config: ConfigDict, key: str, text: str) -> None:

@@ -26,7 +26,8 @@ def mode(config: ConfigDict, names: Sequence[str], chosen: Sequence[str], search
   for target, of_target in zip(found, made):
     print(heading(target), flush=True)
     if search:
-      print(fit.search(config, target, chosen), flush=True)
+      for line in fit.search(config, target, chosen):
+        print(line, flush=True)
       continue
     for program in of_target:
       print(one(figures.of(program, target), config), flush=True)

@@ -87,11 +87,23 @@ def test_a_search_ends_with_the_flags_that_fit(monkeypatch) -> None:
 
   monkeypatch.setattr(fit.programs, "make", lambda config, *_: [Named("autoencoder", config)])
   monkeypatch.setattr(fit.figures, "of", lambda program, target: of(program.config, target))
-  said = fit.search(config, target)
+  said = list(fit.search(config, target))
   assert asked == [(1, 1), (2, 1), (2, 128)]
   flags = "--config.train.autoencoder.accumulate=2 --config.mesh.fsdp=128"
-  assert said.splitlines()[-1] == f"Fits v5e:2x2: {flags}"
+  assert said[-1] == f"Fits v5e:2x2: {flags}"
   assert (config.train.autoencoder.accumulate, config.mesh.fsdp) == (1, 1)
+
+
+def test_a_search_that_finds_nothing_says_so(monkeypatch) -> None:
+  """One in vain ends without flags, and another after its last compilation."""
+  config, target = glober_sky.get_config(), dataclasses.replace(V5E, devices=(None,) * 8)
+  large = SimpleNamespace(verdict="does not fit", total=1e12, capacity=target.memory)
+  monkeypatch.setattr(fit.programs, "make", lambda config, *_: [Named("autoencoder", config)])
+  monkeypatch.setattr(fit.figures, "of", lambda program, target: large)
+  end = "autoencoder does not fit v5e:2x2 "
+  assert list(fit.search(config, target))[-1].startswith(f"{end}after 12 compilations")
+  config.train.autoencoder.batch_size = 8
+  assert list(fit.search(config, target))[-1].startswith(f"{end}with any of these")
 
 
 class Named(NamedTuple):
