@@ -10,6 +10,7 @@ differences go to experiments/results/several_hosts/figures.json and, as a table
 import json
 import os
 import pathlib
+import re
 import shutil
 
 import numpy as np
@@ -105,6 +106,8 @@ def test_several_processes_make_what_one_makes(system, count, mesh, folder) -> N
     one = alone(folder, system, mode, mesh)
     workdir = several.with_name(f"{several.name}_trained") if mode == "train" else several
     run(system, mode, mesh, workdir, count)
+    if mode == "train":
+      assert mesh == "data" or all(splits(workdir / stage) for stage in STAGES[system])
     found = difference(one, workdir, mode)
     if mode == "train":  # later modes draw from the weights of one process
       shutil.copytree(one, several, ignore=shutil.ignore_patterns("samples", "evaluations"))
@@ -159,6 +162,12 @@ def _of_training(one: pathlib.Path, several: pathlib.Path) -> tuple[int, float]:
     )
     pixels = max(pixels, int(np.abs(a - b).max()))
   return pixels, losses
+
+
+def splits(stage: pathlib.Path) -> bool:
+  """Whether the checkpoint of a stage holds an array that is split over fsdp."""
+  text = newest(stage / "checkpoints", "*/rest/_sharding").read_text()
+  return re.search(r"partition_spec[^]]*fsdp", text) is not None
 
 
 def newest(folder: pathlib.Path, pattern: str) -> pathlib.Path:
