@@ -44,7 +44,6 @@ MODES: dict[str, dict[str, list[str]]] = {
     "evaluate": ["--config.evaluate.num_real=7", "--config.evaluate.num_fake=5"],
   },
 }
-# Some parameters are large enough to be split over fsdp.
 SIZES = {
   "glober": ["--config.model.dit.width=64"],
   "lgcvd": [
@@ -53,6 +52,11 @@ SIZES = {
     "--config.model.multipliers=(1,)",
     "--config.model.attention_rates=()",
   ],
+}
+# Networks of which fsdp splits some parameters in every stage.
+WIDE = {
+  "glober": ["--config.model.kl_vae.channels=48", "--config.model.unet.channels=32"],
+  "lgcvd": [],  # they are already
 }
 
 pytestmark = pytest.mark.slow
@@ -68,7 +72,7 @@ def arguments(system: str, mode: str, mesh: str, workdir: pathlib.Path) -> list[
   found = [f"--config=configs/{system}_digits.py:smoke", f"--workdir={workdir}", f"--mode={mode}"]
   if mode in ("train", "cache"):  # caches lie beside the store
     found += [f"--config.data.dir={workdir}_store", *SIZES[system]]
-    found += ["--config.mesh.fsdp=2"] if mesh == "fsdp" else []
+    found += ["--config.mesh.fsdp=2", *WIDE[system]] if mesh == "fsdp" else []
   if mode == "train":
     found += ["--config.after=()"]
     found += [f"--config.train.{stage}.log_every=1" for stage in STAGES[system]]
