@@ -215,7 +215,8 @@ def _damage(folder: pathlib.Path, items: Sequence[str]) -> str | None:
     except (OSError, ValueError, AttributeError) as error:
       return f"meta/metadata cannot be read ({error})"
     if not summed:
-      logging.info("Checkpoint %s was written without checksums: it is read as it is.", folder)
+      if not storage.is_remote(folder):  # which has checksums of its own
+        logging.info("Checkpoint %s was written without checksums: it is read as it is.", folder)
       return None
   return checksums.damage(folder, items)
 
