@@ -33,7 +33,10 @@ LABELS = np.array([0, 1, 0])
 
 
 def test_no_collective_inside_the_sampling_loop(features, monkeypatch) -> None:
-  """Parameters split over fsdp, guided: whatever is gathered is gathered before the loop."""
+  """Parameters split over fsdp, guided: whatever is gathered is gathered before the loop.
+
+  After it nothing else moves: latents are decoded where they are.
+  """
   monkeypatch.setattr(partitioning, "_MIN_SHARDED_SIZE", 256)
   mesh = partitioning.make_mesh(2, 4)
   params = tiny.sampling_params()
@@ -54,6 +57,8 @@ def test_no_collective_inside_the_sampling_loop(features, monkeypatch) -> None:
   for body in loops:
     for collective in ("all-gather(", "all-reduce(", "all-to-all(", "collective-permute("):
       assert collective not in body
+  for collective in ("all-reduce(", "all-to-all(", "collective-permute("):
+    assert collective not in program
 
 
 def test_seed_class_and_time_all_matter(pipe, features) -> None:

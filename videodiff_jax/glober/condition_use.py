@@ -16,6 +16,7 @@ from videodiff_jax.glober.autoencoder import encode_frames, standardise
 from videodiff_jax.glober.conditions import NoCondition
 from videodiff_jax.glober.networks import Networks
 from videodiff_jax.models.outputs import output
+from videodiff_jax.training import partitioning
 
 Rows = dict[str, Any]
 
@@ -32,10 +33,9 @@ def predict_frame(
       'condition' (b, ...), see conditions.py; 't' (b,) timesteps; 'number' (b,) the numbers that
       seed each row's noise.
   """
-  model, process, weights = networks.autoencoder, networks.decoder_process, params["autoencoder"]
-  z_0 = encode_frames(
-    networks.kl_vae, params["kl_vae"], params["latent_statistics"], rows["frame"], None
-  )
+  model, process = networks.autoencoder, networks.decoder_process
+  kl_vae, weights = (partitioning.gather(params[name]) for name in ("kl_vae", "autoencoder"))
+  z_0 = encode_frames(networks.kl_vae, kl_vae, params["latent_statistics"], rows["frame"], None)
   noise = numbered_noise(rows["number"], z_0.shape[1:])
   z_t = process.q_sample(z_0, rows["t"], noise)
   given = rows["v"], rows["time"], rows["condition"]
@@ -55,7 +55,8 @@ def predict_feature(
   v_0 = standardise(rows["v"], params["feature_statistics"])
   noise = numbered_noise(rows["number"], v_0.shape[1:])
   v_t = process.q_sample(v_0, rows["t"], noise)
-  prediction = generator.denoise(networks, params["generator"], v_t, rows["t"], rows["condition"])
+  weights = partitioning.gather(params["generator"])
+  prediction = generator.denoise(networks, weights, v_t, rows["t"], rows["condition"])
   return prediction, process.loss(prediction, v_0, rows["t"], noise)
 
 

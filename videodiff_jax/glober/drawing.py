@@ -75,16 +75,15 @@ class Drawing:
   def encode(self, params: Params, key_frames: jax.Array) -> jax.Array:
     """Encodes keyframes (n, K, h, w, c) uint8 as posterior means of v (n, H'', W'', C'')."""
     networks = self.networks
-    z = encode_frames(
-      networks.kl_vae, params["kl_vae"], params["latent_statistics"], key_frames, None
-    )
-    return output(networks.autoencoder, params["autoencoder"], z, method="encode").mean
+    kl_vae, autoencoder = (partitioning.gather(params[name]) for name in ("kl_vae", "autoencoder"))
+    z = encode_frames(networks.kl_vae, kl_vae, params["latent_statistics"], key_frames, None)
+    return output(networks.autoencoder, autoencoder, z, method="encode").mean
 
   def null_video(self, params: Params) -> jax.Array:
     """Encodes zero keyframe latents as the null video (1, H'', W'', C''), as dropout does."""
     zeros = jnp.zeros((1, len(self.key_indices), *self.networks.latent_shape))
-    model = self.networks.autoencoder
-    return output(model, params["autoencoder"], zeros, method="encode").mean
+    weights = partitioning.gather(params["autoencoder"])
+    return output(self.networks.autoencoder, weights, zeros, method="encode").mean
 
   def draw_features(self, params: Params, values: jax.Array, clip_keys: jax.Array) -> jax.Array:
     """Samples global features (n, H'', W'', C'') by the DiT, with guidance if conditional."""
@@ -127,7 +126,8 @@ class Drawing:
     keys = frame_keys(purpose_keys(clip_keys, Purpose.DECODER_STEPS), times)
     guided = self._guided(params, global_features, times, values)
     z = sample(guided, networks.decoder_process, self.decoder_sampler, noise, keys)
-    return decode_frames(networks.kl_vae, params["kl_vae"], params["latent_statistics"], z)
+    kl_vae = partitioning.gather(params["kl_vae"])
+    return decode_frames(networks.kl_vae, kl_vae, params["latent_statistics"], z)
 
   def _guided(
     self, params: Params, global_features: jax.Array, times: jax.Array, values: jax.Array

@@ -376,7 +376,7 @@ class Pipeline:
   def _round_trip(self) -> Callable[..., jax.Array]:
     @jax.jit
     def round_trip(params: Any, frames: jax.Array) -> jax.Array:
-      model, weights = self.networks.kl_vae, params["kl_vae"]
+      model, weights = self.networks.kl_vae, partitioning.gather(params["kl_vae"])
       z = encode_frames(model, weights, params["latent_statistics"], frames, None)
       return to_uint8(decode_frames(model, weights, params["latent_statistics"], z))
 
