@@ -1,5 +1,6 @@
 """Paths in object storage, held in memory here; tests/experiments/buckets_test.py has emulators."""
 
+import importlib
 import os
 import pathlib
 import pickle
@@ -7,7 +8,10 @@ import sys
 import time
 
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
+from etils import epath
+from orbax.checkpoint._src.path import atomicity_defaults
 from orbax.checkpoint._src.serialization import tensorstore_utils
 
 from experiments.workdirs import numbered, provenance
@@ -240,18 +244,23 @@ class _Full:
   free = 7  # one byte short
 
 
-def test_orbax_is_taught_or_refused(run, tmp_path, monkeypatch) -> None:
-  """The function that is wrapped is private to orbax."""
+@pytest.mark.parametrize("lacking", ["_DESCRIBES", "_COMMITS"])
+def test_orbax_is_taught_or_refused(run, tmp_path, monkeypatch, lacking) -> None:
+  """The functions that are wrapped are private to orbax."""
   place = "s3://bucket/run/lgcvd/checkpoints/2"
-  monkeypatch.setattr(
-    tensorstore_utils, "build_kvstore_tspec", tensorstore_utils.build_kvstore_tspec
-  )
+  for module, name in (remote_checkpoints._DESCRIBES, remote_checkpoints._COMMITS):
+    monkeypatch.setattr(f"{module}.{name}", getattr(importlib.import_module(module), name))
   monkeypatch.setattr(remote_checkpoints, "_teach_s3", remote_checkpoints._teach_s3.__wrapped__)
   remote_checkpoints.check(run)
   base = tensorstore_utils.build_kvstore_tspec(place)["base"]
   assert (base["driver"], base["bucket"]) == ("s3", "bucket")
   assert base["path"].strip("/") == "run/lgcvd/checkpoints/2"
-  monkeypatch.setattr(remote_checkpoints, "_FUNCTION", "gone")
+  by_a_last_object = ocp.path.atomicity.CommitFileTemporaryPath
+  chosen = atomicity_defaults.get_item_default_temporary_path_class
+  assert chosen(epath.Path(place)) is by_a_last_object
+  assert chosen(epath.Path(tmp_path)) is not by_a_last_object
+  module, _ = getattr(remote_checkpoints, lacking)
+  monkeypatch.setattr(remote_checkpoints, lacking, (module, "gone"))
   with pytest.raises(
     ValueError, match=r"orbax-checkpoint 0\.\S+ does not let .* to s3:// \(.*gone"
   ):

@@ -1,7 +1,8 @@
 """Orbax's checkpoints in object storage.
 
 Orbax writes to gs:// through tensorstore. Tensorstore reaches s3:// as well, but orbax does not ask
-it to: one function of orbax, which describes the place of an array to tensorstore, is wrapped here.
+it to: two functions of orbax, which describe the place of an array to tensorstore and choose how an
+item of a checkpoint is committed, are wrapped here.
 """
 
 import functools
@@ -17,9 +18,13 @@ from videodiff_jax import storage
 
 _S3, _GS = "s3://", "gs://"
 _COMMITTED = "commit_success.txt"  # orbax's last object of a checkpoint
-# Orbax's function that describes a place to tensorstore: private, so another version may lack it.
-_MODULE = "orbax.checkpoint._src.serialization.tensorstore_utils"
-_FUNCTION = "build_kvstore_tspec"
+# Orbax's functions: private, so another version may lack them. The first describes a place to
+# tensorstore. The second would rename items, which in object storage copies them one by one.
+_DESCRIBES = ("orbax.checkpoint._src.serialization.tensorstore_utils", "build_kvstore_tspec")
+_COMMITS = (
+  "orbax.checkpoint._src.path.atomicity_defaults",
+  "get_item_default_temporary_path_class",
+)
 
 
 def check(folder: pathlib.Path) -> None:
@@ -49,16 +54,8 @@ def unfinished(folder: pathlib.Path) -> list[pathlib.Path]:
 
 @functools.cache
 def _teach_s3() -> None:
-  """Makes orbax describe s3:// to tensorstore, as it describes gs://."""
-  try:
-    module = importlib.import_module(_MODULE)
-    describe = getattr(module, _FUNCTION)
-  except (ImportError, AttributeError) as error:
-    version = importlib.metadata.version("orbax-checkpoint")
-    raise ValueError(
-      f"orbax-checkpoint {version} does not let checkpoints be written to s3:// ({error}): "
-      "install a version that setup.py names, or use gs:// or a disk."
-    ) from error
+  """Makes orbax treat s3:// as gs://."""
+  (place, describe), (defaults, commit) = _function(*_DESCRIBES), _function(*_COMMITS)
 
   @functools.wraps(describe)
   def described(directory: str, *args: Any, **kwargs: Any) -> Any:
@@ -66,7 +63,27 @@ def _teach_s3() -> None:
       return describe(directory, *args, **kwargs)
     return _as_s3(describe(_GS + directory.removeprefix(_S3), *args, **kwargs))
 
-  setattr(module, _FUNCTION, described)
+  @functools.wraps(commit)
+  def committed(path: Any, *args: Any, **kwargs: Any) -> Any:
+    if not str(path).startswith(_S3):
+      return commit(path, *args, **kwargs)
+    return ocp.path.atomicity.CommitFileTemporaryPath
+
+  setattr(place, _DESCRIBES[1], described)
+  setattr(defaults, _COMMITS[1], committed)
+
+
+def _function(module_name: str, name: str) -> tuple[Any, Any]:
+  """Returns a module of orbax and a function of it; raises ValueError where there is none."""
+  try:
+    module = importlib.import_module(module_name)
+    return module, getattr(module, name)
+  except (ImportError, AttributeError) as error:
+    version = importlib.metadata.version("orbax-checkpoint")
+    raise ValueError(
+      f"orbax-checkpoint {version} does not let checkpoints be written to s3:// ({error}): "
+      "install a version that setup.py names, or use gs:// or a disk."
+    ) from error
 
 
 def _as_s3(spec: Any) -> Any:
