@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from experiments.compiled.targets import Target
@@ -89,9 +89,13 @@ def step(config: ConfigDict, name: str, mesh: Mesh) -> Program:
 
 
 def split(tree: Any, mesh: Mesh) -> Any:
-  """Returns abstract arrays with their leading axes split over all devices."""
-  sharding = NamedSharding(mesh, partitioning.BATCH)
-  return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
+  """Returns abstract arrays with their leading axes split over all devices; scalars lie on each."""
+
+  def of(x: Any) -> jax.ShapeDtypeStruct:
+    spec = partitioning.BATCH if x.shape else PartitionSpec()
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, spec))
+
+  return jax.tree.map(of, tree)
 
 
 def _counted(traced: Any) -> int:

@@ -5,8 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from experiments.compiled.programs import split
@@ -27,14 +26,12 @@ def make(config: ConfigDict, mesh: Mesh) -> list[tuple[str, int, Callable[[], An
     networks, slots = pipeline.networks, pipeline.networks.slots
     shape = (rows, *networks.fragment_shape)
     memory = jax.eval_shape(lambda given: pipeline.rollout.start(given, shape), weights)
-    whole = jax.ShapeDtypeStruct((), jnp.int32, sharding=NamedSharding(mesh, P()))
-    memory = split(memory, mesh)._replace(count=whole)
     given = (
       jax.ShapeDtypeStruct((rows, slots, *networks.frame_shape), jnp.float32),
       jax.ShapeDtypeStruct((rows, slots), jnp.int32),
       jax.eval_shape(lambda: jax.random.split(jax.random.key(0), rows)),
     )
     with jax.set_mesh(mesh):
-      return pipeline.rollout.step.trace(pipeline.params, memory, *split(given, mesh))
+      return pipeline.rollout.step.trace(pipeline.params, *split((memory, *given), mesh))
 
   return [("sample_fragment", rows, trace)]

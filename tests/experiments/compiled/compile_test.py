@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from configs import lgcvd_digits
 from experiments.benchmarks import compiled
 from experiments.compiled import figures, programs, show, targets
 from experiments.compiled.targets import Target
@@ -146,3 +147,8 @@ def test_every_row_is_a_program_of_its_configuration() -> None:
   for row in compiled.ROWS:
     config = row.load()
     assert row.program in programs.names(config) and row.target in targets.names(), row
+
+
+def test_a_fragment_of_lgcvd_is_a_program() -> None:
+  (program,) = programs.make(lgcvd_digits.get_config("smoke"), here(2), ["sample_fragment"])
+  assert program.flops(program.trace()) > 1e6
