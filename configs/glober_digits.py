@@ -33,7 +33,7 @@ frames at once against LGC-VD's fragments, trained on the same videos with as ma
   python -m experiments.main --mode=ablation --config=configs/glober_digits.py:frames64 \\
     --workdir=runs/glober_against_lgcvd
 
-What `text` comes to in this form, and its time on a quiet machine: not run yet.
+`text` takes about an hour of processor time; its weights are experiments/pretrained/glober_text.
 """
 
 from ml_collections import ConfigDict
@@ -155,7 +155,11 @@ def _text(config: ConfigDict) -> None:
   config.text.update(source="captions", encoder="minilm", length=16)
   config.model.unet.context_dim = config.model.dit.context_dim = 384
   # Ten digits in eight directions at three paces are harder to distinguish than ten labels.
-  config.train.generator.steps = 6000
+  config.train.autoencoder.steps = 4000
+  config.train.generator.steps = 9000
+  config.train.generator.ema.decay = 0.999
+  for name in ("decoder", "generator"):
+    config.sample[name].update(kind="ddim", num_steps=50, grid="uniform")  # Sec. 4.1
   config.sample.guidance_generator = 3.0
   config.evaluate.directions = True
 

