@@ -246,24 +246,30 @@ def test_weights_are_read_from_a_bucket(bucket, store, tmp_path) -> None:
   assert bucket.files.exists("given/autoencoder/metrics.jsonl")
 
 
-def test_two_hosts_train_in_one_bucket_and_one_goes_on(bucket, store, on_disk, monkeypatch) -> None:
+def test_two_hosts_train_in_one_bucket_and_one_goes_on(
+  bucket, store, tmp_path, monkeypatch
+) -> None:
+  """The run on a disk also takes two commands, since the learning rate depends on the steps."""
   bucket.files.send(store, "digits")
   for name in bucket.environment.keys() - {"XLA_FLAGS"}:
     monkeypatch.setenv(name, bucket.environment[name])
-  arguments = [
+  local = [*runs.options("lgcvd", store), f"--workdir={tmp_path / 'hosts'}", *FEW]
+  there = [
     *runs.options("lgcvd", f"{bucket.address}/digits"),  # type: ignore[arg-type]
     f"--workdir={bucket.address}/hosts", *FEW,
   ]  # fmt: skip
+  half = "--config.train.lgcvd.steps=4"
   before, began = dict(bucket.proxy.counts), time.monotonic()
-  half = [*arguments, "--config.train.lgcvd.steps=4"]
-  for status, said in processes.run("experiments.main", half, 2, timeout=LIMIT):
+  for status, said in processes.run("experiments.main", [*there, half], 2, timeout=LIMIT):
     assert status == 0, said[-6000:]
   counts = {fate: count - before[fate] for fate, count in bucket.proxy.counts.items()}
   print(f"lgcvd, two hosts, {time.monotonic() - began:.0f} s: {counts}", flush=True)
-  said = finish(arguments, bucket.environment, "lgcvd, resumed by one host", bucket.proxy)
+  said = finish(there, bucket.environment, "lgcvd, resumed by one host", bucket.proxy)
   assert "resumes from step 4" in said, said[-3000:]
+  for arguments in ([*local, half], local):
+    finish(arguments, bucket.environment)
   found = losses(bucket.files.read("hosts/lgcvd/metrics.jsonl").decode())
-  alone = losses((on_disk("lgcvd") / "lgcvd" / "metrics.jsonl").read_text())
+  alone = losses((tmp_path / "hosts" / "lgcvd" / "metrics.jsonl").read_text())
   assert found == pytest.approx(alone, rel=1e-5, abs=1e-5) and len(found) == 8
 
 
