@@ -19,7 +19,7 @@ from absl import flags, logging
 from jax.sharding import Mesh
 
 from experiments.setup import checks, frame_stores, latent_caches
-from videodiff_jax import shares, storage
+from videodiff_jax import shares
 from videodiff_jax.glober import latents, stages
 from videodiff_jax.glober.networks import Networks, build
 from videodiff_jax.inputs import clips, latent_cache
@@ -71,8 +71,8 @@ def make_asked(
 ) -> None:
   """Makes the cache that a stage will read, if config.data.cache asks for it and it is missing.
 
-  'make' asks for the generator's, 'make_if_worth' for that of any stage that `why_not` speaks not
-  against. The other arguments are those of `write`.
+  'make' asks for the generator's, 'make_if_worth' for that of any stage, unless `why_not` tells a
+  reason or the hosts would not all see it. The other arguments are those of `write`.
   """
   how, kinds = config.data.get("cache"), latent_caches.READ_BY.get(stage, ())
   if not kinds or how not in ("make", "make_if_worth") or (how == "make" and stage != "generator"):
@@ -82,6 +82,9 @@ def make_asked(
     return
   if how == "make_if_worth":
     reason = hosts.decide(lambda: why_not(config, workdir, stage, store, sampler))
+    # Each host may have a copy of the store on a disk of its own.
+    if reason is None and not hosts.share(latent_caches.folders(store, workdir)[0].parent):
+      reason = "the hosts share no disk beside the store"
     if reason is not None:
       logging.info("No cache is made for stage %s: %s.", stage, reason)
       return
@@ -103,8 +106,6 @@ def why_not(
   read = settings.steps * settings.batch_size * each
   if read < 2 * encoded:
     return f"{encoded} {kind} would be made for {read} to be read"
-  if jax.process_count() > 1 and storage.is_remote(workdir):
-    return "the hosts share no disk"
   folder = latent_caches.folders(store, workdir)[0].parent
   needed, free = math.prod(size) * _dtype(config).itemsize, shutil.disk_usage(folder).free
   if needed > free / 2:

@@ -258,6 +258,10 @@ def test_they_are_made_where_that_is_worth_it(
   usage.free += 1
   ask(config, workdir, store, kind, changed=True)
   assert written == [kind, kind]
+  monkeypatch.setattr(make_cache.hosts, "share", lambda folder: folder.is_dir() and False)
+  ask(config, workdir, store, kind, changed=True)
+  assert "the hosts share no disk beside the store" in caplog.text
+  assert written == [kind, kind]
 
 
 def test_nothing_there(config, tmp_path, store) -> None:

@@ -19,6 +19,7 @@ def main(folder: str, steps: str) -> None:
   check_agreement()
   check_leading()
   check_shares()
+  check_disk(pathlib.Path(folder).parent)
   mesh = partitioning.make_mesh(4, 2)
   rows = partitioning.local_rows(mesh, 8)
   assert len(rows) == 4
@@ -67,6 +68,17 @@ def check_leading() -> None:
   with pytest.raises(hosts.HostError if jax.process_index() else ValueError, match=r"^full$"):
     hosts.lead(fail, calls.append)
   assert calls[2:] == [5]
+
+
+def check_disk(folder: pathlib.Path) -> None:
+  """A folder that one host does not see is not shared; nothing stays in it."""
+  assert hosts.share(folder)
+  with pytest.MonkeyPatch.context() as patch:
+    if jax.process_index():
+      patch.setattr(pathlib.Path, "exists", lambda _: False)
+    assert not hosts.share(folder)
+  hosts.everywhere(lambda: None)  # the first host has removed its file
+  assert not [file for file in folder.iterdir() if "seen" in file.name]
 
 
 def check_shares() -> None:

@@ -8,8 +8,10 @@ waiting forever. So one host looks, and all get its answer or its error.
 import functools
 import json
 import os
+import pathlib
 import signal
 import socket
+import tempfile
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
@@ -134,6 +136,30 @@ def agree(seen: Mapping[str, str]) -> None:
           f"Host {number} ({name}) has {key} {theirs}, but host 0 ({first}) has {ours}. Start the "
           "same command with the same code and data on all hosts."
         )
+
+
+def share(folder: pathlib.Path) -> bool:
+  """Tells whether all hosts see a folder of the first one's; all call it at the same place.
+
+  The first host makes a file there for a moment.
+
+  Args:
+    folder: an existing folder of a disk that the first host may write to.
+  """
+  if jax.process_count() == 1:
+    return True
+
+  def mark() -> str:
+    handle, name = tempfile.mkstemp(prefix=".seen-by-all-", dir=folder)
+    os.close(handle)
+    return name
+
+  file = pathlib.Path(decide(mark))
+  try:
+    return all(gather("seen" if file.exists() else ""))
+  finally:
+    if shares.is_first():
+      file.unlink()
 
 
 def lead(do: Callable[[Callable[[A], R]], T], step: Callable[[A], R]) -> T | None:
