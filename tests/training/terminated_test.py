@@ -1,13 +1,15 @@
-"""SIGTERM while a program compiles: nothing is lost, and nobody waits for the compiler."""
+"""SIGTERM while a program compiles, and to one of two processes: nothing is lost, nobody waits."""
 
 import dataclasses
+import functools
 import os
 import pathlib
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import chex
@@ -19,9 +21,11 @@ from tests.training import toy
 from videodiff_jax import command
 from videodiff_jax.training import hosts, loop, partitioning, validation
 from videodiff_jax.training.checkpoints import Checkpoints
+from videodiff_jax.training.stage import Stage
 from videodiff_jax.training.writers import read_metrics
 
 STEPS = 5
+MANY, SIGNALLED = 60, 5  # steps of two processes, and the batch at which SIGTERM comes
 
 
 def train(folder: pathlib.Path, **functions: Callable) -> tuple[bool, list[int]]:
@@ -80,13 +84,7 @@ def test_another_program_than_a_step_s_is_not_waited_for(
 
 def same(whole: pathlib.Path, stopped: pathlib.Path) -> None:
   """The same state, and the same losses at the same steps."""
-  target = loop.abstract_state(
-    toy.make_stage(), 0, partitioning.make_mesh(devices=jax.devices()[:1])
-  )
-  states = [
-    Checkpoints(folder / "checkpoints").restore(STEPS, target) for folder in (whole, stopped)
-  ]
-  chex.assert_trees_all_equal(*(s.replace(key=jax.random.key_data(s.key)) for s in states))
+  equal_states(whole, stopped, STEPS)
   rows = [
     [(row["step"], row["validation_loss"]) for row in read_metrics(folder / "metrics.jsonl")
      if "validation_loss" in row]
@@ -95,8 +93,18 @@ def same(whole: pathlib.Path, stopped: pathlib.Path) -> None:
   assert rows[0] == rows[1] and [step for step, _ in rows[0]] == [2, 4, 5]
 
 
-def main(folder: str) -> None:
-  """One of several processes whose step compiles for hours, at the start of which SIGTERM comes."""
+def equal_states(whole: pathlib.Path, stopped: pathlib.Path, step: int) -> None:
+  target = loop.abstract_state(
+    toy.make_stage(), 0, partitioning.make_mesh(devices=jax.devices()[:1])
+  )
+  states = [
+    Checkpoints(folder / "checkpoints").restore(step, target) for folder in (whole, stopped)
+  ]
+  chex.assert_trees_all_equal(*(s.replace(key=jax.random.key_data(s.key)) for s in states))
+
+
+def main(folder: str, moment: str) -> None:
+  """One of two processes; SIGTERM comes to one of them where a step compiles, or after a step."""
   hosts.join()
   first = jax.process_index() == 0
 
@@ -105,28 +113,55 @@ def main(folder: str) -> None:
       os.kill(os.getpid(), signal.SIGTERM)
     threading.Event().wait()
 
-  ((_, function),) = toy.make_stage().train_steps
-  stage = dataclasses.replace(toy.make_stage(), train_steps=((0, slow(function, hours)),))
-  mesh = partitioning.make_mesh()
+  stage, mesh = toy.make_stage(), partitioning.make_mesh()
   rows = partitioning.local_rows(mesh, 8)
 
-  def batches(start: int) -> Any:
-    for batch in toy.batches(start):
+  def batches(start: int, signalled: bool) -> Iterator[loop.HostBatch]:
+    for number, batch in enumerate(toy.batches(start)):
+      if signalled and number >= SIGNALLED:
+        if number == SIGNALLED and not first:
+          os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.2)  # as a large network's step takes
       yield {name: value[rows] for name, value in batch.items()}
 
-  run = toy.run(pathlib.Path(folder), STEPS, mesh=mesh)
+  def train(name: str, stage: Stage, signalled: bool = False) -> bool:
+    """Hosts meet nowhere between the first step and the last one but in the steps."""
+    run = toy.run(
+      pathlib.Path(folder) / name, MANY, mesh=mesh, log_every=10_000, checkpoint_every=10_000
+    )
+    given = functools.partial(batches, signalled=signalled)
+    return loop.train(stage, run, toy.FROZEN, given, {}, lambda *_: None)
+
   with command.door("Again."):
-    if not loop.train(stage, run, toy.FROZEN, batches, {}, lambda *_: None):
+    if moment == "compile":
+      ((_, function),) = stage.train_steps
+      stage = dataclasses.replace(stage, train_steps=((0, slow(function, hours)),))
+    if moment == "step":
+      assert train("whole", stage)
+    if not train("stopped", stage, signalled=moment == "step"):
       raise command.Terminated
 
 
-def test_every_process_ends_with_143_and_leaves_the_compiler_behind(tmp_path) -> None:
+def run_two(folder: pathlib.Path, moment: str, expected: int) -> None:
   module = "tests.training.terminated_test"
-  for status, said in processes.run(module, [str(tmp_path)], 2, timeout=120):
-    assert status == command.TERMINATED, said
-    assert said.splitlines()[-1] == "Ended by SIGTERM. Again."
-  saved = Checkpoints(tmp_path / "checkpoints")
-  assert saved.latest_step() == 0
+  for status, said in processes.run(module, [str(folder), moment], 2, timeout=120):
+    assert status == expected, said
+    assert not expected or said.splitlines()[-1] == "Ended by SIGTERM. Again."
+
+
+def test_every_process_ends_with_143_and_leaves_the_compiler_behind(tmp_path) -> None:
+  run_two(tmp_path, "compile", command.TERMINATED)
+  assert Checkpoints(tmp_path / "stopped" / "checkpoints").latest_step() == 0
+
+
+def test_hosts_stop_a_few_steps_after_a_signal_to_one_and_go_on_without_a_difference(
+  tmp_path,
+) -> None:
+  run_two(tmp_path, "step", command.TERMINATED)
+  saved = Checkpoints(tmp_path / "stopped" / "checkpoints").latest_step()
+  assert saved is not None and SIGNALLED <= saved < MANY // 2
+  run_two(tmp_path, "again", 0)
+  equal_states(tmp_path / "whole", tmp_path / "stopped", MANY)
 
 
 def test_before_training_sigterm_ends_a_process_that_has_joined_others() -> None:

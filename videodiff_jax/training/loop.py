@@ -156,7 +156,7 @@ def train(
     del state  # each step consumes the state before it
     step = session.train_on(step, stream, stop)
     checkpoints.wait()
-    finished = step == run.steps and not stop.requested(True)
+    finished = step == run.steps and not stop.came()
   hosts.decide(functools.partial(_tell_curves, stage.name, run.folder))
   if step < run.steps:
     logging.info("Stopped by SIGTERM at step %d of %s; saved.", step, stage.name)
@@ -190,7 +190,7 @@ class _Session:
     programs = Programs(self._stage, (self._state, self._frozen, batch), step, run.steps)
     with contextlib.closing(programs):
       program = programs.take(stop.unless)
-      last = stop.requested(True)
+      last = stop.came()
       progress = periodic.actions.ReportProgress(num_train_steps=run.steps)
       self._clock = clock = _Clock(step, progress)
       if last and self._checkpoints.latest_step() is None:
@@ -213,13 +213,11 @@ class _Session:
             batch, ids, wait = _next_batch(stream, run)
             waited += wait
 
-          # Hosts also agree on stopping where they change programs: all do so after one step.
-          common = step % run.log_every == 0 or step == program.end
           following: Program | None = program
           if step == program.end < run.steps:
             with clock.paused("compiling"):
               following = programs.take(stop.unless)
-          last = step == run.steps or stop.requested(common)
+          last = step == run.steps or following is None or stop.after(step)
           if step % run.log_every == 0 or last:
             self._log(step, batch, program.flops, waited, last)
             waited = 0.0
@@ -380,7 +378,7 @@ def _measure(
     arguments = frozen, batch, jax.random.fold_in(key, 2**31 + i)
     if program is None:
       program = stop.unless(beside(functools.partial(compile_for, sums, arguments)))
-    if program is None or stop.requested(True):
+    if program is None or stop.came():
       return None
     for name, value in program(*arguments).items():
       total[name] = total[name] + np.asarray(value, np.float64) / count
