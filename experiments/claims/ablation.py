@@ -14,7 +14,7 @@ import dataclasses
 import json
 import pathlib
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -172,11 +172,11 @@ def compare(
     row["updates"] = systems.of(configs[name]).updates(configs[name])
     row["steps"] = {stage: configs[name].train[stage].steps for stage in configs[name].stages}
     row["sample"] = configs[name].sample.to_dict()
-    for column in next(iter(seeds.values())):
+    for column in _common(seeds.values()):
       means = {seed: float(of[column].mean()) for seed, of in seeds.items()}
       row["by_seed"][column] = means
       row["mean"][column] = float(np.mean(list(means.values())))
-      if name != reference and common and column in figures[reference][common[0]]:
+      if column in _common(figures[reference][seed] for seed in common if name != reference):
         ours, theirs = (
           np.stack([figures[which][seed][column] for seed in common]) for which in (name, reference)
         )
@@ -194,6 +194,12 @@ def compare(
     "variants": rows,
     "code": provenance.code_version(),
   }
+
+
+def _common(of_seeds: Iterable[Figures]) -> list[str]:
+  """Returns the columns that every seed has; score files of earlier versions may lack some."""
+  every = list(of_seeds)
+  return [column for column in (every or [{}])[0] if all(column in of for of in every)]
 
 
 def tables(result: dict[str, Any]) -> dict[str, list[tuple[str, ...]]]:

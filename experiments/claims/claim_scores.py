@@ -34,6 +34,7 @@ _PREDICTION = {
   "ssim": ("SSIM", 3),
   "lpips": ("LPIPS", 3),
   "fvd": ("FVD", 1),
+  "i3d_kernel_distance": ("KID", 3),
   "position_error": ("position error, px", 2),
   "brightness_shift": ("brightness shift", 2),
   "brightness_shift_last": ("at the last frame", 2),

@@ -95,3 +95,26 @@ class Manifolds:
     """Returns 'i3d_precision' over these drawn clips and 'i3d_recall' over these real ones."""
     chosen = {"precision": of_drawn, "recall": of_real}
     return {f"i3d_{name}": float(x[chosen[name]].mean()) for name, x in self._inside.items()}
+
+
+class Predicted:
+  """KID, precision and recall of predicted clips against the very clips that they continue.
+
+  Each is the mean over trajectories, of which each makes a set as large as the real one: the
+  figures of protocols with few and with many trajectories have one meaning.
+  """
+
+  def __init__(self, real: np.ndarray, drawn: np.ndarray):
+    """Takes logits (n, 400) and (T, n, 400), of T trajectories of each clip; n >= 2."""
+    self.real, self.drawn = real, drawn
+    self._inside = [Manifolds(real, of_trajectory) for of_trajectory in drawn]
+
+  def figures(self, clips: np.ndarray) -> dict[str, float]:
+    """Returns the figures of the clips of these indices; manifolds are those of all clips."""
+    real = self.real[clips]
+    rows = [
+      {"i3d_kernel_distance": kid.kernel_distance(real, drawn[clips], paired=True)}
+      | inside.figures(clips, clips)
+      for drawn, inside in zip(self.drawn, self._inside)
+    ]
+    return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}

@@ -14,7 +14,7 @@ import ml_collections
 import numpy as np
 from absl import flags, logging
 
-from experiments.measures import digits
+from experiments.measures import digits, set_scores
 from experiments.measures.trajectories import SHOWN, Judge, Kept, Measured, measure, one_of_each
 from experiments.scoring import lgcvd_generation, score_files, use_of_condition
 from experiments.setup import checks, errors, frame_stores
@@ -218,6 +218,7 @@ def report(record: dict[str, Any]) -> str:
 
 
 def _short(column: str) -> str:
+  column = column.replace("i3d_kernel_distance", "kid").removeprefix("i3d_")
   return column.replace("brightness", "bright").replace("position", "pos")
 
 
@@ -337,16 +338,20 @@ def _row(
 
   Args:
     measured: measurements of the set.
-    reals: (n, d), features of the real videos; None leaves FVD out.
+    reals: (n, d), features of the real videos; None leaves FVD, KID, precision and recall out.
     protocol: protocol of both.
   """
+  known = None
+  if reals is not None and measured.features is not None:
+    known = set_scores.Predicted(reals, measured.features)
 
   def row(videos: np.ndarray) -> dict[str, float]:
     chosen = {name: values[videos] for name, values in measured.scores.items()}
     figures = prediction.summary(chosen, protocol)
     figures |= prediction.spread(measured.apart[videos], measured.error[videos])
-    if reals is not None and measured.features is not None:
-      figures["fvd"] = prediction.fvd(reals[videos], measured.features[:, videos], protocol)
+    if known is not None:
+      figures["fvd"] = prediction.fvd(known.real[videos], known.drawn[:, videos], protocol)
+      figures |= known.figures(videos)
     return figures
 
   count = len(next(iter(measured.scores.values())))

@@ -116,6 +116,23 @@ def test_several_sittings(bench, tmp_path) -> None:
   assert not result["variants"]["full"]["difference"]
 
 
+def test_earlier_scores_without_a_figure_leave_its_column_out(bench, tmp_path, monkeypatch) -> None:
+  """Seed 1 of the reference was scored by a version that had no KID."""
+
+  def evaluate(folder, config, *_, reuse) -> dict:
+    record = bench.evaluate(folder, config, "smoke", None, reuse)
+    if (folder.parent.name, folder.name) != ("full", "seed_1"):
+      record["scores"]["prediction"]["predicted"]["i3d_kernel_distance"] = 0.5
+    return record
+
+  monkeypatch.setattr(lgcvd_prediction, "evaluate", evaluate)
+  rows = ablation.run(tmp_path, config(compared="full,eps", seeds=(0, 1)))["variants"]
+  assert rows["eps"]["mean"]["i3d_kernel_distance"] == 0.5
+  assert "i3d_kernel_distance" not in rows["full"]["mean"] | rows["eps"]["difference"]
+  assert "fvd" in rows["eps"]["difference"]
+  assert "KID" in (tmp_path / "ablation.md").read_text()
+
+
 def test_more_steps_go_on(bench, tmp_path) -> None:
   few = config(compared="full", seeds=(0,))
   ablation.run(tmp_path, few)

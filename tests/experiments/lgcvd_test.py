@@ -23,7 +23,7 @@ from tests.lgcvd import tiny
 from tests.weights import require
 from videodiff_jax import lgcvd
 from videodiff_jax.inputs import video_io
-from videodiff_jax.metrics import frechet, i3d, prediction
+from videodiff_jax.metrics import frechet, i3d, kid, prediction
 from videodiff_jax.metrics.clip_protocols import ClipProtocol
 from videodiff_jax.metrics.protocols import PROTOCOLS, PredictionProtocol
 from videodiff_jax.pretrained import i3d as i3d_weights
@@ -206,8 +206,10 @@ def test_scores_stand_beside_trivial_predictions(record, workdir) -> None:
   for row in rows.values():
     assert {"psnr", "ssim", "position_error", "fvd", "brightness_shift", "rms_error"} <= row.keys()
     assert ("spread" in row) == (row is rows["predicted"])
-    assert row["fvd"] > 0
+    assert row["fvd"] > 0 and "i3d_kernel_distance" in row
+    assert "i3d_precision" not in row  # three videos span no manifold
   assert rows["repeat last"]["position_error"] > 0
+  assert " kid " in lgcvd_prediction.report(record)
   filled = record["scores"]["interpolation"]
   assert list(filled) == ["interpolated", "linear blend"]
   used = record["scores"]["use_of_condition"]
@@ -229,7 +231,8 @@ def test_every_figure_has_its_interval(record) -> None:
       assert ends.keys() == row.keys()
       for key, (low, high) in ends.items():
         assert (low + high) / 2 == pytest.approx(row[key], abs=1e-9)
-  assert np.ptp(record["intervals"]["prediction"]["predicted"]["fvd"]) > 0
+  ends = record["intervals"]["prediction"]["predicted"]
+  assert np.ptp(ends["fvd"]) > 0 and np.ptp(ends["i3d_kernel_distance"]) > 0
 
 
 def test_trivial_predictions_are_what_they_say(record, workdir) -> None:
@@ -241,6 +244,10 @@ def test_trivial_predictions_are_what_they_say(record, workdir) -> None:
   for name, drawn in (("black", np.zeros_like(true)), ("repeat last", real[:, 1:2])):
     psnr = 10 * np.log10(255**2 / np.square(true - drawn).mean(axis=(2, 3, 4)))
     np.testing.assert_allclose(rows[name]["psnr"], np.minimum(psnr, 60).mean(), rtol=1e-6)
+  repeated = np.concatenate([real[:, :2], np.repeat(real[:, 1:2], 8, axis=1)], axis=1)
+  sets = projection(real, "torch"), projection(repeated, "torch")
+  distance = kid.kernel_distance(*sets, paired=True)
+  assert rows["repeat last"]["i3d_kernel_distance"] == pytest.approx(distance)
   assert rows["black"]["brightness_shift"] == pytest.approx(-true.mean(), rel=1e-5)
   curves = record["curves"]
   assert {len(curve) for lines in curves.values() for curve in lines.values()} == {8}

@@ -146,8 +146,12 @@ def test_what_lgcvd_s_page_shows(tmp_path) -> None:
   row = {"change": 0.0049, "loss_change": 0.0, "loss": 0.25}
   record["scores"]["use_of_condition"] = {"fragment of another video": row}
   record["intervals"]["use_of_condition"] = {"fragment of another video": {"change": [0, 0.0625]}}
+  assert "kernel_distance" not in report.write(folder).read_text()  # an old file lacks the figure
+  record["scores"]["prediction"]["predicted"]["i3d_kernel_distance"] = 0.375
+  record["intervals"]["prediction"] = {"predicted": {"i3d_kernel_distance": [0.25, 0.5]}}
   file.write_text(json.dumps(record))
   page = Page(report.write(folder))
+  assert "i3d_kernel_distance" in page.text["th"] and "0.375 [0.25, 0.5]" in page.text["td"]
   assert "0.0049 [0, 0.0625]" in page.text["td"]
   assert any("does not use" in text for text in page.text["p"])
   assert "Frame by frame" in page.text["h3"]

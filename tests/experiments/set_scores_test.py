@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from experiments.measures import set_scores
-from videodiff_jax.metrics import clip_features, frame_frechet, frechet, i3d, kid
+from videodiff_jax.metrics import clip_features, frame_frechet, frechet, i3d, kid, manifolds
 from videodiff_jax.pretrained.files import restricted_pickle
 
 
@@ -30,6 +30,24 @@ def test_figures(covariance: str) -> None:
   np.testing.assert_array_equal(one.frames, real.frames[[2, 2]])
   with pytest.raises(ValueError, match="at least 2 samples, not 1"):
     set_scores.figures(real, drawn.take(slice(1)), covariance)
+
+
+def test_predicted_clips_are_scored_a_trajectory_at_a_time() -> None:
+  rng = np.random.default_rng(0)
+  real, drawn = rng.normal(size=(9, 5)), rng.normal(0.5, 1, (2, 9, 5))
+  for clips in (np.arange(9), np.array([0, 3, 3, 5, 8])):
+    expected = {
+      "i3d_kernel_distance": [
+        kid.kernel_distance(real[clips], x[clips], paired=True) for x in drawn
+      ],
+      "i3d_precision": [manifolds.precision(real, x)[clips] for x in drawn],
+      "i3d_recall": [manifolds.recall(real, x)[clips] for x in drawn],
+    }
+    found = set_scores.Predicted(real, drawn).figures(clips)
+    assert found == pytest.approx({name: np.mean(values) for name, values in expected.items()})
+  assert set_scores.Predicted(real[:3], drawn[:, :3]).figures(np.arange(3)).keys() == {
+    "i3d_kernel_distance"
+  }
 
 
 def test_both_networks_see_the_clips_once(monkeypatch) -> None:

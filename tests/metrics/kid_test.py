@@ -32,7 +32,23 @@ def test_few_clips_do_not_bias_it():
   assert far > 5 * np.std(values)
 
 
+def test_pairs_that_depend_on_each_other_do_not_bias_it():
+  """b[i] is nearer to a[i] than to other clips, yet both sets have one distribution."""
+  rng = np.random.default_rng(2)
+  values = []
+  for _ in range(400):
+    shared, *own = rng.normal(size=(3, 8, 10))
+    a, b = (shared + x for x in own)
+    values.append([kernel_distance(a, b, paired) for paired in (False, True)])
+  (naive, fair), error = np.mean(values, axis=0), np.std(values, axis=0) / np.sqrt(len(values))
+  assert abs(fair) < 3 * error[1] and naive < -3 * error[0]
+  assert kernel_distance(a, a, paired=True) == 0 > kernel_distance(a, a)
+  assert kernel_distance(a, b + 2, paired=True) > 5 * np.std(values, axis=0)[1]
+
+
 def test_sets_that_cannot_be_compared():
+  with pytest.raises(ValueError, match="not 4 and 3"):
+    kernel_distance(np.zeros((4, 3)), np.zeros((3, 3)), paired=True)
   with pytest.raises(ValueError, match=r"\(1, 3\)"):
     kernel_distance(np.zeros((1, 3)), np.zeros((4, 3)))
   with pytest.raises(ValueError, match=r"\(4, 2\)"):
