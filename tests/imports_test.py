@@ -43,7 +43,7 @@ EXPERIMENTS: dict[str, set[str]] = {
   "measures": {"setup"},
   "train": {"setup", "workdirs", "measures"},
   "compiled": {"setup", "train"},
-  "sampling": {"setup", "workdirs"},
+  "sampling": {"setup", "workdirs", "measures"},
   "scoring": {"setup", "workdirs", "measures", "sampling"},
   "tables": {"setup", "scoring"},
   "claims": {"setup", "workdirs", "measures", "train", "sampling", "scoring", "tables"},

@@ -47,7 +47,7 @@ def search(
   scores: dict[str, float] = {}
   spread: dict[str, list[float]] = {}
   for name, queries in sets.items():
-    chosen, distances = _nearest(queries, places)
+    chosen, distances = of_each(queries, places)
     near[name] = places.read(chosen)
     mean, ends = resampling.of_means({name: distances}, _SEED)
     scores |= mean
@@ -55,8 +55,8 @@ def search(
   return near, scores, spread
 
 
-def _nearest(queries: np.ndarray, places: clips.Places) -> tuple[np.ndarray, np.ndarray]:
-  """Returns each query's nearest clip, an index, and its distance; hosts share the clips."""
+def of_each(queries: np.ndarray, places: clips.Places) -> tuple[np.ndarray, np.ndarray]:
+  """Returns `baselines.nearest_neighbours` of the queries in `places`; hosts share the clips."""
 
   def search_share(rows: slice) -> list[np.ndarray]:
     each = (places.read([i])[0] for i in range(rows.start, rows.stop))

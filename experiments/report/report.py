@@ -254,7 +254,8 @@ def _sample(
   if not any(shown):
     shown = [media.figure(folder / "all.gif", "all clips")]
   yield element("div", *shown)
-  yield from filter(None, [media.figure(folder / "strip.png", "as strips")])
+  pictures = {"strip.png": "as strips", "nearest.png": "each above its nearest training clip"}
+  yield from filter(None, (media.figure(folder / name, about) for name, about in pictures.items()))
   settings = folder / "settings.json"
   if settings.is_file():
     yield _details(settings.read_text(errors="replace"), settings.name)

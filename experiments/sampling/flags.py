@@ -21,6 +21,7 @@ READ_BY = {
   "steps": _DRAWING,
   "class_label": {"sample"},
   "prompts": {"sample"},
+  "nearest": {"sample"},
   "trajectories": {"predict", "interpolate"},
   "past": {"predict", "interpolate"},
   "future": {"interpolate"},
@@ -56,6 +57,11 @@ flags.DEFINE_string(
   None,
   'GLOBER with text: prompts, as "one;another" or a file with one a line; captions of the test '
   "split by default.",
+)
+flags.DEFINE_bool(
+  "nearest",
+  False,
+  "Writes nearest.png, each clip above the nearest of up to 2000 training clips, which are read.",
 )
 typed.define_integer(
   "trajectories", None, "LGC-VD: samples of each video; config.sample by default.", 1, _MOST

@@ -16,7 +16,7 @@ from absl import flags, logging
 
 from data.builder import VideoBuilder
 from data.prepare import DATASETS
-from experiments.sampling import saved_samples
+from experiments.sampling import nearest_clips, saved_samples
 from experiments.setup import checks, frame_stores, texts
 from experiments.workdirs import numbered, outputs, provenance
 from videodiff_jax import copies, storage, text_files, typed, whole_files
@@ -27,7 +27,7 @@ from videodiff_jax.inputs.frame_store import FrameStore
 from videodiff_jax.metrics import images
 from videodiff_jax.training import hosts
 
-_MAX_ROWS = 8  # clips on a strip
+MAX_ROWS = 8  # clips on a strip
 _TEXT_SUFFIXES = (".txt", ".text", ".md", ".csv", ".tsv", ".json", ".jsonl")  # of --prompts
 FPS = 8.0  # frames per second of videos without a rate of their own
 
@@ -42,12 +42,21 @@ def sample(
     labels = np.array([options.class_label])
   prompts, count = prompts_of(pipeline, options)
   times = frame_times(pipeline, options)
+  training = None
+  if options.nearest:
+    if times is not None and not _are_times_of(pipeline, times):
+      raise checks.UserError(
+        "--nearest compares clips with training clips, which takes their frame times: remove "
+        "--num_frames, --frame_times, --start and --end."
+      )
+    training = nearest_clips.training_clips(pipeline.config)
   with place_for(workdir, "sample", options.seed, pipeline, count, times) as place:
     with checks.as_user_error():
       drawn = pipeline.generate(
         count, frame_times=times, labels=labels, prompts=prompts, seed=options.seed
       )
-    save(place, pipeline.config, dataclasses.asdict(drawn))
+    near = nearest_clips.find(drawn.videos, training, MAX_ROWS)
+    save(place, pipeline.config, dataclasses.asdict(drawn), near=near)
 
 
 def redraw(
@@ -204,6 +213,11 @@ def frame_times(pipeline: Pipeline, options: flags.FlagValues) -> np.ndarray | N
   return np.linspace(options.start, last, options.num_frames or len(pipeline.frame_times))
 
 
+def _are_times_of(pipeline: Pipeline, times: np.ndarray) -> bool:
+  """Whether frame times are those of training."""
+  return len(times) == len(pipeline.frame_times) and np.allclose(times, pipeline.frame_times)
+
+
 def clips_of_file(pipeline: Pipeline, file: pathlib.Path) -> tuple[float, np.ndarray]:
   """Reads a video as consecutive clips of training length.
 
@@ -265,6 +279,7 @@ def save(
   drawn: Mapping[str, Any],
   real: np.ndarray | None = None,
   fps: float | Sequence[float] | np.ndarray = FPS,
+  near: nearest_clips.Neighbours | None = None,
 ) -> pathlib.Path:
   """Writes a numbered folder: samples.npz, settings.json, strip.png, all.gif and an mp4 per clip.
 
@@ -277,8 +292,9 @@ def save(
       written as clips; `prompts`, if present, name the clips; further arrays are kept.
     real: (n, f, h, w, c) clips shown above the drawn ones on the strip.
     fps: frames per second of all clips or of each; all.gif has the rate of the first.
+    near: training clips nearest to the drawn ones, for nearest.png and settings.json; or None.
   """
-  return storage.path(hosts.decide(lambda: str(_write(place, config, drawn, real, fps))))
+  return storage.path(hosts.decide(lambda: str(_write(place, config, drawn, real, fps, near))))
 
 
 def _write(
@@ -287,6 +303,7 @@ def _write(
   drawn: Mapping[str, Any],
   real: np.ndarray | None,
   fps: float | Sequence[float] | np.ndarray,
+  near: nearest_clips.Neighbours | None,
 ) -> pathlib.Path:
   """Writes what `save` writes, and finishes the folder."""
   folder, videos = place.unfinished, drawn["videos"]
@@ -298,11 +315,14 @@ def _write(
     "sample": config.sample.to_dict(),
     "code": provenance.code_version(),
   }
+  if near is not None:
+    settings["nearest_training_clips"] = near.written
+    video_io.write_strip(folder / nearest_clips.PICTURE, near.rows)
   whole_files.write_text(folder / "settings.json", json.dumps(settings, indent=2) + "\n")
   prompts = drawn.get("prompts", np.full(len(videos), ""))
   names = [f"{i:03d}_{_slug(prompt)}".rstrip("_") for i, prompt in enumerate(prompts)]
   rows = {}
-  for i, video in enumerate(videos[:_MAX_ROWS]):
+  for i, video in enumerate(videos[:MAX_ROWS]):
     if real is not None:
       rows[f"real {i}"] = real[i]
     rows[f"{i} {prompts[i]}" if prompts[i] else f"{place.mode} {i}"] = video

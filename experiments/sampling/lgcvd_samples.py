@@ -9,7 +9,15 @@ import ml_collections
 import numpy as np
 from absl import flags, logging
 
-from experiments.sampling.glober_samples import FPS, bytes_of, frames_of_file, rates_of, save
+from experiments.sampling import nearest_clips
+from experiments.sampling.glober_samples import (
+  FPS,
+  MAX_ROWS,
+  bytes_of,
+  frames_of_file,
+  rates_of,
+  save,
+)
 from experiments.setup import checks, frame_stores
 from experiments.setup.lgcvd import given_around_gap
 from experiments.workdirs import numbered
@@ -91,12 +99,16 @@ def sample(
   pipeline = load(workdir, config, options)
   settings = pipeline.config.sample
   count = settings.num_videos * settings.num_frames
+  training = None
+  if options.nearest:
+    training = nearest_clips.training_clips(pipeline.config, num_frames=settings.num_frames)
   with _place(workdir, "sample", options.seed, pipeline, count) as place:
     with checks.as_user_error():
       drawn = pipeline.generate(
         settings.num_videos, num_frames=settings.num_frames, seed=options.seed
       )
-    _save(place, pipeline, drawn)
+    near = nearest_clips.find(drawn.videos, training, MAX_ROWS)
+    _save(place, pipeline, drawn, near=near)
 
 
 def load(
@@ -156,13 +168,14 @@ def _save(
   drawn: Samples,
   real: np.ndarray | None = None,
   fps: float | np.ndarray = FPS,
+  near: nearest_clips.Neighbours | None = None,
 ) -> None:
   videos, trajectories = drawn.by_video, drawn.trajectories
   if real is not None:
     real = np.repeat(real, trajectories, axis=0)
   rates = np.repeat(np.broadcast_to(fps, len(videos)), trajectories)
   arrays = {"videos": videos, "positions": drawn.positions, "seed": drawn.seed}
-  save(place, pipeline.config, arrays, real, rates)
+  save(place, pipeline.config, arrays, real, rates, near)
 
 
 def _write_beside(file: pathlib.Path, mode: str, drawn: Samples, fps: float | np.ndarray) -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 from data import prepare
 from experiments.claims import sweep
 from experiments.measures import digits, nearest, set_scores
-from experiments.sampling import glober_samples
+from experiments.sampling import glober_samples, nearest_clips
 from experiments.scoring import glober_ladder, glober_protocols
 from experiments.setup import checks, frame_stores, latent_caches
 from experiments.train import train
@@ -24,6 +24,7 @@ from tests.helpers import assert_same_pixels, needs
 from tests.inputs.make import make_store, noise_video
 from tests.weights import require
 from videodiff_jax import glober, shares
+from videodiff_jax.inputs import video_io
 from videodiff_jax.inputs.clips import ClipSampler, evaluation_places
 from videodiff_jax.inputs.frame_store import FrameStore
 from videodiff_jax.metrics import frame_frechet, frechet, i3d, images
@@ -86,21 +87,55 @@ def test_another_model_is_refused_in_the_same_workdir(workdir, config) -> None:
     train.train(other, workdir, None)
 
 
-def test_sample_then_redraw_at_a_higher_rate(workdir) -> None:
-  glober_samples.sample(workdir, None, options(class_label=3, seed=7))
+def assert_nearest(found: dict, folder: pathlib.Path, drawn: np.ndarray, config) -> None:
+  """Compares settings.json and nearest.png with all pairs of clips."""
+  store = frame_stores.open_store(config, "train")
+  bank = nearest.one_of_each(store, frame_stores.clip_sampler(config, "clip"))
+  squares = np.square(drawn[:, None].astype(float) - bank.read()).mean(axis=(2, 3, 4, 5))
+  chosen, distances = squares.argmin(axis=1), np.sqrt(squares.min(axis=1))
+  assert found["searched"] == len(bank)
+  for one, i, distance in zip(found["nearest"], chosen, distances, strict=True):
+    name = store.videos[bank.videos[i]]["name"]
+    assert (one["video"], one["start"]) == (name, bank.starts[i])
+    assert one["levels_of_255"] == pytest.approx(distance, abs=1e-3)
+  rows, expected = {}, folder.parent.parent / "expected.png"
+  for i, clip in enumerate(bank.read(chosen)):
+    rows |= {f"sample {i}": drawn[i], f"nearest {i}, {distances[i]:.1f} away": clip}
+  video_io.write_strip(expected, rows)
+  assert (folder / "nearest.png").read_bytes() == expected.read_bytes()
+
+
+def test_sample_then_redraw_at_a_higher_rate(workdir, config) -> None:
+  glober_samples.sample(workdir, None, options(class_label=3, seed=7, nearest=True))
   first = newest(workdir)
   with np.load(first / "samples.npz") as saved:
     videos, labels = saved["videos"], saved["labels"]
     assert videos.shape == (2, tiny.FRAMES, SIDE, SIDE, 1)
     assert labels.tolist() == [3, 3] and int(saved["seed"]) == 7
   assert len(list(first.glob("*.mp4"))) == 2
-  assert json.loads((first / "settings.json").read_text())["mode"] == "sample"
+  settings = json.loads((first / "settings.json").read_text())
+  assert settings["mode"] == "sample"
+  assert_nearest(settings["nearest_training_clips"], first, videos, config)
   glober_samples.redraw(workdir, None, options(num_frames=2 * tiny.FRAMES - 1))
   with np.load(newest(workdir) / "samples.npz") as again:
     assert again["videos"].shape[1] == 2 * tiny.FRAMES - 1
+    assert not (newest(workdir) / "nearest.png").exists()  # unless it is asked for
     # Every second frame is a frame of the sample, drawn from the same noise.
     difference = np.abs(again["videos"][:, ::2].astype(int) - videos)
     assert difference.max() <= 1
+
+
+def test_nearest_takes_the_training_data_and_its_frame_times(workdir, tmp_path) -> None:
+  with pytest.raises(checks.UserError, match="remove --num_frames, --frame_times"):
+    glober_samples.sample(workdir, None, options(num_frames=4, nearest=True))
+  saved = json.loads((workdir / "config.json").read_text())
+  saved["data"]["dir"] = str(tmp_path / "elsewhere")
+  (tmp_path / "config.json").write_text(json.dumps(saved))
+  for stage in saved["stages"]:
+    (tmp_path / stage).symlink_to(workdir / stage)
+  with pytest.raises(checks.UserError, match=r"--nearest needs .*: .*elsewhere holds no frame sto"):
+    glober_samples.sample(tmp_path, None, options(nearest=True))
+  assert not (tmp_path / "samples").exists()
 
 
 def test_reconstruct_the_test_split_and_a_file(workdir, tmp_path) -> None:
@@ -110,8 +145,6 @@ def test_reconstruct_the_test_split_and_a_file(workdir, tmp_path) -> None:
   assert newest(workdir) != folder
   with pytest.raises(checks.UserError, match="a clip needs 8"):
     short = tmp_path / "short.mp4"
-    from videodiff_jax.inputs import video_io
-
     video_io.write_mp4(short, np.zeros((3, 16, 16, 3), np.uint8))
     glober_samples.reconstruct(workdir, None, options(input=str(short)))
 
@@ -428,6 +461,12 @@ def test_a_copied_training_clip_is_seen(tmp_path, monkeypatch) -> None:
   assert distances["generated"] == 0 and spread.keys() == distances.keys()
   rows = np.square(bank.read().astype(float) - unseen).mean(axis=(1, 2, 3, 4))
   assert distances["real"] == pytest.approx(np.sqrt(rows.min()))
+  both = np.concatenate([unseen, copy])
+  found = nearest_clips.find(both, bank, 1)
+  away = [one["levels_of_255"] for one in found.written["nearest"]]
+  assert away == [pytest.approx(distances["real"], abs=1e-3), 0] and len(found.rows) == 2
+  monkeypatch.setattr(nearest_clips, "_MOST_BYTES", 1)  # a pass for each clip
+  assert nearest_clips.find(both, bank, 1).written == found.written
   monkeypatch.setattr(shares, "split", lambda do, n: [do(slice(0, 2)), do(slice(2, n))])
   of_hosts, same, _ = nearest.search({"generated": copy, "real": unseen}, bank)
   assert same == distances

@@ -5,7 +5,7 @@ import types
 OPTIONS = {
   "class_label": None, "num_videos": 2, "num_frames": None, "frame_times": None, "start": 0.0,
   "end": None, "sampler": None, "steps": None, "guidance_scale": None, "seed": 0, "input": None,
-  "prompts": None,
+  "prompts": None, "nearest": False,
 }  # fmt: skip
 
 

@@ -33,6 +33,7 @@ from videodiff_jax.training.writers import read_metrics
 OPTIONS = {
   "num_videos": None, "num_frames": None, "trajectories": None, "past": None, "future": None,
   "gap": None, "sampler": None, "steps": None, "seed": 0, "input": None,
+  "nearest": False,
 }  # fmt: skip
 SIDE = 16  # SSIM's window is 11 pixels wide
 
@@ -137,10 +138,25 @@ def test_predict_and_interpolate_a_video_file(workdir, tmp_path, caplog) -> None
     lgcvd_samples._last_frames(lgcvd.Pipeline.from_workdir(workdir), file, 13)
 
 
-def test_generate(workdir) -> None:
-  lgcvd_samples.sample(workdir, None, options(num_videos=3, num_frames=9, seed=5))
-  assert videos(workdir).shape == (3, 1, 9, SIDE, SIDE, 1)
-  assert newest(workdir).name.endswith("_sample_seed5")
+def test_generate(workdir, config) -> None:
+  lgcvd_samples.sample(workdir, None, options(num_videos=3, num_frames=9, seed=5, nearest=True))
+  drawn, folder = videos(workdir), newest(workdir)
+  assert drawn.shape == (3, 1, 9, SIDE, SIDE, 1) and folder.name.endswith("_sample_seed5")
+  found = json.loads((folder / "settings.json").read_text())["nearest_training_clips"]
+  store = frame_stores.open_store(config, "train")
+  numbers = {video["name"]: i for i, video in enumerate(store.videos)}
+  assert found["searched"] == store.num_videos and (folder / "nearest.png").is_file()
+  for clip, near in zip(drawn[:, 0], found["nearest"], strict=True):
+    training = store.read(numbers[near["video"]], near["start"] + np.arange(9))
+    rms = np.sqrt(np.square(clip.astype(float) - training).mean())
+    assert near["levels_of_255"] == pytest.approx(rms, abs=1e-3)
+
+
+def test_new_videos_longer_than_training_videos_have_no_nearest_ones(workdir) -> None:
+  before = newest(workdir)
+  with pytest.raises(checks.UserError, match=r"--nearest needs .* training clips: .* 21 frames"):
+    lgcvd_samples.sample(workdir, None, options(num_frames=21, nearest=True))
+  assert newest(workdir) == before
 
 
 def test_flags_and_a_given_configuration_say_how(workdir, config) -> None:

@@ -51,6 +51,7 @@ def make_glober(folder: pathlib.Path) -> pathlib.Path:
   np.savez(samples / "samples.npz", labels=np.array([7, 3]))
   (samples / "settings.json").write_text(json.dumps({"mode": EVIL}))
   video_io.write_gif(samples / "all.gif", plain(GREEN))
+  video_io.write_strip(samples / "nearest.png", {"sample 0": plain(GREEN)})
   (folder / "evaluations").mkdir()
   shutil.copy(RESULTS / "glober_digits" / "ladder_seed0.json", folder / "evaluations/ladder.json")
   video_io.write_strip(folder / "evaluations" / "sets.png", {"real": plain(RED)})
@@ -115,8 +116,9 @@ def test_what_glober_s_page_shows(tmp_path) -> None:
   }
   for expected in ("109.3", "generated", "23.51", "half_index_slope", "made before its commands"):
     assert expected in said
-  assert len([1 for tag, name, _ in page.attributes if (tag, name) == ("img", "src")]) == 5
+  assert len([1 for tag, name, _ in page.attributes if (tag, name) == ("img", "src")]) == 6
   assert any(text.startswith("real, kl_vae, recon") for text in page.text["figcaption"])
+  assert "each above its nearest training clip" in page.text["figcaption"]
   assert EVIL in said  # as text: `Page` would have seen elements
 
 
