@@ -110,6 +110,15 @@ def test_devices_do_not_show(scale, features, whole, assert_same) -> None:
   assert_same(eight.redraw(features, frame_times=TIMES, labels=LABELS).videos, whole)
 
 
+def test_devices_show_in_the_last_bit_at_most_where_each_draws_as_many_at_once(features) -> None:
+  """Chunks of another size are added in another order, which rounding to pixels may show."""
+  two, four = (
+    pipeline(1.0, devices).with_settings(frames_per_chunk=2).redraw(features, frame_times=TIMES)
+    for devices in (2, 4)
+  )
+  assert np.abs(four.videos - two.videos).max() <= np.finfo(np.float32).eps / 2
+
+
 def test_new_clips_depend_on_nothing_but_their_number(pipe, scale, assert_same) -> None:
   """One clip, three clips, and three on eight devices: global features and frames."""
   three = pipe.generate(3, frame_times=TIMES, labels=LABELS, seed=5)
