@@ -153,6 +153,11 @@ class VideoBuilder(  # type: ignore[call-arg]  # TFDS's own keyword, which its b
   def load(self, name: str) -> Video:
     """Opens one candidate; raises `VideoError` with the reason if it is no video."""
 
+  def least_frames(self, name: str) -> int:
+    """Returns how many frames a candidate must have; a shorter one is skipped."""
+    del name
+    return self.options.num_frames
+
   def assign_splits(self, names: Sequence[str]) -> Mapping[str, str]:
     """Assigns 'train', 'val' or 'test' to each usable video: by default its name's first folder."""
     return {name: name.split("/")[0] for name in names}
@@ -350,10 +355,8 @@ class VideoBuilder(  # type: ignore[call-arg]  # TFDS's own keyword, which its b
           record = encode(frame, name, count)
           writer.write(record)
           count, written, size = count + 1, written + 1, size + len(record)
-        if count < self.options.num_frames:
-          raise video_io.VideoError(
-            name, f"{count} frames, fewer than the {self.options.num_frames} of a clip"
-          )
+        if count < (least := self.least_frames(name)):
+          raise video_io.VideoError(name, f"{count} frames, fewer than the {least} of a clip")
       except video_io.VideoError as error:
         # Its records stay in the part and are not copied into the store.
         part["skipped"].append({"name": name, "reason": error.reason})

@@ -164,10 +164,10 @@ def planned(dataset: str, **options: Any) -> dict[str, list[dict[str, int]]]:
   if dataset not in EMBEDDED or not hasattr(chosen, "num_videos"):
     return {}
   with tempfile.TemporaryDirectory() as folder:
-    names = builder(data_dir=f"{folder}/store", options=chosen).candidates()
+    made_by = builder(data_dir=f"{folder}/store", options=chosen)
   made: dict[str, list[dict[str, int]]] = {}
-  for name in names:
-    made.setdefault(name.split("/")[0], []).append({"frames": chosen.num_frames})
+  for name in made_by.candidates():
+    made.setdefault(name.split("/")[0], []).append({"frames": made_by.least_frames(name)})
   return made
 
 
