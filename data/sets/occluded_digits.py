@@ -65,7 +65,8 @@ class OccludedDigits(MovingDigits):
 
   def load(self, name: str) -> Video:
     video = super().load(name)
-    light = np.sum(np.asarray(video.frames), axis=(1, 2, 3), dtype=np.float64)
+    frames = np.asarray(video.frames)
+    light = np.sum(frames, axis=(1, 2, 3), dtype=np.float64)
     visible = np.minimum(light / light[0], 1).round(3)  # the first frame shows all of it
     shown = slice(self.least_frames(name))
     extra = {
@@ -73,4 +74,4 @@ class OccludedDigits(MovingDigits):
       "centres": video.extra["centres"][shown],
       "visible": visible.tolist()[shown],
     }
-    return dataclasses.replace(video, frames=video.frames[shown], extra=extra)
+    return dataclasses.replace(video, frames=frames[shown], extra=extra)
