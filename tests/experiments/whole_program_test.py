@@ -41,7 +41,12 @@ MODES: dict[str, dict[str, list[str]]] = {
     "sample": ["--num_videos=5", "--seed=3"],
     "redraw": ["--num_frames=3"],
     "reconstruct": ["--num_videos=5"],
-    "evaluate": ["--config.evaluate.num_real=7", "--config.evaluate.num_fake=5"],
+    # One frame a device in every call, so that pixels are the same on any number of devices.
+    "evaluate": [
+      "--config.evaluate.num_real=7",
+      "--config.evaluate.num_fake=5",
+      "--config.sample.frames_per_chunk=1",
+    ],
   },
 }
 SIZES = {
