@@ -52,7 +52,7 @@ def make(
   checks.check_same_run(saved, config, workdir)
   store = frame_stores.open_store(config, "train")
   checks.check_store(config, store)
-  mesh, stage = partitioning.make_mesh(), _FOR[kind]
+  mesh, stage = partitioning.mesh_after(config.mesh.fsdp), _FOR[kind]
   below = stages.NAMES[: stages.NAMES.index(stage)]
   ema = {n: load_ema(config, workdir, stages.make_stage(config, n), mesh) for n in below}
   frozen = stages.frozen_networks(stage, ema)

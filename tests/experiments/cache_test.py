@@ -54,7 +54,7 @@ def made(config, workdir, store) -> dict[str, pathlib.Path]:
   mesh = partitioning.make_mesh(devices=jax.devices()[:1])
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(make_cache, "load_ema", lambda _, __, stage, ___: trained(stage.name))
-    patch.setattr(make_cache.partitioning, "make_mesh", lambda: mesh)
+    patch.setattr(make_cache.partitioning, "make_mesh", lambda **_: mesh)
     for kind in KINDS:
       make_cache.make(workdir, None, types.SimpleNamespace(cache=kind))
   return {kind: find(config, workdir, store, kind).file for kind in KINDS}

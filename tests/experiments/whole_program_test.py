@@ -41,7 +41,7 @@ MODES: dict[str, dict[str, list[str]]] = {
     "sample": ["--num_videos=5", "--seed=3"],
     "redraw": ["--num_frames=3"],
     "reconstruct": ["--num_videos=5"],
-    # One frame a device in every call, so that pixels are the same on any number of devices.
+    # One frame a device in every call, so that pixels depend least on the number of devices.
     "evaluate": [
       "--config.evaluate.num_real=7",
       "--config.evaluate.num_fake=5",

@@ -1,6 +1,7 @@
 """What a user calls: the pipeline's methods, its settings and its errors."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import numpy as np
@@ -8,9 +9,11 @@ import pytest
 
 from tests.glober import tiny
 from tests.helpers import assert_same_pixels
+from videodiff_jax.glober import pipeline
 from videodiff_jax.glober.pipeline import Pipeline
 from videodiff_jax.training import partitioning
 from videodiff_jax.training.checkpoints import CheckpointError
+from videodiff_jax.training.stage import Stage
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +138,23 @@ def test_other_settings_leave_the_first_as_they_are(one_device) -> None:
   assert other.config.sample.decoder.num_steps == 9
   for settings in (config.sample, first.config.sample, third.config.sample):
     assert (settings.decoder.num_steps, settings.noise) == (2, "individual")
+
+
+def test_weights_are_loaded_split_as_in_training(tmp_path, monkeypatch) -> None:
+  config = tiny.config()
+  config.mesh.fsdp = 4
+  (tmp_path / "config.json").write_text(config.to_json())
+
+  def load(_: Any, __: Any, stage: Stage, mesh: jax.sharding.Mesh) -> dict[str, Any]:
+    state = tiny.state(stage.name)
+    held = {"ema_params": state.params, "statistics": state.statistics}
+    return jax.device_put(held, partitioning.shardings(held, mesh))
+
+  monkeypatch.setattr(pipeline, "load_ema", load)
+  monkeypatch.setattr(partitioning, "_MIN_SHARDED_SIZE", 256)
+  loaded = Pipeline.from_workdir(tmp_path)
+  assert loaded.mesh.shape == {"data": 2, "fsdp": 4}
+  assert not all(array.is_fully_replicated for array in jax.tree.leaves(loaded.params))
 
 
 def test_folder_without_a_run_is_told(tmp_path) -> None:

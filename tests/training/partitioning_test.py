@@ -19,6 +19,11 @@ def test_mesh_that_does_not_fit_lists_those_that_do() -> None:
     partitioning.make_mesh(-1, 3)
 
 
+def test_after_training_parameters_are_split_as_far_as_the_devices_allow() -> None:
+  for trained, split in ((1, 1), (2, 2), (4, 4), (16, 8), (12, 4), (3, 1)):
+    assert partitioning.mesh_after(trained).shape == {"data": 8 // split, "fsdp": split}
+
+
 def test_largest_divisible_axis_is_split_and_small_arrays_are_not() -> None:
   assert partitioning.spec((3, 3, 512, 1024), 4) == P(None, None, None, "fsdp")
   assert partitioning.spec((3, 3, 512, 1023), 4) == P(None, None, "fsdp")

@@ -92,8 +92,8 @@ class Pipeline:
     """
     workdir = typed.path(workdir)
     config = read_config(workdir)
-    mesh = partitioning.make_mesh()
     with building(workdir):
+      mesh = partitioning.mesh_after(config.mesh.fsdp)
       ema: dict[str, dict[str, Any]] = {}
       for name in stages.NAMES:
         stage = stages.make_stage(config, name)

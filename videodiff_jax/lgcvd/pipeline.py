@@ -94,9 +94,9 @@ class Pipeline:
     """
     workdir = typed.path(workdir)
     config = read_config(workdir)
-    mesh = partitioning.make_mesh()
     (name,) = stages.NAMES
     with building(workdir):
+      mesh = partitioning.mesh_after(config.mesh.fsdp)
       stage = stages.make_stage(config, name)
       if exported.is_exported(workdir):
         weights = {"ema": load_ema(config, workdir, stage, mesh)["ema_params"]}

@@ -5,6 +5,7 @@ compiled step, `gather`, `scatter` and `split_batch` then state the shardings th
 guess (on its own it drifts into tensor parallelism). Without a mesh they return their argument.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -36,6 +37,14 @@ def make_mesh(data: int = -1, fsdp: int = 1, devices: list[jax.Device] | None = 
     )
   shape = (count // fsdp, fsdp)
   return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * 2, devices=devices)
+
+
+def mesh_after(fsdp: int) -> Mesh:
+  """Makes a mesh over all devices for what follows a training with `fsdp`, there or elsewhere.
+
+  Parameters are split over the most devices that divide both `fsdp` and the number of devices.
+  """
+  return make_mesh(fsdp=math.gcd(fsdp, jax.device_count()))
 
 
 def spec(shape: tuple[int, ...], fsdp: int) -> P:
