@@ -71,7 +71,8 @@ class Judge:
         reads as the true digit. Its score covers the frames in which the true video shows a digit;
         a drawn frame without one is wrong there. 'digit_right_last' is of the last frame;
         'digit_right_back' is of the frames since the digit came back, if each video hides its digit
-        for a while; for 'digit_agreement' see `digit_reader.Readings`.
+        for a while; 'digit_right_clip' and 'digit_agreement' are 'clip_right' and 'agreement' of
+        `digit_reader.Readings.figures`.
       'apart' and 'error' (b, f - first_scored): `prediction.square_difference` to the trajectory
         before it and to the true video.
       'features' (m, d): features of the m trajectories that count in FVD.
@@ -85,7 +86,8 @@ class Judge:
     if self.reader is not None:
       readings = self.reader.read(videos[:, self.protocol.first_scored :])
       assert self.labels is not None  # stands with the reader
-      right = readings.digits == self.labels[which[:, 0], None]
+      labels = self.labels[which[:, 0]]
+      right, of_clips = readings.digits == labels[:, None], readings.figures(labels)
       frames["digit_right"] = right[:, None].astype(np.float64)
     scores = prediction.trajectory_scores(frames, videos[:, None], true, self.protocol)
     if self.reader is not None:
@@ -96,7 +98,8 @@ class Judge:
       if self._back.any(axis=1).all():
         back = self._back[which[:, 0]]
         scores["digit_right_back"] = ((right & back).sum(axis=1) / back.sum(axis=1))[:, None]
-      scores["digit_agreement"] = readings.figures()["agreement"][:, None]
+      scores["digit_right_clip"] = of_clips["clip_right"][:, None]
+      scores["digit_agreement"] = of_clips["agreement"][:, None]
     kept = {f"frames/{name}": values[:, 0] for name, values in frames.items()}
     kept |= {f"scores/{name}": values[:, 0] for name, values in scores.items()}
     if self.features is not None:

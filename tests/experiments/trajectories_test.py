@@ -176,6 +176,8 @@ def test_digits_are_read_in_the_scored_frames() -> None:
   shown = np.delete(right, 2, axis=-1)
   np.testing.assert_allclose(found.scores["digit_right"], shown.mean(axis=-1))
   np.testing.assert_array_equal(found.scores["digit_right_last"], right[..., -1])
+  np.testing.assert_array_equal(found.scores["digit_right_clip"], right[..., 0])
+  assert 0 < right[..., 0].mean() < 1  # as `Reader` reads a clip, by its first frame
   agree = (digits == digits[..., :1]).mean(axis=-1)
   np.testing.assert_allclose(found.scores["digit_agreement"], agree)
 
