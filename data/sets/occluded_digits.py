@@ -13,7 +13,7 @@ from data.sets.moving_digits import MovingDigits, MovingDigitsOptions, free_spac
 _STEP = 6.0  # a frame, to the right
 _WORLD = 72.0  # from the frame's left side to where the digit enters it again: 12 steps
 _LATEST_START = 12.0  # so that the first two frames show the whole digit
-# Of every five training videos three end after two fragments of 8 frames that overlap by 2.
+# Three of every five training videos end after two fragments of 8 frames that overlap by 2.
 _SHORT, _OF = 3, 5
 _SHORT_FRAMES = 14
 
