@@ -73,7 +73,8 @@ def _gpu(config: ConfigDict) -> None:
 def _occluded(config: ConfigDict) -> None:
   """`:occluded`, for --mode=ablation: Table 5 on digits that leave the frame and come back.
 
-  Where the last two frames are empty, the fragment before is all that tells who comes back.
+  Where the last two frames are empty, the fragment before is all that tells who comes back. The
+  encoder does not learn it yet in these iterations; docs/results.md says what it takes.
   """
   config.data.name = "occluded_digits"
   # Without given frames, a fragment's estimate is a mean of digits, whose encoding is useless.
