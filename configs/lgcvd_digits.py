@@ -79,7 +79,7 @@ def _occluded(config: ConfigDict) -> None:
   config.data.name = "occluded_digits"
   # Without given frames, a fragment's estimate is a mean of digits, whose encoding is useless.
   config.tasks.shares.update(prediction=0.95, generation=0.05, interpolation=0.0)
-  # A third of the cost of 48 channels; all these digits move in one way.
+  # Less than half of the cost of 48 channels; all these digits move in one way.
   config.model.channels = 32
   config.diffusion.process.timestep_power = 3.0  # where only the conditions tell who comes back
   config.train.lgcvd.update(steps=4000, batch_size=8)

@@ -37,9 +37,9 @@ class OccludedDigits(MovingDigits):
   digit will appear, nor in which row, nor when; 6 frames before them, the digit is seen. For
   fragments of 8 frames that overlap by 2 and start with the video, the local frames of every second
   fragment are hidden ones (the second, the fourth, ...), and the fragment before shows the whole
-  digit. For fragments with a random start this holds for more than a third, which is too few: a
-  small encoder needs most of its training to ask for it. So three of five training videos have 14
-  frames, of which the second fragment is such a one; the others are long, as all test videos are.
+  digit. For fragments with a random start this holds for more than a third, from which a small
+  encoder learned nothing of use. So three of five training videos have 14 frames, of which the
+  second fragment is such a one; the others are long, as all test videos are.
 
   `FrameStore.extra` gives `centres`, outside of the frame where the digit is, and `visible` (f,),
   the share of the digit's light inside of it: 0 where it is hidden, 1 where it is whole.

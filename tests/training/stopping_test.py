@@ -7,23 +7,8 @@ import time
 
 import pytest
 
+from tests.training.coordinator import Store
 from videodiff_jax.training.stopping import Agreement
-
-
-class Store:
-  """The coordinator's store; `down` when it cannot be reached."""
-
-  def __init__(self) -> None:
-    self.values: dict[str, str] = {}
-    self.down = False
-
-  def key_value_set(self, key: str, value: str, allow_overwrite: bool) -> None:
-    if self.down:
-      raise RuntimeError("UNAVAILABLE")
-    self.values[key] = value
-
-  def key_value_dir_get(self, folder: str) -> list[tuple[str, str]]:
-    return [(key, value) for key, value in self.values.items() if key.startswith(f"{folder}/")]
 
 
 def test_all_stop_after_the_last_step_that_any_host_has_started() -> None:
