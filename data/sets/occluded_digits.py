@@ -1,4 +1,4 @@
-"""Occluded digits: one crosses the frame, is hidden for several frames, and comes back."""
+"""Occluded digits: one swings in a frame whose shutter closes for two of every six frames."""
 
 import dataclasses
 from typing import ClassVar
@@ -9,13 +9,11 @@ import tensorflow_datasets as tfds
 from data.builder import Video
 from data.sets.moving_digits import MovingDigits, MovingDigitsOptions, free_space
 
-# In pixels of a frame of 32, of which the digit takes 14.
-_STEP = 6.0  # a frame, to the right
-_WORLD = 72.0  # from the frame's left side to where the digit enters it again: 12 steps
-_LATEST_START = 12.0  # so that the first two frames show the whole digit
-# Three of every five training videos end after two fragments of 8 frames that overlap by 2.
-_SHORT, _OF = 3, 5
-_SHORT_FRAMES = 14
+_PERIOD = 6  # frames of a swing, and from one closing of the shutter to the next
+_DARK = 2  # frames for which the shutter is closed
+_SWING = 2 / 3  # amplitude, as a share of what the frame has room for
+# Training videos have two fragments of 8 frames that overlap by 2.
+_TRAINING_FRAMES = 14
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +21,7 @@ class OccludedDigitsOptions(MovingDigitsOptions):
   """Options of `occluded_digits`; others as in `MovingDigitsOptions`.
 
   Attributes:
-    num_frames: frames of a long video: 28 can be predicted from 2.
+    num_frames: frames of a test video: 28 can be predicted from 2.
   """
 
   num_frames: int = 30
@@ -32,46 +30,43 @@ class OccludedDigitsOptions(MovingDigitsOptions):
 class OccludedDigits(MovingDigits):
   """Digits that LGC-VD's two local frames do not determine, for tests of the sequence encoder.
 
-  A digit moves to the right, leaves the frame, and enters it from the left, with a period of 12
-  frames. Each time it is wholly hidden for 5 to 7 frames. Two hidden frames show neither which
-  digit will appear, nor in which row, nor when; 6 frames before them, the digit is seen. For
-  fragments of 8 frames that overlap by 2 and start with the video, the local frames of every second
-  fragment are hidden ones (the second, the fourth, ...), and the fragment before shows the whole
-  digit. For fragments with a random start this holds for more than a third, from which a small
-  encoder learned nothing of use. So three of five training videos have 14 frames, of which the
-  second fragment is such a one; the others are long, as all test videos are.
+  A digit swings from side to side in a row of its own. From the seventh frame on a shutter is
+  closed for two frames of every six: they are black. For fragments of 8 frames that overlap by 2
+  and start with the video, these are the local frames of all but the first. They tell neither which
+  digit will appear nor in which row, and the fragment before shows both.
 
-  `FrameStore.extra` gives `centres`, outside of the frame where the digit is, and `visible` (f,),
-  the share of the digit's light inside of it: 0 where it is hidden, 1 where it is whole.
+  Test videos are long. Training videos have 14 frames, so that their second fragment is such a one;
+  from videos of which 77 % were, a small encoder learned nothing of use.
+
+  `FrameStore.extra` gives `centres`, also of the digit behind the shutter, and `visible` (f,): 0 or
+  1.
   """
 
-  VERSION = tfds.core.Version("1.1.0")
-  RELEASE_NOTES: ClassVar = {"1.1.0": "Three of five training videos have 14 frames."}
+  VERSION = tfds.core.Version("2.0.0")
+  RELEASE_NOTES: ClassVar = {
+    "2.0.0": "A shutter hides digits; before, they left the frame. Training videos have 14 frames."
+  }
   OPTIONS = OccludedDigitsOptions
 
   def path(self, rng: np.random.Generator) -> np.ndarray:
-    size, digit = self.options.size, self.options.size - free_space(self.options.size)
-    scale = size / 32
-    start = rng.uniform(0, _LATEST_START) * scale
-    row = rng.uniform(0, free_space(size))
-    moved = start + _STEP * scale * np.arange(self.options.num_frames)
-    columns = (moved + digit) % (_WORLD * scale) - digit
-    return np.stack([columns, np.full_like(columns, row)], -1)
+    free = free_space(self.options.size)
+    phase = 2 * np.pi * np.arange(self.options.num_frames) / _PERIOD
+    columns = free / 2 * (1 + _SWING * np.sin(phase))
+    return np.stack([columns, np.full_like(columns, rng.uniform(0, free))], -1)
 
   def least_frames(self, name: str) -> int:
-    split, index = name.split("/")
-    short = split == "train" and int(index) % _OF < _SHORT
-    return min(_SHORT_FRAMES, self.options.num_frames) if short else self.options.num_frames
+    long = name.startswith("test/")
+    return self.options.num_frames if long else min(_TRAINING_FRAMES, self.options.num_frames)
 
   def load(self, name: str) -> Video:
     video = super().load(name)
-    frames = np.asarray(video.frames)
-    light = np.sum(frames, axis=(1, 2, 3), dtype=np.float64)
-    visible = np.minimum(light / light[0], 1).round(3)  # the first frame shows all of it
-    shown = slice(self.least_frames(name))
+    kept = self.least_frames(name)
+    number = np.arange(kept)
+    visible = (number < _PERIOD) | (number % _PERIOD >= _DARK)
+    frames = np.asarray(video.frames)[:kept] * visible[:, None, None, None].astype(np.uint8)
     extra = {
       **video.extra,
-      "centres": video.extra["centres"][shown],
-      "visible": visible.tolist()[shown],
+      "centres": video.extra["centres"][:kept],
+      "visible": visible.astype(float).tolist(),
     }
-    return dataclasses.replace(video, frames=frames[shown], extra=extra)
+    return dataclasses.replace(video, frames=frames, extra=extra)
