@@ -1,5 +1,6 @@
 """'Use of condition' in score files: how a trained network reacts when a condition is swapped."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -43,7 +44,8 @@ def of_lgcvd(pipeline: lgcvd.Pipeline, store: FrameStore) -> Figures:
 
   Args:
     pipeline: pipeline with the networks and weights.
-    store: held-out videos; a clip is taken from each of up to 64.
+    store: held-out videos. The first clip is taken from each of up to 64, since in some data sets
+      only fragments that begin with the video depend on the fragment before.
   """
   networks = pipeline.networks
   length = 2 * networks.num_frames - networks.slots
@@ -51,6 +53,7 @@ def of_lgcvd(pipeline: lgcvd.Pipeline, store: FrameStore) -> Figures:
   found = _held_out(store, sampler)
   if found is None:
     return {}, {}
+  found = dataclasses.replace(found, starts=np.zeros_like(found.starts))
   with_encoder = pipeline.config.model.sequence_encoder
   rows, swaps = of_fragments.conditions(networks, found.read(), with_encoder)
   draws = [(rows | drawn, swaps) for drawn in _timesteps(len(found), networks.process)]
