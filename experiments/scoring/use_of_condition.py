@@ -50,10 +50,9 @@ def of_lgcvd(pipeline: lgcvd.Pipeline, store: FrameStore) -> Figures:
   networks = pipeline.networks
   length = 2 * networks.num_frames - networks.slots
   sampler = frame_stores.clip_sampler(pipeline.config, "clip", num_frames=length)
-  found = _held_out(store, sampler)
+  found = _held_out(store, sampler, first=True)
   if found is None:
     return {}, {}
-  found = dataclasses.replace(found, starts=np.zeros_like(found.starts))
   with_encoder = pipeline.config.model.sequence_encoder
   rows, swaps = of_fragments.conditions(networks, found.read(), with_encoder)
   draws = [(rows | drawn, swaps) for drawn in _timesteps(len(found), networks.process)]
@@ -103,8 +102,13 @@ def of_glober(pipeline: glober.Pipeline, store: FrameStore) -> Figures:
   return condition_use.figures(stats, _SEED)
 
 
-def _held_out(store: FrameStore, sampler: clips.ClipSampler) -> clips.Places | None:
-  """Picks a clip of each of up to 64 videos; logs a warning and returns None for fewer than two."""
+def _held_out(
+  store: FrameStore, sampler: clips.ClipSampler, first: bool = False
+) -> clips.Places | None:
+  """Picks a clip of each of up to 64 videos; logs a warning and returns None for fewer than two.
+
+  With `first` the clips begin where their videos do.
+  """
   frames = np.array([video["frames"] for video in store.videos])
   usable = int(np.count_nonzero(frames >= sampler.span))
   if usable < 2:
@@ -112,7 +116,8 @@ def _held_out(store: FrameStore, sampler: clips.ClipSampler) -> clips.Places | N
       "'Use of condition' is left out: it takes two held-out videos of %d frames.", sampler.span
     )
     return None
-  return clips.evaluation_places(store, sampler, min(_CLIPS, usable), _SEED)
+  found = clips.evaluation_places(store, sampler, min(_CLIPS, usable), _SEED)
+  return dataclasses.replace(found, starts=np.zeros_like(found.starts)) if first else found
 
 
 def _timesteps(count: int, process: Any) -> Iterable[Rows]:

@@ -140,6 +140,15 @@ def test_too_few_long_videos_are_told(caplog) -> None:
   assert sorted(found.videos) == [0, 1]
 
 
+def test_fragments_are_swapped_where_videos_begin() -> None:
+  """As in predictions: elsewhere the fragment before need not matter."""
+  store = types.SimpleNamespace(split="test", videos=[{"frames": 30}] * 9)
+  sampler = ClipSampler(num_frames=8, content="clip")
+  found = use_of_condition._held_out(store, sampler, first=True)
+  assert sorted(found.videos) == list(range(9)) and not found.starts.any()
+  assert use_of_condition._held_out(store, sampler).starts.any()
+
+
 def test_black_drawn_blacker_than_black_is_no_loss_where_it_was_none_in_training() -> None:
   """All black, of which the stand-in says -0.1 x_t, whose estimate lies on either side of black."""
   networks = tiny_lgcvd.build(tiny_lgcvd.config())
