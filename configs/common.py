@@ -20,6 +20,8 @@ _ABLATIONS = {
   "cra_late": {"loss": {"cra": {"max_timestep": 500}}},
   "cra_weak": {"loss": {"lambda_cra": 0.01}},
   "cra_strong": {"loss": {"lambda_cra": 1.0}},
+  "cra_hinge": {"loss": {"cra": {"loss": "hinge"}}},
+  "cra_log": {"loss": {"cra": {"loss": "log"}}},
 }
 
 
@@ -164,7 +166,9 @@ def base() -> ConfigDict:
   loss.drop_video = 0.1  # share with zero keyframe latents, for guidance (release)
   loss.drop_condition = 0.1  # share with the null class, for guidance (release)
   loss.cra = ConfigDict()
-  loss.cra.loss = "hinge"  # release; "log": Eq. 10, corrected as DESIGN.md section 5 says
+  # "hinge": release; "balanced_hinge": ours, real pairs weigh as much as fake ones; "log": Eq. 10,
+  # corrected as DESIGN.md section 5 says.
+  loss.cra.loss = "hinge"
   loss.cra.start_step = 0  # step from which L_cra counts (release: from the first)
   loss.cra.real = "frames"  # x_i (Sec. 3.1); "reconstructions" of them by the KL-VAE (release)
   # Ours: pairs are weighted by min(1, SNR) of their noisier frame, as Eq. 9 amplifies errors of a

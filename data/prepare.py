@@ -39,7 +39,7 @@ from data.sets.cityscapes import Cityscapes
 from data.sets.demo_clips import DemoClips
 from data.sets.doom import Doom
 from data.sets.hdf5_shards import Hdf5Shards
-from data.sets.marching_digits import MarchingDigits
+from data.sets.marching_digits import FallingDigits, MarchingDigits
 from data.sets.moving_digits import MovingDigits
 from data.sets.moving_mnist import MovingMnist, StochasticMnist
 from data.sets.occluded_digits import OccludedDigits
@@ -58,6 +58,7 @@ DATASETS: dict[str, type[VideoBuilder]] = {
     MovingDigits,
     CaptionedDigits,
     MarchingDigits,
+    FallingDigits,
     OccludedDigits,
     MovingMnist,
     StochasticMnist,
@@ -100,6 +101,7 @@ OPTION_FLAGS: dict[str, tuple[Callable[..., Any], str]] = {
 EMBEDDED = (
   "moving_digits",
   "captioned_digits",
+  "falling_digits",
   "marching_digits",
   "occluded_digits",
   "moving_mnist",

@@ -1,6 +1,7 @@
 """Moving digits that march straight in one of eight directions, with a constant step per frame."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -17,6 +18,9 @@ class MarchingDigits(MovingDigits):
   `FrameStore.extra` gives `centres`.
   """
 
+  # Of 45 degrees times the number, from x to y: y is down.
+  DIRECTIONS: ClassVar[Sequence[int]] = range(8)
+
   def __init__(self, **arguments: Any):
     super().__init__(**arguments)
     longest = 1 + round(free_space(_STEPS))
@@ -26,8 +30,18 @@ class MarchingDigits(MovingDigits):
       )
 
   def path(self, rng: np.random.Generator) -> np.ndarray:
-    angle = rng.integers(8) * np.pi / 4
+    angle = self.DIRECTIONS[rng.integers(len(self.DIRECTIONS))] * np.pi / 4
     step = np.rint([np.cos(angle), np.sin(angle)]).astype(int)
     moved = np.arange(self.options.num_frames)[:, None] * step
     lowest, highest = -moved.min(axis=0), round(free_space(_STEPS)) - moved.max(axis=0)
     return (rng.integers(lowest, highest, endpoint=True) + moved) * self.options.size / _STEPS
+
+
+class FallingDigits(MarchingDigits):
+  """`marching_digits` that only go down, straight or aslant, so that time has a direction.
+
+  Where all directions are equally likely, two frames in reversed order are as likely as in theirs,
+  and no discriminator of ordered pairs (GLOBER Eq. 10) can tell them.
+  """
+
+  DIRECTIONS = (1, 2, 3)

@@ -1,5 +1,7 @@
 """The pairs of Eq. 10 and both forms of the loss, on logits one can check by hand."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -39,6 +41,24 @@ def test_hinge_form() -> None:
   np.testing.assert_allclose(
     adversarial.generator_loss(jnp.array([[0.5], [2.0], [-1.0]]), "hinge"), [(0.5 + 2.0) / 3]
   )
+
+
+def test_the_balanced_hinge_weighs_the_real_pair_as_much_as_all_others() -> None:
+  logits = jnp.array([[0.5], [0.5], [-3.0], [-0.5], [-3.0], [-3.0]])
+  labels = jnp.array([1.0, 0, 0, 0, 0, 0])[:, None]
+  loss = functools.partial(adversarial.discriminator_loss, labels=labels, loss="balanced_hinge")
+  np.testing.assert_allclose(loss(logits), [0.5 * (0.5 + (1.5 + 0.5) / 5)])
+  slope = jax.grad(lambda constant: loss(constant + jnp.zeros((6, 1))).sum())
+  # No constant is a resting place by itself; the released mean is drawn to -1.
+  assert slope(0.3) == slope(-0.3) == pytest.approx(0.0, abs=1e-7)
+  hinge = jax.grad(
+    lambda constant: adversarial.discriminator_loss(
+      constant + jnp.zeros((6, 1)), labels, "hinge"
+    ).sum()
+  )
+  assert hinge(-0.3) == pytest.approx(4 / 6)
+  fakes = jnp.array([[0.5], [2.0], [-1.0]])
+  np.testing.assert_allclose(adversarial.generator_loss(fakes, "balanced_hinge"), [(0.5 + 2.0) / 3])
 
 
 def test_log_form() -> None:

@@ -15,7 +15,7 @@ from videodiff_jax.models.discriminator import PairDiscriminator
 from videodiff_jax.models.outputs import output
 from videodiff_jax.training.stage import Metrics
 
-LOSSES = ("hinge", "log")
+LOSSES = ("hinge", "balanced_hinge", "log")
 REALS = ("frames", "reconstructions")
 WEIGHTINGS = ("uniform", "min_snr")
 
@@ -79,24 +79,30 @@ def hinge(logits: jax.Array, labels: jax.Array) -> jax.Array:
 def discriminator_loss(logits: jax.Array, labels: jax.Array, loss: str) -> jax.Array:
   """Computes each sample's L_cra^D (b,) from logits (6, b) and labels (6, 1).
 
-  'hinge' is the mean of `hinge` over the pairs. 'log' is -[log s(D(real)) + sum log(1 -
+  'hinge' is the mean of `hinge` over the pairs (as released). There a constant -1 is a resting
+  place, since five of six pairs are fake, and small discriminators were seen to stay at it.
+  'balanced_hinge' (ours) averages real and fake pairs separately, so that they weigh equally; then
+  every constant in [-1, 1] costs the same. 'log' is -[log s(D(real)) + sum log(1 -
   s(D(fake)))], with s the sigmoid. Eq. 10 as printed has the opposite sign, which is unbounded
   below.
   """
   if loss == "hinge":
     return hinge(logits, labels).mean(0)
+  if loss == "balanced_hinge":
+    each, real = hinge(logits, labels), labels > 0
+    return 0.5 * (each.mean(0, where=real) + each.mean(0, where=~real))
   return jax.nn.softplus(jnp.where(labels > 0, -logits, logits)).sum(0)
 
 
 def generator_loss(logits: jax.Array, loss: str) -> jax.Array:
   """Computes each sample's L_cra^G (b,) from logits (3, b).
 
-  'hinge' is the mean of relu(1 - logit), as for real pairs. 'log' is the sum of log(1 - s(D)),
-  Eq. 10.
+  For both hinges it is the mean of relu(1 - logit), as for real pairs. 'log' is the sum of log(1 -
+  s(D)), Eq. 10.
   """
-  if loss == "hinge":
-    return hinge(logits, jnp.ones_like(logits)).mean(0)
-  return -jax.nn.softplus(logits).sum(0)
+  if loss == "log":
+    return -jax.nn.softplus(logits).sum(0)
+  return hinge(logits, jnp.ones_like(logits)).mean(0)
 
 
 class Pairs(NamedTuple):
