@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from data.prepare import ensure
-from data.sets.marching_digits import MarchingDigits
+from data.sets.marching_digits import FallingDigits, MarchingDigits
 from data.sets.moving_digits import MovingDigitsOptions
 from videodiff_jax.inputs.frame_store import FrameStore
 
@@ -40,3 +40,9 @@ def test_one_that_would_leave_the_frame_is_refused(tmp_path) -> None:
   assert np.min(paths) == 0 and np.max(paths) == 18
   with pytest.raises(ValueError, match="leave the frame after 37"):
     MarchingDigits(data_dir=tmp_path / "s", options=MovingDigitsOptions(num_frames=38))
+
+
+def test_falling_digits_only_go_down(tmp_path) -> None:
+  made = FallingDigits(data_dir=tmp_path / "s", options=MovingDigitsOptions(num_frames=20))
+  steps = [np.diff(made.path(np.random.default_rng(seed)), axis=0) for seed in range(60)]
+  assert {tuple(step) for video in steps for step in video} == {(0.5, 0.5), (0, 0.5), (-0.5, 0.5)}
