@@ -18,7 +18,7 @@ class MarchingDigits(MovingDigits):
   `FrameStore.extra` gives `centres`.
   """
 
-  # Of 45 degrees times the number, from x to y: y is down.
+  # A direction is the angle of 45 degrees times its number, from x to y, where y is down.
   DIRECTIONS: ClassVar[Sequence[int]] = range(8)
 
   def __init__(self, **arguments: Any):
@@ -30,7 +30,7 @@ class MarchingDigits(MovingDigits):
       )
 
   def path(self, rng: np.random.Generator) -> np.ndarray:
-    angle = self.DIRECTIONS[rng.integers(len(self.DIRECTIONS))] * np.pi / 4
+    angle = self.DIRECTIONS[int(rng.integers(len(self.DIRECTIONS)))] * np.pi / 4
     step = np.rint([np.cos(angle), np.sin(angle)]).astype(int)
     moved = np.arange(self.options.num_frames)[:, None] * step
     lowest, highest = -moved.min(axis=0), round(free_space(_STEPS)) - moved.max(axis=0)
