@@ -45,10 +45,13 @@ def test_the_second_fragment_is_settled_by_the_first_alone(videos) -> None:
     assert shown[second + K :].all()
 
 
-def test_a_digit_swings(videos) -> None:
+def test_a_digit_swings_in_its_row(videos) -> None:
+  rows = set()
   for frames, extra in videos["test"]:
     centres = np.array(extra["centres"])
     assert np.ptp(centres[:, 1]) == 0 and np.ptp(centres[:, 0]) > 8
     np.testing.assert_allclose(centres[:-6], centres[6:], atol=2e-3)
     again = frames[14:20].astype(int)
     np.testing.assert_allclose(frames[8:14].astype(int), again, atol=1)
+    rows.add(centres[0, 1])
+  assert len(rows) == 10
