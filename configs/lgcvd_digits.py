@@ -84,7 +84,7 @@ def _occluded(config: ConfigDict) -> None:
   # levels it learns later.
   config.model.update(channels=16, multipliers=(1, 2, 4), head_channels=16)
   config.diffusion.process.timestep_power = 3.0  # where only the conditions tell which digit it is
-  config.train.lgcvd.update(steps=4000, batch_size=8)
+  config.train.lgcvd.update(steps=3000, batch_size=8)
   config.sample.sampler.num_steps = 100  # Sec. 4.2
   config.evaluate.protocol = "quick_prediction"
   config.ablation.compared = "full,no_encoder,no_two_stage,baseline,eps"

@@ -1,4 +1,4 @@
-"""Occluded digits: one swings in a frame whose shutter closes once, for two frames."""
+"""Occluded digits: one swings in a frame whose shutter closes for two of every six frames."""
 
 import dataclasses
 from typing import ClassVar
@@ -9,12 +9,11 @@ import tensorflow_datasets as tfds
 from data.builder import Video
 from data.sets.moving_digits import MovingDigits, MovingDigitsOptions, free_space
 
-_PERIOD = 6  # frames of a swing
+_PERIOD = 6  # frames of a swing, and from one closing of the shutter to the next
+_DARK = 2  # frames for which the shutter is closed
 _SWING = 2 / 3  # amplitude, as a share of what the frame has room for
-_DARK = (6, 7)  # frames for which the shutter is closed
-# Five of every six training videos have two fragments of 8 frames that overlap by 2.
-_SHORT, _OF = 5, 6
-_SHORT_FRAMES = 14
+# Training videos have two fragments of 8 frames that overlap by 2.
+_TRAINING_FRAMES = 14
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,16 +30,14 @@ class OccludedDigitsOptions(MovingDigitsOptions):
 class OccludedDigits(MovingDigits):
   """Digits that LGC-VD's two local frames do not determine, for tests of the sequence encoder.
 
-  A digit swings from side to side in a row of its own. In the seventh and the eighth frame a shutter is closed: they
-  are black. For fragments of 8 frames that overlap by 2 and start with the video, these are the
-  local frames of the second. They tell neither which digit will appear nor in which row, and the
-  fragment before shows both. What the second fragment draws, all others go on from. The row is what
-  an encoder learns first; where all digits had the same one, it had learned nothing after 1,000
-  iterations.
+  A digit swings from side to side in a row of its own. From the seventh frame on a shutter is
+  closed for two frames of every six: they are black. For fragments of 8 frames that overlap by 2
+  and start with the video, these are the local frames of all but the first. They tell neither which
+  digit will appear nor in which row, and the fragment before shows both.
 
-  Test videos are long. Five of six training videos have 14 frames, so that their second fragment is
-  such a one: where fewer are, a small encoder learns nothing of use. From the others, whose clips
-  begin anywhere, the networks learn how digits go on that are seen.
+  Test videos are long. Training videos have 14 frames, so that each one's second fragment is such a
+  one: a small encoder learned nothing of use where some were not, nor where all digits had one row.
+  Held-out losses are of clips that begin anywhere, also behind the shutter, and so are larger.
 
   `FrameStore.extra` gives `centres`, also of the digit behind the shutter, and `visible` (f,): 0 or
   1.
@@ -48,7 +45,7 @@ class OccludedDigits(MovingDigits):
 
   VERSION = tfds.core.Version("2.0.0")
   RELEASE_NOTES: ClassVar = {
-    "2.0.0": "A shutter hides digits once; before, they left the frame. More videos are short."
+    "2.0.0": "A shutter hides digits; before, they left the frame. Training videos have 14 frames."
   }
   OPTIONS = OccludedDigitsOptions
 
@@ -59,14 +56,14 @@ class OccludedDigits(MovingDigits):
     return np.stack([columns, np.full_like(columns, rng.uniform(0, free))], -1)
 
   def least_frames(self, name: str) -> int:
-    split, index = name.split("/")
-    short = split == "train" and int(index) % _OF < _SHORT
-    return min(_SHORT_FRAMES, self.options.num_frames) if short else self.options.num_frames
+    long = name.startswith("test/")
+    return self.options.num_frames if long else min(_TRAINING_FRAMES, self.options.num_frames)
 
   def load(self, name: str) -> Video:
     video = super().load(name)
     kept = self.least_frames(name)
-    visible = ~np.isin(np.arange(kept), _DARK)
+    number = np.arange(kept)
+    visible = (number < _PERIOD) | (number % _PERIOD >= _DARK)
     frames = np.asarray(video.frames)[:kept] * visible[:, None, None, None].astype(np.uint8)
     extra = {
       **video.extra,

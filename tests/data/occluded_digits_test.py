@@ -27,31 +27,30 @@ def videos(tmp_path_factory) -> dict[str, list[tuple[np.ndarray, dict]]]:
   }
 
 
-def test_five_of_six_training_videos_are_two_fragments(videos) -> None:
-  assert sorted(len(frames) for frames, _ in videos["train"]) == [14] * 75 + [30] * 15
+def test_training_videos_are_two_fragments(videos) -> None:
+  assert [len(frames) for frames, _ in videos["train"]] == [14] * 90
   assert [len(frames) for frames, _ in videos["test"]] == [30] * 10
   for frames, extra in videos["train"] + videos["test"]:
     assert len(extra["visible"]) == len(extra["centres"]) == len(frames)
 
 
-def test_the_second_fragment_is_settled_by_the_first_alone(videos) -> None:
-  second = F - K  # its first frame
+def test_all_fragments_but_the_first_are_settled_by_the_one_before_alone(videos) -> None:
   for frames, extra in videos["train"] + videos["test"]:
     shown = frames.any(axis=(1, 2))
     np.testing.assert_array_equal(shown, extra["visible"])
-    assert shown[:second].all()
-    assert not shown[second : second + K].any()
-    # What it draws, the next one goes on from.
-    assert shown[second + K :].all()
+    assert shown[: F - K].all()  # the given frames tell everything
+    for begin in range(F - K, len(frames) - F + K, F - K):
+      local, rest = shown[begin : begin + K], shown[begin + K : begin + F - K]
+      assert not local.any() and rest.all() and shown[begin - F + 2 * K : begin].all()
 
 
-def test_a_digit_swings_in_its_row(videos) -> None:
+def test_a_digit_swings_in_its_row_with_the_period_of_the_shutter(videos) -> None:
   rows = set()
   for frames, extra in videos["test"]:
     centres = np.array(extra["centres"])
     assert np.ptp(centres[:, 1]) == 0 and np.ptp(centres[:, 0]) > 8
     np.testing.assert_allclose(centres[:-6], centres[6:], atol=2e-3)
-    again = frames[14:20].astype(int)
-    np.testing.assert_allclose(frames[8:14].astype(int), again, atol=1)
+    again = frames[14:18].astype(int)
+    np.testing.assert_allclose(frames[8:12].astype(int), again, atol=1)
     rows.add(centres[0, 1])
   assert len(rows) == 10
