@@ -38,7 +38,7 @@ def changed(**keys: Any) -> ConfigDict:
     ({"model__discriminator__on": "both"}, "Choose one of: pixels, latents"),
     ({"loss__cra__weighting": "snr"}, "config.loss.cra.weighting is 'snr'. Choose one of: uniform"),
     ({"loss__cra__real": "all"}, "Choose one of: frames, reconstructions"),
-    ({"loss__cra__loss": "wgan"}, "config.loss.cra.loss is 'wgan'. Choose one of: hinge, log"),
+    ({"loss__cra__loss": "wgan"}, "cra.loss is 'wgan'. Choose one of: hinge, balanced_hinge"),
     ({"loss__kl_vae__reconstruction": "l3"}, "Choose one of: l1, l2"),
     (
       {"condition": "none", "sample__guidance_form": "text", "sample__guidance_decoder": 3.0},
