@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from data.prepare import ensure
+from data.sets.occluded_digits import OccludedDigits, OccludedDigitsOptions
 from videodiff_jax.inputs.frame_store import FrameStore
 
 pytestmark = pytest.mark.skipif(
@@ -54,3 +55,12 @@ def test_a_digit_swings_in_its_row_with_the_period_of_the_shutter(videos) -> Non
     np.testing.assert_allclose(frames[8:12].astype(int), again, atol=1)
     rows.add(centres[0, 1])
   assert len(rows) == 10
+
+
+def test_larger_frames_show_the_same(tmp_path) -> None:
+  small, large = (
+    OccludedDigits(data_dir=tmp_path, options=OccludedDigitsOptions(size=size)).load("test/3")
+    for size in (32, 64)
+  )
+  halved = large.frames.reshape(30, 32, 2, 32, 2).mean((2, 4))
+  assert np.abs(halved - small.frames[..., 0]).max() <= 1
