@@ -9,6 +9,8 @@ from experiments.setup import checks
 from experiments.train import plan, start_table
 from videodiff_jax.training import partitioning
 
+pytestmark = pytest.mark.heavy
+
 # FLOP/s on two cores of kl_vae (700 steps of 8.23 GFLOP in 90 s), autoencoder (2060 of 11.0 and 40
 # of 37.2 in 360 s) and generator (500 of 22.1 in 85 s). Speeds outlast a change of the recipe.
 MEASURED = (64e9, 67e9, 130e9)

@@ -14,6 +14,8 @@ from videodiff_jax.glober.pipeline import Pipeline
 from videodiff_jax.metrics import baselines, images, motion
 from videodiff_jax.training import partitioning
 
+pytestmark = pytest.mark.heavy
+
 SIDE = 16
 KEYS = np.linspace(0, tiny.FRAMES - 1, tiny.KEYS).round().astype(int)
 

@@ -14,6 +14,8 @@ from videodiff_jax.glober.drawing import Drawing, make_drawing
 from videodiff_jax.glober.pipeline import Pipeline
 from videodiff_jax.training import partitioning
 
+pytestmark = pytest.mark.heavy
+
 LABELS = np.array([0, 1, 0])
 TIMES = np.array([0.0, 0.31, 0.5, 1.0])
 GUIDED = 3.0

@@ -6,9 +6,12 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from tests.glober import tiny
 from videodiff_jax.glober import latents, stages
+
+pytestmark = pytest.mark.heavy
 
 
 @functools.cache

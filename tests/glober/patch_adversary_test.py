@@ -16,6 +16,8 @@ from videodiff_jax.models.patch_discriminator import PatchDiscriminator
 from videodiff_jax.models.pixels import to_float
 from videodiff_jax.training.state import TrainState
 
+pytestmark = pytest.mark.heavy
+
 SIDE, FRAMES = 32, 2  # the smallest pictures that three strided levels can judge
 
 

@@ -15,6 +15,8 @@ from videodiff_jax.training import partitioning
 from videodiff_jax.training.checkpoints import CheckpointError
 from videodiff_jax.training.stage import Stage
 
+pytestmark = pytest.mark.heavy
+
 
 @pytest.fixture(scope="module")
 def one_device() -> jax.sharding.Mesh:

@@ -3,12 +3,15 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from configs import glober_sky
 from tests.glober import tiny
 from videodiff_jax.glober import precision, stages
 from videodiff_jax.glober.pipeline import Pipeline
 from videodiff_jax.training import partitioning
+
+pytestmark = pytest.mark.heavy
 
 
 def test_rounded_weights_draw_the_same_bits() -> None:

@@ -21,6 +21,8 @@ from videodiff_jax.training import loop, partitioning
 from videodiff_jax.training.checkpoints import Checkpoints
 from videodiff_jax.training.compiled_steps import Program, Programs
 
+pytestmark = pytest.mark.heavy
+
 STEPS, CRA_FROM, BATCH = 6, 3, 8
 
 

@@ -17,6 +17,8 @@ from videodiff_jax.glober.pipeline import Pipeline
 from videodiff_jax.text import embeddings
 from videodiff_jax.training import partitioning
 
+pytestmark = pytest.mark.heavy
+
 
 def test_the_empty_prompt_is_frozen_with_the_networks_above_the_vae() -> None:
   given = [name for name in stages.NAMES if "null_text" in stages.frozen_networks(name, ema())]

@@ -24,6 +24,8 @@ from videodiff_jax.pretrained.names.lgcvd import lgcvd_params
 from videodiff_jax.training import optimizers, state
 from videodiff_jax.training.state import Ema
 
+pytestmark = pytest.mark.heavy
+
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
   recording.parametrize(metafunc, "train_iteration")
