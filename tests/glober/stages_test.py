@@ -182,7 +182,7 @@ def test_discriminator_waits_for_its_step(with_cra, stepped) -> None:
 
 
 def test_a_due_step_is_that_of_a_discriminator_that_always_learns() -> None:
-  """Of linear networks, in whose programs nothing else could differ either."""
+  """With linear networks, whose programs differ in nothing else."""
 
   def after(discriminator_every: int) -> list[jax.Array]:
     with toys.installed():
