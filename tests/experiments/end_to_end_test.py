@@ -34,6 +34,8 @@ from videodiff_jax.pretrained import i3d as i3d_weights
 from videodiff_jax.training.workdir import newest_meta
 from videodiff_jax.training.writers import read_metrics
 
+pytestmark = pytest.mark.heavy
+
 SIDE = 16  # SSIM's window is 11 pixels wide
 
 
