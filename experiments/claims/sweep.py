@@ -114,7 +114,7 @@ class Judge:
     real = bench.reference()
     self._reference = set_scores.features(real)
     self._edges = images.gradient_energy(real).mean()
-    self._labels = bench.labels
+    self._labels, self._paired = bench.labels, bench.paired
     if bench.labels is not None:
       self._reader = digits.reader(frame_stores.open_store(bench.pipeline.config, "train"))
 
@@ -128,11 +128,13 @@ class Judge:
 
     def figures(of_real: np.ndarray, of_drawn: np.ndarray) -> dict[str, float]:
       means = {name: float(values[of_drawn].mean()) for name, values in each.items()}
-      return means | set_scores.figures(real.take(of_real), features.take(of_drawn))
+      sets = real.take(of_real), features.take(of_drawn)
+      return means | set_scores.figures(*sets, paired=self._paired)
 
     def again(rng: np.random.Generator) -> dict[str, float]:
-      sets = (real, features)
-      return figures(*(resampling.with_replacement(rng, len(of)) for of in sets))
+      of_real = resampling.with_replacement(rng, len(real))
+      of_drawn = of_real if self._paired else resampling.with_replacement(rng, len(features))
+      return figures(of_real, of_drawn)
 
     scores = figures(np.arange(len(real)), np.arange(len(features)))
     return scores, resampling.intervals(scores, again, _SEED)

@@ -41,6 +41,7 @@ class Bench(Generic[P]):
     starts: index of each part's first clip.
     draw: (pipeline, start) -> clips of that part (p, f, h, w, c) uint8; all parts have one size.
     labels: (n,) digits of the drawn clips if digits are read (config.evaluate.digits), else None.
+    paired: whether each drawn clip continues the real one of its index, so that n = m.
   """
 
   pipeline: P
@@ -50,6 +51,7 @@ class Bench(Generic[P]):
   starts: range
   draw: Callable[[P, int], np.ndarray]
   labels: np.ndarray | None
+  paired: bool
 
   def drawing(self, kind: str, grid: str, steps: int) -> P:
     """Returns the pipeline with this sampler.
@@ -106,6 +108,7 @@ def glober_bench(
     draw,
     # Clips drawn without a condition have no right digit.
     digits.labels_of(stores["test"], held_out.videos) if counts.digits and conditioned else None,
+    paired=False,
   )
 
 
@@ -141,12 +144,13 @@ def lgcvd_bench(
   settings = _settings(workdir, pipeline, store, about, part)
   return Bench(
     pipeline,
-    settings | {"protocol": wanted.written()},
+    settings | {"protocol": wanted.written(), "i3d_kernel_distance": "pairs left out"},
     lambda: real,
     ("sampler",),
     range(0, len(real), part),
     draw,
     digits.labels_of(store, videos) if chosen.digits else None,
+    paired=True,
   )
 
 

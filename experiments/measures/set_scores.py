@@ -58,14 +58,19 @@ def features(clips: np.ndarray | Iterable[np.ndarray], resize: str = "torch") ->
   )
 
 
-def figures(real: Features, drawn: Features, covariance: str = "unbiased") -> dict[str, float]:
-  """Returns the drawn set's figures by name; both sets need at least two clips."""
+def figures(
+  real: Features, drawn: Features, covariance: str = "unbiased", paired: bool = False
+) -> dict[str, float]:
+  """Returns the drawn set's figures by name; both sets need at least two clips.
+
+  `paired` is that of `kid.kernel_distance`: whether each drawn clip continues its real one.
+  """
   return {
     "fvd": frechet.fvd(real.logits, drawn.logits, covariance),
     "alexnet_frame_frechet": frame_frechet.alexnet_frame_frechet(
       real.frames, drawn.frames, covariance
     ),
-    "i3d_kernel_distance": kid.kernel_distance(real.logits, drawn.logits),
+    "i3d_kernel_distance": kid.kernel_distance(real.logits, drawn.logits, paired),
     "i3d_inception_score": inception_score(drawn.logits),
   }
 

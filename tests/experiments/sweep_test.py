@@ -1,5 +1,6 @@
 """--mode=sweep: which points, over several sittings, what is timed; toys stand in for systems."""
 
+import dataclasses
 import json
 import time
 
@@ -11,6 +12,7 @@ from experiments.claims import sweep, sweep_sets
 from experiments.measures import set_scores
 from experiments.setup import checks
 from videodiff_jax import locks
+from videodiff_jax.metrics import kid
 
 PARTS = range(0, 6, 2)
 REAL = np.random.default_rng(9).integers(0, 256, (4, 10, 16, 16, 1), np.uint8)
@@ -47,7 +49,7 @@ def bench(monkeypatch) -> Pipeline:
   def build(*_):
     return sweep_sets.Bench(
       pipeline, settings, lambda: REAL, ("decoder",), PARTS,
-      lambda of, first: of.draw(first), None,
+      lambda of, first: of.draw(first), None, paired=False,
     )  # fmt: skip
 
   def features(videos: np.ndarray) -> set_scores.Features:
@@ -62,6 +64,19 @@ def bench(monkeypatch) -> Pipeline:
   monkeypatch.setattr(time, "monotonic", lambda: Pipeline.clock[-1])
   pipeline.settings = settings
   return pipeline
+
+
+def test_predictions_are_compared_with_other_videos_than_their_own(bench) -> None:
+  """Perfect ones: with their own videos among those compared, their distance would be below 0."""
+  both = [dataclasses.replace(sweep_sets.glober_bench(), paired=paired) for paired in (True, False)]
+  paired, unpaired = (sweep.Judge(one)(REAL) for one in both)
+  logits = set_scores.features(REAL).logits
+  name = "i3d_kernel_distance"
+  assert paired[0][name] == pytest.approx(kid.kernel_distance(logits, logits, paired=True))
+  assert unpaired[0][name] == pytest.approx(kid.kernel_distance(logits, logits))
+  assert unpaired[0][name] < 0
+  # A video and its own prediction are drawn together, so that nothing but rounding is left.
+  assert np.abs(paired[1][name]).max() < 1e-6 * np.abs(unpaired[1][name]).max()
 
 
 def test_every_point_once_and_few_steps_first(bench, tmp_path) -> None:
