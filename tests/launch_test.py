@@ -307,7 +307,7 @@ def test_the_doctor_comes_to_every_node(cluster: Cluster, tmp_path) -> None:
 @pytest.fixture(scope="module")
 def store(tmp_path_factory) -> pathlib.Path:
   folder = tmp_path_factory.mktemp("data") / "digits"
-  prepare.ensure("marching_digits", folder, size=32, num_frames=30, num_videos=20)
+  prepare.ensure("falling_digits", folder, size=32, num_frames=30, num_videos=20)
   return folder
 
 

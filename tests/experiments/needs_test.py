@@ -102,8 +102,8 @@ OF_CONFIG = [
   ),
   # Sets that are made here: all is known before they are.
   (glober_digits.get_config, {"data.stride": 100}, "1501 stored frames each.* has 20 .data set"),
-  (LGCVD, {"data.video_frames": 5}, "14 stored frames each.* has 5 .data set marching_digits"),
-  (LGCVD, {"data.num_frames": 31}, "31 stored frames each.* has 30 .data set marching_digits"),
+  (LGCVD, {"data.video_frames": 5}, "14 stored frames each.* has 5 .data set falling_digits"),
+  (LGCVD, {"data.num_frames": 31}, "31 stored frames each.* has 30 .data set falling_digits"),
   (
     glober_digits.get_config,
     SCORED | {"evaluate.num_real": 100_000},

@@ -235,9 +235,13 @@ def plot_points(
     for label, points in lines.items():
       panel.plot(*zip(*points), linewidth=1, marker="o", markersize=3, label=label)
     panel.set_xscale("log")
+    # Powers of ten label too few points, and the default labels between them overlap.
+    panel.xaxis.set_major_locator(pyplot.LogLocator(subs=(1, 2, 5)))
+    panel.xaxis.set_major_formatter(pyplot.FormatStrFormatter("%g"))
+    panel.xaxis.set_minor_locator(pyplot.NullLocator())
     panel.set_title(title, fontsize=9)
     panel.set_xlabel(xlabel, fontsize=8)
-    panel.legend(fontsize=7)
+  axes.flat[-1].legend(fontsize=7, bbox_to_anchor=(1, 1), loc="upper left")  # hides no line
   save_figure(figure, out)
 
 
