@@ -2,15 +2,15 @@
 
   python -m experiments.main --config=configs/lgcvd_digits.py --workdir=runs/lgcvd_digits
 
-The data prepares itself: 30 frames a video, so that 28 can be predicted from 2. About 15 minutes on
-2 CPU cores; scores in docs/results.md. Variants, comma-joined: long, digits that march in all
-directions, about two hours of one core, in several sittings if need be (the same command goes on);
-gpu, its recipe for one GPU; mean (draws conditional means in place of samples); release (as the
-authors' code trains and samples); eps (the network predicts the noise), no_two_stage, no_encoder
-and baseline, which is both (Table 5), one_update (an optimiser step an iteration), full, which
-changes nothing; smoke. --mode=ablation compares them; to any purpose with `occluded` alone, as two
-frames settle all others of falling and marching digits, so that the sequence encoder learns
-nothing:
+The data prepares itself: 30 frames a video, so that 28 can be predicted from 2. Made for 15 minutes
+on 2 CPU cores; times and scores are in docs/results.md. Variants, comma-joined: long, digits that
+march in all directions, about two hours of one core, in several sittings if need be (the same
+command goes on); gpu, its recipe for one GPU; mean (draws conditional means in place of samples);
+release (as the authors' code trains and samples); eps (the network predicts the noise),
+no_two_stage, no_encoder and baseline, which is both (Table 5), one_update (an optimiser step an
+iteration), full, which changes nothing; smoke. --mode=ablation compares them; to any purpose with
+`occluded` alone, as two frames settle all others of falling and marching digits, so that the
+sequence encoder learns nothing:
 
   python -m experiments.main --mode=ablation --config=configs/lgcvd_digits.py:occluded \\
     --workdir=runs/lgcvd_ablation
@@ -26,7 +26,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
   config.precision = "float32"
   config.mesh.cpu_devices = 2
   data, model, train = config.data, config.model, config.train.lgcvd
-  # Two frames determine all others. Digits that march in all directions take far longer to learn.
+  # Two frames determine all others. Digits that march in all directions take longer to learn.
   data.name = "falling_digits"
   data.image_size = 32
   data.channels = 1

@@ -122,8 +122,8 @@ def test_several_processes_make_what_one_makes(system, count, mesh, folder) -> N
       shutil.copytree(one, several, ignore=shutil.ignore_patterns("samples", "evaluations"))
     note(f"{system} {mode}", f"{count} x 2, {mesh}", found)
     print(f"{system} {mode}, {count} processes, {mesh}: {found[0]} levels, {found[1]:.1e}")
-    # A pixel that differs by the one level moves distances of five clips by up to 4e-3.
-    bound = 1e-2 if (system, mode) == ("glober", "evaluate") else 1e-5
+    # There a pixel was seen to differ by the one level, which moves scores of five clips by 4e-3.
+    bound = 1e-2 if (system, mode, mesh) == ("glober", "evaluate", "fsdp") else 1e-5
     assert found[0] <= 1 and found[1] <= bound
 
 
